@@ -1,0 +1,88 @@
+"""Finding and loading what was trained: `model, tokenizer, meta = load_model("sft")`."""
+
+import pathlib
+import re
+from typing import Any
+
+from nanochat_jax.checkpoint import store
+from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.config.stages import CHECKPOINT_DIRS, base_dir
+from nanochat_jax.models.gpt import Model
+from nanochat_jax.tokenizer import Tokenizer
+
+STAGE_BEFORE = {"base": "tokenizer", "mid": "base", "sft": "mid", "rl": "sft"}
+
+
+def load_model(
+    source: str,
+    model_tag: str | None = None,
+    step: int | None = None,
+    *,
+    base: pathlib.Path | None = None,
+    dtype: Any = None,
+) -> tuple[Model, Tokenizer, dict[str, Any]]:
+    """The model of a stage (`base`, `mid`, `sft`, `rl`), its tokenizer and its `meta.json`.
+
+    Args:
+        model_tag: name of the checkpoint directory; None: the deepest.
+        step: None: the last.
+        base: base directory; None: the configured one.
+        dtype: compute type; None: bfloat16 on accelerators, float32 on a CPU.
+
+    Raises:
+        FileNotFoundError: no such checkpoint; the message names the command that makes it.
+        ValueError: the checkpoint is damaged, or the tokenizer is another one.
+    """
+    root = base or base_dir()
+    saved = find_checkpoint(source, model_tag, step, root)
+    store.verify(saved)
+    cfg = GPTConfig(**saved.meta["model_config"])
+    tokenizer = load_tokenizer(saved, root)
+    return Model.create(cfg, saved.params(), dtype=dtype), tokenizer, saved.meta
+
+
+def find_checkpoint(
+    source: str, model_tag: str | None, step: int | None, root: pathlib.Path
+) -> store.Saved:
+    """The saved step of a stage; raises FileNotFoundError with the command that makes it."""
+    folder = root / CHECKPOINT_DIRS[source]
+    tag = model_tag or guess_tag(folder)
+    if tag is None or not store.steps(folder / tag):
+        have = sorted(p.name for p in folder.iterdir() if store.steps(p)) if folder.is_dir() else []
+        which = f"tag {model_tag!r} of " if model_tag else ""
+        raise FileNotFoundError(
+            f"no checkpoint for {which}stage {source!r} in {folder}; found tags: "
+            f"{', '.join(have) or 'none'}; make one with `python -m scripts.train --stage {source}` "
+            "or the whole chain with `make speedrun`"
+        )
+    return store.find(folder / tag, step)
+
+
+def guess_tag(folder: pathlib.Path) -> str | None:
+    """The tag `d<number>` with the largest number, else the one changed last; None without any."""
+    tags = [p for p in folder.iterdir() if store.steps(p)] if folder.is_dir() else []
+    deep = [(int(m[1]), p.name) for p in tags if (m := re.match(r"d(\d+)", p.name))]
+    if deep:
+        return max(deep)[1]
+    return max(tags, key=lambda p: p.stat().st_mtime).name if tags else None
+
+
+def load_tokenizer(saved: store.Saved, root: pathlib.Path) -> Tokenizer:
+    """The tokenizer a checkpoint was trained with: the one kept beside it, else the base one."""
+    beside = saved.path.parent / "tokenizer"
+    folder = beside if beside.is_dir() else root / "tokenizer"
+    tokenizer = Tokenizer.load(folder)
+    expected = saved.meta.get("tokenizer_hash")
+    if expected and tokenizer.hash != expected:
+        raise ValueError(
+            f"the tokenizer in {folder} (hash {tokenizer.hash[:12]}) is not the one that "
+            f"{saved.path} was trained with (hash {expected[:12]}); put that tokenizer into "
+            f"{beside}, or train again with `python -m scripts.speedrun --fresh`"
+        )
+    vocab = saved.meta["model_config"]["vocab_size"]
+    if tokenizer.get_vocab_size() != vocab:
+        raise ValueError(
+            f"the tokenizer in {folder} has {tokenizer.get_vocab_size()} ids, the checkpoint "
+            f"{saved.path} expects {vocab}"
+        )
+    return tokenizer

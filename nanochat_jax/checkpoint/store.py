@@ -1,0 +1,202 @@
+"""Checkpoints on disk: `<dir>/<step:06d>/` is whole or it does not exist.
+
+Arrays go through Orbax (`params`, `optimizer`), small things are JSON (`meta.json`,
+`loader.json`). Everything is written to a hidden sibling, digested (Orbax keeps no checksum of
+array data: a flipped byte would load in silence), and renamed into place as the last act.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """One step on disk: `meta` and `loader` are JSON values, arrays are read on demand."""
+
+    path: pathlib.Path
+    meta: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.path.name)
+
+    @property
+    def loader(self) -> Any:
+        """The data loader's position, None where the checkpoint has none."""
+        file = self.path / "loader.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    @property
+    def has_optimizer(self) -> bool:
+        return (self.path / "optimizer").is_dir()
+
+    def params(self, like: Any = None) -> Any:
+        """The parameters, placed and typed as `like` (ShapeDtypeStructs with shardings)."""
+        return _restore(self.path / "params", like)
+
+    def optimizer(self, like: Any) -> Any:
+        """The optimizer state, placed and typed as `like`."""
+        return _restore(self.path / "optimizer", like)
+
+
+def save(
+    directory: pathlib.Path,
+    step: int,
+    params: Any,
+    meta: Mapping[str, Any],
+    *,
+    optimizer: Any = None,
+    loader: Any = None,
+) -> pathlib.Path:
+    """Writes one step and returns its folder; an existing one of that step is replaced.
+
+    Every process of a run must call this; process 0 writes the JSON and renames.
+
+    Raises:
+        OSError: the disk is full or not writable; nothing half-written keeps the step's name.
+    """
+    final, part = directory / f"{step:06d}", directory / f".{step:06d}.part"
+    chief = jax.process_index() == 0
+    if chief:
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+    _barrier(f"made {step}")
+    try:
+        with ocp.StandardCheckpointer() as writer:
+            for name, tree in (("params", params), ("optimizer", optimizer)):
+                if tree is not None:
+                    writer.save(part.absolute() / name, tree)
+                    writer.wait_until_finished()
+    except Exception as error:
+        if chief:
+            shutil.rmtree(part, ignore_errors=True)
+        free = shutil.disk_usage(directory).free
+        if (
+            free < 64 * 1024**2
+            or "No space left" in str(error)
+            or "RESOURCE_EXHAUSTED" in str(error)
+        ):
+            raise OSError(28, f"disk full ({free / 1e6:.0f} MB left): checkpoint not saved; "
+                          "earlier ones are untouched; make room, then add --resume", str(directory)) from error  # fmt: skip
+        raise
+    if chief:
+        try:
+            _write_json(part / "meta.json", dict(meta) | {"step": step})
+            if loader is not None:
+                _write_json(part / "loader.json", loader)
+            _write_json(part / MANIFEST, _digests(part))
+            _replace(part, final)
+        except OSError:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+    _barrier(f"saved {step}")
+    return final
+
+
+def steps(directory: pathlib.Path) -> list[int]:
+    """The steps saved in a checkpoint directory, ascending."""
+    if not directory.is_dir():
+        return []
+    found = (p for p in directory.iterdir() if p.name.isdigit() and (p / "meta.json").exists())
+    return sorted(int(p.name) for p in found)
+
+
+def find(directory: pathlib.Path, step: int | None = None) -> Saved:
+    """The saved step (None: the last), or the last if `directory` is itself a step's folder.
+
+    Raises:
+        FileNotFoundError: there is none; the message lists what there is.
+        ValueError: its `meta.json` is damaged.
+    """
+    if directory.name.isdigit() and (directory / "meta.json").exists() and step is None:
+        directory, step = directory.parent, int(directory.name)
+    have = steps(directory)
+    if not have or (step is not None and step not in have):
+        what = f"no checkpoint of step {step}" if step is not None else "no checkpoint"
+        there = ", ".join(map(str, have)) or "none"
+        raise FileNotFoundError(f"{what} in {directory}; steps found: {there}")
+    path = directory / f"{have[-1] if step is None else step:06d}"
+    try:
+        return Saved(path, json.loads((path / "meta.json").read_text()))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path / 'meta.json'} is damaged ({error}); use another step: {have}"
+        ) from None
+
+
+def verify(saved: Saved) -> None:
+    """Reads every file and compares it with its digest.
+
+    Raises:
+        ValueError: naming the first file that is missing or differs.
+    """
+    manifest = saved.path / MANIFEST
+    if not manifest.exists():
+        raise ValueError(f"{saved.path} has no {MANIFEST}: it is not a checkpoint of this program")
+    for name, (size, digest) in json.loads(manifest.read_text()).items():
+        file = saved.path / name
+        if not file.exists() or file.stat().st_size != size or _sha256(file) != digest:
+            others = [s for s in steps(saved.path.parent) if s != saved.step]
+            raise ValueError(
+                f"checkpoint {saved.path} is damaged: {name} is missing or changed since it was "
+                f"written; use another step ({others or 'there is none'}) or train again"
+            )
+
+
+def _restore(path: pathlib.Path, like: Any) -> Any:
+    with ocp.StandardCheckpointer() as reader:
+        if like is None:
+            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            tree = reader.metadata(path.absolute()).item_metadata.tree
+            like = jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), tree
+            )
+        return reader.restore(path.absolute(), like)
+
+
+def _digests(folder: pathlib.Path) -> dict[str, tuple[int, str]]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): (p.stat().st_size, _sha256(p)) for p in files}
+
+
+def _sha256(file: pathlib.Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write_json(file: pathlib.Path, value: Any) -> None:
+    with file.open("w") as stream:
+        json.dump(value, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _replace(part: pathlib.Path, final: pathlib.Path) -> None:
+    """Renames a folder into place; one that already has the name is moved aside first."""
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    part.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

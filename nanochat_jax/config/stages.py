@@ -1,0 +1,285 @@
+"""What each program can be told: one frozen dataclass a program, flags named as nanochat's.
+
+Defaults are the classic recipe's; `RECIPES` holds what another recipe changes. Nothing below this
+folder asks which recipe it runs: it reads the values.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from nanochat_jax.config.optim import OptimConfig, optim_defaults
+
+Recipe = Literal["classic", "current"]
+Source = Literal["base", "mid", "sft", "rl"]
+SOURCES: tuple[str, ...] = ("base", "mid", "sft", "rl")
+CHECKPOINT_DIRS = {
+    s: f"{d}_checkpoints" for s, d in zip(SOURCES, ("base", "mid", "chatsft", "chatrl"))
+}
+short = lambda flag: tyro.conf.arg(aliases=[flag])
+flat = tyro.conf.arg(name="")
+
+
+def base_dir() -> pathlib.Path:
+    """Where everything lies: `$NANOCHAT_BASE_DIR`, else `~/.cache/nanochat_jax`."""
+    return pathlib.Path(os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat_jax").expanduser()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """What every program knows."""
+
+    config: str = ""
+    """TOML file of settings (default: configs/cpu.toml on a CPU, configs/d20.toml on GPUs)"""
+    model_tag: Annotated[str, short("-g")] = ""
+    """name of the checkpoint directory (default: d<depth>, or the deepest there is)"""
+    device_type: Literal["", "cpu", "gpu", "cuda", "tpu", "mps"] = ""
+    """cpu, gpu (or cuda), tpu; empty: the best there is"""
+    mesh: str = ""
+    """devices: `8` (all on the data axis) or `data=4,fsdp=2`; empty: all of them on data"""
+    simulate_devices: bool = False
+    """make as many virtual CPU devices as the mesh wants"""
+    dtype: Annotated[Literal["auto", "float32", "bfloat16"], short("-d")] = "auto"
+    """compute type; auto: bfloat16 on accelerators, float32 on a CPU"""
+    seed: int = 42
+    """seed of initial weights, sampling and data order where it has one"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage(Program):
+    """What every training stage of the model knows."""
+
+    recipe: Recipe = "classic"
+    """named set of defaults: classic (October 2025) or current (July 2026)"""
+    run: str = dataclasses.field(default_factory=lambda: os.environ.get("WANDB_RUN", "dummy"))
+    """name for wandb; `dummy` logs to disk alone"""
+    resume: bool = False
+    """continue this stage's last checkpoint"""
+    init: str = ""
+    """start from this checkpoint directory"""
+    num_iterations: int = -1
+    """optimizer steps; -1: derived (base) or one pass over the mixture"""
+    device_batch_size: int = 32
+    """rows of one micro-batch on one device"""
+    max_seq_len: int = 2048
+    """tokens of a row"""
+    eval_every: int = 250
+    """steps between evaluations; -1: never, 0 is not allowed"""
+    eval_tokens: int = 20 * 524288
+    """validation tokens of an evaluation; at most one pass of the split"""
+    sample_every: int = 2000
+    """steps between samples; -1: never"""
+    sample_prompts: tuple[str, ...] = (
+        "The capital of France is",
+        "The chemical symbol of gold is",
+        "If yesterday was Friday, then tomorrow will be",
+        "The opposite of hot is",
+        "The planets of the solar system are:",
+        "My favorite color is",
+        "If 5*x + 3 = 13, then x is",
+    )
+    """texts to continue, greedily, 16 tokens each"""
+    save_every: int = -1
+    """steps between checkpoints; -1: only at the end"""
+    init_lr_frac: float = 1.0
+    """all learning rates are multiplied by this once"""
+    optim: Annotated[OptimConfig, flat] = dataclasses.field(default_factory=OptimConfig)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerTrain:
+    """Train the tokenizer on the pretraining shards."""
+
+    config: str = ""
+    """TOML file of settings"""
+    recipe: Recipe = "classic"
+    """named set of defaults"""
+    device_type: str = ""
+    """taken and ignored: this stage needs no accelerator"""
+    max_chars: int = 10_000_000_000
+    """characters to train on"""
+    doc_cap: int = 10_000
+    """characters of one document at most"""
+    vocab_size: int = 65536
+    """ids in all: bytes, merges and the nine special tokens"""
+    embedded_world: bool = False
+    """train on the embedded world while base_data/ is empty"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BaseTrain(Stage):
+    """Pretrain a model from nothing (or from --init) on documents."""
+
+    depth: int = 20
+    """layers: the one dial; width, heads, batch and rates follow"""
+    aspect_ratio: int = 64
+    """width = depth x this, rounded up to a multiple of head_dim"""
+    head_dim: int = 128
+    """width of one attention head"""
+    window_pattern: str = "L"
+    """L: full attention, S: short window; repeated over the layers, the last is always L"""
+    total_batch_size: int = 524288
+    """tokens of an optimizer step; -1: derived from the horizon"""
+    target_param_data_ratio: float = 20
+    """training tokens per parameter, when num_iterations and target_flops are not given"""
+    target_flops: float = -1.0
+    """training FLOPs, when num_iterations is not given; -1: not used"""
+    loader: Literal["stream", "bestfit"] = "stream"
+    """rows cut from one token stream, or whole documents packed best-fit"""
+    embedded_world: bool = False
+    """train on the embedded world while base_data/ is empty"""
+    loader_ranks: int = 1
+    """read in the order of the original on this many ranks"""
+    core_metric_every: int = 2000
+    """steps between CORE evaluations; -1: never"""
+    core_metric_max_per_task: int = 500
+    """problems of a CORE task; -1: all"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MidTrain(Stage):
+    """Teach a base model conversations, tools and multiple choice, on every token."""
+
+    source: Literal["base", "mid"] = "base"
+    """stage whose checkpoint to start from"""
+    step: Annotated[int, short("-s")] = -1
+    """its step; -1: the last"""
+    total_batch_size: int = 524288
+    """tokens of an optimizer step"""
+    eval_every: int = 150
+    """steps between evaluations; -1: never"""
+    mixture: tuple[str, ...] = (
+        "SmolTalk", "MMLU:auxiliary_train", "GSM8K", "identity*2",
+        "SimpleSpelling:200000", "SpellingBee:80000",
+    )  # fmt: skip
+    """tasks as name[:variant or rows][*repeats]"""
+    val_mixture: tuple[str, ...] = ("SmolTalk", "MMLU:5200", "GSM8K:420")
+    """the same for validation"""
+    task_data: str = ""
+    """local folder of task files instead of the Hugging Face hub"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SFTTrain(Stage):
+    """Finetune on conversations: only the assistant's own tokens are learnt."""
+
+    source: Literal["base", "mid"] = "mid"
+    """stage whose checkpoint to start from"""
+    step: Annotated[int, short("-s")] = -1
+    """its step; -1: the last"""
+    device_batch_size: int = 4
+    """rows of one micro-batch on one device"""
+    target_examples_per_step: int = 32
+    """rows of an optimizer step"""
+    num_epochs: int = 1
+    """passes over the mixture, when num_iterations is not given"""
+    packing: Literal["padded", "packed", "bestfit"] = "padded"
+    """one conversation a row, several (cut to fit), or several whole ones"""
+    init_lr_frac: float = 0.02
+    """all learning rates are multiplied by this once"""
+    eval_every: int = 100
+    """steps between evaluations; -1: never"""
+    eval_steps: int = 100
+    """micro-batches of an evaluation"""
+    eval_metrics_every: int = 200
+    """steps between chat scores; -1: never"""
+    eval_metrics_max_problems: int = 1024
+    """problems of such a score"""
+    mixture: tuple[str, ...] = (
+        "ARC-Easy", "ARC-Challenge", "GSM8K", "SmolTalk:10000", "identity",
+        "SimpleSpelling:300", "SpellingBee:300",
+    )  # fmt: skip
+    """tasks as name[:variant or rows][*repeats]"""
+    val_mixture: tuple[str, ...] = ("SmolTalk",)
+    """the same for validation"""
+    task_data: str = ""
+    """local folder of task files instead of the Hugging Face hub"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Eval(Program):
+    """Score a checkpoint into the report."""
+
+    source: Annotated[Literal["tokenizer", "base", "mid", "sft", "rl"], short("-i")] = "sft"
+    """what to score"""
+    step: Annotated[int, short("-s")] = -1
+    """its step; -1: the last"""
+    tasks: Annotated[str, tyro.conf.arg(aliases=["-a", "--task-name"])] = ""
+    """comma-separated: core, bpb, sample, probes, ARC-Easy, ...; empty: all that fit the source"""
+    temperature: Annotated[float, short("-t")] = 0.0
+    """0: greedy"""
+    max_new_tokens: Annotated[int, short("-m")] = 512
+    """tokens of an answer"""
+    num_samples: Annotated[int, short("-n")] = 1
+    """answers a problem; passed when one is right"""
+    top_k: Annotated[int, short("-k")] = 50
+    """sample among the k likeliest"""
+    batch_size: Annotated[int, short("-b")] = 8
+    """prompts of a forward pass"""
+    max_problems: Annotated[int, short("-x")] = -1
+    """problems of a task; -1: all"""
+    device_batch_size: int = 32
+    """rows of a bits-per-byte batch"""
+    split_tokens: int = 20 * 524288
+    """tokens of each split for bits per byte"""
+    task_data: str = ""
+    """local folder of task files instead of the Hugging Face hub"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Speedrun:
+    """Run the whole chain, skip what is done, write the report."""
+
+    config: str = ""
+    """TOML file of settings (default: configs/cpu.toml on a CPU, configs/d20.toml on GPUs)"""
+    fresh: bool = False
+    """start over: finished stages are trained again"""
+    rl: bool = False
+    """also the reinforcement learning stage"""
+    download: int = 240
+    """pretraining shards to fetch where the config trains on downloaded text; 0: none"""
+    run: str = dataclasses.field(default_factory=lambda: os.environ.get("WANDB_RUN", "dummy"))
+    """name for wandb; `dummy` logs to disk alone"""
+    model_tag: Annotated[str, short("-g")] = ""
+    """name of the checkpoint directories"""
+    device_type: Literal["", "cpu", "gpu", "cuda", "tpu", "mps"] = ""
+    """cpu, gpu (or cuda), tpu; empty: the best there is"""
+    mesh: str = ""
+    """devices, as in scripts.train"""
+    simulate_devices: bool = False
+    """make as many virtual CPU devices as the mesh wants"""
+
+
+STAGES: dict[str, type] = {
+    "tokenizer": TokenizerTrain, "base": BaseTrain, "mid": MidTrain, "sft": SFTTrain,
+}  # fmt: skip
+SECTIONS: dict[str, type] = {**STAGES, "eval": Eval, "speedrun": Speedrun}
+
+# What a recipe changes, program by program, over the defaults above (the optimizer's numbers
+# stand in config/optim.py).
+RECIPES: dict[str, Mapping[str, Mapping[str, Any]]] = {
+    "classic": {},
+    "current": {
+        "tokenizer": dict(vocab_size=32768, max_chars=2_000_000_000),
+        "base": dict(
+            window_pattern="SSSL", total_batch_size=-1, target_param_data_ratio=12.0,
+            loader="bestfit", eval_tokens=80 * 524288,
+        ),
+        "sft": dict(
+            source="base", packing="bestfit", init_lr_frac=0.8, device_batch_size=32,
+            eval_every=200, eval_tokens=40 * 524288,
+            mixture=("SmolTalk", "MMLU:auxiliary_train*3", "GSM8K*4"),
+            val_mixture=("SmolTalk", "MMLU:5200", "GSM8K:420"),
+        ),
+    },
+}  # fmt: skip
+
+
+def recipes_of(section: str) -> dict[str, dict[str, Any]]:
+    """Recipe name -> what it sets for one program, the optimizer's numbers included."""
+    optim = {name: optim_defaults(name, section) if section in SOURCES else {} for name in RECIPES}
+    return {name: {**optim[name], **changes.get(section, {})} for name, changes in RECIPES.items()}

@@ -1,0 +1,106 @@
+"""Chooses what JAX runs on, before JAX first looks: platform, virtual devices, compile cache.
+
+Nothing here imports JAX at module level; `prepare` must come before the first computation.
+"""
+
+import glob
+import importlib.util
+import logging
+import math
+import os
+import pathlib
+
+log = logging.getLogger(__name__)
+
+ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
+
+
+def machine_kind() -> str:
+    """`gpu`, `tpu` or `cpu`: what JAX would pick here, told without starting it."""
+    wanted = os.environ.get("JAX_PLATFORMS", "")
+    if wanted:
+        first = wanted.split(",")[0]
+        return {"cuda": "gpu", "rocm": "gpu"}.get(first, first)
+    plugin = any(importlib.util.find_spec(f"jax_cuda{n}_plugin") for n in (12, 13))
+    if plugin and os.path.exists("/dev/nvidiactl"):
+        return "gpu"
+    tpu = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
+    return "tpu" if tpu and importlib.util.find_spec("libtpu") else "cpu"
+
+
+def resolve_kind(device_type: str) -> str:
+    """`cpu`, `gpu` or `tpu` for what the user typed; `mps` and absent accelerators raise."""
+    if device_type == "mps":
+        raise ValueError(
+            "device type mps: JAX has no kept backend for Apple GPUs; what works on a Mac is the "
+            "CPU: use --device-type cpu (or leave the flag out)"
+        )
+    kind = {"": machine_kind(), "cuda": "gpu"}.get(device_type, device_type)
+    if kind == "gpu" and device_type and machine_kind() != "gpu":
+        raise ValueError(
+            "device type gpu: expected an NVIDIA GPU and the CUDA build of JAX, got neither or one "
+            "of them; install with `make setup` on the GPU machine, or use --device-type cpu"
+        )
+    return kind
+
+
+def mesh_size(mesh: str) -> int | None:
+    """How many devices a `--mesh` text names (None when it is empty)."""
+    if not mesh:
+        return None
+    try:
+        return math.prod(int(part.split("=")[-1]) for part in mesh.split(","))
+    except ValueError:
+        raise ValueError(
+            f"mesh is {mesh!r}; expected a count such as 8, or data=4,fsdp=2"
+        ) from None
+
+
+def prepare(
+    device_type: str = "",
+    mesh: str = "",
+    simulate: bool = False,
+    *,
+    virtual: int | None = None,
+    cache: pathlib.Path | None = None,
+) -> str:
+    """Sets JAX up and returns the kind of device. On a CPU it makes virtual devices.
+
+    Args:
+        virtual: CPU devices to make when the mesh does not say (None: one).
+        cache: folder of the persistent compilation cache.
+    """
+    kind = "cpu" if simulate else resolve_kind(device_type)
+    count = mesh_size(mesh) or virtual or 1
+    if kind == "cpu":
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        if mesh and not simulate and count > cpu_count():
+            raise ValueError(
+                f"mesh {mesh!r} wants {count} devices, this CPU has {cpu_count()} cores; "
+                f"use --mesh {cpu_count()}, or add --simulate-devices to try the mesh all the same"
+            )
+        flags = os.environ.get("XLA_FLAGS", "")
+        if count > 1 and "multi_thread_eigen" not in flags:
+            # One device a core with single-threaded kernels beats one device with XLA's threads
+            # at the sizes people train on a CPU.
+            os.environ["XLA_FLAGS"] = f"{flags} {ONE_THREAD}".strip()
+    import jax
+
+    if kind == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", count)
+    if cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return kind
+
+
+def cpu_count() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def virtual_devices(rows: int, rows_per_device: int) -> int:
+    """One virtual CPU device a core, as many as `rows` of a step can feed evenly."""
+    most = max(1, min(cpu_count(), rows // max(1, rows_per_device)))
+    return next(n for n in range(most, 0, -1) if (rows // rows_per_device) % n == 0)

@@ -1,0 +1,98 @@
+"""Numbers leave a run as one dict a step: to `metrics.jsonl`, TensorBoard, wandb."""
+
+import json
+import logging
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class MetricsWriter:
+    """Writes `{"step": n, **numbers}` lines at once, and the same numbers to TensorBoard.
+
+    Args:
+        directory: the checkpoint directory; `metrics.jsonl` and the event files lie in it.
+        resume_step: keep only what an uninterrupted run would have written before this step;
+            None starts the file anew.
+        evaluated: the values of `resume_step` itself were written before it was saved.
+        wandb_name: a run name; `dummy` logs to disk alone.
+    """
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        config: Mapping[str, Any],
+        *,
+        project: str = "nanochat",
+        wandb_name: str = "dummy",
+        resume_step: int | None = None,
+        evaluated: bool = False,
+    ):
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        directory.mkdir(parents=True, exist_ok=True)
+        self.path = directory / "metrics.jsonl"
+        self._keep(resume_step, evaluated)
+        self._file = self.path.open("a")
+        self._board = EventFileWriter(str(directory), filename_suffix=f".{resume_step or 0}")
+        self._wandb = _wandb(project, wandb_name, config) if wandb_name != "dummy" else None
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Numbers go everywhere; texts (samples) to the JSON lines alone."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
+        self._board.add_event(_event(step, numbers))
+        if self._wandb is not None:
+            self._wandb.log(numbers, step=step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def _keep(self, resume_step: int | None, evaluated: bool) -> None:
+        """Drops the lines that the resumed run is going to write again."""
+        if resume_step is None or not self.path.exists():
+            self.path.write_text("")
+            return
+        kept = []
+        for line in self.path.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                break  # the last line of a killed process
+            before = entry["step"] < resume_step
+            here = entry["step"] == resume_step and evaluated and "train/loss" not in entry
+            if before or here:
+                kept.append(line + "\n")
+        self.path.write_text("".join(kept))
+
+
+def read(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`; none when there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _event(step: int, numbers: Mapping[str, float]) -> Any:
+    import time
+
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    values = [Summary.Value(tag=k, simple_value=v) for k, v in numbers.items()]
+    return Event(step=step, wall_time=time.time(), summary=Summary(value=values))
+
+
+def _wandb(project: str, name: str, config: Mapping[str, Any]) -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise ValueError(
+            f"--run {name} logs to wandb, which is not installed; get it with "
+            "`pip install 'nanochat_jax[wandb]'`, or leave --run (and $WANDB_RUN) out"
+        ) from None
+    return wandb.init(project=project, name=name, config=dict(config))
