@@ -1,0 +1,100 @@
+"""Where the golden numbers lie, how to find their files, and the tolerances they are held to.
+
+The numbers come from running the PyTorch original; `README.md` beside them says what each key
+means. `$NANOCHAT_GOLDEN` names another set of the same layout. Tests parametrise over what they
+find and read every size and name from the files, so a new set needs no change here:
+
+    from tests.golden.conftest import TOL, files
+
+    @pytest.mark.parametrize("path", files("model_*.npz"))          # both eras
+    @pytest.mark.parametrize("path", files("current/optim_traj_resume*.npz"))
+"""
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ERAS = ("classic", "current")
+
+TOL = {
+    # model_*.npz, checkpoint_*/, generate_*.npz
+    "logits": 1e-4,  # absolute
+    "loss": 2e-5,  # absolute
+    "grad": 1e-4,  # relative L2 per tensor
+    "probs": 1e-5,  # absolute; distributions that the sampler draws from
+    # optim_unit*.npz
+    "optim_f32": 1e-4,  # relative L2
+    "optim_bf16": 0.15,  # relative L2, unless the roundings are mimicked exactly
+    # optim_traj_*.npz: losses (absolute), then final weights (relative L2 per tensor)
+    "traj_loss_classic_f32": 1e-4,
+    "traj_loss_classic_bf16": 3e-2,
+    "traj_loss_current_early": 1e-4,  # steps 0 to 3
+    "traj_loss_current": 5e-3,  # the steps after
+    "traj_final_classic_f32": 1e-3,
+    "traj_final_classic_bf16": 0.15,
+    "traj_final_current": 3e-2,  # matrices and embeddings
+    "traj_final_current_scalars": 1e-1,
+    # the rest
+    "core_loss": 1e-4,  # absolute
+    "bpb": 1e-5,  # relative
+    "task_logits": 1e-4,  # absolute
+    "rl": 1e-4,  # absolute
+    "formula": 1e-12,  # relative; integers are exact
+}
+
+
+def golden_root() -> Path:
+    """The folder that holds `classic/` and `current/`; it may be absent."""
+    default = ROOT.parent / "shared" / "golden"
+    return Path(os.environ.get("NANOCHAT_GOLDEN") or default)
+
+
+def era_of(path: Path) -> str:
+    """`classic` or `current`: the first folder of `path` below the golden root."""
+    return path.relative_to(golden_root()).parts[0]
+
+
+def files(pattern: str) -> list:
+    """Parameters (Path, id `era/stem`) of the files or folders that match, in a fixed order.
+
+    `pattern` is a glob below an era's folder, or below the root if it begins with an era. Where
+    nothing matches, one parameter that skips and says why.
+    """
+    root = golden_root()
+    in_one_era = pattern.split("/")[0] in ERAS
+    globs = [pattern] if in_one_era else [f"{era}/{pattern}" for era in ERAS]
+    found = sorted(p for glob in globs for p in root.glob(glob))
+    if found:
+        return [pytest.param(p, id=_name(p.relative_to(root))) for p in found]
+    what = f"no golden file matches {pattern}" if root.is_dir() else "no golden numbers"
+    reason = (
+        f"{what} in {root}; set $NANOCHAT_GOLDEN to the folder that holds classic/ and current/"
+    )
+    return [pytest.param(None, id="absent", marks=pytest.mark.skip(reason=reason))]
+
+
+def _name(relative: Path) -> str:
+    return relative.with_suffix("").as_posix()
+
+
+@functools.cache
+def load_json(path: Path) -> Any:
+    """The JSON of a golden file, read once per session; treat it as read-only."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def load_npz(path: Path) -> dict[str, Any]:
+    """The arrays of a golden file by key; keys that end in `.json` come parsed. Read-only."""
+    with np.load(path, allow_pickle=False) as data:
+        return {k: _value(k, data[k]) for k in data.files}
+
+
+def _value(key: str, array: np.ndarray) -> Any:
+    return json.loads(str(array)) if key.endswith(".json") else array
