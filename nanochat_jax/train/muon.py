@@ -1,0 +1,130 @@
+"""Muon: momentum whose direction is made orthogonal, for stacks of the blocks' matrices.
+
+A kernel here is `[in, out]`; nanochat's weights are `[out, in]`, and what it calls rows are the
+outputs. Axis letters: `K` matrices of a stack, `S` short side, `L` long side, `I` in, `O` out.
+
+In bfloat16 every elementwise result is computed in float32 and rounded once, and constants stay
+float32, as torch does it: letting JAX round the constants first moves the result by 5-16 %.
+
+Source: https://kellerjordan.github.io/posts/muon; nanochat `nanochat/{muon,optim}.py`.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),)
+# Polar Express (arXiv:2505.16932) for five steps, safety 2e-2, cushion 2.
+POLAR_EXPRESS = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+
+
+def newton_schulz(x_KIO: jax.Array, steps: int = 5, dtype: Any = jnp.float32) -> jax.Array:
+    """Stack `[K, in, out]` with singular values pushed towards 1, roughly: most to 0.7-1.2.
+
+    The fixed quintic of October 2025. `dtype` is that of the arithmetic and of the result.
+    """
+    x_KIO = rounded(x_KIO, dtype)
+    size_K11 = rounded(rounded(frobenius(x_KIO), dtype) + 1e-7, dtype)
+    coefficients = [NEWTON_SCHULZ[0]] * steps
+    return _iterate(rounded(f32(x_KIO) / f32(size_K11), dtype), coefficients, dtype)
+
+
+def polar_express(x_KIO: jax.Array, steps: int = 5, dtype: Any = jnp.float32) -> jax.Array:
+    """The same with the step-by-step optimal quintics of July 2026. Source: arXiv:2505.16932."""
+    x_KIO = rounded(x_KIO, dtype)
+    size_K11 = rounded(rounded(frobenius(x_KIO), dtype) * 1.01, dtype)
+    size_K11 = rounded(f32(size_K11) + 1e-6, dtype)
+    last = POLAR_EXPRESS[-1]
+    coefficients = [*POLAR_EXPRESS[:steps], *[last] * (steps - len(POLAR_EXPRESS))]
+    return _iterate(rounded(f32(x_KIO) / f32(size_K11), dtype), coefficients, dtype)
+
+
+def _iterate(x_KIO: jax.Array, coefficients: Any, dtype: Any) -> jax.Array:
+    """`X <- aX + (bA + cA^2)X` with `A = XX^T`, on the short side, for each `(a, b, c)`."""
+    tall = x_KIO.shape[-1] > x_KIO.shape[-2]
+    x_KSL = x_KIO if tall else x_KIO.mT
+    for a, b, c in coefficients:
+        gram_KSS = x_KSL @ x_KSL.mT
+        square_KSS = rounded(f32(gram_KSS) * c, dtype) @ gram_KSS
+        poly_KSS = rounded(f32(rounded(f32(gram_KSS) * b, dtype)) + f32(square_KSS), dtype)
+        scaled_KSL = rounded(f32(x_KSL) * a, dtype)
+        x_KSL = rounded(f32(scaled_KSL) + f32(poly_KSS @ x_KSL), dtype)
+    return x_KSL if tall else x_KSL.mT
+
+
+def equalize_rows(x_KIO: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
+    """Stack with every output's vector scaled to the mean norm. Source: nanochat (MuonEq)."""
+    x_KIO = rounded(x_KIO, dtype)
+    row_K1O = jnp.sqrt(jnp.sum(jnp.square(f32(x_KIO)), axis=-2, keepdims=True))
+    target_K11 = frobenius(x_KIO) / math.sqrt(x_KIO.shape[-1])
+    factor_K1O = rounded(target_K11 / jnp.maximum(row_K1O, 1e-6), dtype)
+    return rounded(f32(x_KIO) * f32(factor_K1O), dtype)
+
+
+def renormalize(x_KIO: jax.Array) -> jax.Array:
+    """Stack with the Frobenius norm of an orthogonal matrix of its shape. Source: nanochat."""
+    norm = math.sqrt(min(x_KIO.shape[-2:]))
+    return x_KIO * (norm / jnp.maximum(frobenius(x_KIO), 1e-6))
+
+
+def reduce_variance(
+    x_KIO: jax.Array, second_K: jax.Array, beta2: float
+) -> tuple[jax.Array, jax.Array]:
+    """The stack with its rows (or columns, if there are more) evened out, and the new moment.
+
+    The Frobenius norm of each matrix stays. Source: NorMuon, arXiv:2510.05491, as in nanochat.
+    """
+    axis = second_axis(x_KIO.shape)
+    length = x_KIO.shape[axis]
+    mean_K = jnp.mean(jnp.square(x_KIO), axis=axis, keepdims=True)
+    second_K = second_K + (1.0 - beta2) * (mean_K - second_K)
+    factor_K = lax.rsqrt(jnp.maximum(second_K, 1e-10))
+    before = jnp.sqrt(jnp.sum(mean_K * length, axis=(-2, -1), keepdims=True))
+    after = jnp.sqrt(jnp.sum(mean_K * length * jnp.square(factor_K), axis=(-2, -1), keepdims=True))
+    return x_KIO * (factor_K * (before / jnp.maximum(after, 1e-10))), second_K
+
+
+def second_axis(shape: tuple[int, ...]) -> int:
+    """The axis of a kernel over which the second moment is a mean: in, if out >= in; else out."""
+    return -2 if shape[-1] >= shape[-2] else -1
+
+
+def second_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of that moment: `[1, out]` or `[in, 1]`."""
+    return (1, shape[-1]) if second_axis(shape) == -2 else (shape[-2], 1)
+
+
+def cautious(update_IO: jax.Array, w_IO: jax.Array) -> jax.Array:
+    """`w` where decay and update agree, else 0. Source: arXiv:2411.16085."""
+    return jnp.where(update_IO * w_IO >= 0, w_IO, 0.0)
+
+
+def lr_scale(shape: tuple[int, ...]) -> float:
+    """The factor on the learning rate of an `[in, out]` kernel: sqrt(max(1, out / in))."""
+    return math.sqrt(max(1.0, shape[-1] / shape[-2]))
+
+
+def frobenius(x_KIO: jax.Array) -> jax.Array:
+    """The norm of each matrix of a stack, float32, `[K, 1, 1]`."""
+    return jnp.sqrt(jnp.sum(jnp.square(f32(x_KIO)), axis=(-2, -1), keepdims=True))
+
+
+def f32(x: jax.Array) -> jax.Array:
+    """`x` in float32."""
+    return x.astype(jnp.float32)
+
+
+def rounded(x: jax.Array, dtype: Any) -> jax.Array:
+    """`x` in `dtype`, rounded here and now: XLA may keep a plain cast's excess precision."""
+    if dtype == jnp.bfloat16 and x.dtype != dtype:
+        x = lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+    return x.astype(dtype)

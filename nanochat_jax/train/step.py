@@ -1,0 +1,155 @@
+"""One training step, pure: `TrainState, Batch -> TrainState, metrics`.
+
+Each device takes the gradient of its own rows, over all micro-batches; then one reduction hands
+every device the part of the sum that its share of the optimizer's state needs.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from nanochat_jax.models.loss import token_nll
+from nanochat_jax.sharding import AXES, spec
+from nanochat_jax.train.schedules import Schedule
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a step changes. `step` (int32) counts the steps done."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+
+    @classmethod
+    def create(cls, params: Any, tx: optax.GradientTransformation) -> "TrainState":
+        return cls(jnp.zeros((), jnp.int32), params, tx.init(params))
+
+
+@flax.struct.dataclass
+class Batch:
+    """Rows of one optimizer step: `A` gradient accumulations of `R` rows of `T` tokens.
+
+    `progress` is the loader's, 0 to 1. `weights_ART`, if given, is what each token's loss counts;
+    the default makes the loss a mean over micro-batches of their means. Targets -1 never count.
+    """
+
+    inputs_ART: jax.Array
+    targets_ART: jax.Array
+    progress: jax.Array | float = 0.0
+    weights_ART: jax.Array | None = None
+
+
+def train_step(
+    model: Any,
+    tx: optax.GradientTransformationExtraArgs,
+    schedule: Schedule,
+    rows_per_micro: int,
+    state: TrainState,
+    batch: Batch,
+    *,
+    mesh: Mesh | None = None,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The next state, and scalars: loss, norm of the gradient before clipping, the schedule's.
+
+    `model` is a `GPT` whose `apply` gives logits; rows come in micro-batches of `rows_per_micro`.
+    """
+    weights_ART = batch.weights_ART
+    if weights_ART is None:
+        weights_ART = mean_weights(batch.targets_ART, rows_per_micro)
+    loss, grads = gradients(
+        model, state.params, batch.inputs_ART, batch.targets_ART, weights_ART, mesh
+    )
+    hyper = schedule(state.step, batch.progress)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params, hyper=hyper)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {
+        "train/loss": loss,
+        "train/grad_norm": optax.tree.norm(grads),
+        "train/lr_multiplier": hyper.lr_multiplier,
+        "train/momentum": hyper.momentum,
+        "train/weight_decay": hyper.weight_decay,
+    }
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+
+def mean_weights(targets_ART: jax.Array, rows_per_micro: int) -> jax.Array:
+    """Weights `[A, R, T]` that make a sum the mean over micro-batches of their means.
+
+    A micro-batch is `rows_per_micro` consecutive rows; one without any target weighs 0.
+    """
+    A, R, T = targets_ART.shape
+    valid = (targets_ART >= 0).astype(jnp.float32).reshape(-1, rows_per_micro * T)
+    count = jnp.maximum(valid.sum(axis=-1, keepdims=True), 1.0)
+    return (valid / (count * valid.shape[0])).reshape(A, R, T)
+
+
+def gradients(
+    model: Any,
+    params: Any,
+    inputs_ART: jax.Array,
+    targets_ART: jax.Array,
+    weights_ART: jax.Array,
+    mesh: Mesh | None = None,
+) -> tuple[jax.Array, Any]:
+    """Sum over all tokens of weight x nll, and its gradient in float32.
+
+    With a mesh, rows are split over its devices and each gradient comes out split as the
+    optimizer's state of its parameter is (reduce-scatter), or whole where that is whole.
+    """
+    if mesh is None or mesh.size == 1:
+        return _accumulate(model, params, inputs_ART, targets_ART, weights_ART)
+
+    def path_spec(keys: Any, p: jax.Array) -> P:
+        path = jax.tree_util.keystr(keys, simple=True, separator="/")
+        return spec(mesh, f"exp_avg/{path}", p.shape)
+
+    specs = jax.tree_util.tree_map_with_path(path_spec, params)
+
+    def local(params: Any, *rows: jax.Array) -> tuple[jax.Array, Any]:
+        loss, grads = _accumulate(model, params, *rows)
+        return lax.psum(loss, AXES), jax.tree.map(_reduce, grads, specs)
+
+    rows = P(None, AXES)
+    split = jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(P(), rows, rows, rows),
+        out_specs=(P(), specs),
+        check_vma=False,
+    )
+    return split(params, inputs_ART, targets_ART, weights_ART)
+
+
+def _reduce(grad: jax.Array, split: P) -> jax.Array:
+    """The sum over devices: this device's part of it, or all."""
+    if split:
+        return lax.psum_scatter(grad, AXES, scatter_dimension=0, tiled=True)
+    return lax.psum(grad, AXES)
+
+
+def _accumulate(
+    model: Any, params: Any, inputs_ART: jax.Array, targets_ART: jax.Array, weights_ART: jax.Array
+) -> tuple[jax.Array, Any]:
+    """Loss and float32 gradient summed over the accumulation axis, one micro-batch at a time."""
+
+    def loss_fn(params: Any, x_RT: jax.Array, y_RT: jax.Array, w_RT: jax.Array) -> jax.Array:
+        logits_RTV, _ = model.apply({"params": params}, x_RT)
+        return jnp.sum(token_nll(logits_RTV, y_RT) * w_RT)
+
+    def micro(total: tuple[jax.Array, Any], rows: tuple[jax.Array, ...]) -> tuple[Any, None]:
+        out = jax.value_and_grad(loss_fn)(params, *rows)
+        return jax.tree.map(lambda a, b: a + b.astype(jnp.float32), total, out), None
+
+    zero = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
+    start = (jnp.zeros((), jnp.float32), zero)
+    rows = (inputs_ART, targets_ART, weights_ART)
+    if inputs_ART.shape[0] == 1:
+        return micro(start, jax.tree.map(lambda x: x[0], rows))[0]
+    return lax.scan(micro, start, rows)[0]
