@@ -20,6 +20,9 @@ import tyro
 
 Config = TypeVar("Config")
 
+# Keys that belong to one call, not to a run.
+PER_CALL = frozenset({"resume", "init", "run", "device_type", "mesh", "simulate_devices"})
+
 # Keys that do not change what a stage computes, so they do not make a finished one stale.
 COSMETIC = frozenset(
     "config resume init run device_type mesh simulate_devices log_every sample_every save_every "
@@ -38,6 +41,7 @@ def load(
     default_file: pathlib.Path | None = None,
     prog: str | None = None,
     description: str | None = None,
+    saved: Mapping[str, Any] | None = None,
 ) -> Config:
     """A `cls` made of its defaults, `recipes[--recipe]`, `--config FILE` and the flags in `argv`.
 
@@ -45,6 +49,7 @@ def load(
         section: the table of the TOML file that belongs to this program.
         sections: every table a file may hold and its config class, so that a typo is found.
         default_file: read when `--config` is not given.
+        saved: values of an earlier run (flat), which stand in for recipe and file.
 
     Raises:
         ValueError: an unreadable file, an unknown key or a value of the wrong type.
@@ -52,10 +57,16 @@ def load(
     """
     argv = [str(arg) for arg in argv]
     named = _peek(argv, "--config")
+    if saved is not None:
+        kept = {k: v for k, v in saved.items() if k in _paths(cls) and k not in PER_CALL}
+        return tyro.cli(
+            cls, args=argv, default=build(cls, kept), prog=prog, description=description
+        )
     path = pathlib.Path(named) if named else default_file
     table = read_toml(path, sections or {section: cls}) if path else {}
     values = {**_shared(table, cls), **table.get(section, {})}
-    recipe = _peek(argv, "--recipe") or values.get("recipe") or _default(cls, "recipe")
+    recipe = _peek(argv, "--recipe") or values.get("recipe") or getattr(cls, "recipe", None)
+    recipes = recipes if recipe else None
     if recipes and recipe not in recipes:
         raise ValueError(f"recipe is {recipe!r}; expected one of {', '.join(recipes)}")
     base = build(cls, {**(recipes[recipe] if recipes else {}), **values}, where=str(path or ""))
@@ -163,10 +174,6 @@ def _peek(argv: Sequence[str], flag: str) -> str | None:
 
 def _shared(table: Mapping[str, Any], cls: type) -> dict[str, Any]:
     return {k: v for k, v in table.items() if not isinstance(v, dict) and k in _paths(cls)}
-
-
-def _default(cls: type, name: str) -> Any:
-    return getattr(cls, name, None)
 
 
 def _paths(cls: type) -> dict[str, tuple[str, Any]]:

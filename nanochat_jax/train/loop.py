@@ -309,14 +309,12 @@ def _start(job: Job) -> tuple[TrainState, Any]:
 
 
 def _fresh_state(job: Job) -> TrainState:
-    params = job.initial()
-    return TrainState(
-        np.int32(0) + jax.numpy.zeros((), jax.numpy.int32), params, job.tx.init(params)
-    )
+    return TrainState.create(job.initial(), job.tx)
 
 
 def _compile(job: Job, place: Any) -> Callable:
-    step = partial(train_step, job.gpt, job.tx, job.schedule, job.config.device_batch_size)
+    rows = job.config.device_batch_size
+    step = partial(train_step, job.gpt, job.tx, job.schedule, rows, mesh=job.mesh)
     return jax.jit(step, donate_argnums=0, out_shardings=(place, None))
 
 

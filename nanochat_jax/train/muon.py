@@ -33,31 +33,39 @@ def newton_schulz(x_KIO: jax.Array, steps: int = 5, dtype: Any = jnp.float32) ->
     The fixed quintic of October 2025. `dtype` is that of the arithmetic and of the result.
     """
     x_KIO = rounded(x_KIO, dtype)
-    size_K11 = rounded(rounded(frobenius(x_KIO), dtype) + 1e-7, dtype)
+    size_K11 = rounded(f32(rounded(frobenius(x_KIO), dtype)) + 1e-7, dtype)
     coefficients = [NEWTON_SCHULZ[0]] * steps
-    return _iterate(rounded(f32(x_KIO) / f32(size_K11), dtype), coefficients, dtype)
+    x_KIO = rounded(f32(x_KIO) / f32(size_K11), dtype)
+    return _iterate(x_KIO, coefficients, dtype, square_first=False)
 
 
 def polar_express(x_KIO: jax.Array, steps: int = 5, dtype: Any = jnp.float32) -> jax.Array:
     """The same with the step-by-step optimal quintics of July 2026. Source: arXiv:2505.16932."""
     x_KIO = rounded(x_KIO, dtype)
-    size_K11 = rounded(rounded(frobenius(x_KIO), dtype) * 1.01, dtype)
+    size_K11 = rounded(f32(rounded(frobenius(x_KIO), dtype)) * 1.01, dtype)
     size_K11 = rounded(f32(size_K11) + 1e-6, dtype)
     last = POLAR_EXPRESS[-1]
     coefficients = [*POLAR_EXPRESS[:steps], *[last] * (steps - len(POLAR_EXPRESS))]
-    return _iterate(rounded(f32(x_KIO) / f32(size_K11), dtype), coefficients, dtype)
+    x_KIO = rounded(f32(x_KIO) / f32(size_K11), dtype)
+    return _iterate(x_KIO, coefficients, dtype, square_first=True)
 
 
-def _iterate(x_KIO: jax.Array, coefficients: Any, dtype: Any) -> jax.Array:
-    """`X <- aX + (bA + cA^2)X` with `A = XX^T`, on the short side, for each `(a, b, c)`."""
+def _iterate(x_KIO: jax.Array, coefficients: Any, dtype: Any, square_first: bool) -> jax.Array:
+    """`X <- aX + (bA + cA^2)X` with `A = XX^T`, on the short side, for each `(a, b, c)`.
+
+    `square_first`: `c(AA)`, else `(cA)A`; the two eras of nanochat round at different places.
+    """
     tall = x_KIO.shape[-1] > x_KIO.shape[-2]
     x_KSL = x_KIO if tall else x_KIO.mT
     for a, b, c in coefficients:
-        gram_KSS = x_KSL @ x_KSL.mT
-        square_KSS = rounded(f32(gram_KSS) * c, dtype) @ gram_KSS
+        gram_KSS = rounded(x_KSL @ x_KSL.mT, dtype)
+        if square_first:
+            square_KSS = rounded(f32(rounded(gram_KSS @ gram_KSS, dtype)) * c, dtype)
+        else:
+            square_KSS = rounded(rounded(f32(gram_KSS) * c, dtype) @ gram_KSS, dtype)
         poly_KSS = rounded(f32(rounded(f32(gram_KSS) * b, dtype)) + f32(square_KSS), dtype)
         scaled_KSL = rounded(f32(x_KSL) * a, dtype)
-        x_KSL = rounded(f32(scaled_KSL) + f32(poly_KSS @ x_KSL), dtype)
+        x_KSL = rounded(f32(scaled_KSL) + f32(rounded(poly_KSS @ x_KSL, dtype)), dtype)
     return x_KSL if tall else x_KSL.mT
 
 
@@ -124,7 +132,8 @@ def f32(x: jax.Array) -> jax.Array:
 
 
 def rounded(x: jax.Array, dtype: Any) -> jax.Array:
-    """`x` in `dtype`, rounded here and now: XLA may keep a plain cast's excess precision."""
-    if dtype == jnp.bfloat16 and x.dtype != dtype:
+    """`x` in `dtype`, rounded here and now: XLA may keep the excess precision of a cast
+    or of a product."""
+    if dtype == jnp.bfloat16:
         x = lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
     return x.astype(dtype)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from nanochat_jax import report
 from nanochat_jax.config import load as config_load
 from nanochat_jax.config.stages import TokenizerTrain, base_dir
 from nanochat_jax.data import corpus, shards
@@ -35,8 +34,8 @@ def done(root: pathlib.Path) -> dict[str, Any] | None:
     return json.loads(record.read_text())["fingerprint"] if record.exists() else None
 
 
-def run(config: TokenizerTrain) -> dict[str, Any]:
-    """Trains, checks a round trip, saves, reports. Returns the figures of the report."""
+def run(config: TokenizerTrain) -> tuple[str, list[Any]]:
+    """Trains, checks a round trip, saves. Returns the section of the report."""
     root = base_dir()
     data = find_data(root, config.embedded_world)
     started = time.perf_counter()
@@ -50,9 +49,8 @@ def run(config: TokenizerTrain) -> dict[str, Any]:
     figures = _figures(config, tokenizer, seconds)
     record = {"fingerprint": fingerprint(config, data), "figures": figures}
     (folder / RECORD).write_text(json.dumps(record, indent=1))
-    report.log(root, "Tokenizer training", [config_load.flatten(config), figures])
     log.info("tokenizer: %d ids in %.1f s -> %s", tokenizer.get_vocab_size(), seconds, folder)
-    return figures
+    return "Tokenizer training", [config_load.flatten(config), figures]
 
 
 def find_data(root: pathlib.Path, embedded_world: bool) -> shards.Shards:

@@ -1,0 +1,67 @@
+# Two commands: `make speedrun` and `make test`. Each sets itself up first.
+
+SHELL := /bin/bash
+VENV := .venv
+FULL := .venv-all
+PY := $(VENV)/bin/python
+SOURCES := pyproject.toml rustbpe/Cargo.toml $(wildcard rustbpe/src/*.rs)
+ACCELERATOR := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda)
+EXTRAS := dev$(if $(ACCELERATOR),$(comma)$(ACCELERATOR))
+comma := ,
+UV := $(shell command -v uv 2>/dev/null)
+# The newest interpreter at hand that is 3.11 or later; PYTHON=... on the command line wins.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+  command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+  && { command -v $$p; break; }; done)
+
+.PHONY: speedrun test test-all chat web lint format bench setup clean
+
+speedrun: $(VENV)/.ready ## raw text to a chat model, then the report
+	$(PY) -m scripts.speedrun $(ARGS)
+
+test: $(VENV)/.ready ## everything that is quick and needs no torch
+	$(PY) -m pytest -q -m "not slow" $(ARGS)
+
+test-all: test $(FULL)/.ready ## also the slow laws, and torch, transformers, a browser beside us
+	$(FULL)/bin/python -m pytest -q -m slow $(ARGS)
+
+chat: $(VENV)/.ready ## talk in the terminal
+	$(PY) -m scripts.chat_cli $(ARGS)
+
+web: $(VENV)/.ready ## talk in the browser
+	$(PY) -m scripts.chat_web $(ARGS)
+
+lint: $(VENV)/.ready ## the same checks as pre-commit and CI
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(VENV)/.ready
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.ready ## every measured claim again
+	for file in bench/*.py; do $(PY) $$file || exit 1; done
+
+setup: $(VENV)/.ready
+
+clean: ## environments, build products, caches (not what was trained)
+	rm -rf $(VENV) $(FULL) rustbpe/target .cache .pytest_cache .ruff_cache nanochat_jax/_rustbpe*.so
+
+$(VENV)/.ready: $(SOURCES)
+	$(call environment,$(VENV),$(EXTRAS))
+
+$(FULL)/.ready: $(SOURCES)
+	$(call environment,$(FULL),$(EXTRAS)$(comma)full)
+
+# $(1): folder, $(2): extras. Says what it does: the first time takes a minute or two.
+define environment
+	@test -n "$(PYTHON)$(UV)" || { echo "nanochat-jax needs Python 3.11 or newer; found none: install one, or say PYTHON=/path/to/python"; exit 1; }
+	@command -v cargo >/dev/null 2>&1 || echo "no Rust toolchain found: the build will try to fetch one; if that fails install it from https://rustup.rs"
+	@echo "setting up $(1): packages [$(2)]$(if $(ACCELERATOR), with the CUDA build of JAX), then compiling rustbpe (one or two minutes the first time)"
+	@if [ -n "$(UV)" ]; then \
+	  { test -x $(1)/bin/python || "$(UV)" venv -q $(if $(PYTHON),--python $(PYTHON)) $(1); } && "$(UV)" pip install -q --python $(1)/bin/python -e '.[$(2)]'; \
+	else \
+	  { test -x $(1)/bin/python || $(PYTHON) -m venv $(1); } && $(1)/bin/python -m pip install -q --disable-pip-version-check -e '.[$(2)]'; \
+	fi
+	@touch $(1)/.ready
+endef

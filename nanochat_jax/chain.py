@@ -1,0 +1,144 @@
+"""The stages by name: how each is configured, prepared, run and written into the report."""
+
+import dataclasses
+import importlib
+import logging
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from nanochat_jax import devices
+from nanochat_jax.config import load as config_load
+from nanochat_jax.config.stages import (
+    CHECKPOINT_DIRS,
+    SECTIONS,
+    STAGES,
+    TokenizerTrain,
+    base_dir,
+    recipes_of,
+)
+
+log = logging.getLogger(__name__)
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+
+
+def split_stage(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """`--stage NAME` and the other arguments.
+
+    Raises:
+        ValueError: no stage, or one that does not exist.
+    """
+    rest, stage = [], None
+    words = iter(argv)
+    for word in words:
+        if word == "--stage":
+            stage = next(words, None)
+        elif word.startswith("--stage="):
+            stage = word.split("=", 1)[1]
+        else:
+            rest.append(word)
+    if stage in STAGES:
+        return stage, rest
+    if {"-h", "--help"} & set(rest) and stage is None:
+        raise ValueError(f"which stage? python -m scripts.train --stage {'|'.join(STAGES)} --help")
+    raise ValueError(
+        f"--stage is {stage!r}{config_load.nearest(str(stage), list(STAGES))}"
+        if stage
+        else f"no stage given; type python -m scripts.train --stage {'|'.join(STAGES)}"
+    )
+
+
+def default_file() -> pathlib.Path | None:
+    """`configs/cpu.toml` on a CPU, `configs/d20.toml` on accelerators; None if not shipped."""
+    name = "cpu.toml" if devices.machine_kind() == "cpu" else "d20.toml"
+    path = CONFIGS / name
+    return path if path.exists() else None
+
+
+def configure(section: str, argv: Sequence[str], *, prog: str | None = None) -> Any:
+    """The resolved config of a program; with `--resume`, over what its last checkpoint ran with."""
+    make = lambda saved=None: config_load.load(
+        SECTIONS[section],
+        argv,
+        section=section,
+        sections=SECTIONS,
+        recipes=recipes_of(section),
+        default_file=default_file(),
+        prog=prog,
+        description=SECTIONS[section].__doc__,
+        saved=saved,
+    )
+    config = make()
+    if not getattr(config, "resume", False):
+        return config
+    last = last_checkpoint(section, config)
+    return make(last.meta["config"]) if last and "config" in last.meta else config
+
+
+def last_checkpoint(stage: str, config: Any) -> Any:
+    """What `--resume` would continue, None when there is nothing."""
+    from nanochat_jax.checkpoint import guess_tag, store
+
+    folder = base_dir() / CHECKPOINT_DIRS[stage]
+    tag = config.model_tag or (f"d{config.depth}" if stage == "base" else guess_tag(folder))
+    return store.find(folder / tag) if tag and store.steps(folder / tag) else None
+
+
+def prepare_devices(config: Any) -> str:
+    """Sets JAX up for a training config, before JAX first looks; returns the kind of device."""
+    if isinstance(config, TokenizerTrain):
+        return "cpu"
+    return devices.prepare(
+        config.device_type,
+        config.mesh,
+        config.simulate_devices,
+        virtual=devices.virtual_devices(rows_of_step(config), config.device_batch_size),
+        cache=base_dir() / "jax_cache",
+    )
+
+
+def rows_of_step(config: Any) -> int:
+    """Rows of one optimizer step (1 where the batch is derived later)."""
+    if hasattr(config, "target_examples_per_step"):
+        return config.target_examples_per_step
+    return max(1, config.total_batch_size // config.max_seq_len)
+
+
+def run(stage: str, config: Any) -> None:
+    """Runs one stage and writes its section of the report."""
+    from nanochat_jax import report
+
+    start_logging()
+    title, items = _module(stage).run(config)
+    report.log(base_dir(), title, items)
+
+
+def status(stage: str, config: Any) -> tuple[dict[str, Any], dict[str, Any] | None, bool]:
+    """(fingerprint this config would leave, the one on disk or None, whether that is final)."""
+    if stage == "tokenizer":
+        module = _module(stage)
+        return module.fingerprint(config), module.done(base_dir()), True
+    from nanochat_jax.train import stage as stages
+
+    want = stages.fingerprint(stage, config, base_dir())
+    last = last_checkpoint(stage, config)
+    if last is None:
+        return want, None, False
+    return want, last.meta.get("fingerprint"), bool(last.meta.get("final"))
+
+
+def resumed(config: Any) -> Any:
+    """The config of a run that goes on at its last checkpoint."""
+    return dataclasses.replace(config, resume=True)
+
+
+def start_logging() -> None:
+    """Messages as plain lines; libraries only when something is wrong. Process 0 speaks."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("absl", "orbax", "jax", "grain", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _module(stage: str) -> Any:
+    return importlib.import_module(f"nanochat_jax.train.{stage}")

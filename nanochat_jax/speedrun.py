@@ -1,0 +1,114 @@
+"""The whole chain: data, tokenizer, base, mid, sft, scores, report. What is done is skipped."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nanochat_jax import chain, devices
+from nanochat_jax.config import load as config_load
+from nanochat_jax.config.stages import SECTIONS, Speedrun, base_dir, recipes_of
+
+log = logging.getLogger(__name__)
+
+STAGES = ("tokenizer", "base", "mid", "sft")
+
+
+def run(argv: Sequence[str]) -> None:
+    """Runs what is not done yet and prints the report's summary.
+
+    Raises:
+        ValueError: a finished stage was made with other settings and `--fresh` was not given.
+    """
+    chain.start_logging()
+    started = time.perf_counter()
+    config = config_load.load(
+        Speedrun,
+        argv,
+        section="speedrun",
+        sections=SECTIONS,
+        default_file=chain.default_file(),
+        prog="scripts.speedrun",
+        description=Speedrun.__doc__,
+    )
+    stages = (*STAGES, "rl") if config.rl else STAGES
+    configs = {stage: configure(stage, config) for stage in (*stages, "eval")}
+    kind = chain.prepare_devices(configs["base"])
+    root = base_dir()
+    log.info("speedrun on %s, %s; everything lies in %s", kind, config.config or "defaults", root)
+    _data(config, configs)
+    from nanochat_jax import report
+
+    if config.fresh or not (root / "report" / "header.md").exists():
+        report.reset(root)
+    for stage in stages:
+        ran = _stage(stage, configs[stage], config.fresh)
+        _evaluate(stage, configs["eval"], ran)
+    path = report.generate(root)
+    log.info("\n%s", report.summary(path))
+    log.info("the whole report: %s (%.0f s in all)", path, time.perf_counter() - started)
+    source = "rl" if config.rl else "sft"
+    log.info("now talk to it:  make chat   or   python -m scripts.chat_web -i %s", source)
+
+
+def configure(stage: str, config: Speedrun) -> Any:
+    """The config of one stage: the speedrun's file, and the flags that all stages share."""
+    argv = [f"--config={config.config}"] if config.config else []
+    known = {"run", "model_tag", "device_type", "mesh"} & set(SECTIONS[stage].__dataclass_fields__)
+    for name in sorted(known):
+        if getattr(config, name):
+            argv.append(f"--{name}={getattr(config, name)}")
+    if config.simulate_devices and stage not in ("tokenizer",):
+        argv.append("--simulate-devices")
+    return chain.configure(stage, argv, prog="scripts.speedrun")
+
+
+def _stage(stage: str, config: Any, fresh: bool) -> bool:
+    """Runs a stage unless it is done; True if it ran. Goes on where an earlier run was stopped."""
+    want, have, final = chain.status(stage, config)
+    if have is None or fresh:
+        log.info("\n=== %s ===", stage)
+        chain.run(stage, config)
+        return True
+    if have != want:
+        raise ValueError(
+            f"stage {stage!r} is on disk, made with other settings: {differences(have, want)}; "
+            "to train everything anew type python -m scripts.speedrun --fresh, to keep both set "
+            "another --model-tag or $NANOCHAT_BASE_DIR"
+        )
+    if final:
+        log.info("=== %s: done before, skipped ===", stage)
+        return False
+    log.info("\n=== %s: going on where it stopped ===", stage)
+    chain.run(stage, chain.resumed(config))
+    return True
+
+
+def differences(have: Mapping[str, Any], want: Mapping[str, Any]) -> str:
+    """`key: was 3, now 4` for what two fingerprints disagree on, the first few."""
+    keys = [k for k in sorted({*have, *want}) if have.get(k) != want.get(k)]
+    told = [f"{k}: was {have.get(k)!r}, now {want.get(k)!r}" for k in keys[:6]]
+    return "; ".join(told) + (f"; and {len(keys) - 6} more" if len(keys) > 6 else "")
+
+
+def _evaluate(stage: str, config: Any, ran: bool) -> None:
+    """Scores what a stage made, once."""
+    from nanochat_jax import report
+    from nanochat_jax.evals import run as evals
+
+    title = evals.title(stage)
+    if ran or not report.has(base_dir(), title):
+        chain.evaluate(stage, config)
+
+
+def _data(config: Speedrun, configs: Mapping[str, Any]) -> None:
+    """Fetches what is missing, where the config trains on downloaded text."""
+    if not config.download:
+        return
+    from nanochat_jax.data import download
+
+    root = base_dir()
+    download.shards(root, config.download, recipe=configs["base"].recipe)
+    download.identity(root)
+    download.words(root)
+    download.eval_bundle(root)

@@ -1,0 +1,1 @@
+"""Programs: each parses its config and calls one function."""

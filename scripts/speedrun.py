@@ -1,0 +1,17 @@
+"""Every stage in order, skipping what is done, then the report: `python -m scripts.speedrun`."""
+
+import sys
+
+from nanochat_jax.config.load import friendly_errors
+
+
+def main(argv: list[str]) -> int:
+    from nanochat_jax import speedrun
+
+    with friendly_errors():
+        speedrun.run(argv)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
