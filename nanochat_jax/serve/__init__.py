@@ -1,0 +1,1 @@
+"""Talking to a model: decoding, the engine, tools, and the server."""

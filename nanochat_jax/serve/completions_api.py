@@ -1,0 +1,130 @@
+"""POST /v1/completions: text or token ids in, text out; prompts can be echoed and scored."""
+
+from collections.abc import AsyncGenerator
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+
+from nanochat_jax.serve.answers import (
+    check_model,
+    check_ready,
+    pick,
+    pick_seed,
+    stream,
+    unless_gone,
+)
+from nanochat_jax.serve.errors import ApiError
+from nanochat_jax.serve.openai import Envelope, usage
+from nanochat_jax.serve.requests import Choice
+from nanochat_jax.serve.requests import Request as ReplyRequest
+from nanochat_jax.serve.requests import spread_seed
+from nanochat_jax.serve.schemas import CompletionAsk
+from nanochat_jax.serve.service import Reply, Service, Session
+from nanochat_jax.serve.text import ReplyReader
+
+MAX_TOKENS = 16  # OpenAI's default for plain completions
+
+
+def add_routes(app: FastAPI, service: Service) -> None:
+    """Adds the route to `app`."""
+
+    @app.post("/v1/completions")
+    async def completions(ask: CompletionAsk, request: Request) -> Response:
+        check_ready(service)
+        check_model(service, ask.model)
+        return await _answer(service, ask, request)
+
+
+async def _answer(service: Service, ask: CompletionAsk, request: Request) -> Response:
+    prompts = [_tokens(service, prompt) for prompt in ask.prompts()]
+    seed, count = pick_seed(ask.seed), sum(map(len, prompts))
+    session = service.start(_requests(ask, prompts, seed), ask.stops(), raw=True)
+    writer = _Writer(service, ask)
+    if ask.stream:
+        return stream(_events(session, writer, ask, lambda: usage(count, session.replies)))
+    replies = await unless_gone(session, request)
+    choices = [writer.whole(reply) for reply in replies]
+    return JSONResponse(writer.envelope.whole(choices, usage(count, replies)))
+
+
+def _tokens(service: Service, prompt: str | list[int]) -> list[int]:
+    """Token ids as they are; text after a bos, which opens every document."""
+    if not isinstance(prompt, str):
+        tokens = prompt
+    else:
+        tokens = service.tokenizer.encode(prompt, prepend=service.tokenizer.get_bos_token_id())
+    if len(tokens) > service.context:
+        raise ApiError(
+            400,
+            f"This model's maximum context length is {service.context} tokens, the prompt has "
+            f"{len(tokens)}: shorten it",
+            "prompt",
+            "context_length_exceeded",
+        )
+    return tokens
+
+
+def _requests(ask: CompletionAsk, prompts: list[list[int]], seed: int) -> list[ReplyRequest]:
+    """n requests a prompt, all prompts' in order."""
+    settings = {
+        "max_tokens": pick(ask.max_tokens, MAX_TOKENS),
+        "temperature": pick(ask.temperature, 1.0),
+        "top_k": ask.top_k,
+        "top_p": pick(ask.top_p, 1.0),
+        "alternatives": bool(ask.logprobs),
+        "score_prompt": bool(ask.echo) and ask.logprobs is not None,
+    }
+    n = ask.n or 1
+    wanted = [tokens for tokens in prompts for _ in range(n)]
+    return [
+        ReplyRequest(tuple(tokens), seed=spread_seed(seed, i), **settings)
+        for i, tokens in enumerate(wanted)
+    ]
+
+
+class _Writer:
+    """Writes choices: the echoed prompt in front of the first text, scores beside it."""
+
+    def __init__(self, service: Service, ask: CompletionAsk):
+        self.envelope = Envelope(service.tokenizer, service.model_id, chat=False)
+        self._tokenizer, self._ask = service.tokenizer, ask
+        self._plain = [isinstance(prompt, str) for prompt in ask.prompts()]
+
+    def _prompt(self, reply: Reply) -> tuple[str, list[Choice | int]]:
+        """The prompt as text and as scored tokens; the bos put before text is not shown."""
+        if not self._ask.echo:
+            return "", []
+        ids = reply.job.request.tokens
+        scored: list[Choice | int] = [ids[0], *reply.job.prompt_scores]
+        if self._plain[reply.index // (self._ask.n or 1)]:
+            ids, scored = ids[1:], scored[1:]
+        reader = ReplyReader(self._tokenizer, raw=True)
+        pieces = [piece for token in ids for piece in reader.push(token)] + reader.finish()
+        return "".join(piece.text for piece in pieces), scored
+
+    def whole(self, reply: Reply) -> dict:
+        """The choice of a reply that has ended."""
+        text, scored = self._prompt(reply)
+        scores = self.envelope.text_logprobs([*scored, *reply.choices], self._ask.logprobs)
+        return self.envelope.text_choice(
+            reply.index, text + reply.text, reply.finish_reason, scores
+        )
+
+    def chunk(self, reply: Reply, pieces, tokens, first: bool) -> dict:
+        """The choice of a stream chunk."""
+        text, scored = self._prompt(reply) if first else ("", [])
+        scores = self.envelope.text_logprobs([*scored, *tokens], self._ask.logprobs)
+        text += "".join(piece.text for piece in pieces)
+        return self.envelope.text_choice(reply.index, text, reply.finish_reason, scores)
+
+
+async def _events(
+    session: Session, writer: _Writer, ask: CompletionAsk, used
+) -> AsyncGenerator[dict, None]:
+    extra, begun = ({"usage": None} if ask.include_usage() else {}), set()
+    async for reply, pieces, tokens in session:
+        choice = writer.chunk(reply, pieces, tokens, reply.index not in begun)
+        begun.add(reply.index)
+        yield writer.envelope.chunk([choice], **extra)
+    if extra:
+        yield writer.envelope.chunk([], usage=used())

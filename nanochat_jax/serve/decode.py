@@ -1,0 +1,281 @@
+"""The decoding core: pure functions from (params, cache, rows) to tokens.
+
+The host owns the rows (`Rows`: what each slot of the batch is doing) and passes them anew with every
+dispatch; the device owns only the cache. A dispatch chooses up to K tokens a row in one loop, with
+sampling inside, so the host is asked nothing per token. A row that closes a Python block pauses
+until the host has run the tool; its output comes back as forced tokens.
+
+Letters: B rows, K steps of a dispatch, T tokens of a prefill chunk, S cached tokens, V vocabulary,
+N alternatives.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from nanochat_jax.models.cache import KVCache
+
+Apply = Callable[..., tuple[jax.Array, KVCache]]
+
+
+class Specials(NamedTuple):
+    """The token ids that steer decoding; -1 where a tokenizer has none."""
+
+    python_start: int
+    python_end: int
+    terminal: tuple[int, ...]
+
+
+@flax.struct.dataclass
+class Rows:
+    """What each row is doing; the host's copy is numpy.
+
+    `token_B` is chosen but not yet fed; `step_B` counts the tokens chosen so far and, with
+    `seed_B`, names the random number of the next one. `run_on_B` rows go on after a terminal token.
+    `forced_BK` holds the first `forced_count_B` choices of this dispatch. top_k 0 means all.
+    """
+
+    token_B: jax.Array
+    length_B: jax.Array
+    running_B: jax.Array
+    step_B: jax.Array
+    budget_B: jax.Array
+    in_python_B: jax.Array
+    run_on_B: jax.Array
+    temperature_B: jax.Array
+    top_k_B: jax.Array
+    top_p_B: jax.Array
+    seed_B: jax.Array
+    forced_BK: jax.Array
+    forced_count_B: jax.Array
+
+
+@flax.struct.dataclass
+class Chunk:
+    """What a dispatch chose: entry [k, b] counts only where `valid_KB`; nats for logprobs."""
+
+    token_KB: jax.Array
+    valid_KB: jax.Array
+    logprob_KB: jax.Array
+    top_id_KBN: jax.Array
+    top_logprob_KBN: jax.Array
+
+
+def _ordered_bits(x: jax.Array) -> jax.Array:
+    """uint32 keys that sort like the float32 `x`."""
+    bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+    return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))
+
+
+def _threshold(keys_BV: jax.Array, weight_BV: jax.Array, need_B: jax.Array) -> jax.Array:
+    """The largest key t of each row such that the weights of keys >= t sum to at least `need_B`.
+
+    A binary search over the bits of the key: exact for every k and p, where a sort of the
+    vocabulary would cost more than the model on a small machine.
+    """
+
+    def narrow(i, low_B):
+        guess_B = low_B | (jnp.uint32(1 << 31) >> i.astype(jnp.uint32))
+        mass_B = jnp.sum(jnp.where(keys_BV >= guess_B[:, None], weight_BV, 0.0), axis=-1)
+        return jnp.where(mass_B >= need_B, guess_B, low_B)
+
+    return lax.fori_loop(0, 32, narrow, jnp.zeros(keys_BV.shape[0], jnp.uint32))
+
+
+def _keep_top_k(logits_BV: jax.Array, top_k_B: jax.Array) -> jax.Array:
+    """Minus infinity below each row's k-th largest logit; values equal to it all stay."""
+    V = logits_BV.shape[-1]
+    need_B = jnp.where(top_k_B > 0, jnp.minimum(top_k_B, V), V).astype(jnp.float32)
+    keys_BV = _ordered_bits(logits_BV)
+    floor_B = _threshold(keys_BV, jnp.ones_like(logits_BV), need_B)
+    return jnp.where(keys_BV >= floor_B[:, None], logits_BV, -jnp.inf)
+
+
+def _keep_top_p(probs_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
+    """Zero outside the smallest set of likeliest tokens that holds `top_p_B` of the mass."""
+    keys_BV = _ordered_bits(probs_BV)
+    need_B = jnp.where(top_p_B < 1.0, top_p_B * jnp.sum(probs_BV, axis=-1), 0.0)
+    floor_B = _threshold(keys_BV, probs_BV, need_B)
+    kept_BV = jnp.where(keys_BV >= floor_B[:, None], probs_BV, 0.0)
+    return jnp.where(top_p_B[:, None] < 1.0, kept_BV, probs_BV)
+
+
+def sampling_probs(
+    logits_BV: jax.Array, temperature_B: jax.Array, top_k_B: jax.Array, top_p_B: jax.Array
+) -> jax.Array:
+    """The distribution [B, V] a token is drawn from: top-k, then temperature, then top-p.
+
+    Temperature 0 counts as 1 here; `sample` takes the argmax instead.
+    """
+    scale_B1 = jnp.where(temperature_B > 0, temperature_B, 1.0)[:, None]
+    kept_BV = lax.cond(
+        jnp.any(top_k_B > 0), _keep_top_k, lambda logits_BV, _: logits_BV, logits_BV, top_k_B
+    )
+    probs_BV = jax.nn.softmax(kept_BV / scale_B1, axis=-1)
+    return lax.cond(
+        jnp.any(top_p_B < 1.0), _keep_top_p, lambda probs_BV, _: probs_BV, probs_BV, top_p_B
+    )
+
+
+def _uniform(seed_B: jax.Array, step_B: jax.Array) -> jax.Array:
+    """One number in [0, 1) per row, named by the row's own seed and step: neighbours do not matter."""
+    draw = lambda seed, step: jax.random.uniform(jax.random.fold_in(jax.random.key(seed), step))
+    return jax.vmap(draw)(seed_B, step_B)
+
+
+def sample(logits_BV: jax.Array, rows: Rows, step_B: jax.Array) -> jax.Array:
+    """The next token [B] of each row under its own settings; greedy at temperature 0 or top_k 1."""
+    greedy_B = (rows.temperature_B <= 0) | (rows.top_k_B == 1)
+    best_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+
+    def draw(_):
+        probs_BV = sampling_probs(logits_BV, rows.temperature_B, rows.top_k_B, rows.top_p_B)
+        cdf_BV = jnp.cumsum(probs_BV, axis=-1)
+        point_B = _uniform(rows.seed_B, step_B) * cdf_BV[:, -1]
+        drawn_B = jnp.sum(cdf_BV <= point_B[:, None], axis=-1).astype(jnp.int32)
+        # Rounding can put the point on the very end of the distribution.
+        return jnp.where(greedy_B | (drawn_B >= logits_BV.shape[-1]), best_B, drawn_B)
+
+    return lax.cond(jnp.all(greedy_B), lambda _: best_B, draw, None)
+
+
+def _alternatives(logits_BV: jax.Array, token_B: jax.Array, N: int):
+    """The log-probability of `token_B`, and the N likeliest tokens with theirs."""
+    logprobs_BV = jax.nn.log_softmax(logits_BV, axis=-1)
+    own_B = jnp.take_along_axis(logprobs_BV, token_B[:, None], axis=-1)[:, 0]
+    top_logprob_BN, top_id_BN = lax.top_k(logprobs_BV, N)
+    return own_B, top_id_BN.astype(jnp.int32), top_logprob_BN
+
+
+def decode_chunk(
+    apply: Apply,
+    specials: Specials,
+    N: int,
+    params: dict,
+    cache: KVCache,
+    rows: Rows,
+    steps: jax.Array,
+) -> tuple[KVCache, Chunk]:
+    """Chooses up to `steps` (<= K) tokens for every running row; stops early when none runs.
+
+    The cache must have room for `steps` tokens above each running row's length.
+    """
+    B, K = rows.forced_BK.shape
+    empty = Chunk(
+        token_KB=jnp.zeros((K, B), jnp.int32),
+        valid_KB=jnp.zeros((K, B), bool),
+        logprob_KB=jnp.zeros((K, B), jnp.float32),
+        top_id_KBN=jnp.zeros((K, B, N), jnp.int32),
+        top_logprob_KBN=jnp.zeros((K, B, N), jnp.float32),
+    )
+
+    def choose(carry):
+        k, cache, rows, out = carry
+        logits_B1V, cache = apply(
+            {"params": params}, rows.token_B[:, None], cache, rows.running_B.astype(jnp.int32)
+        )
+        logits_BV = logits_B1V[:, 0]
+        token_B = sample(logits_BV, rows, rows.step_B)
+        forced_B = lax.dynamic_index_in_dim(rows.forced_BK, k, axis=1, keepdims=False)
+        token_B = jnp.where(k < rows.forced_count_B, forced_B, token_B)
+        token_B = jnp.where(rows.running_B, token_B, rows.token_B)
+        found = _alternatives(logits_BV, token_B, N)
+        out = _record(out, k, Chunk(token_B, rows.running_B, *found))
+        return k + 1, cache, _advance(rows, token_B, specials), out
+
+    def going(carry):
+        k, _, rows, _ = carry
+        return (k < steps) & jnp.any(rows.running_B)
+
+    cache = cache.replace(length_B=rows.length_B)
+    _, cache, _, chunk = lax.while_loop(going, choose, (jnp.int32(0), cache, rows, empty))
+    return cache, chunk
+
+
+def _record(out: Chunk, k: jax.Array, now: Chunk) -> Chunk:
+    """Writes step k of a dispatch."""
+    put = lambda whole, part: lax.dynamic_update_index_in_dim(whole, part, k, axis=0)
+    return jax.tree.map(put, out, now)
+
+
+def _advance(rows: Rows, token_B: jax.Array, specials: Specials) -> Rows:
+    """The rows after `token_B` was chosen: who stops, who pauses for the tool."""
+    budget_B = rows.budget_B - rows.running_B
+    terminal_B = jnp.isin(token_B, jnp.asarray(specials.terminal, jnp.int32))
+    closes_B = (token_B == specials.python_end) & rows.in_python_B
+    opens_B = token_B == specials.python_start
+    goes_on_B = (budget_B > 0) & ~closes_B & (rows.run_on_B | ~terminal_B)
+    return rows.replace(
+        token_B=token_B,
+        running_B=rows.running_B & goes_on_B,
+        step_B=rows.step_B + rows.running_B,
+        budget_B=budget_B,
+        in_python_B=jnp.where(rows.running_B, (rows.in_python_B | opens_B) & ~closes_B, False),
+    )
+
+
+def prefill_chunk(
+    apply: Apply,
+    params: dict,
+    cache_1S: KVCache,
+    start: jax.Array,
+    before: jax.Array,
+    tokens_1T: jax.Array,
+    count: jax.Array,
+) -> tuple[KVCache, jax.Array]:
+    """Feeds `count` tokens to a one-row cache from position `start` on; logits [1, T, V] beside it.
+
+    `before` is the token at `start - 1`: a model with smear mixes its embedding into the first new
+    token. It is looked up again, so that a prompt may go on from any prefix that is cached.
+    """
+    cache_1S = cache_1S.replace(length_B=jnp.reshape(start, (1,)).astype(jnp.int32))
+    if cache_1S.last_embed_BD is not None:
+        _, looked_up = apply({"params": params}, jnp.reshape(before, (1, 1)), cache_1S, None)
+        embed_1D = jnp.where(start > 0, looked_up.last_embed_BD, 0)
+        cache_1S = cache_1S.replace(last_embed_BD=embed_1D.astype(cache_1S.last_embed_BD.dtype))
+    count_1 = jnp.reshape(count, (1,)).astype(jnp.int32)
+    logits_1TV, cache_1S = apply({"params": params}, tokens_1T, cache_1S, count_1)
+    return cache_1S, logits_1TV
+
+
+def score_chunk(logits_1TV: jax.Array, targets_T: jax.Array, N: int):
+    """Log-probabilities of `targets_T`, and each place's N likeliest tokens with theirs."""
+    return _alternatives(logits_1TV[0], targets_T, N)
+
+
+def insert_row(cache: KVCache, cache_1S: KVCache, row: jax.Array) -> KVCache:
+    """`cache` with its row `row` replaced; the one-row cache may be longer, its end is cut."""
+    S = cache.keys.shape[2]
+    put = partial(lax.dynamic_update_slice_in_dim, start_index=row)
+    return cache.replace(
+        keys=put(cache.keys, cache_1S.keys[:, :, :S], axis=1),
+        values=put(cache.values, cache_1S.values[:, :, :S], axis=1),
+        last_embed_BD=put(cache.last_embed_BD, cache_1S.last_embed_BD, axis=0),
+    )
+
+
+def extract_row(cache_1S: KVCache, cache: KVCache, row: jax.Array) -> KVCache:
+    """The one-row cache with row `row` of the shorter `cache` written over its beginning."""
+    take = partial(lax.dynamic_slice_in_dim, start_index=row, slice_size=1)
+    put = partial(lax.dynamic_update_slice_in_dim, start_index=0, axis=2)
+    return cache_1S.replace(
+        keys=put(cache_1S.keys, take(cache.keys, axis=1)),
+        values=put(cache_1S.values, take(cache.values, axis=1)),
+        last_embed_BD=take(cache.last_embed_BD, axis=0),
+    )
+
+
+def resize(cache: KVCache, length: int) -> KVCache:
+    """The cache with `length` places a row: zeros added, or the end cut."""
+    S = cache.keys.shape[2]
+    fit = lambda x: (
+        x[:, :, :length]
+        if length <= S
+        else jnp.pad(x, [(0, 0), (0, 0), (0, length - S), (0, 0), (0, 0)])
+    )
+    return cache.replace(keys=fit(cache.keys), values=fit(cache.values))

@@ -1,0 +1,422 @@
+"""The engine: many replies at once on one model, from a guide's loop to a server's queue.
+
+`tick` is the whole of it: drop what was cancelled, prefill what waits, choose a few tokens for every
+row. Who calls it decides the style: the guide's `generate` calls it until its own rows are done, a
+server calls it in a thread for ever. Replies join and leave between ticks.
+Source: nanochat:nanochat/engine.py (the API and the tool machine).
+"""
+
+import dataclasses
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from nanochat_jax.models.gpt import Model
+from nanochat_jax.serve.decode import Chunk, Specials
+from nanochat_jax.serve.pool import Pool, idle_rows
+from nanochat_jax.serve.requests import Choice, Completion, Finish, Job, Request, spread_seed
+from nanochat_jax.serve.tools import use_calculator
+from nanochat_jax.tokenizer import Tokenizer
+
+STEPS = 8  # tokens a row per dispatch: few enough to stream, enough to hide the host
+FIRST_STEPS = 2  # while a row waits for its first token
+PREFILL_PER_TICK = 512  # tokens: a long prompt does not hold the other rows up
+WORTH_REUSING = 8  # tokens: below this a copy costs more than it saves
+
+
+@dataclasses.dataclass(eq=False)
+class Slot:
+    """One row. `tokens` are known to the host; the cache holds the first `cached` of them."""
+
+    row: int
+    job: Job | None = None
+    tokens: list[int] = dataclasses.field(default_factory=list)
+    cached: int = 0
+    expression: list[int] | None = None
+    forced: deque[int] = dataclasses.field(default_factory=deque)
+    used_at: int = 0
+
+
+@dataclasses.dataclass(eq=False)
+class Loading:
+    """A prompt on its way into a slot; `position` tokens of it are in the scratch cache."""
+
+    job: Job
+    slot: Slot
+    position: int
+
+
+class Engine:
+    """Replies of `model`, `slots` at a time, each at most `max_len` tokens with its prompt.
+
+    `dtype` casts model and cache once (None: as the model is). Not thread-safe: see `Scheduler`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        *,
+        slots: int = 8,
+        max_len: int | None = None,
+        dtype=None,
+        steps: int = STEPS,
+        tool: Callable[[str], object | None] = use_calculator,
+    ):
+        self.model = model if dtype is None else cast_model(model, dtype)
+        self.tokenizer, self.tool, self.steps = tokenizer, tool, steps
+        self.max_len = max_len or model.cfg.sequence_len
+        special = tokenizer.encode_special
+        self.terminal = (special("<|assistant_end|>"), tokenizer.get_bos_token_id())
+        self._output = special("<|output_start|>"), special("<|output_end|>")
+        self.specials = Specials(
+            special("<|python_start|>"), special("<|python_end|>"), self.terminal
+        )
+        self.pool = Pool(self.model, self.specials, slots=slots, max_len=self.max_len, steps=steps)
+        self.slots = [Slot(row) for row in range(slots)]
+        self._rows = idle_rows(slots, steps)
+        self._waiting: deque[Job] = deque()
+        self._loading: Loading | None = None
+        self._scratch: list[int] = []  # the tokens whose keys the scratch cache holds
+        self._ticks = 0
+
+    # What the guide uses.
+
+    def generate(
+        self,
+        tokens: Sequence[int],
+        num_samples: int = 1,
+        max_tokens: int | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int = 42,
+    ) -> Iterator[tuple[list[int], list[int]]]:
+        """Yields (token column, mask column), an entry per sample, as they are chosen.
+
+        A row that has ended goes on until all have, as in the original; with more samples than
+        slots it repeats its last token instead.
+        """
+        together = num_samples <= len(self.slots)
+        request = self._request(tokens, max_tokens, temperature, top_k, seed, run_on=together)
+        jobs = self._submit_samples(request, num_samples)
+        try:
+            yield from self._columns(jobs)
+        finally:
+            for job in jobs:
+                job.cancel()
+            self._drop_cancelled()
+
+    def generate_batch(
+        self, tokens: Sequence[int], num_samples: int = 1, **settings
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """(sequences, masks) of `num_samples` replies: prompt included (mask 0), terminal left out.
+
+        Takes max_tokens, temperature, top_k and seed as `generate` does.
+        """
+        defaults = {"max_tokens": None, "temperature": 1.0, "top_k": None, "seed": 42}
+        request = self._request(tokens, **{**defaults, **settings})
+        replies = self._run(self._submit_samples(request, num_samples))
+        sequences = [[*tokens, *reply.tokens] for reply in replies]
+        return sequences, [[0] * len(tokens) + reply.masks for reply in replies]
+
+    def complete(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_tokens: int | None,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        seed: int | Sequence[int] = 0,
+    ) -> list[Completion]:
+        """One reply to each of many prompts, in their order, as many at once as there are slots.
+
+        `seed`: one for each prompt, or one from which each prompt's is derived.
+        """
+        derive = lambda i: seed[i] if isinstance(seed, Sequence) else spread_seed(seed, i)
+        requests = (
+            self._request(prompt, max_tokens, temperature, top_k, derive(i))
+            for i, prompt in enumerate(prompts)
+        )
+        return self._run([self.submit(request) for request in requests])
+
+    # What everything above, and the server, stands on.
+
+    def submit(self, request: Request, on_update=None) -> Job:
+        """Queues a request. Raises ValueError for one that no model of this size could answer."""
+        self.check(request)
+        return self.accept(Job(request, on_update))
+
+    def accept(self, job: Job) -> Job:
+        """Queues a job whose request was checked."""
+        self._waiting.append(job)
+        return job
+
+    def check(self, request: Request) -> None:
+        """Raises ValueError when `request` is out of range; reads nothing that changes."""
+        count, vocab_size = len(request.tokens), self.model.cfg.vocab_size
+        if not 1 <= count <= self.max_len:
+            raise ValueError(
+                f"the prompt has {count} tokens, the model's context is {self.max_len}: "
+                f"send 1 to {self.max_len} tokens"
+            )
+        if not all(0 <= token < vocab_size for token in request.tokens):
+            raise ValueError(f"prompt token ids must lie in 0..{vocab_size - 1}")
+        if request.temperature < 0:
+            raise ValueError(f"temperature {request.temperature} is negative; 0 is greedy")
+        if request.top_k is not None and request.top_k < 1:
+            raise ValueError(f"top_k={request.top_k}; give 1 or more, or None for all")
+        if not 0 < request.top_p <= 1:
+            raise ValueError(f"top_p={request.top_p}; give a number above 0 and at most 1")
+
+    @property
+    def active(self) -> int:
+        """Rows that are replying or loading."""
+        return sum(slot.job is not None for slot in self.slots)
+
+    @property
+    def devices(self) -> list[str]:
+        """Names of the devices that hold the cache."""
+        return sorted(str(device) for device in self.pool.cache.keys.devices())
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have no slot yet."""
+        return len(self._waiting)
+
+    def tick(self) -> bool:
+        """Does one round of work; False when there was none."""
+        self._ticks += 1
+        self._drop_cancelled()
+        worked = self._prefill()
+        return self._decode() or worked
+
+    def warm_up(self) -> None:
+        """Compiles all that serving needs. Only while nothing is running."""
+        self.pool.warm_up()
+        self._scratch = []
+        for slot in self.slots:
+            slot.tokens, slot.cached = [], 0
+
+    def _request(self, tokens, max_tokens, temperature, top_k, seed, run_on=False) -> Request:
+        settings = max_tokens, float(temperature), top_k, 1.0, int(seed)
+        return Request(tuple(int(token) for token in tokens), *settings, run_on=run_on)
+
+    def _submit_samples(self, request: Request, count: int) -> list[Job]:
+        seeds = (spread_seed(request.seed, i) for i in range(count))
+        return [self.submit(dataclasses.replace(request, seed=seed)) for seed in seeds]
+
+    def _run(self, jobs: list[Job]) -> list[Completion]:
+        while not all(job.done for job in jobs):
+            self.tick()
+        return [job.completion() for job in jobs]
+
+    def _columns(self, jobs: list[Job]) -> Iterator[tuple[list[int], list[int]]]:
+        ended = [False] * len(jobs)
+        for place in itertools.count():
+            while any(len(job.choices) <= place and not job.done for job in jobs):
+                self.tick()
+            if all(ended) or all(len(job.choices) <= place for job in jobs):
+                return
+            column = [(job.choices[place : place + 1] or job.choices[-1:])[0] for job in jobs]
+            ended = [end or c.id in self.terminal for end, c in zip(ended, column, strict=True)]
+            yield [choice.id for choice in column], [int(choice.sampled) for choice in column]
+
+    # Between ticks: who leaves, who joins.
+
+    def _drop_cancelled(self) -> None:
+        for job in [job for job in self._waiting if job.cancelled]:
+            self._waiting.remove(job)
+            self._finish(job, "cancelled")
+        for slot in self.slots:
+            if slot.job is not None and slot.job.cancelled:
+                self._release(slot, "cancelled")
+
+    def _finish(self, job: Job, reason: Finish, new: Sequence[Choice] = ()) -> None:
+        job.finish_reason = reason
+        if job.on_update is not None:
+            job.on_update(job, new)
+
+    def _release(self, slot: Slot, reason: Finish, new: Sequence[Choice] = ()) -> None:
+        """Frees a slot; what its cache holds stays, for a next turn that begins the same."""
+        if self._loading is not None and self._loading.slot is slot:
+            self._loading = None
+        job, slot.job = slot.job, None
+        self._rows.running_B[slot.row] = False
+        slot.tokens = slot.tokens[: slot.cached]
+        self._finish(job, reason, new)
+
+    def fail_all(self) -> None:
+        """Ends every reply as failed: the device gave an error that no retry would mend."""
+        for slot in self.slots:
+            if slot.job is not None:
+                self._release(slot, "failed")
+        while self._waiting:
+            self._finish(self._waiting.popleft(), "failed")
+
+    # Joining.
+
+    def _prefill(self) -> bool:
+        """Loads prompts into free slots, at most `PREFILL_PER_TICK` tokens of them."""
+        left = PREFILL_PER_TICK
+        while left > 0 and (self._loading is not None or self._begin_loading()):
+            left -= self._load_chunk()
+        return left < PREFILL_PER_TICK
+
+    def _begin_loading(self) -> bool:
+        free = [slot for slot in self.slots if slot.job is None]
+        if not self._waiting or not free:
+            return False
+        job = self._waiting.popleft()
+        start, source = (0, None) if job.request.score_prompt else self._best_prefix(job)
+        slot = source if source in free else min(free, key=lambda slot: (slot.cached, slot.used_at))
+        if source is not None:
+            self.pool.take(source.row)
+            self._scratch = source.tokens[: source.cached]
+        job.cached_tokens = start
+        slot.job, slot.used_at = job, self._ticks
+        slot.tokens, slot.cached = [], 0
+        self._loading = Loading(job, slot, start)
+        return True
+
+    def _best_prefix(self, job: Job) -> tuple[int, Slot | None]:
+        """How much of the prompt is cached already, and in which slot (None: the scratch cache)."""
+        prompt = job.request.tokens[:-1]
+        best, source = common_prefix(prompt, self._scratch), None
+        for slot in self.slots:
+            count = common_prefix(prompt, slot.tokens[: slot.cached])
+            if count > best:
+                best, source = count, slot
+        return (best, source) if best >= WORTH_REUSING else (0, None)
+
+    def _load_chunk(self) -> int:
+        """Feeds one chunk of the prompt; the slot starts replying when it was the last."""
+        loading = self._loading
+        tokens, start = loading.job.request.tokens, loading.position
+        before = tokens[start - 1] if start else 0
+        if loading.job.request.score_prompt:
+            count, found = self.pool.score(start, tokens[start:-1], before, tokens[start + 1 :])
+            ids = tokens[start + 1 : start + 1 + count]
+            loading.job.prompt_scores += [as_choice(*row) for row in zip(ids, *found, strict=True)]
+        else:
+            count = self.pool.prefill(start, tokens[start:-1], before)
+        loading.position = start + count
+        self._scratch = list(tokens[: loading.position])
+        if loading.position >= len(tokens) - 1:
+            self._loading = None
+            self._start(loading.slot)
+        return max(count, 1)
+
+    def _start(self, slot: Slot) -> None:
+        """Moves the loaded prompt into its row and sets the row's settings."""
+        request, row, rows = slot.job.request, slot.row, self._rows
+        room = self.max_len - len(request.tokens)
+        budget = room if request.max_tokens is None else min(request.max_tokens, room)
+        slot.tokens, slot.cached = list(request.tokens), len(request.tokens) - 1
+        slot.expression = None
+        slot.forced.clear()
+        self._fit(slot.cached)
+        self.pool.put(row)
+        rows.running_B[row] = True
+        rows.step_B[row], rows.budget_B[row] = 0, budget
+        rows.run_on_B[row], rows.temperature_B[row] = request.run_on, request.temperature
+        rows.top_k_B[row], rows.top_p_B[row] = request.top_k or 0, request.top_p
+        rows.seed_B[row] = spread_seed(request.seed, 0)
+        if budget <= 0:
+            self._release(slot, "length")
+
+    def _fit(self, need: int) -> None:
+        """Gives the rows room for `need` tokens and for what the running rows hold."""
+        held = [slot.cached for slot in self.slots if self._rows.running_B[slot.row]]
+        if self.pool.fit(min(max([need, *held]), self.max_len)):
+            for slot in self.slots:
+                slot.cached = min(slot.cached, self.pool.length)
+
+    # Replying.
+
+    def _decode(self) -> bool:
+        """One dispatch over all running rows; tells every job what it got."""
+        running = [slot for slot in self.slots if self._rows.running_B[slot.row]]
+        if not running:
+            return False
+        fresh = any(self._rows.step_B[slot.row] == 0 for slot in running)
+        steps = min(FIRST_STEPS, self.steps) if fresh else self.steps
+        self._fit(max(slot.cached for slot in running) + steps)
+        for slot in self.slots:
+            # Idle rows too: what the model writes for them must land behind what they keep.
+            self._rows.length_B[slot.row] = slot.cached
+        for slot in running:
+            self._set_row(slot)
+        alternatives = any(slot.job.request.alternatives for slot in running)
+        chunk = self.pool.decode(self._rows, steps, alternatives)
+        for slot in running:
+            self._take_choices(slot, chunk)
+        return True
+
+    def _set_row(self, slot: Slot) -> None:
+        rows, row = self._rows, slot.row
+        rows.token_B[row] = slot.tokens[-1]
+        rows.in_python_B[row] = slot.expression is not None
+        forced = list(itertools.islice(slot.forced, self.steps))
+        rows.forced_count_B[row] = len(forced)
+        rows.forced_BK[row, : len(forced)] = forced
+
+    def _take_choices(self, slot: Slot, chunk: Chunk) -> None:
+        """Books what the dispatch chose for one row, and ends the reply if that was all."""
+        row, job, new = slot.row, slot.job, []
+        for k in np.flatnonzero(chunk.valid_KB[:, row]):
+            forced = bool(slot.forced)
+            if forced:
+                slot.forced.popleft()
+            found = chunk.top_id_KBN[k, row], chunk.top_logprob_KBN[k, row]
+            new.append(
+                as_choice(chunk.token_KB[k, row], chunk.logprob_KB[k, row], *found, not forced)
+            )
+            self._follow_tool(slot, new[-1].id)
+        job.choices += new
+        slot.tokens += [choice.id for choice in new]
+        slot.cached += len(new)
+        self._rows.step_B[row] += len(new)
+        self._rows.budget_B[row] -= len(new)
+        if new[-1].id in self.terminal and not job.request.run_on:
+            self._release(slot, "stop", new)
+        elif self._rows.budget_B[row] <= 0:
+            self._release(slot, "length", new)
+        elif job.on_update is not None:
+            job.on_update(job, new)
+
+    def _follow_tool(self, slot: Slot, token: int) -> None:
+        """The original's tool machine: collects a Python block, queues its result as forced tokens."""
+        if token == self.specials.python_start:
+            slot.expression = []
+        elif token == self.specials.python_end and slot.expression is not None:
+            if slot.expression:
+                result = self.tool(self.tokenizer.decode(slot.expression))
+                if result is not None:
+                    start, end = self._output
+                    slot.forced.extend([start, *self.tokenizer.encode(str(result)), end])
+            slot.expression = None
+        elif slot.expression is not None:
+            slot.expression.append(token)
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens `a` and `b` share from the beginning."""
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return min(len(a), len(b))
+
+
+def as_choice(token, logprob, top_ids, top_logprobs, sampled: bool = True) -> Choice:
+    """A `Choice` of plain Python numbers."""
+    top = tuple(zip(top_ids.tolist(), top_logprobs.tolist(), strict=True))
+    return Choice(int(token), sampled, float(logprob), top)
+
+
+def cast_model(model: Model, dtype) -> Model:
+    """The model with its matrices stored and used in `dtype`; scalars stay as they are."""
+    import jax
+
+    cast = lambda x: x.astype(dtype) if x.ndim > 1 else x
+    return Model(model.gpt.clone(dtype=dtype), jax.tree.map(cast, model.params))

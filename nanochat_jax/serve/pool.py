@@ -1,0 +1,168 @@
+"""The slots on the device: one cache for many rows, and the compiled functions that move it.
+
+A prompt is prefilled in a one-row scratch cache of full length, in chunks whose sizes are powers of
+two, and then copied into its row. So the prefill is compiled once per chunk size and the decode loop
+once per cache length: nothing else that people do can start the compiler.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import numpy as np
+
+from nanochat_jax.models.cache import init_cache
+from nanochat_jax.models.gpt import Model
+from nanochat_jax.serve import decode
+from nanochat_jax.serve.decode import Chunk, Rows, Specials
+
+logger = logging.getLogger(__name__)
+
+MAX_ALTERNATIVES = 20
+SMALLEST_CACHE = 256
+SMALLEST_CHUNK = 16
+LARGEST_CHUNK = 512
+
+
+def powers_of_two(low: int, high: int) -> tuple[int, ...]:
+    """low, 2 low, 4 low, ... up to the first that is at least `high`, which is cut to `high`."""
+    sizes = []
+    while low < high:
+        sizes.append(low)
+        low *= 2
+    return (*sizes, high)
+
+
+def smallest_fit(sizes: Sequence[int], need: int) -> int:
+    """The smallest of the ascending `sizes` that holds `need`, or the largest."""
+    return next((size for size in sizes if size >= need), sizes[-1])
+
+
+def idle_rows(slots: int, steps: int) -> Rows:
+    """Numpy rows that do nothing; K = `steps`."""
+    ints = lambda: np.zeros(slots, np.int32)
+    return Rows(
+        token_B=ints(),
+        length_B=ints(),
+        running_B=np.zeros(slots, bool),
+        step_B=ints(),
+        budget_B=ints(),
+        in_python_B=np.zeros(slots, bool),
+        run_on_B=np.zeros(slots, bool),
+        temperature_B=np.zeros(slots, np.float32),
+        top_k_B=ints(),
+        top_p_B=np.ones(slots, np.float32),
+        seed_B=np.zeros(slots, np.uint32),
+        forced_BK=np.zeros((slots, steps), np.int32),
+        forced_count_B=ints(),
+    )
+
+
+class Pool:
+    """`slots` cache rows of up to `max_len` tokens and the five compiled functions over them.
+
+    `compilations` counts what was traced so far; after `warm_up` it stays as it is.
+    """
+
+    def __init__(self, model: Model, specials: Specials, *, slots: int, max_len: int, steps: int):
+        self.params, self.slots, self.max_len, self.steps = model.params, slots, max_len, steps
+        self.lengths = powers_of_two(min(SMALLEST_CACHE, max_len), max_len)
+        self.chunks = powers_of_two(SMALLEST_CHUNK, min(LARGEST_CHUNK, max(max_len, 17)))
+        self.compilations = 0
+        self.alternatives = min(MAX_ALTERNATIVES, model.cfg.vocab_size)
+        new_cache = partial(init_cache, model.cfg, dtype=model.gpt.dtype)
+        self.cache = new_cache(slots, self.lengths[0])
+        self._scratch = new_cache(1, max_len)
+        self._build(model.gpt.apply, specials)
+
+    def _jit(self, function: Callable, **options) -> Callable:
+        def traced(*args):
+            self.compilations += 1
+            return function(*args)
+
+        return jax.jit(traced, **options)
+
+    def _build(self, apply: decode.Apply, specials: Specials) -> None:
+        prefill = partial(decode.prefill_chunk, apply)
+
+        def score(params, cache_1S, start, before, tokens_1T, count, targets_T):
+            cache_1S, logits_1TV = prefill(params, cache_1S, start, before, tokens_1T, count)
+            return cache_1S, decode.score_chunk(logits_1TV, targets_T, self.alternatives)
+
+        self._prefill = self._jit(lambda *args: prefill(*args)[0], donate_argnums=1)
+        self._score = self._jit(score, donate_argnums=1)
+        self._insert = self._jit(decode.insert_row, donate_argnums=0)
+        self._extract = self._jit(decode.extract_row, donate_argnums=0)
+        self._resize = {n: self._jit(partial(decode.resize, length=n)) for n in self.lengths}
+        self._decode = {
+            count: self._jit(partial(decode.decode_chunk, apply, specials, count), donate_argnums=1)
+            for count in (0, self.alternatives)
+        }
+
+    @property
+    def length(self) -> int:
+        """Tokens that a row of the cache can hold just now."""
+        return self.cache.keys.shape[2]
+
+    def fit(self, need: int) -> bool:
+        """Makes the rows hold `need` tokens, growing or shrinking; True when the length changed."""
+        length = smallest_fit(self.lengths, need)
+        if length == self.length:
+            return False
+        self.cache = self._resize[length](self.cache)
+        return True
+
+    def take(self, row: int) -> None:
+        """Copies a row into the scratch cache."""
+        self._scratch = self._extract(self._scratch, self.cache, np.int32(row))
+
+    def put(self, row: int) -> None:
+        """Copies the scratch cache into a row; the cache must be long enough for its tokens."""
+        self.cache = self._insert(self.cache, self._scratch, np.int32(row))
+
+    def prefill(self, start: int, tokens: Sequence[int], before: int) -> int:
+        """Feeds the scratch cache one chunk of `tokens` from position `start`; returns its size."""
+        self._scratch, count = self._feed(self._prefill, start, tokens, before)
+        return count
+
+    def score(self, start: int, tokens: Sequence[int], before: int, targets: Sequence[int]):
+        """Like `prefill`, and the (logprob, top ids, top logprobs) of each of the chunk's targets."""
+        size = smallest_fit(self.chunks, len(tokens))
+        count = min(len(tokens), size)
+        targets_T = np.zeros(size, np.int32)
+        targets_T[:count] = targets[:count]
+        (self._scratch, found), count = self._feed(self._score, start, tokens, before, targets_T)
+        return count, jax.tree.map(lambda x: np.asarray(x)[:count], found)
+
+    def _feed(self, function, start: int, tokens: Sequence[int], before: int, *more):
+        size = smallest_fit(self.chunks, len(tokens))
+        count = min(len(tokens), size)
+        tokens_1T = np.zeros((1, size), np.int32)
+        tokens_1T[0, :count] = tokens[:count]
+        scalars = np.int32(start), np.int32(before)
+        out = function(self.params, self._scratch, *scalars, tokens_1T, np.int32(count), *more)
+        return out, count
+
+    def decode(self, rows: Rows, steps: int, alternatives: bool) -> Chunk:
+        """One dispatch of at most `steps` tokens a row; waits for it and returns numpy arrays."""
+        run = self._decode[self.alternatives if alternatives else 0]
+        self.cache, chunk = run(self.params, self.cache, rows, np.int32(steps))
+        return jax.device_get(chunk)
+
+    def warm_up(self) -> None:
+        """Compiles everything that serving can need; leaves the pool as it was, but empty."""
+        for size in self.chunks:
+            self.prefill(0, [0] * size, 0)
+            self.score(0, [0] * size, 0, [0] * size)
+        for length in self.lengths:
+            self.fit(length)
+            self.put(0)
+            self.take(0)
+            for alternatives in (False, True):
+                self.decode(idle_rows(self.slots, self.steps), self.steps, alternatives)
+            for other in self.lengths:
+                self.fit(other)
+                self.fit(length)
+        self.fit(self.lengths[0])
+        logger.info("compiled %d functions for %d slots", self.compilations, self.slots)

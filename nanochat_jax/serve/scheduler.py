@@ -1,0 +1,106 @@
+"""The engine's thread: takes requests from anywhere, hands their tokens back, refuses when full."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from nanochat_jax.serve.engine import Engine
+from nanochat_jax.serve.requests import Job, Request
+
+logger = logging.getLogger(__name__)
+
+
+class QueueFull(RuntimeError):
+    """As many requests wait as may wait: try again later."""
+
+
+class Scheduler:
+    """Runs `engine` in one thread. `queue_limit`: requests that may wait for a slot.
+
+    `ready` is set once everything is compiled; `error` holds what ended the thread, if it failed.
+    """
+
+    def __init__(self, engine: Engine, queue_limit: int = 64):
+        self.engine, self.queue_limit = engine, queue_limit
+        self.ready = threading.Event()
+        self.error: BaseException | None = None
+        self.closing = False
+        self._incoming: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Starts compiling, then serving."""
+        self._thread.start()
+
+    def submit(self, request: Request, on_update: Callable | None = None) -> Job:
+        """Queues a request from any thread; `on_update` runs in the engine's thread.
+
+        Raises ValueError when it is out of range, QueueFull when too many wait already.
+        """
+        self.engine.check(request)
+        job = Job(request, on_update)
+        with self._changed:
+            if self.closing or self.error is not None:
+                raise QueueFull("the server is shutting down")
+            if self.waiting >= self.queue_limit:
+                raise QueueFull(f"{self.waiting} requests are waiting already; try again later")
+            self._incoming.append(job)
+            self._changed.notify()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Frees the job's slot within one dispatch."""
+        job.cancel()
+        with self._changed:
+            self._changed.notify()
+
+    @property
+    def waiting(self) -> int:
+        """Requests without a slot."""
+        return len(self._incoming) + self.engine.waiting
+
+    def close(self, drain_s: float = 0.0) -> None:
+        """Takes no more requests, gives the running ones `drain_s` seconds, then ends the thread."""
+        with self._changed:
+            self.closing = True
+            self._changed.notify()
+        deadline = time.monotonic() + drain_s
+        while time.monotonic() < deadline and (self.waiting or self.engine.active):
+            time.sleep(0.02)
+        self._stop()
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        self._thread.join(timeout=5)
+
+    _stopped = False
+
+    def _run(self) -> None:
+        try:
+            self.engine.warm_up()
+            self.ready.set()
+            while not self._stopped:
+                self._take_incoming()
+                if not self.engine.tick():
+                    self._sleep()
+        except Exception as error:
+            logger.exception("the engine failed")
+            self.error = error
+            self.ready.clear()
+        self._take_incoming()
+        self.engine.fail_all()
+
+    def _take_incoming(self) -> None:
+        with self._changed:
+            while self._incoming:
+                self.engine.accept(self._incoming.popleft())
+
+    def _sleep(self) -> None:
+        with self._changed:
+            if not self._incoming and not self._stopped:
+                self._changed.wait(timeout=1.0)

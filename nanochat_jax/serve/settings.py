@@ -1,0 +1,66 @@
+"""What `chat_cli` and `chat_web` can be told. Flags are nanochat's own."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+import tyro
+
+from nanochat_jax.config.stages import Program
+
+short = lambda flag: tyro.conf.arg(aliases=[flag])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Talk(Program):
+    """What both programs know."""
+
+    source: Annotated[Literal["sft", "mid", "rl", "base"], short("-i")] = "sft"
+    """the stage whose model answers"""
+    step: Annotated[int, short("-s")] = -1
+    """its step; -1: the last"""
+    top_k: Annotated[int, short("-k")] = 50
+    """sample among the k likeliest tokens; 0: all"""
+    top_p: float = 1.0
+    """sample among the likeliest tokens that hold this much probability"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChatCLI(Talk):
+    """Chat in the terminal."""
+
+    prompt: Annotated[str, short("-p")] = ""
+    """answer this and leave"""
+    system: str = ""
+    """what the assistant is told before the chat begins"""
+    temperature: Annotated[float, short("-t")] = 0.6
+    """0: always the likeliest token; higher: more varied"""
+    max_tokens: Annotated[int, short("-m")] = 256
+    """tokens of a reply"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChatWeb(Talk):
+    """Serve the chat page and the OpenAI-compatible API."""
+
+    port: Annotated[int, short("-p")] = 8000
+    """port to listen on"""
+    host: str = "127.0.0.1"
+    """address to listen on; 0.0.0.0 lets other machines in"""
+    temperature: Annotated[float, short("-t")] = 0.8
+    """used where a request names none"""
+    max_tokens: Annotated[int, short("-m")] = 512
+    """tokens of a reply where a request names no number"""
+    num_gpus: Annotated[int, short("-n")] = 1
+    """devices to spread the slots over"""
+    slots: int = 0
+    """replies at a time; 0: 32 on an accelerator, 16 on a CPU"""
+    queue: int = 128
+    """requests that may wait for a slot; more are answered 429"""
+    model_name: str = ""
+    """the model's name in the API; empty: nanochat-<source>-<tag>"""
+    api_key: tuple[str, ...] = ()
+    """bearer keys that are let in; empty: everybody is"""
+    cors_origin: tuple[str, ...] = ()
+    """origins whose pages may call the API; empty: none but our own page"""
+    rate_limit: int = 0
+    """requests a minute from one address; 0: no limit"""

@@ -1,0 +1,119 @@
+"""From tokens to text that can be shown at once: whole characters, no half stop strings, tools apart."""
+
+import codecs
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from nanochat_jax.tokenizer import Tokenizer
+
+Kind = Literal["text", "python", "python_output"]
+
+# What a special token opens; every other special token of a reply has no text and changes nothing.
+OPENS: dict[str, Kind] = {
+    "<|python_start|>": "python",
+    "<|python_end|>": "text",
+    "<|output_start|>": "python_output",
+    "<|output_end|>": "text",
+}
+
+
+class Piece(NamedTuple):
+    """New text of one kind."""
+
+    kind: Kind
+    text: str
+
+
+class StopGuard:
+    """Passes text on, but holds back what may be the beginning of a stop string."""
+
+    def __init__(self, stops: Sequence[str] = ()):
+        self._stops = tuple(stop for stop in stops if stop)
+        self._held = ""
+        self.stopped = False
+
+    def push(self, text: str) -> str:
+        """What may be shown now; sets `stopped` and cuts when a stop string is complete."""
+        self._held += text
+        places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        if places:
+            self.stopped = True
+            shown, self._held = self._held[: min(places)], ""
+            return shown
+        keep = self._possible_start()
+        shown, self._held = self._held[: len(self._held) - keep], self._held[-keep:] if keep else ""
+        return shown
+
+    def flush(self) -> str:
+        """What was held back, now that nothing more comes."""
+        shown, self._held = self._held, ""
+        return shown
+
+    def _possible_start(self) -> int:
+        """Length of the longest end of the held text that begins a stop string."""
+        longest = min(len(self._held), max((len(stop) - 1 for stop in self._stops), default=0))
+        ends = (n for n in range(longest, 0, -1) if self._starts_a_stop(self._held[-n:]))
+        return next(ends, 0)
+
+    def _starts_a_stop(self, end: str) -> bool:
+        return any(stop.startswith(end) for stop in self._stops)
+
+
+class ReplyReader:
+    """Reads a reply token by token into pieces.
+
+    A character whose bytes come in several tokens appears when it is complete; bytes that are no
+    UTF-8 appear as U+FFFD. `raw` keeps to plain text: special tokens are skipped, none switches.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = (), raw: bool = False):
+        self._tokenizer = tokenizer
+        specials = tokenizer.get_special_tokens()
+        self._specials = {tokenizer.encode_special(name): name for name in specials}
+        self._raw = raw
+        self._kind: Kind = "text"
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._guard = StopGuard(stops)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was met; what follows is not part of the reply."""
+        return self._guard.stopped
+
+    def push(self, token: int) -> list[Piece]:
+        """The pieces that `token` completes."""
+        if self.stopped:
+            return []
+        name = self._specials.get(token)
+        if name is None:
+            return self._show(self._utf8.decode(self._tokenizer.id_to_bytes(token)))
+        if self._raw or name not in OPENS:
+            return []
+        pieces = self._show(self._utf8.decode(b"", final=True))
+        self._utf8.reset()
+        self._kind = OPENS[name]
+        return pieces
+
+    def finish(self) -> list[Piece]:
+        """What was still held back: the reply has ended."""
+        if self.stopped:
+            return []
+        pieces = self._show(self._utf8.decode(b"", final=True))
+        rest = self._guard.flush() if not self.stopped else ""
+        return pieces + ([Piece("text", rest)] if rest else [])
+
+    def _show(self, text: str) -> list[Piece]:
+        if self._kind == "text":
+            text = self._guard.push(text)
+        return [Piece(self._kind, text)] if text else []
+
+
+def join_parts(pieces: Sequence[Piece]) -> list[dict]:
+    """Pieces joined into nanochat's content parts, `{"type": kind, "text": ...}` each."""
+    parts: list[dict] = []
+    for piece in pieces:
+        if parts and parts[-1]["type"] == piece.kind:
+            parts[-1]["text"] += piece.text
+        else:
+            parts.append({"type": piece.kind, "text": piece.text})
+    return parts
