@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from nanochat_jax.config import load as config_load
-from nanochat_jax.config.stages import SECTIONS, BaseTrain, SFTTrain, recipes_of
+from nanochat_jax.config.stages import SECTIONS, BaseTrain, Eval, SFTTrain, recipes_of
 
 
 def load(cls, section, *argv, **kw):
@@ -59,12 +59,14 @@ def test_a_missing_file_lists_those_there_are(tmp_path):
         load(BaseTrain, "base", f"--config={tmp_path / 'b.toml'}")
 
 
-def test_an_unknown_flag_names_the_nearest_one(capsys):
-    with pytest.raises(SystemExit) as stop:
-        load(BaseTrain, "base", "--dpeth=3")
-    assert stop.value.code == 2
-    said = capsys.readouterr()
-    assert "--depth" in said.out + said.err
+@pytest.mark.parametrize("flag", ["--dpeth=3", "--dept", "--matix-lr", "--matix_lr=1"])
+def test_an_unknown_flag_names_the_nearest_one(flag):
+    with pytest.raises(ValueError, match="did you mean --(depth|matrix-lr)"):
+        load(BaseTrain, "base", flag)
+
+
+def test_another_name_of_a_flag_is_known():
+    assert load(Eval, "eval", "--task-name=core", "-i", "base").tasks == "core"
 
 
 def test_what_a_run_computes_does_not_depend_on_how_it_is_watched():

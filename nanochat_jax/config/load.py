@@ -56,6 +56,7 @@ def load(
         SystemExit: what tyro says of a wrong flag (2) or of `--help` (0).
     """
     argv = [str(arg) for arg in argv]
+    _check_flags(argv, cls)
     named = _peek(argv, "--config")
     if saved is not None:
         kept = {k: v for k, v in saved.items() if k in _paths(cls) and k not in PER_CALL}
@@ -160,6 +161,25 @@ def nearest(name: str, known: Sequence[str]) -> str:
 def _known(name: str, known: typing.Collection[str], message: str) -> None:
     if name not in known:
         raise ValueError(message + nearest(name, list(known)))
+
+
+def _check_flags(argv: Sequence[str], cls: type) -> None:
+    """Raises ValueError for a long flag that the program does not know, naming the nearest."""
+    known = {"help"} | {n for name in _paths(cls) for n in (name, f"no_{name}")} | _aliases(cls)
+    for arg in argv:
+        name = arg.split("=", 1)[0].removeprefix("--").replace("-", "_")
+        if arg.startswith("--") and name and name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"; did you mean --{close[0].replace('_', '-')}?" if close else ""
+            raise ValueError(f"unknown flag {arg.split('=', 1)[0]}{hint} (--help lists all)")
+
+
+def _aliases(cls: type) -> set[str]:
+    """Long flags that are other names of a field."""
+    hints = typing.get_type_hints(cls, include_extras=True).values()
+    metadata = (m for hint in hints for m in getattr(hint, "__metadata__", ()))
+    aliases = (a for m in metadata for a in getattr(m, "aliases", None) or ())
+    return {a.removeprefix("--").replace("-", "_") for a in aliases if a.startswith("--")}
 
 
 def _peek(argv: Sequence[str], flag: str) -> str | None:

@@ -9,7 +9,8 @@ import jax
 from nanochat_jax.config import load as config_load
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import BaseTrain, base_dir
-from nanochat_jax.data import loader, shards
+from nanochat_jax.data import shards
+from nanochat_jax.data.loader import pretraining_loader
 from nanochat_jax.models.gpt import init_params
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import loop, scaling, stage
@@ -29,13 +30,61 @@ def run(config: BaseTrain) -> stage.Section:
     """
     root = base_dir()
     start = stage.origin("base", config, root)
+    mark = stage.fingerprint("base", config, root)
     data = find_data(root, config.embedded_world)
     tokenizer = stage.tokenizer_for(start, root)
     cfg = start.model_config() or model_config(config, tokenizer.get_vocab_size())
     config = dataclasses.replace(config, max_seq_len=cfg.sequence_len)
     plan = scaling.plan(cfg, config)
     mesh = stage.mesh_of(config)
-    job = _job(config, cfg, start, tokenizer, data, plan, mesh)
-    log.info(summary(cfg, config, plan, mesh))
+    job = _job(config, cfg, start, tokenizer, data, plan, mesh, mark)
+    log.info(_headline(cfg, config, plan, job))
     scores = loop.run(job)
-    return "Base model training", [config_load.flatten(config), _figures(cfg, plan, mesh, scores)]
+    return "Base model training", [config_load.flatten(config), _figures(cfg, plan, job, scores)]
+
+
+def _job(
+    config: BaseTrain,
+    cfg: GPTConfig,
+    start: stage.Origin,
+    tokenizer: Tokenizer,
+    data: shards.Shards,
+    plan: Any,
+    mesh: jax.sharding.Mesh,
+    mark: dict[str, Any],
+) -> loop.Job:
+    gpt = stage.gpt_of(cfg, config)
+    optim = plan.optim
+    initial = stage.initial_params(gpt, start, config)
+    shapes = jax.eval_shape(initial)
+    tx = make_optimizer(
+        cfg, optim, shapes, mesh=mesh, compute_dtype=gpt.dtype, lr_scale=config.init_lr_frac
+    )
+    rows, T = config.device_batch_size, config.max_seq_len
+    batches = lambda files, **kw: pretraining_loader(
+        files, tokenizer, rows, T, kind=config.loader, **kw
+    )
+    tag = config.model_tag or (start.saved.path.parent.name if start.saved else f"d{config.depth}")
+    due = (
+        stage.bpb_due(config, lambda: batches([data.val]), tokenizer),
+        stage.core_due(config, tokenizer),
+        stage.sample_due(config, tokenizer),
+    )
+    return loop.Job(
+        stage="base",
+        config=config,
+        directory=stage.target_directory("base", tag, base_dir(), config.resume),
+        gpt=gpt,
+        tokenizer=tokenizer,
+        mesh=mesh,
+        tx=tx,
+        schedule=make_schedule(optim, plan.num_iterations),
+        initial=initial,
+        loader=batches(data.train, ranks=config.loader_ranks),
+        micro_per_step=stage.micro_per_step(config, plan.total_batch_size, mesh),
+        steps=plan.num_iterations,
+        due=due,
+        fingerprint=mark,
+        saved=start.resumed,
+        flops_per_token=plan.flops_per_token,
+    )

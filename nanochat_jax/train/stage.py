@@ -168,3 +168,41 @@ def mesh_of(config: Stage) -> jax.sharding.Mesh:
 
 def gpt_of(cfg: GPTConfig, config: Stage) -> GPT:
     return GPT(cfg, dtype=compute_dtype(config))
+
+
+def fingerprint(stage: str, config: Stage, root: pathlib.Path) -> dict[str, Any]:
+    """What decides the result of a stage: its settings and what it begins with. JSON values."""
+    start = origin(stage, dataclasses.replace(config, resume=False), root)
+    return fingerprint_of(config, start, tokenizer_for(start, root))
+
+
+def fingerprint_of(config: Stage, start: Origin, tokenizer: Tokenizer) -> dict[str, Any]:
+    return config_load.fingerprint(config) | lineage(start, tokenizer)
+
+
+def initial_params(gpt: GPT, start: Origin, config: Stage) -> Callable[[], Any]:
+    """What makes the first parameters: drawn anew, or read from the checkpoint."""
+    if start.source is not None:
+        return lambda: start.source.params()
+    return lambda: init_params(gpt.cfg, jax.random.key(config.seed))
+
+
+def figures(scores: Scores) -> dict[str, Any]:
+    """The results of a run as the report shows them."""
+    names = {"val/bpb": "Final validation bpb", "steps": "Number of iterations"}
+    shown = {title: scores[key] for key, title in names.items() if key in scores}
+    return shown | {
+        "Number of training tokens": scores["tokens"],
+        "Total training time": f"{scores['train_s'] / 60:.2f}m",
+        "Peak memory usage": f"{peak_memory_mib():.2f}MiB",
+    }
+
+
+def peak_memory_mib() -> float:
+    """Most device memory in use so far; on a CPU, of this process."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"] / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,117 @@
+"""What mid and sft share: a checkpoint, a mixture of conversations, and a loop over them."""
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from nanochat_jax import tasks
+from nanochat_jax.config import load as config_load
+from nanochat_jax.config.stages import MidTrain, SFTTrain, base_dir
+from nanochat_jax.data.chats import mid_loader, sft_loader
+from nanochat_jax.tokenizer import Tokenizer
+from nanochat_jax.train import loop, stage
+from nanochat_jax.train.optimizer import make_optimizer
+from nanochat_jax.train.schedules import make_schedule
+
+log = logging.getLogger(__name__)
+
+
+def run(name: str, config: MidTrain | SFTTrain) -> list[Any]:
+    """Trains the stage `name` and returns the items of its section of the report.
+
+    Raises:
+        FileNotFoundError: no checkpoint to start from, or no data for the mixture.
+        ValueError: settings that do not fit together; the message says what would.
+    """
+    root = base_dir()
+    start = stage.origin(name, config, root)
+    mark = stage.fingerprint(name, config, root)
+    tokenizer = stage.tokenizer_for(start, root)
+    cfg = dataclasses.replace(start.model_config(), sequence_len=config.max_seq_len)
+    mesh = stage.mesh_of(config)
+    gpt = stage.gpt_of(cfg, config)
+    data = Data(name, config, tokenizer)
+    steps = _steps(name, config, len(data.train))
+    initial = stage.initial_params(gpt, start, config)
+    tx = make_optimizer(
+        cfg,
+        config.optim,
+        jax.eval_shape(initial),
+        mesh=mesh,
+        compute_dtype=gpt.dtype,
+        lr_scale=config.init_lr_frac,
+    )
+    tag = config.model_tag or start.saved.path.parent.name
+    job = loop.Job(
+        stage=name,
+        config=config,
+        directory=stage.target_directory(name, tag, root, config.resume),
+        gpt=gpt,
+        tokenizer=tokenizer,
+        mesh=mesh,
+        tx=tx,
+        schedule=make_schedule(config.optim, steps or 1),
+        initial=initial,
+        loader=data.batches("train"),
+        micro_per_step=stage.micro_per_step(config, _tokens(config), mesh),
+        steps=steps,
+        due=(data.due(), stage.sample_due(config, tokenizer)),
+        fingerprint=mark,
+        saved=start.resumed,
+        flops_per_token=stage.flops_per_token(cfg),
+    )
+    log.info("%s: %d rows in the mixture, %s steps", name, len(data.train), steps or "one pass of")
+    scores = loop.run(job)
+    return [config_load.flatten(config), stage.figures(scores) | {"Training rows": len(data.train)}]
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The mixtures of a chat stage and the loaders over them."""
+
+    stage: str
+    config: MidTrain | SFTTrain
+    tokenizer: Tokenizer
+
+    @property
+    def train(self) -> tasks.Task:
+        return self._task(self.config.mixture, "train")
+
+    def _task(self, names: tuple[str, ...], split: str) -> tasks.Task:
+        folder = self.config.task_data or None
+        return tasks.build(names, base_dir(), split, stage=self.stage, task_data=folder)
+
+    def batches(self, split: str) -> Any:
+        """A grain dataset of micro-batches of the `train` or `val` mixture."""
+        config = self.config
+        names = config.mixture if split == "train" else config.val_mixture
+        task, rows, T = self._task(names, split), config.device_batch_size, config.max_seq_len
+        if self.stage == "mid":
+            return mid_loader(task, self.tokenizer, rows, T)
+        return sft_loader(task, self.tokenizer, rows, T, kind=config.packing)
+
+    def due(self) -> loop.Due:
+        """Bits per byte of the validation mixture."""
+        tokens = getattr(self.config, "eval_steps", 0) * self.config.device_batch_size
+        tokens *= self.config.max_seq_len
+        config = dataclasses.replace(self.config, eval_tokens=tokens or self.config.eval_tokens)
+        return stage.bpb_due(config, lambda: self.batches("val"), self.tokenizer)
+
+
+def _tokens(config: MidTrain | SFTTrain) -> int:
+    """Tokens of an optimizer step."""
+    if isinstance(config, SFTTrain):
+        return config.target_examples_per_step * config.max_seq_len
+    return config.total_batch_size
+
+
+def _steps(name: str, config: MidTrain | SFTTrain, rows: int) -> int | None:
+    """Optimizer steps; None: until the data have been seen once."""
+    if config.num_iterations > 0:
+        return config.num_iterations
+    if name == "sft" and config.packing == "padded":
+        return max(1, rows // config.target_examples_per_step) * config.num_epochs
+    return None

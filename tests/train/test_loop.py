@@ -1,0 +1,158 @@
+"""The loop: what a stopped and resumed run leaves is what an uninterrupted one leaves."""
+
+import dataclasses
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from nanochat_jax import sharding
+from nanochat_jax.checkpoint import store
+from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.config.optim import OptimConfig
+from nanochat_jax.config.stages import BaseTrain
+from nanochat_jax.models.gpt import GPT, init_params
+from nanochat_jax.train import loop, metrics
+from nanochat_jax.train.optimizer import make_optimizer
+from nanochat_jax.train.schedules import make_schedule
+
+CFG = GPTConfig(sequence_len=8, vocab_size=32, n_layer=1, n_head=1, n_kv_head=1, n_embd=16)
+STEPS = 6
+
+
+class Counting:
+    """An endless loader of made-up micro-batches, whose position is the number it has given."""
+
+    def __init__(self, end: int | None = None):
+        self.end = end
+
+    def __iter__(self):
+        return CountingIterator(self.end)
+
+
+class CountingIterator:
+    def __init__(self, end):
+        self.n, self.end = 0, end
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        rows = np.random.default_rng(self.n).integers(0, 32, (1, 9)).astype(np.int32)
+        self.n += 1
+        last = self.end is not None and self.n >= self.end
+        return {"inputs": rows[:, :-1], "targets": rows[:, 1:], "progress": 0.0, "last": last}
+
+    def get_state(self):
+        return {"n": self.n}
+
+    def set_state(self, state):
+        self.n = state["n"]
+
+
+class StandInTokenizer:
+    hash = "stand-in"
+
+
+def job(directory, *, mesh="1", saved=None, steps=STEPS, due=(), loader=None, **settings):
+    defaults = dict(device_batch_size=1, max_seq_len=8, save_every=2, eval_every=-1)
+    config = BaseTrain(**(defaults | settings))
+    gpt = GPT(CFG)
+    initial = lambda: init_params(CFG, jax.random.key(1))
+    mesh = sharding.make_mesh(mesh)
+    tx = make_optimizer(CFG, config.optim, jax.eval_shape(initial), mesh=mesh)
+    return loop.Job(
+        stage="base", config=config, directory=directory, gpt=gpt, tokenizer=StandInTokenizer(),
+        mesh=mesh, tx=tx, schedule=make_schedule(config.optim, STEPS), initial=initial,
+        loader=loader or Counting(), micro_per_step=4, steps=steps, due=tuple(due),
+        fingerprint={}, saved=saved,
+    )  # fmt: skip
+
+
+def files(step_dir):
+    """The arrays of a checkpoint as bytes."""
+    saved = store.Saved(step_dir, {})
+    leaves = jax.tree_util.tree_leaves_with_path(saved.params())
+    return {jax.tree_util.keystr(k): np.asarray(v).tobytes() for k, v in leaves}
+
+
+def losses(directory):
+    lines = metrics.read(directory / "metrics.jsonl")
+    return [(e["step"], e["train/loss"]) for e in lines if "train/loss" in e]
+
+
+def test_a_resumed_run_ends_with_the_same_bytes(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    loop.run(job(whole))
+    loop.run(job(parts, steps=4))
+    loop.run(job(parts, saved=store.find(parts, 2)))
+    assert files(whole / "000006") == files(parts / "000006")
+    assert losses(whole) == losses(parts) and len(losses(whole)) == STEPS
+
+
+@pytest.mark.parametrize("mesh", ["2", "4", "data=2,fsdp=2"])
+def test_the_loss_does_not_depend_on_the_mesh(tmp_path, mesh):
+    exact = OptimConfig(muon_dtype="float32")  # bfloat16 would make much of a last bit
+    loop.run(job(tmp_path / "one", save_every=-1, optim=exact))
+    loop.run(job(tmp_path / "many", save_every=-1, optim=exact, mesh=mesh))
+    one, many = losses(tmp_path / "one"), losses(tmp_path / "many")
+    np.testing.assert_allclose(many, one, rtol=2e-5)
+
+
+def test_ctrl_c_saves_and_the_rest_is_as_if_nothing_had_happened(tmp_path):
+    def interrupt(model, step):
+        if step == 3 and not pressed:
+            pressed.append(step)
+            signal.raise_signal(signal.SIGINT)
+        return {}
+
+    pressed: list[int] = []
+    due = [loop.Due(1, interrupt)]
+    loop.run(job(tmp_path / "whole", save_every=-1))
+    with pytest.raises(loop.Interrupted) as stop:
+        loop.run(job(tmp_path / "parts", due=due, save_every=-1))
+    assert stop.value.code == 130
+    saved = store.find(tmp_path / "parts")
+    assert not saved.meta["final"]
+    loop.run(job(tmp_path / "parts", saved=saved, due=due, save_every=-1))
+    assert files(tmp_path / "whole" / "000006") == files(tmp_path / "parts" / "000006")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_what_is_due_runs_at_its_steps_and_at_the_end(tmp_path):
+    seen: list[tuple[str, int]] = []
+    note = lambda name: lambda model, step: seen.append((name, step)) or {}
+    due = [
+        loop.Due(4, note("first"), first=True),
+        loop.Due(4, note("later"), first=False),
+        loop.Due(-1, note("never")),
+    ]
+    loop.run(job(tmp_path, due=due, save_every=-1))
+    assert seen == [("first", 0), ("first", 4), ("later", 4), ("first", 6), ("later", 6)]
+
+
+def test_a_pass_over_the_data_ends_the_run(tmp_path):
+    scores = loop.run(job(tmp_path, steps=None, loader=Counting(end=10)))
+    assert scores["steps"] == 2  # 4 micro-batches a step; the batch that ends the pass is not used
+
+
+def test_metrics_survive_a_torn_last_line(tmp_path):
+    loop.run(job(tmp_path, steps=4))
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 4, "tra')
+    loop.run(job(tmp_path, saved=store.find(tmp_path, 4)))
+    assert [s for s, _ in losses(tmp_path)] == list(range(STEPS))
+
+
+def test_metrics_lines_hold_the_promised_keys(tmp_path):
+    loop.run(job(tmp_path, steps=1, save_every=-1))
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert {"step", "train/loss", "tokens_per_s"} <= line.keys()
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_an_older_progress_record_can_be_read():
+    kept = loop.Progress.from_json({"train_s": 3.0, "unknown": 1, "best_bpb": None})
+    assert dataclasses.asdict(kept)["train_s"] == 3.0
