@@ -17,7 +17,7 @@ pub type Pair = (u32, u32);
 pub type Counts = FxHashMap<Box<str>, u64>;
 
 /// How often each chunk occurs in `texts`, split and counted on all cores.
-pub fn count(splitter: &Splitter, texts: &[String]) -> Result<Counts, String> {
+pub fn count<T: AsRef<str> + Sync>(splitter: &Splitter, texts: &[T]) -> Result<Counts, String> {
     let per_task = texts.len().div_ceil(8 * rayon::current_num_threads()).max(1);
     texts
         .par_chunks(per_task)
@@ -26,10 +26,10 @@ pub fn count(splitter: &Splitter, texts: &[String]) -> Result<Counts, String> {
         .try_reduce(Counts::default, |a, b| Ok(merged(a, b)))
 }
 
-fn count_serially(splitter: &Splitter, texts: &[String]) -> Result<Counts, String> {
+fn count_serially<T: AsRef<str>>(splitter: &Splitter, texts: &[T]) -> Result<Counts, String> {
     let mut seen: FxHashMap<&str, u64> = FxHashMap::default();
     for text in texts {
-        splitter.for_each(text, |chunk| *seen.entry(chunk).or_default() += 1)?;
+        splitter.for_each(text.as_ref(), |chunk| *seen.entry(chunk).or_default() += 1)?;
     }
     Ok(seen.into_iter().map(|(chunk, n)| (chunk.into(), n)).collect())
 }

@@ -1,11 +1,15 @@
 //! `nanochat_jax._rustbpe`: conversions between Python and the plain Rust beside this file.
 
 pub mod bpe;
+pub mod encode;
 pub mod split;
+
+use std::collections::HashMap;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
+use pyo3::types::{PyIterator, PyString};
 
 use bpe::{Counts, Pair, Trainer};
 use split::Splitter;
@@ -19,8 +23,8 @@ const MERGES_PER_TURN: usize = 64;
 /// train(texts: Iterable[str], vocab_size: int, pattern: str) -> list[tuple[int, int]]
 ///
 /// The (left, right) ids of every new id from 256 on, at most `vocab_size - 256` of them; equal
-/// counts go to the smaller pair. Raises ValueError if vocab_size < 256 or the pattern is not a
-/// regular expression. Releases the GIL while it works; Ctrl-C interrupts it.
+/// counts go to the smaller pair. Raises ValueError if vocab_size < 256, the pattern is not a
+/// regular expression or a text not a str. Releases the GIL while it works; Ctrl-C interrupts it.
 #[pyfunction]
 fn train(
     py: Python<'_>,
@@ -29,9 +33,8 @@ fn train(
     pattern: &str,
 ) -> PyResult<Vec<Pair>> {
     if vocab_size < 256 {
-        return Err(PyValueError::new_err(format!(
-            "vocab_size={vocab_size}, but the 256 bytes are always in; give 256 or more"
-        )));
+        let why = format!("vocab_size={vocab_size}: give 256 or more, one for every byte");
+        return Err(PyValueError::new_err(why));
     }
     let splitter = splitter(pattern)?;
     let counts = count(py, texts, &splitter)?;
@@ -44,7 +47,7 @@ fn train(
 
 fn count(py: Python<'_>, texts: &Bound<'_, PyAny>, splitter: &Splitter) -> PyResult<Counts> {
     let mut total = Counts::default();
-    let mut texts = texts.try_iter()?;
+    let mut texts = texts.try_iter()?.enumerate();
     loop {
         let buffer = pull(&mut texts)?;
         if buffer.is_empty() {
@@ -57,21 +60,70 @@ fn count(py: Python<'_>, texts: &Bound<'_, PyAny>, splitter: &Splitter) -> PyRes
     }
 }
 
-fn pull(texts: &mut Bound<'_, pyo3::types::PyIterator>) -> PyResult<Vec<String>> {
+fn pull(texts: &mut std::iter::Enumerate<Bound<'_, PyIterator>>) -> PyResult<Vec<PyBackedStr>> {
     let (mut buffer, mut bytes) = (vec![], 0);
     while buffer.len() < BUFFER_TEXTS && bytes < BUFFER_BYTES {
-        let Some(item) = texts.next() else { break };
-        let text = text_of(item?.downcast::<PyString>()?)?;
+        let Some((i, item)) = texts.next() else { break };
+        let text = text_of(&item?, i)?;
         bytes += text.len();
         buffer.push(text);
     }
     Ok(buffer)
 }
 
-/// The text as Rust holds it: half a surrogate pair, which UTF-8 has no bytes for, becomes U+FFFD.
-fn text_of(text: &Bound<'_, PyString>) -> PyResult<String> {
-    if let Ok(text) = text.to_cow() {
-        return Ok(text.into_owned());
+/// Encoder(ranks: dict[bytes, int], pattern: str)
+///
+/// Text to ids as tiktoken's `encode_ordinary`: no special tokens, half a surrogate pair is U+FFFD.
+/// Raises ValueError for a pattern that is no regular expression, and if a byte has no rank.
+#[pyclass(frozen, module = "nanochat_jax._rustbpe")]
+struct Encoder(encode::Encoder);
+
+#[pymethods]
+impl Encoder {
+    #[new]
+    fn new(ranks: HashMap<PyBackedBytes, u32>, pattern: &str) -> PyResult<Self> {
+        let ranks = ranks.iter().map(|(token, &rank)| ((**token).into(), rank)).collect();
+        let encoder = encode::Encoder::new(ranks, splitter(pattern)?);
+        encoder.map(Encoder).map_err(PyValueError::new_err)
+    }
+
+    /// encode(text: str) -> list[int]
+    fn encode(&self, py: Python<'_>, text: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+        let text = text_of(text, 0)?;
+        py.detach(|| self.0.encode(&text)).map_err(PyValueError::new_err)
+    }
+
+    /// encode_batch(texts: list[str], tasks: int) -> list[list[int]]
+    ///
+    /// The texts are encoded in at most `tasks` pieces side by side, without the GIL.
+    fn encode_batch(
+        &self,
+        py: Python<'_>,
+        texts: Vec<Bound<'_, PyAny>>,
+        tasks: usize,
+    ) -> PyResult<Vec<Vec<u32>>> {
+        let texts = texts.iter().enumerate().map(|(i, text)| text_of(text, i));
+        let texts = texts.collect::<PyResult<Vec<_>>>()?;
+        py.detach(|| self.0.encode_batch(&texts, tasks)).map_err(PyValueError::new_err)
+    }
+
+    /// halves(token: bytes) -> tuple[int, int] | None
+    ///
+    /// The two tokens that merge into this one; None for a single byte, and for what two lesser
+    /// tokens cannot make.
+    fn halves(&self, token: &[u8]) -> Option<Pair> {
+        self.0.halves(token)
+    }
+}
+
+/// The text, without a copy. Half a surrogate pair has no bytes in UTF-8: it becomes U+FFFD.
+fn text_of(item: &Bound<'_, PyAny>, i: usize) -> PyResult<PyBackedStr> {
+    let Ok(text) = item.downcast::<PyString>() else {
+        let found = item.get_type().name()?;
+        return Err(PyValueError::new_err(format!("text {i} is {found}, expected str")));
+    };
+    if let Ok(text) = text.extract() {
+        return Ok(text);
     }
     let utf16 = text.call_method1("encode", ("utf-16-le", "surrogatepass"))?;
     utf16.call_method1("decode", ("utf-16-le", "replace"))?.extract()
@@ -84,5 +136,6 @@ fn splitter(pattern: &str) -> PyResult<Splitter> {
 
 #[pymodule]
 fn _rustbpe(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<Encoder>()?;
     m.add_function(wrap_pyfunction!(train, m)?)
 }

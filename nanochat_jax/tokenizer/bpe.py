@@ -1,0 +1,287 @@
+"""The tokenizer: byte-level BPE with nanochat's split pattern and special tokens.
+
+Training and encoding run in Rust, on all cores and without the GIL. The ids are tiktoken's, which
+the original encodes with; `save` also writes a file from which Hugging Face `tokenizers` gets the
+same ids. Source: karpathy/nanochat nanochat/tokenizer.py, restated.
+"""
+
+import functools
+import logging
+import operator
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from nanochat_jax import _rustbpe
+from nanochat_jax.tokenizer import files, render
+
+log = logging.getLogger(__name__)
+
+# In the original's order; their ids follow the merges.
+SPECIAL_TOKENS = (
+    "<|bos|>",
+    "<|user_start|>",
+    "<|user_end|>",
+    "<|assistant_start|>",
+    "<|assistant_end|>",
+    "<|python_start|>",
+    "<|python_end|>",
+    "<|output_start|>",
+    "<|output_end|>",
+)
+
+# GPT-4's, but with digits in groups of two: small vocabularies cannot afford groups of three.
+SPLIT_PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*"
+    r"|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+
+
+class Tokenizer:
+    """An immutable vocabulary: byte strings with ranks, the split pattern, special tokens.
+
+    `mergeable_ranks`, `pattern` and `special_tokens` are what a tiktoken Encoding is made of, so a
+    tokenizer of the original becomes one of ours by passing its three fields, and back.
+
+    Args:
+        mergeable_ranks: byte string -> id; a lower id merges earlier.
+        special_tokens: name -> id; None: nanochat's nine, right after the ranks.
+
+    Raises:
+        ValueError: a byte without an id, an id used twice, a pattern that is no expression.
+    """
+
+    def __init__(
+        self,
+        mergeable_ranks: Mapping[bytes, int],
+        pattern: str = SPLIT_PATTERN,
+        special_tokens: Mapping[str, int] | None = None,
+    ):
+        ranks = dict(sorted(mergeable_ranks.items(), key=operator.itemgetter(1)))
+        if special_tokens is None:
+            special_tokens = {name: len(ranks) + i for i, name in enumerate(SPECIAL_TOKENS)}
+        self.mergeable_ranks = ranks
+        self.pattern = pattern
+        self.special_tokens = dict(special_tokens)
+        self._bytes = _by_id(ranks, self.special_tokens)
+        self._encoder = _rustbpe.Encoder(ranks, pattern)
+
+    @classmethod
+    def train(
+        cls, texts: Iterable[str], vocab_size: int, pattern: str = SPLIT_PATTERN
+    ) -> "Tokenizer":
+        """A vocabulary of `vocab_size` ids, the special tokens among them, learnt from `texts`.
+
+        Smaller, with a warning, if the texts run out of pairs to merge. The result depends on the
+        texts alone, not on their order or the number of cores.
+
+        Raises:
+            ValueError: no room for the bytes and the special tokens, or a text that is no str.
+        """
+        least = 256 + len(SPECIAL_TOKENS)
+        if vocab_size < least:
+            raise ValueError(
+                f"vocab_size={vocab_size} is too small: the 256 bytes and {len(SPECIAL_TOKENS)} "
+                f"special tokens are always in; set --vocab-size to {least} or more"
+            )
+        if isinstance(texts, str):
+            raise ValueError("train takes an iterable of texts, got one str; pass [text]")
+        merges = _rustbpe.train(texts, vocab_size - len(SPECIAL_TOKENS), pattern)
+        tokenizer = cls(_ranks_of(merges), pattern)
+        if tokenizer.get_vocab_size() < vocab_size:
+            size = tokenizer.get_vocab_size()
+            log.warning("the texts hold pairs for %d ids only, not for %d", size, vocab_size)
+        return tokenizer
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> "Tokenizer":
+        """The tokenizer that `save` wrote.
+
+        Raises:
+            FileNotFoundError: none there; the message names the command that makes it.
+            ValueError: a damaged file, by name.
+        """
+        return cls(*files.load(Path(directory)))
+
+    @classmethod
+    def from_tokenizer_json(cls, path: str | os.PathLike[str]) -> "Tokenizer":
+        """A byte-level BPE from a `tokenizer.json` of Hugging Face; ValueError for any other."""
+        return cls(*files.read_tokenizer_json(Path(path)))
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Writes `tokenizer.json`, `ranks.tiktoken` and `meta.json`, each whole or not at all."""
+        files.save(self, Path(directory))
+
+    def to_huggingface(self) -> Any:
+        """The same as a `tokenizers.Tokenizer`, with the same ids (special tokens switched on)."""
+        return files.huggingface(self)
+
+    def merges(self) -> list[tuple[int, int]]:
+        """(left, right) ids of every token that two lesser ones make, in the order of the ids."""
+        halves = map(self._encoder.halves, self.mergeable_ranks)
+        return [pair for pair in halves if pair is not None]
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """SHA-256 over ranks, pattern and special tokens: equal if and only if the ids are."""
+        return files.digest(self.mergeable_ranks, self.pattern, self.special_tokens)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and self.hash == other.hash
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    def __reduce__(self):
+        return Tokenizer, (self.mergeable_ranks, self.pattern, self.special_tokens)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(vocab_size={self.get_vocab_size()}, hash={self.hash[:12]!r})"
+
+    # --- ids ---
+
+    def get_vocab_size(self) -> int:
+        """The highest id plus one."""
+        return max(self._bytes) + 1
+
+    def get_special_tokens(self) -> set[str]:
+        return set(self.special_tokens)
+
+    def get_bos_token_id(self) -> int:
+        """The id that begins every document; OpenAI's vocabularies call it `<|endoftext|>`."""
+        name = "<|bos|>" if "<|bos|>" in self.special_tokens else "<|endoftext|>"
+        return self.encode_special(name)
+
+    def encode_special(self, token: str) -> int:
+        """The id of a special token, or of an ordinary one, by its whole text."""
+        found = self.special_tokens.get(token)
+        if found is None:
+            found = self.mergeable_ranks.get(token.encode("utf-8", "surrogatepass"))
+        if found is None:
+            known = ", ".join(self.special_tokens)
+            raise ValueError(f"{token!r} is not a single token; the special tokens are {known}")
+        return found
+
+    def id_to_bytes(self, i: int) -> bytes:
+        """The bytes of one token; a special token's are those of its name."""
+        return self.decode_bytes([i])
+
+    def id_to_token(self, i: int) -> str:
+        return self.decode([i])
+
+    def token_bytes(self, corrected: bool = True) -> np.ndarray:
+        """int32 [V]: how many bytes of text each id stands for; 0 for special tokens.
+
+        `corrected=False` counts as the original did until July 2026: by the decoded string, in
+        which a byte that is no character by itself becomes U+FFFD, three bytes. Bits per byte come
+        out a little lower that way.
+        """
+        sizes = np.zeros(self.get_vocab_size(), dtype=np.int32)
+        for token, i in self.mergeable_ranks.items():
+            text = token.decode("utf-8", "replace")
+            is_special = not corrected and text in self.special_tokens
+            sizes[i] = len(token) if corrected else 0 if is_special else len(text.encode("utf-8"))
+        return sizes
+
+    # --- text ---
+
+    @overload
+    def encode(
+        self,
+        text: str,
+        prepend: int | str | None = None,
+        append: int | str | None = None,
+        num_threads: int | None = None,
+    ) -> list[int]: ...
+    @overload
+    def encode(
+        self,
+        text: Sequence[str],
+        prepend: int | str | None = None,
+        append: int | str | None = None,
+        num_threads: int | None = None,
+    ) -> list[list[int]]: ...
+    def encode(self, text, prepend=None, append=None, num_threads=None):
+        """The ids of a text, or of each text of a list (side by side on `num_threads` cores).
+
+        Always ordinary text: `<|bos|>` inside it is seven characters. `prepend` and `append`, an id
+        or a token by name, are added to every row.
+
+        Raises:
+            ValueError: neither a str nor a list of str.
+        """
+        before = [] if prepend is None else [self._id(prepend)]
+        after = [] if append is None else [self._id(append)]
+        if isinstance(text, str):
+            return before + self._encoder.encode(text) + after
+        if not isinstance(text, list | tuple):
+            raise ValueError(
+                f"encode takes a str or a list of str, got {type(text).__name__}: {text!r:.80}"
+            )
+        rows = self._encoder.encode_batch(list(text), num_threads or os.cpu_count() or 1)
+        return [before + row + after for row in rows] if before or after else rows
+
+    __call__ = encode
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of the tokens, end to end. Raises ValueError for an id that does not exist."""
+        try:
+            return b"".join([self._bytes[operator.index(i)] for i in ids])
+        except KeyError as error:
+            last = self.get_vocab_size() - 1
+            raise ValueError(f"no token has the id {error}; ids run from 0 to {last}") from None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the tokens; bytes that make no character become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    # --- conversations ---
+
+    def render_conversation(
+        self, conversation: render.Conversation, max_tokens: int = 2048
+    ) -> tuple[list[int], list[int]]:
+        """(ids, mask), cut to `max_tokens`; mask 1 where the assistant is to learn the token."""
+        return render.conversation(self, conversation, max_tokens)
+
+    def render_for_completion(self, conversation: render.Conversation) -> list[int]:
+        """The ids up to where the last message, an assistant's, is to be written anew."""
+        return render.for_completion(self, conversation)
+
+    def render(self, item: Mapping[str, Any], max_tokens: int = 2048):
+        """(ids, mask) of a conversation, or of `{"text": ...}`: bos, then all of it learnt."""
+        if "text" not in item:
+            return self.render_conversation(item, max_tokens)
+        ids = self.encode(item["text"], prepend=self.get_bos_token_id())[:max_tokens]
+        return ids, ([0] + [1] * len(ids))[: len(ids)]
+
+    def visualize_tokenization(
+        self, ids: Sequence[int], mask: Sequence[int], with_token_id: bool = False
+    ) -> str:
+        """The tokens between bars for a terminal, green where mask is 1, red elsewhere."""
+        return render.visualize(self, ids, mask, with_token_id)
+
+    def _id(self, token: int | str) -> int:
+        return self.encode_special(token) if isinstance(token, str) else operator.index(token)
+
+
+def _ranks_of(merges: Sequence[tuple[int, int]]) -> dict[bytes, int]:
+    """Byte string -> id of what training merged."""
+    tokens = [bytes([i]) for i in range(256)]
+    for left, right in merges:
+        tokens.append(tokens[left] + tokens[right])
+    # Should two merges spell the same bytes, the first keeps them and the ids stay without a gap.
+    return {token: i for i, token in enumerate(dict.fromkeys(tokens))}
+
+
+def _by_id(ranks: Mapping[bytes, int], special_tokens: Mapping[str, int]) -> dict[int, bytes]:
+    special = {i: name.encode("utf-8") for name, i in special_tokens.items()}
+    ordinary = {i: token for token, i in ranks.items()}
+    total = len(ranks) + len(special_tokens)
+    if len(ordinary | special) < total:
+        raise ValueError(
+            f"{total} tokens share {len(ordinary | special)} ids; every token needs its own"
+        )
+    return ordinary | special
