@@ -1,0 +1,121 @@
+"""Merges, ids, token bytes and decoding equal the original's, on every golden tokenizer."""
+
+import itertools
+import re
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tokenizers
+
+from nanochat_jax.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERN, Tokenizer
+from tests.golden.conftest import era_of, files, load_json
+
+TOKENIZERS = files("tokenizer_*.json")
+
+
+@pytest.fixture(scope="module")
+def built():
+    """Makes the Tokenizer of a golden file, once per file."""
+    made = {}
+
+    def build(path) -> Tokenizer:
+        if path not in made:
+            golden = load_json(path)
+            made[path] = Tokenizer(_ranks(golden), golden["pattern"], golden["special_tokens"])
+        return made[path]
+
+    return build
+
+
+def _ranks(golden) -> dict[bytes, int]:
+    return {bytes.fromhex(token): rank for token, rank in golden["mergeable_ranks"]}
+
+
+def _texts(path, golden):
+    """The texts that this golden tokenizer was trained on: its `how` says where they come from."""
+    if "text_" in golden["how"]:
+        name = re.search(r"text_\w+\.txt", golden["how"])[0]
+        with open(path.parent / name, encoding="utf-8", newline="") as file:
+            return file.read().split("\x1e")
+    shards = sorted((path.parent / "loader_data").rglob("*.parquet"))[:-1]
+    texts = (text for shard in shards for text in pq.read_table(shard)["text"].to_pylist())
+    return _capped(texts, golden.get("max_chars", 10_000_000_000), golden.get("doc_cap", 10_000))
+
+
+def _capped(texts, max_chars, doc_cap):
+    cropped = [text[:doc_cap] for text in texts]
+    totals = itertools.accumulate(map(len, cropped))
+    return [text for text, n in zip(cropped, totals, strict=True) if n - len(text) <= max_chars]
+
+
+@pytest.mark.parametrize("path", TOKENIZERS)
+def test_training_learns_the_same_vocabulary(path):
+    golden = load_json(path)
+    tokenizer = Tokenizer.train(_texts(path, golden), golden["vocab_size"])
+    assert tokenizer.mergeable_ranks == _ranks(golden)
+    assert tokenizer.special_tokens == golden["special_tokens"]
+    assert tokenizer.get_vocab_size() == golden["vocab_size"]
+    assert (tokenizer.pattern, SPLIT_PATTERN) == (golden["pattern"],) * 2
+
+
+@pytest.mark.parametrize("path", TOKENIZERS)
+def test_special_tokens_have_the_same_ids(path, built):
+    golden = load_json(path)
+    tokenizer = built(path)
+    assert list(SPECIAL_TOKENS) == golden["special_tokens_order"]
+    assert tokenizer.get_bos_token_id() == golden["bos_token_id"]
+    for name, i in golden["special_tokens"].items():
+        assert tokenizer.encode_special(name) == i
+        assert tokenizer.decode([i]) == name
+
+
+@pytest.mark.parametrize("path", TOKENIZERS)
+def test_bytes_per_token_follow_the_rule_of_their_era(path, built):
+    sizes = built(path).token_bytes(corrected=era_of(path) == "current")
+    np.testing.assert_array_equal(sizes, load_json(path)["token_bytes"])
+
+
+def _with(key):
+    """The golden tokenizers that hold `key`: the capped one has merges only."""
+    return [p for p in TOKENIZERS if p.values[0] is None or key in load_json(p.values[0])]
+
+
+@pytest.mark.parametrize("path", _with("encodings"))
+def test_every_text_has_the_same_ids(path, built):
+    cases = load_json(path)["encodings"]
+    texts = [bytes.fromhex(case["utf8_hex"]).decode("utf-8") for case in cases]
+    expected = [case["ids"] for case in cases]
+    assert [built(path).encode(text) for text in texts] == expected
+    assert built(path).encode(texts) == expected
+
+
+@pytest.mark.parametrize("path", _with("encodings"))
+def test_the_written_huggingface_file_gives_the_same_ids(path, built, tmp_path):
+    built(path).save(tmp_path)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    theirs.encode_special_tokens = True
+    for case in load_json(path)["encodings"]:
+        text = bytes.fromhex(case["utf8_hex"]).decode("utf-8")
+        assert theirs.encode(text, add_special_tokens=False).ids == case["ids"], text
+
+
+@pytest.mark.parametrize("path", _with("encode_api"))
+def test_prepend_append_and_lists_work_alike(path, built):
+    tokenizer = built(path)
+    for case in load_json(path)["encode_api"]:
+        assert _call(tokenizer, case) == case["ids"], case["call"]
+
+
+def _call(tokenizer, case):
+    """Runs `encode(text, prepend=..., append=...)` with the arguments that its `call` spells."""
+    bos = tokenizer.get_bos_token_id()
+    given = re.findall(r"(prepend|append|num_threads)=('[^']*'|\w+)", case["call"])
+    value = lambda v: v[1:-1] if v[0] == "'" else bos if v == "bos_id" else int(v)
+    return tokenizer.encode(case["text"], **{name: value(v) for name, v in given})
+
+
+@pytest.mark.parametrize("path", _with("decodings"))
+def test_every_row_of_ids_decodes_to_the_same_text(path, built):
+    for case in load_json(path)["decodings"]:
+        assert built(path).decode(case["ids"]) == case["text"], case["ids"]
