@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{hash_map::Entry, BinaryHeap};
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
@@ -111,7 +112,7 @@ impl Occurrences {
     }
 }
 
-/// Training in progress: `advance` learns a few merges, so that a caller may look up in between.
+/// Training in progress: `advance` works for a while, so that a caller may look up in between.
 pub struct Trainer {
     chunks: Chunks,
     pairs: FxHashMap<Pair, Occurrences>,
@@ -138,18 +139,19 @@ impl Trainer {
         Trainer { chunks, pairs, heap, merges: vec![], wanted }
     }
 
-    /// Learns up to `limit` merges more; true while there is more to do.
-    pub fn advance(&mut self, limit: usize) -> bool {
-        for _ in 0..limit {
-            if self.merges.len() == self.wanted {
-                return false;
-            }
+    /// Learns merges for about `time`, one at least; true while there is more to do.
+    pub fn advance(&mut self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        while self.merges.len() < self.wanted {
             match self.next_pair() {
                 Some(pair) => self.merge(pair),
                 None => return false,
             }
+            if Instant::now() >= end {
+                return true;
+            }
         }
-        true
+        false
     }
 
     /// (left, right) of each new id from 256 on; fewer than wanted when the text ran out of pairs.
@@ -204,7 +206,7 @@ mod tests {
     fn train(words: &[(&str, u64)], vocab_size: u32) -> Vec<Pair> {
         let counts = words.iter().map(|&(w, n)| (w.into(), n)).collect();
         let mut trainer = Trainer::new(counts, vocab_size);
-        while trainer.advance(1) {}
+        while trainer.advance(Duration::ZERO) {}
         trainer.merges()
     }
 

@@ -5,6 +5,7 @@ pub mod encode;
 pub mod split;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -17,8 +18,8 @@ use split::Splitter;
 /// Texts are pulled until either is reached, then counted while Python is free to run.
 const BUFFER_TEXTS: usize = 8192;
 const BUFFER_BYTES: usize = 64 << 20;
-/// Merges learnt between two looks at Python's signals.
-const MERGES_PER_TURN: usize = 64;
+/// Work between two looks at Python's signals, so that Ctrl-C is heard.
+const TURN: Duration = Duration::from_millis(100);
 
 /// train(texts: Iterable[str], vocab_size: int, pattern: str) -> list[tuple[int, int]]
 ///
@@ -39,7 +40,7 @@ fn train(
     let splitter = splitter(pattern)?;
     let counts = count(py, texts, &splitter)?;
     let mut trainer = py.detach(|| Trainer::new(counts, vocab_size));
-    while py.detach(|| trainer.advance(MERGES_PER_TURN)) {
+    while py.detach(|| trainer.advance(TURN)) {
         py.check_signals()?;
     }
     Ok(trainer.merges())
