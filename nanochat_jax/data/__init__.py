@@ -1,0 +1,1 @@
+"""Text on disk, and on its way to the model."""

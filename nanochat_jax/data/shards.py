@@ -1,0 +1,114 @@
+"""Parquet shards of documents: where they lie, what they hold, how they are written.
+
+A folder of `*.parquet` files with one string column `text`; the last by name is validation.
+Source: nanochat `nanochat/dataset.py`.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROW_GROUP = 1024  # documents, as the original's shards
+
+
+@dataclasses.dataclass(frozen=True)
+class Shards:
+    """The files in use: `source` is the folder's name, `base_data` or `world_data`."""
+
+    train: tuple[pathlib.Path, ...]
+    val: pathlib.Path
+    source: str
+
+
+def find_shards(root: pathlib.Path) -> Shards:
+    """The shards under a base directory: `base_data/`, else the embedded world's.
+
+    Raises:
+        FileNotFoundError: there are none; the message names the commands that make them.
+        ValueError: there is one alone, so nothing would be left to train on.
+    """
+    for source in ("base_data", "world_data"):
+        files = list_shards(root / source)
+        if len(files) == 1:
+            raise ValueError(
+                f"{files[0]} is the only shard, and the last is kept for validation: add another "
+                "with `python -m scripts.data add PATH` or `python -m scripts.data download -n 8`"
+            )
+        if files:
+            return Shards(tuple(files[:-1]), files[-1], source)
+    raise FileNotFoundError(
+        f"no text to train on in {root / 'base_data'}; get some with "
+        "`python -m scripts.data download -n 8`, or bring your own: "
+        "`python -m scripts.data add PATH...`; `make speedrun` on a CPU brings a small world along"
+    )
+
+
+def list_shards(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The parquet files of a folder by name; none if there is no folder."""
+    return sorted(folder.glob("*.parquet")) if folder.is_dir() else []
+
+
+def open_shard(path: pathlib.Path) -> pq.ParquetFile:
+    """The open file.
+
+    Raises:
+        ValueError: it is damaged or has no string column `text`.
+    """
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path} is not a readable parquet file ({error}); delete it and get it again"
+        ) from None
+    if "text" not in file.schema_arrow.names:
+        file.close()
+        raise ValueError(f"{path} has columns {file.schema_arrow.names}; expected one named text")
+    return file
+
+
+def read_row_group(file: pq.ParquetFile, path: pathlib.Path, group: int) -> list[str]:
+    """The documents of one row group.
+
+    Raises:
+        ValueError: the group is damaged, or a row is no text; file, group and row are named.
+    """
+    try:
+        texts = file.read_row_group(group, columns=["text"]).column("text").to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: row group {group} is damaged ({error})") from None
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"{path}: row {row} of row group {group} is {text!r}; expected text")
+    return texts
+
+
+def iter_documents(
+    files: Sequence[pathlib.Path], start: int = 0, step: int = 1
+) -> Iterator[list[str]]:
+    """The documents of every `step`-th row group of each file, from its group `start` on."""
+    for path in files:
+        with open_shard(path) as file:
+            for group in range(start, file.num_row_groups, step):
+                yield read_row_group(file, path, group)
+
+
+def write_shard(path: pathlib.Path, texts: Sequence[str]) -> None:
+    """Writes one shard as the original's are: zstd, row groups of 1024. Whole or not at all."""
+    part = path.with_suffix(".parquet.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        pq.write_table(
+            pa.table({"text": pa.array(texts, pa.string())}),
+            part,
+            row_group_size=ROW_GROUP,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=False,
+            write_statistics=False,
+        )
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
