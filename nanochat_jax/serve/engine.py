@@ -194,9 +194,18 @@ class Engine:
     def warm_up(self) -> None:
         """Compiles all that serving needs. Only while nothing is running."""
         self.pool.warm_up()
+        self.forget()
+
+    def set_params(self, params: dict) -> None:
+        """Goes on with other weights of the same shapes. Only while nothing is running."""
+        self.pool.params = params
+        self.forget()
+
+    def forget(self) -> None:
+        """Drops all cached prefixes. Only while nothing is running."""
         self._scratch = []
         for slot in self.slots:
-            slot.tokens, slot.cached = [], 0
+            slot.tokens, slot.cached, slot.used_at = [], 0, 0
 
     def _request(self, tokens, max_tokens, temperature, top_k, seed, run_on=False) -> Request:
         settings = max_tokens, float(temperature), top_k, 1.0, int(seed)

@@ -9,42 +9,9 @@ import numpy as np
 
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
 from nanochat_jax.models.gpt import Model, init_params
+from nanochat_jax.tokenizer import Tokenizer
 
-SPECIALS = (
-    "<|bos|> <|user_start|> <|user_end|> <|assistant_start|> <|assistant_end|> <|python_start|> "
-    "<|python_end|> <|output_start|> <|output_end|>"
-).split()
-
-
-class ByteTokenizer:
-    """Ids 0-255 are bytes, the nine specials follow; `Tokenizer`'s words, as far as serving goes."""
-
-    hash = "bytes"
-
-    def get_special_tokens(self) -> set[str]:
-        return set(SPECIALS)
-
-    def get_vocab_size(self) -> int:
-        return 256 + len(SPECIALS)
-
-    def encode_special(self, name: str) -> int:
-        return 256 + SPECIALS.index(name)
-
-    def get_bos_token_id(self) -> int:
-        return 256
-
-    def encode(self, text, prepend=None, append=None) -> list[int]:
-        ids = list(text.encode("utf-8", "replace"))
-        return [*([] if prepend is None else [prepend]), *ids, *([] if append is None else [append])]
-
-    def id_to_bytes(self, token: int) -> bytes:
-        return bytes([token]) if token < 256 else SPECIALS[token - 256].encode()
-
-    def decode_bytes(self, ids) -> bytes:
-        return b"".join(map(self.id_to_bytes, ids))
-
-    def decode(self, ids) -> str:
-        return self.decode_bytes(ids).decode("utf-8", "replace")
+BYTES = Tokenizer({bytes([i]): i for i in range(256)})
 
 
 def random_model(recipe: str = "classic", sequence_len: int = 64, seed: int = 0, **shape) -> Model:
@@ -65,8 +32,8 @@ def random_model(recipe: str = "classic", sequence_len: int = 64, seed: int = 0,
 class ScriptedGPT:
     """Row b's n-th choice is `params[b, n]`, whatever it is fed; the prompt has `prompt` tokens."""
 
+    cfg: GPTConfig
     prompt: int
-    vocab_size: int
     dtype: Any = jnp.float32
 
     def apply(self, variables, tokens_BT, cache, valid_B=None):
@@ -76,19 +43,20 @@ class ScriptedGPT:
         place_BT = cache.length_B[:, None] + jnp.arange(T)[None] - (self.prompt - 1)
         place_BT = jnp.clip(place_BT, 0, script_BN.shape[1] - 1)
         valid_B = jnp.full(B, T) if valid_B is None else valid_B
-        logits_BTV = 50.0 * jax.nn.one_hot(script_BN[rows_B[:, None], place_BT], self.vocab_size)
+        logits_BTV = 50.0 * jax.nn.one_hot(script_BN[rows_B[:, None], place_BT], self.cfg.vocab_size)
         return logits_BTV, cache.replace(length_B=cache.length_B + valid_B)
 
 
-def scripted_model(scripts: list[list[int]], prompt: int, vocab_size: int, end: int) -> Model:
-    """A model whose row b chooses `scripts[b]` and then `end` for ever."""
-    length = max(map(len, scripts)) + 1
+def script_table(scripts: list[list[int]], end: int, length: int = 128) -> jax.Array:
+    """The scripts as the stand-in's parameters: after its script a row chooses `end` for ever."""
     table = np.full((len(scripts), length), end, np.int32)
     for row, script in enumerate(scripts):
         table[row, : len(script)] = script
-    cfg = GPTConfig(
-        sequence_len=128, vocab_size=vocab_size, n_layer=1, n_head=1, n_kv_head=1, n_embd=2
-    )
-    gpt = ScriptedGPT(prompt, vocab_size)
-    object.__setattr__(gpt, "cfg", cfg)
-    return Model(gpt, jnp.asarray(table))
+    return jnp.asarray(table)
+
+
+def scripted_model(scripts: list[list[int]], prompt: int, vocab_size: int, end: int = 0) -> Model:
+    """A model whose row b chooses `scripts[b]` and then `end` for ever."""
+    shape = {"n_layer": 1, "n_head": 1, "n_kv_head": 1, "n_embd": 2}
+    cfg = GPTConfig(sequence_len=128, vocab_size=vocab_size, **shape)
+    return Model(ScriptedGPT(cfg, prompt), script_table(scripts, end))

@@ -1,0 +1,97 @@
+"""From flags to a running program: the model is found, loaded and handed to terminal or server."""
+
+import dataclasses
+import logging
+import socket
+import sys
+from typing import NamedTuple
+
+from nanochat_jax import devices
+from nanochat_jax.config.stages import base_dir
+from nanochat_jax.serve.settings import ChatWeb, Talk
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 7  # seconds that open streams get after SIGTERM
+CPU_SLOTS, ACCELERATOR_SLOTS = 16, 32
+
+
+class Loaded(NamedTuple):
+    """A model ready to talk, on which kind of device, and a name for it."""
+
+    model: object
+    tokenizer: object
+    kind: str
+    name: str
+
+
+def load(cfg: Talk, mesh: str = "") -> Loaded:
+    """Sets JAX up and loads the checkpoint that `cfg` names.
+
+    Raises FileNotFoundError with the command that makes the checkpoint when there is none.
+    """
+    kind = devices.prepare(
+        cfg.device_type, mesh, cfg.simulate_devices, cache=base_dir() / "jax_cache"
+    )
+    from nanochat_jax.checkpoint import load_model
+
+    dtype = None if cfg.dtype == "auto" else cfg.dtype
+    step = None if cfg.step < 0 else cfg.step
+    model, tokenizer, meta = load_model(cfg.source, cfg.model_tag or None, step, dtype=dtype)
+    tag = cfg.model_tag or meta.get("model_tag") or f"d{model.cfg.n_layer}"
+    return Loaded(model, tokenizer, kind, f"nanochat-{cfg.source}-{tag}")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """The server's socket, taken before minutes of loading; raises ValueError when it is in use."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise ValueError(
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another port with "
+            f"-p {port + 1 if port < 65535 else 8000}"
+        ) from None
+    return sock
+
+
+def serve(cfg: ChatWeb) -> int:
+    """Serves until SIGINT or SIGTERM; returns the exit code."""
+    sock = bind(cfg.host, cfg.port)
+    loaded = load(cfg, cfg.mesh or (str(cfg.num_gpus) if cfg.num_gpus > 1 else ""))
+    import uvicorn
+
+    from nanochat_jax.serve.api import create_app
+    from nanochat_jax.serve.engine import Engine
+    from nanochat_jax.serve.scheduler import Scheduler
+    from nanochat_jax.serve.service import Defaults, Service
+
+    slots = cfg.slots or (CPU_SLOTS if loaded.kind == "cpu" else ACCELERATOR_SLOTS)
+    engine = Engine(loaded.model, loaded.tokenizer, slots=slots)
+    names = [field.name for field in dataclasses.fields(Defaults)]
+    defaults = Defaults(**{name: getattr(cfg, name) for name in names})
+    scheduler = Scheduler(engine, cfg.queue)
+    service = Service(scheduler, loaded.tokenizer, cfg.model_name or loaded.name, defaults)
+    app = create_app(
+        service,
+        api_keys=cfg.api_key,
+        cors_origins=cfg.cors_origin,
+        rate_limit=cfg.rate_limit,
+        drain_s=1.0,
+    )
+    settings = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S
+    )
+    host, port = sock.getsockname()[:2]
+    logger.info("%s on http://%s:%d (compiling; Ctrl-C ends it)", service.model_id, host, port)
+    uvicorn.Server(settings).run(sockets=[sock])
+    return 0 if scheduler.error is None else 1
+
+
+def log_to_stderr() -> None:
+    """For the programs: our own messages as plain lines, the libraries' only when they matter."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("nanochat_jax").setLevel(logging.INFO)

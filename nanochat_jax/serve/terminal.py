@@ -1,0 +1,220 @@
+"""Chat in the terminal: a conversation, a few commands, and replies that can be stopped."""
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+from nanochat_jax.serve.chat import ContextFull, Message, fit_conversation
+from nanochat_jax.serve.engine import Engine
+from nanochat_jax.serve.requests import Request, spread_seed
+from nanochat_jax.serve.text import Piece, ReplyReader, join_parts
+
+AGAIN_S = 2.0  # a second Ctrl-C within this many seconds leaves
+DIM, PLAIN = "\x1b[2m", "\x1b[0m"
+HELP = """\
+  quit, exit, Ctrl-D     leave
+  clear                  begin a new conversation
+  /system [text]         what the assistant is told first (no text: show it; - : nothing)
+  /temperature [0..2]    how varied replies are; 0 is always the likeliest
+  /topk [1..200]         sample among the k likeliest tokens
+  /help                  this list
+  several lines: end a line with \\, or put the text between two lines of three quotes
+  Ctrl-C                 stop a reply; at the prompt clear the line, twice to leave"""
+
+
+@dataclasses.dataclass
+class Settings:
+    """What a person may change while chatting. `top_k` 0: all tokens."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    max_tokens: int
+    seed: int
+    system: str = ""
+
+
+class Leave(Exception):
+    """The person wants to go."""
+
+
+class Terminal:
+    """One conversation. `ask` reads a line (EOFError at the end), `out` is written to."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        ask: Callable[[str], str],
+        out: TextIO,
+        interactive: bool,
+    ):
+        self._engine, self.settings, self._ask, self._out = engine, settings, ask, out
+        self._interactive = interactive
+        self._messages: list[Message] = []
+        self._turns = 0
+        self._ending = ""
+
+    def run(self) -> None:
+        """Talks until the person leaves or the input ends."""
+        if self._interactive:
+            self._say("Type a message. /help lists the commands, Ctrl-D leaves.")
+        interrupted = float("-inf")
+        while True:
+            try:
+                self.handle(self._read())
+            except (EOFError, Leave):
+                return self._say("") if self._interactive else None
+            except KeyboardInterrupt:
+                if time.monotonic() - interrupted < AGAIN_S:
+                    return self._say("")
+                interrupted = time.monotonic()
+                self._say("\n(Ctrl-C again, Ctrl-D or quit leaves)")
+
+    def handle(self, text: str) -> None:
+        """Obeys a command or answers a message; blank text does nothing."""
+        word, _, rest = text.strip().partition(" ")
+        if not word:
+            return
+        if text.strip().lower() in ("quit", "exit", "/quit", "/exit"):
+            raise Leave
+        if text.strip().lower() in ("clear", "/clear"):
+            self._messages = []
+            return self._say("(a new conversation)")
+        commands = {
+            "/help": lambda _: self._say(HELP),
+            "/system": self._set_system,
+            "/temperature": lambda value: self._set("temperature", value, float, 0.0, 2.0),
+            "/topk": lambda value: self._set("top_k", value, int, 1, 200),
+        }
+        if word in commands:
+            return commands[word](rest.strip())
+        if word.startswith("/") and word[1:].isalpha():
+            return self._say(f"there is no command {word}; /help lists those there are")
+        self.answer(text)
+
+    def answer(self, text: str) -> None:
+        """Says the reply to `text` while it comes; both join the conversation."""
+        self._messages.append(Message("user", text))
+        context, wanted = self._engine.max_len, self.settings.max_tokens
+        system = [Message("system", self.settings.system)] if self.settings.system else []
+        try:
+            prompt = fit_conversation(
+                self._engine.tokenizer, [*system, *self._messages], context, min(wanted, context // 4)
+            )
+        except ContextFull as error:
+            self._messages.pop()
+            return self._say(f"({error})")
+        if prompt.dropped:
+            del self._messages[: prompt.dropped]
+            self._say(f"(the oldest {prompt.dropped} messages no longer fit and are forgotten)")
+        parts = join_parts(self._reply(prompt.tokens))
+        self._messages.append(Message("assistant", parts))
+
+    # Reading.
+
+    def _read(self) -> str:
+        """One message: a line, lines joined by a backslash at their end, or a quoted block."""
+        line = self._ask("\nUser: " if self._interactive else "")
+        if line.strip() == '"""':
+            return "\n".join(iter(lambda: self._ask("... "), '"""'))
+        lines = [line]
+        while lines[-1].endswith("\\"):
+            lines[-1] = lines[-1][:-1]
+            lines.append(self._ask("... " if self._interactive else ""))
+        return "\n".join(lines)
+
+    # Replying.
+
+    def _reply(self, tokens: list[int]) -> list[Piece]:
+        wanted = self.settings
+        request = Request(
+            tuple(tokens),
+            wanted.max_tokens,
+            wanted.temperature,
+            wanted.top_k or None,
+            wanted.top_p,
+            spread_seed(wanted.seed, self._turns),
+        )
+        self._turns += 1
+        if self._interactive:
+            self._write("\nAssistant: ")
+        pieces = []
+        for piece in self._pieces(request):
+            self._show(piece, pieces[-1].kind if pieces else "text")
+            pieces.append(piece)
+        if pieces and pieces[-1].kind != "text":
+            self._show(Piece("text", ""), pieces[-1].kind)
+        self._say(self._ending)
+        return pieces
+
+    def _pieces(self, request: Request) -> Iterator[Piece]:
+        """The reply as it comes; Ctrl-C ends it, and is not seen by anyone else."""
+        reader, seen = ReplyReader(self._engine.tokenizer), 0
+        job = self._engine.submit(request)
+        with _interrupts_as_flag() as interrupted:
+            while not job.done:
+                self._engine.tick()
+                for choice in job.choices[seen:]:
+                    yield from reader.push(choice.id)
+                seen = len(job.choices)
+                if interrupted():
+                    job.cancel()
+            yield from reader.finish()
+        ends = {"cancelled": " (stopped)", "length": " (cut: no room for more)"}
+        self._ending = ends.get(job.finish_reason, "") if self._interactive else ""
+
+    def _show(self, piece: Piece, before: str) -> None:
+        """Writes a piece; tool calls stand dimmed in brackets, `[12+30=42]`."""
+        marks = {"text": ("", ""), "python": ("[", ""), "python_output": ("=", "")}
+        text = piece.text
+        if piece.kind != before:
+            text = marks[piece.kind][0] + text
+            if piece.kind == "text":
+                text = "]" + (PLAIN if self._interactive else "") + text
+            elif before == "text" and self._interactive:
+                text = DIM + text
+        self._write(text)
+
+    # Commands.
+
+    def _set_system(self, text: str) -> None:
+        if text:
+            self.settings.system = "" if text == "-" else text
+        self._say(f"system: {self.settings.system or '(nothing)'}")
+
+    def _set(self, name: str, value: str, kind: type, low: float, high: float) -> None:
+        if value:
+            try:
+                number = kind(value)
+            except ValueError:
+                number = high + 1
+            if not low <= number <= high:
+                return self._say(f"{name} must be a number from {low} to {high}, not {value!r}")
+            setattr(self.settings, name, number)
+        self._say(f"{name}: {getattr(self.settings, name)}")
+
+    def _write(self, text: str) -> None:
+        self._out.write(text)
+        self._out.flush()
+
+    def _say(self, text: str) -> None:
+        self._write(text + "\n")
+
+
+@contextlib.contextmanager
+def _interrupts_as_flag() -> Iterator[Callable[[], bool]]:
+    """While it lasts, Ctrl-C only sets the flag that is returned: no dispatch is torn apart."""
+    seen = []
+    try:
+        before = signal.signal(signal.SIGINT, lambda *_: seen.append(True))
+    except ValueError:  # not the main thread: nobody can press Ctrl-C here
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(seen)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,20 @@
+"""The chat page and the OpenAI-compatible API: `python -m scripts.chat_web [-i sft] [-p 8000]`."""
+
+import sys
+
+from nanochat_jax.config import load as config_load
+from nanochat_jax.config.load import friendly_errors
+from nanochat_jax.serve.settings import ChatWeb
+
+
+def main(argv: list[str]) -> int:
+    with friendly_errors():
+        cfg = config_load.load(ChatWeb, argv, section="chat_web", prog="scripts.chat_web")
+        from nanochat_jax.serve import launch
+
+        launch.log_to_stderr()
+        return launch.serve(cfg)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

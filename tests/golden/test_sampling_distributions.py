@@ -1,0 +1,40 @@
+"""The distributions we draw from are the original's, and drawing follows them."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nanochat_jax.serve.decode import sample, sampling_probs
+from nanochat_jax.serve.pool import idle_rows
+from tests.golden.conftest import TOL, files, load_npz
+
+FILES = files("generate_*.npz")
+
+
+def settings(rows: int, case: dict):
+    return (
+        jnp.full(rows, case["temperature"], jnp.float32),
+        jnp.full(rows, case["top_k"] or 0, jnp.int32),
+        jnp.ones(rows, jnp.float32),
+    )
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_top_k_and_temperature_give_the_originals_probabilities(path):
+    data = load_npz(path)
+    logits_BV = jnp.asarray(data["topk.logits"])
+    for j, case in enumerate(data["topk.cases.json"]):
+        if case["temperature"] > 0:
+            probs_BV = sampling_probs(logits_BV, *settings(len(logits_BV), case))
+            expected_BV = data[f"topk.case{j}.probs"]
+            np.testing.assert_allclose(probs_BV, expected_BV, atol=TOL["probs"], err_msg=str(case))
+            assert ((np.asarray(probs_BV) > 0) == (expected_BV > 0)).all(), case
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_temperature_zero_takes_the_originals_token(path):
+    data = load_npz(path)
+    logits_BV = jnp.asarray(data["topk.logits"])
+    rows = idle_rows(len(logits_BV), 1)
+    token_B = sample(logits_BV, rows, rows.step_B)
+    np.testing.assert_array_equal(token_B, data["topk.greedy"].ravel())

@@ -1,0 +1,61 @@
+"""A server with a tiny random model on a real socket, shared by the tests that talk to one."""
+
+import threading
+import time
+
+import httpx
+import pytest
+import uvicorn
+
+from nanochat_jax.serve.api import create_app
+from nanochat_jax.serve.engine import Engine
+from nanochat_jax.serve.scheduler import Scheduler
+from nanochat_jax.serve.service import Defaults, Service
+from tests.serve.world import BYTES, random_model
+
+
+class RunningServer(uvicorn.Server):
+    """A uvicorn server in a thread; `url` is where it listens."""
+
+    def __init__(self, service: Service, **options):
+        app = create_app(service, drain_s=1.0, **options)
+        super().__init__(uvicorn.Config(app, port=0, log_level="warning"))
+        self.service = service
+        self._thread = threading.Thread(target=self.run, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        deadline = time.monotonic() + 60
+        while not self.started and time.monotonic() < deadline:
+            time.sleep(0.01)
+        port = self.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        return self
+
+    def wait_ready(self):
+        """Waits until everything is compiled."""
+        assert self.service.scheduler.ready.wait(120)
+        return self
+
+    def __exit__(self, *_):
+        self.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+def new_service(slots: int = 4, queue_limit: int = 64, sequence_len: int = 128, **more) -> Service:
+    engine = Engine(random_model(sequence_len=sequence_len), BYTES, slots=slots, **more)
+    defaults = Defaults(temperature=0.8, top_k=50, max_tokens=24)
+    return Service(Scheduler(engine, queue_limit), BYTES, "nanochat-test", defaults)
+
+
+@pytest.fixture(scope="session")
+def server():
+    with RunningServer(new_service()) as running:
+        yield running.wait_ready()
+
+
+@pytest.fixture
+def http(server):
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        yield client
