@@ -1,0 +1,102 @@
+"""The picture of the house stays true: imports point one way, pure parts touch no machine."""
+
+import ast
+import itertools
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "nanochat_jax"
+
+# Each row may import itself and the rows above.
+LAYERS = (
+    ("_rustbpe",),
+    ("config",),
+    ("devices",),
+    ("tokenizer",),
+    ("tasks",),
+    ("data",),
+    ("models",),
+    ("sharding",),
+    ("checkpoint",),
+    ("serve",),
+    ("evals",),
+    ("train",),
+    ("report", "plan", "doctor"),
+    ("chain",),
+    ("speedrun",),
+)
+RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
+
+# Values in, values out: no files, clocks, logs, and nothing that belongs to the shell around them.
+PURE = (
+    "config/gpt.py",
+    "config/optim.py",
+    "data/packing.py",
+    "models",
+    "serve/decode.py",
+    "tokenizer/render.py",
+    "train/muon.py",
+    "train/optimizer.py",
+    "train/scaling.py",
+    "train/schedules.py",
+    "train/step.py",
+)
+NOT_IN_PURE = {"os", "time", "logging", "pathlib", "grain", "tyro", "fastapi"}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file names in an import, those inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write imports in full, not relative"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def house(names: set[str]) -> set[str]:
+    """The parts of the house among `names`: `nanochat_jax.data.shards` lies in `data`."""
+    return {name.split(".")[1] for name in names if name.startswith("nanochat_jax.")}
+
+
+def part(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+PURE_FILES = [path for path in FILES if name_of(path).startswith(PURE)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_point_one_way(path):
+    assert part(path) in RANK, f"give {part(path)} its place in LAYERS"
+    for other in house(imports(path)):
+        assert RANK[other] <= RANK[part(path)], f"{part(path)} must not import {other}"
+
+
+def test_the_package_never_imports_the_scripts():
+    assert not [p for p in FILES if any(n.split(".")[0] == "scripts" for n in imports(p))]
+
+
+def test_only_models_import_linen():
+    users = {part(p) for p in FILES if any(n.startswith("flax.linen") for n in imports(p))}
+    assert users <= {"models"}
+
+
+def test_config_and_tokenizer_start_without_jax():
+    quick = [p for p in FILES if part(p) in ("config", "tokenizer")]
+    roots = {n.split(".")[0] for n in itertools.chain.from_iterable(map(imports, quick))}
+    assert not roots & {"jax", "flax", "optax", "orbax", "grain"}
+
+
+@pytest.mark.parametrize("path", PURE_FILES, ids=name_of)
+def test_pure_modules_touch_no_machine(path):
+    assert not {name.split(".")[0] for name in imports(path)} & NOT_IN_PURE
