@@ -170,7 +170,8 @@ class Terminal:
     def _show(self, piece: Piece, before: str) -> None:
         """Writes a piece; tool calls stand dimmed in brackets, `[12+30=42]`."""
         marks = {"text": ("", ""), "python": ("[", ""), "python_output": ("=", "")}
-        text = piece.text
+        # A model must not steer the terminal: escape sequences and the like become U+FFFD.
+        text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in piece.text)
         if piece.kind != before:
             text = marks[piece.kind][0] + text
             if piece.kind == "text":

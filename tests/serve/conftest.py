@@ -43,8 +43,9 @@ class RunningServer(uvicorn.Server):
         assert not self._thread.is_alive()
 
 
-def new_service(slots: int = 4, queue_limit: int = 64, sequence_len: int = 128, **more) -> Service:
-    engine = Engine(random_model(sequence_len=sequence_len), BYTES, slots=slots, **more)
+def new_service(model=None, slots: int = 4, queue_limit: int = 64, kind=Engine, **more) -> Service:
+    """A service over `model` (None: a tiny random one with a context of 128 tokens)."""
+    engine = kind(model or random_model(sequence_len=128), BYTES, slots=slots, **more)
     defaults = Defaults(temperature=0.8, top_k=50, max_tokens=24)
     return Service(Scheduler(engine, queue_limit), BYTES, "nanochat-test", defaults)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
 from nanochat_jax.models.gpt import Model, init_params
+from nanochat_jax.serve.tools import use_calculator
 from nanochat_jax.tokenizer import Tokenizer
 
 BYTES = Tokenizer({bytes([i]): i for i in range(256)})
@@ -60,3 +61,52 @@ def scripted_model(scripts: list[list[int]], prompt: int, vocab_size: int, end: 
     shape = {"n_layer": 1, "n_head": 1, "n_kv_head": 1, "n_embd": 2}
     cfg = GPTConfig(sequence_len=128, vocab_size=vocab_size, **shape)
     return Model(ScriptedGPT(cfg, prompt), script_table(scripts, end))
+
+
+@dataclasses.dataclass(frozen=True)
+class TalkingGPT:
+    """Answers every prompt with the same tokens, counted from assistant_start on.
+
+    The count of a row lives where a real model keeps its last embedding.
+    """
+
+    cfg: GPTConfig
+    begin: int
+    dtype: Any = jnp.float32
+
+    def apply(self, variables, tokens_BT, cache, valid_B=None):
+        script_N = variables["params"]
+        B, T = tokens_BT.shape
+        count_B = cache.last_embed_BD[:, 0].astype(jnp.int32)
+        count_B = jnp.where(tokens_BT[:, -1] == self.begin, 0, count_B + 1)
+        next_B = script_N[jnp.clip(count_B, 0, script_N.shape[0] - 1)]
+        logits_BV = 30.0 * jax.nn.one_hot(next_B, self.cfg.vocab_size)
+        valid_B = jnp.full(B, T) if valid_B is None else valid_B
+        moved_B1 = jnp.where(valid_B > 0, count_B, cache.last_embed_BD[:, 0].astype(jnp.int32))
+        embed_BD = jnp.broadcast_to(moved_B1[:, None], cache.last_embed_BD.shape)
+        cache = cache.replace(
+            length_B=cache.length_B + valid_B, last_embed_BD=embed_BD.astype(jnp.float32)
+        )
+        return jnp.broadcast_to(logits_BV[:, None], (B, T, self.cfg.vocab_size)), cache
+
+
+def talking_model(reply: list[int], sequence_len: int = 2048) -> Model:
+    """A model that always says `reply` and ends."""
+    shape = {"n_layer": 1, "n_head": 1, "n_kv_head": 1, "n_embd": 2, "vocab_size": 265}
+    cfg = GPTConfig(sequence_len=sequence_len, **shape)
+    script = jnp.asarray([*reply, BYTES.encode_special("<|assistant_end|>")], jnp.int32)
+    return Model(TalkingGPT(cfg, BYTES.encode_special("<|assistant_start|>")), script)
+
+
+def spoken(text: str) -> list[int]:
+    """Token ids of `text`, in which `<<12+30>>` is a call of the calculator.
+
+    Where the tool's answer is forced, the script holds filler of the same length.
+    """
+    ids: list[int] = []
+    for i, part in enumerate(text.replace(">>", "<<").split("<<")):
+        ids += [BYTES.encode_special("<|python_start|>")] * (i % 2) + BYTES.encode(part)
+        if i % 2:
+            ids += [BYTES.encode_special("<|python_end|>")]
+            ids += [0] * (2 + len(str(use_calculator(part))))
+    return ids
