@@ -177,8 +177,8 @@ class SFTTrain(Stage):
     """rows of an optimizer step"""
     num_epochs: int = 1
     """passes over the mixture, when num_iterations is not given"""
-    packing: Literal["padded", "packed", "bestfit"] = "padded"
-    """one conversation a row, several (cut to fit), or several whole ones"""
+    packing: Literal["padded", "bestfit"] = "padded"
+    """one conversation a row, or several whole ones packed into rows of one length"""
     init_lr_frac: float = 0.02
     """all learning rates are multiplied by this once"""
     eval_every: int = 100

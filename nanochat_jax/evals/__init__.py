@@ -1,0 +1,1 @@
+"""Scores: bits per byte, probes of the embedded world, benchmarks."""

@@ -1,0 +1,57 @@
+"""Bits per byte: a loss that does not depend on the tokenizer's vocabulary."""
+
+import math
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nanochat_jax import sharding
+from nanochat_jax.models.gpt import GPT, Model
+from nanochat_jax.models.loss import token_nll
+
+
+def bits_per_byte(
+    model: Model,
+    batches: Iterable[Mapping[str, Any]],
+    token_bytes_V: np.ndarray,
+    steps: int | None = None,
+) -> float:
+    """Bits per byte of text over (at most `steps`) micro-batches; infinite if they hold no byte.
+
+    Targets that are -1 or stand for no bytes (special tokens) count in neither sum. Sums over a
+    micro-batch are float32, over micro-batches float64. Source: nanochat `nanochat/loss_eval.py`.
+    """
+    token_bytes_V = jnp.asarray(token_bytes_V, jnp.int32)
+    nats, count = 0.0, 0
+    for i, batch in enumerate(batches):
+        if steps is not None and i >= steps:
+            break
+        inputs_BT, targets_BT = _placed(model, batch["inputs"]), _placed(model, batch["targets"])
+        sums = _sums(model.gpt, model.params, inputs_BT, targets_BT, token_bytes_V)
+        nats, count = nats + float(sums[0]), count + int(sums[1])
+    return nats / (math.log(2) * count) if count else math.inf
+
+
+@partial(jax.jit, static_argnums=0)
+def _sums(
+    gpt: GPT, params: Any, inputs_BT: jax.Array, targets_BT: jax.Array, token_bytes_V: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """(nats, bytes) of the targets that stand for bytes."""
+    logits_BTV, _ = gpt.apply({"params": params}, inputs_BT)
+    bytes_BT = jnp.where(targets_BT >= 0, token_bytes_V[jnp.maximum(targets_BT, 0)], 0)
+    nll_BT = token_nll(logits_BTV, targets_BT)
+    return jnp.sum(nll_BT * (bytes_BT > 0)), jnp.sum(bytes_BT)
+
+
+def _placed(model: Model, rows_BT: np.ndarray) -> Any:
+    """Rows over the mesh that holds the parameters, where they divide."""
+    where = jax.tree.leaves(model.params)[0].sharding
+    mesh = getattr(where, "mesh", None)
+    if mesh is None or mesh.size == 1 or rows_BT.shape[0] % mesh.size:
+        return rows_BT
+    split = sharding.batch_sharding(mesh, 2)
+    return jax.make_array_from_callback(rows_BT.shape, split, lambda index: rows_BT[index])

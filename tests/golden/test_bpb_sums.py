@@ -1,0 +1,26 @@
+"""Bits per byte equal the original's, ignored targets and byteless tokens included."""
+
+import math
+
+import jax.numpy as jnp
+import pytest
+
+from nanochat_jax.evals.bpb import bits_per_byte
+from tests.golden.conftest import TOL, files, load_json, load_npz
+from tests.golden.models import golden_model
+
+
+@pytest.mark.parametrize("path", files("bpb_*.json"))
+def test_bits_per_byte_are_the_same(path):
+    arrays = load_npz(path.with_suffix(".npz"))
+    for case in load_json(path):
+        model = golden_model(path.parent / f"{case['model']}")
+        name = case["case"]
+        steps = arrays[f"{name}.inputs"].shape[0]
+        batches = (
+            {"inputs": arrays[f"{name}.inputs"][i], "targets": arrays[f"{name}.targets"][i]}
+            for i in range(steps)
+        )
+        got = bits_per_byte(model, batches, jnp.asarray(arrays[case["token_bytes"]]))
+        want = math.inf if case["bpb"] == "inf" else case["bpb"]
+        assert got == pytest.approx(want, rel=TOL["bpb"]), name
