@@ -76,6 +76,10 @@ class OptimConfig:
     """cosine: Muon's weight decay falls to 0 over the run"""
     grad_clip: float = 0.0
     """largest norm of the whole gradient; 0: not clipped"""
+    horizon_params: Literal["all", "matrices"] = "all"
+    """parameters that target_param_data_ratio counts: all, or the blocks' and the output matrix"""
+    scale_to_batch: bool = False
+    """base: rates grow with the root of the batch, Muon's weight decay with batch over horizon"""
 
     def __post_init__(self) -> None:
         for name in ("muon_steps", "momentum_steps", "warmup_steps", "grad_clip", "weight_decay"):
@@ -107,6 +111,8 @@ CURRENT = dict(
     warmdown_ratio=0.65,
     final_lr_frac=0.05,
     weight_decay_schedule="cosine",
+    horizon_params="matrices",
+    scale_to_batch=True,
 )
 _PROGRESS = dict(lr_schedule="progress", grad_clip=0.0)
 _LINEAR = dict(lr_schedule="linear", grad_clip=0.0, momentum_steps=0)

@@ -1,0 +1,138 @@
+"""How long a run is, how large its batch, and what that does to its rates. Pure Python.
+
+The reference is a model of 12 layers at 2^19 tokens a step, where the rates were tuned.
+
+Source: nanochat `scripts/base_train.py`, October 2025 (horizons) and July 2026 (the rest).
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from nanochat_jax.config import gpt
+from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.config.optim import OptimConfig
+from nanochat_jax.train.peaks import mfu as mfu
+
+REFERENCE_BATCH = 2**19
+REFERENCE_DEPTH = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A base run, settled: tokens are per step in `total_batch_size`, of the run elsewhere."""
+
+    num_iterations: int
+    total_batch_size: int
+    flops_per_token: float
+    optim: OptimConfig
+    target_tokens: int
+    reference_tokens: float
+
+    @property
+    def total_tokens(self) -> int:
+        return self.num_iterations * self.total_batch_size
+
+    @property
+    def total_flops(self) -> float:
+        return self.flops_per_token * self.total_tokens
+
+
+def plan(cfg: GPTConfig, config: Any) -> Plan:
+    """The horizon, batch and scaled optimizer of a base run.
+
+    Args:
+        config: a `BaseTrain`, or anything with its horizon, batch and `optim` fields.
+
+    Raises:
+        ValueError: no horizon is set, or a batch that is to be derived has no ratio to go by.
+    """
+    optim, ratio = config.optim, config.target_param_data_ratio
+    target = int(ratio * counted_params(cfg, optim))
+    reference = ratio * counted_params(reference_config(cfg, config), optim)
+    batch = config.total_batch_size
+    if batch <= 0:
+        batch = auto_batch_size(target, reference)
+    flops = gpt.flops_per_token(cfg)
+    steps = iterations(config.num_iterations, config.target_flops, target, flops, batch)
+    if optim.scale_to_batch:
+        optim = scaled(optim, batch, target, reference)
+    return Plan(steps, batch, flops, optim, target, reference)
+
+
+def counted_params(cfg: GPTConfig, optim: OptimConfig) -> int:
+    """The parameters whose number sets the horizon."""
+    counts = gpt.param_counts(cfg)
+    if optim.horizon_params == "all":
+        return counts["total"]
+    return counts["transformer_matrices"] + counts["lm_head"]
+
+
+def reference_config(cfg: GPTConfig, config: Any) -> GPTConfig:
+    """The run's model at the reference depth: same aspect ratio, head size and vocabulary."""
+    heads = math.ceil(REFERENCE_DEPTH * config.aspect_ratio / config.head_dim)
+    kv_heads = heads if cfg.n_kv_head == cfg.n_head else cfg.n_kv_head
+    return dataclasses.replace(
+        cfg,
+        n_layer=REFERENCE_DEPTH,
+        n_embd=heads * config.head_dim,
+        n_head=heads,
+        n_kv_head=kv_heads,
+    )
+
+
+def auto_batch_size(target_tokens: float, reference_tokens: float) -> int:
+    """Tokens a step, a power of two. Source: batch ~ horizon^0.383, arXiv:2505.13738."""
+    _needs_ratio(target_tokens)
+    best = REFERENCE_BATCH * (target_tokens / reference_tokens) ** 0.383
+    return 2 ** round(math.log2(best))
+
+
+def iterations(
+    num_iterations: int, target_flops: float, target_tokens: int, flops: float, batch: int
+) -> int:
+    """Optimizer steps: as given, else by FLOPs, else by tokens; `flops` are per token.
+
+    Raises:
+        ValueError: none of the three is set, or the horizon is shorter than a step.
+    """
+    if num_iterations > 0:
+        return num_iterations
+    if target_flops > 0:
+        steps = round(target_flops / (flops * batch))
+    elif target_tokens > 0:
+        steps = target_tokens // batch
+    else:
+        raise ValueError(
+            "no horizon: set one of num_iterations, target_flops, target_param_data_ratio above 0"
+        )
+    if steps < 1:
+        raise ValueError(
+            f"the horizon is shorter than one step of {batch} tokens; "
+            "set total_batch_size lower, or num_iterations"
+        )
+    return steps
+
+
+def scaled(
+    optim: OptimConfig, batch: int, target_tokens: float, reference_tokens: float
+) -> OptimConfig:
+    """Rates times the root of the batch ratio; Muon's decay so that its timescale in tokens stays.
+
+    Source: nanochat; for the decay arXiv:2405.13698.
+    """
+    _needs_ratio(target_tokens)
+    factor = math.sqrt(batch / REFERENCE_BATCH)
+    rates = ("embedding_lr", "unembedding_lr", "scalar_lr", "matrix_lr")
+    changes = {name: getattr(optim, name) * factor for name in rates}
+    if optim.weight_decay_on == "matrices":
+        changes["weight_decay"] = optim.weight_decay * factor * (reference_tokens / target_tokens)
+    return dataclasses.replace(optim, **changes)
+
+
+def _needs_ratio(target_tokens: float) -> None:
+    if not target_tokens:
+        raise ValueError(
+            "target_param_data_ratio is 0, but batch and rates are derived from it; set it to 12, "
+            "or set total_batch_size and turn scale_to_batch off"
+        )
