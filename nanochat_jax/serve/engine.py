@@ -16,7 +16,15 @@ import numpy as np
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.decode import Chunk, Specials
 from nanochat_jax.serve.pool import Pool, idle_rows
-from nanochat_jax.serve.requests import Choice, Completion, Finish, Job, Request, spread_seed
+from nanochat_jax.serve.requests import (
+    Choice,
+    Completion,
+    Finish,
+    Job,
+    Request,
+    RequestRefused,
+    spread_seed,
+)
 from nanochat_jax.serve.tools import use_calculator
 from nanochat_jax.tokenizer import Tokenizer
 
@@ -143,7 +151,7 @@ class Engine:
     # What everything above, and the server, stands on.
 
     def submit(self, request: Request, on_update=None) -> Job:
-        """Queues a request. Raises ValueError for one that no model of this size could answer."""
+        """Queues a request. Raises RequestRefused for one that no model of this size could answer."""
         self.check(request)
         return self.accept(Job(request, on_update))
 
@@ -153,21 +161,21 @@ class Engine:
         return job
 
     def check(self, request: Request) -> None:
-        """Raises ValueError when `request` is out of range; reads nothing that changes."""
+        """Raises RequestRefused when `request` is out of range; reads nothing that changes."""
         count, vocab_size = len(request.tokens), self.model.cfg.vocab_size
         if not 1 <= count <= self.max_len:
-            raise ValueError(
+            raise RequestRefused(
                 f"the prompt has {count} tokens, the model's context is {self.max_len}: "
                 f"send 1 to {self.max_len} tokens"
             )
         if not all(0 <= token < vocab_size for token in request.tokens):
-            raise ValueError(f"prompt token ids must lie in 0..{vocab_size - 1}")
+            raise RequestRefused(f"prompt token ids must lie in 0..{vocab_size - 1}")
         if request.temperature < 0:
-            raise ValueError(f"temperature {request.temperature} is negative; 0 is greedy")
+            raise RequestRefused(f"temperature {request.temperature} is negative; 0 is greedy")
         if request.top_k is not None and request.top_k < 1:
-            raise ValueError(f"top_k={request.top_k}; give 1 or more, or None for all")
+            raise RequestRefused(f"top_k={request.top_k}; give 1 or more, or None for all")
         if not 0 < request.top_p <= 1:
-            raise ValueError(f"top_p={request.top_p}; give a number above 0 and at most 1")
+            raise RequestRefused(f"top_p={request.top_p}; give a number above 0 and at most 1")
 
     @property
     def active(self) -> int:

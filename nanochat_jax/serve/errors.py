@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from nanochat_jax.serve.chat import ContextFull
 from nanochat_jax.serve.openai import error_body
+from nanochat_jax.serve.requests import RequestRefused
 from nanochat_jax.serve.scheduler import QueueFull
 from nanochat_jax.serve.service import EngineFailed
 
@@ -62,6 +63,10 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(ContextFull)
     async def too_long(_: Request, error: ContextFull) -> Response:
         return ApiError(400, str(error), "messages", "context_length_exceeded").response()
+
+    @app.exception_handler(RequestRefused)
+    async def no_such_prompt(_: Request, error: RequestRefused) -> Response:
+        return ApiError(400, str(error), "prompt").response()
 
     @app.exception_handler(EngineFailed)
     async def failed(_: Request, error: EngineFailed) -> Response:

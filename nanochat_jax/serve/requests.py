@@ -7,6 +7,10 @@ from typing import Literal, NamedTuple
 Finish = Literal["stop", "length", "cancelled", "failed"]
 
 
+class RequestRefused(ValueError):
+    """A request that no model of this size could answer; the message says what would be taken."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
     """One reply to one prompt. `max_tokens` None: up to the end of the context.

@@ -38,14 +38,14 @@ class Scheduler:
     def submit(self, request: Request, on_update: Callable | None = None) -> Job:
         """Queues a request from any thread; `on_update` runs in the engine's thread.
 
-        Raises ValueError when it is out of range, QueueFull when too many wait already.
+        Raises RequestRefused when it is out of range, QueueFull when too many wait already.
         """
         self.engine.check(request)
         job = Job(request, on_update)
         with self._changed:
             if self.closing or self.error is not None:
                 raise QueueFull("the server is shutting down")
-            if self.waiting >= self.queue_limit:
+            if self.waiting >= self.queue_limit + len(self.engine.slots) - self.engine.active:
                 raise QueueFull(f"{self.waiting} requests are waiting already; try again later")
             self._incoming.append(job)
             self._changed.notify()

@@ -172,7 +172,7 @@ class Service:
     def start(self, requests: Sequence[Request], stops: Sequence[str] = (), raw: bool = False):
         """Queues all `requests`; the session's replies then come by iterating over it.
 
-        Raises ValueError for a request out of range, QueueFull when too many wait.
+        Raises RequestRefused for a request out of range, QueueFull when too many wait.
         """
         if self.scheduler.error is not None:
             raise EngineFailed("the engine has failed; the server's log says how")

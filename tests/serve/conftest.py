@@ -46,7 +46,7 @@ class RunningServer(uvicorn.Server):
 def new_service(model=None, slots: int = 4, queue_limit: int = 64, kind=Engine, **more) -> Service:
     """A service over `model` (None: a tiny random one with a context of 128 tokens)."""
     engine = kind(model or random_model(sequence_len=128), BYTES, slots=slots, **more)
-    defaults = Defaults(temperature=0.8, top_k=50, max_tokens=24)
+    defaults = Defaults(temperature=0.8, top_k=50, max_tokens=64)
     return Service(Scheduler(engine, queue_limit), BYTES, "nanochat-test", defaults)
 
 

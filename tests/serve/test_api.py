@@ -1,0 +1,335 @@
+"""The API as its clients see it: real sockets, real clients."""
+
+import asyncio
+import json
+import threading
+import time
+
+import httpx
+import openai
+import pytest
+
+from nanochat_jax.serve.engine import Engine
+from tests.serve.conftest import RunningServer, new_service
+from tests.serve.world import BYTES, spoken, talking_model
+
+ASK = {"model": "nanochat-test", "messages": [{"role": "user", "content": "hi"}], "seed": 1}
+SAID = "Grüße 🙂: <<72+66>> makes 138."
+
+
+@pytest.fixture(scope="session")
+def talker():
+    """A server whose model always says `SAID`, slowly enough to be interrupted."""
+
+    class Slow(Engine):
+        def tick(self):
+            time.sleep(0.04)
+            return super().tick()
+
+    model = talking_model(spoken(SAID), sequence_len=256)
+    service = new_service(model, slots=2, queue_limit=2, kind=Slow)
+    with RunningServer(service) as running:
+        yield running.wait_ready()
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    return openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+
+
+def post(http, body, path="/v1/chat/completions"):
+    return http.post(path, json=body)
+
+
+def refused(answer, status, param=None, code=None):
+    error = answer.json()["error"]
+    assert answer.status_code == status, answer.text
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["param"], error["code"]) == (param, code), error
+    return error["message"]
+
+
+def test_a_stream_says_the_same_as_the_whole_answer(client):
+    whole = client.chat.completions.create(**ASK, max_tokens=20)
+    chunks = list(
+        client.chat.completions.create(
+            **ASK, max_tokens=20, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "length"
+    assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens == 20
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + 20
+    assert len({c.id for c in chunks}) == 1
+
+
+def test_n_choices_differ_and_a_seed_repeats_them(client):
+    ask = lambda: client.chat.completions.create(**ASK, n=3, max_tokens=12, temperature=1.2)
+    texts = [choice.message.content for choice in ask().choices]
+    assert len(set(texts)) == 3
+    assert texts == [choice.message.content for choice in ask().choices]
+
+
+def test_tool_calls_are_parts_beside_the_text(talker):
+    with httpx.Client(base_url=talker.url, timeout=60) as http:
+        message = post(http, ASK).json()["choices"][0]["message"]
+        body = {**ASK, "stream": True, "logprobs": True, "top_logprobs": 2}
+        chunks = [
+            json.loads(line[6:])
+            for line in post(http, body).text.splitlines()
+            if line.startswith("data: {")
+        ]
+    assert message["content"] == "Grüße 🙂:  makes 138."
+    assert [part["text"] for part in message["parts"]] == [
+        "Grüße 🙂: ", "72+66", "138", " makes 138."
+    ]  # fmt: skip
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(delta.get("content", "") for delta in deltas) == message["content"]
+    assert {d["part"]["type"] for d in deltas if "part" in d} == {"python", "python_output"}
+    scored = [
+        token
+        for chunk in chunks
+        for choice in chunk["choices"]
+        for token in (choice["logprobs"] or {"content": []})["content"]
+    ]
+    forced = [token["token"] for token in scored if token["forced"]]
+    assert forced == ["<|output_start|>", "1", "3", "8", "<|output_end|>"]
+
+
+def test_the_conversation_goes_on_with_its_tool_calls(talker):
+    with httpx.Client(base_url=talker.url, timeout=60) as http:
+        reply = post(http, ASK).json()["choices"][0]["message"]
+        history = [*ASK["messages"], {"role": "assistant", "content": reply["parts"]}]
+        messages = [*history, {"role": "user", "content": "more"}]
+        answer = post(http, {**ASK, "messages": messages}).json()
+        tokens = http.post("/tokenize", json={"messages": messages}).json()["tokens"]
+    assert "<|python_start|>72+66<|python_end|><|output_start|>138" in BYTES.decode(tokens)
+    used = answer["usage"]
+    assert used["prompt_tokens_details"]["cached_tokens"] > used["prompt_tokens"] / 2
+
+
+@pytest.mark.parametrize("stop", [" mak", ["zzz", "🙂"], "Grüße 🙂:  makes 138."])
+def test_stop_strings_end_the_reply_and_are_not_shown(talker, stop):
+    stops = [stop] if isinstance(stop, str) else stop
+    first = min("Grüße 🙂:  makes 138.".find(s) for s in stops if s in "Grüße 🙂:  makes 138.")
+    with httpx.Client(base_url=talker.url, timeout=60) as http:
+        choice = post(http, {**ASK, "stop": stop}).json()["choices"][0]
+    assert choice["message"]["content"] == "Grüße 🙂:  makes 138."[:first]
+    assert choice["finish_reason"] == "stop"
+
+
+def test_completions_echo_and_score_prompts_of_every_kind(client):
+    settings = {"model": "nanochat-test", "echo": True, "logprobs": 1, "max_tokens": 0}
+    text = client.completions.create(prompt="abc", **settings).choices[0]
+    ids = client.completions.create(prompt=[256, *b"abc"], **settings).choices[0]
+    many = client.completions.create(prompt=["abc", "de"], **settings).choices
+    assert text.text == "abc" and text.logprobs.tokens == ["a", "b", "c"]
+    assert ids.logprobs.tokens[0] == "<|bos|>" and ids.logprobs.token_logprobs[0] is None
+    assert text.logprobs.token_logprobs == ids.logprobs.token_logprobs[1:]
+    assert [choice.text for choice in many] == ["abc", "de"]
+    assert all(
+        lp in top.values()
+        for lp, top in zip(text.logprobs.token_logprobs, text.logprobs.top_logprobs, strict=True)
+    )
+
+
+def test_completions_stream_the_same_text(client):
+    settings = {"model": "nanochat-test", "prompt": "abc", "max_tokens": 9, "seed": 4, "echo": True}
+    whole = client.completions.create(**settings).choices[0]
+    chunks = client.completions.create(**settings, stream=True)
+    assert "".join(c.choices[0].text for c in chunks if c.choices) == whole.text
+
+
+def test_the_async_client_gets_many_replies_at_once(server):
+    async def ask_all():
+        async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="none") as client:
+            asks = [
+                client.chat.completions.create(**{**ASK, "seed": i}, max_tokens=8) for i in range(12)
+            ]
+            return await asyncio.gather(*asks)
+
+    replies = asyncio.run(ask_all())
+    assert all(reply.choices[0].finish_reason for reply in replies)
+
+
+def test_models_tokens_and_health(http, server):
+    models = http.get("/v1/models").json()["data"]
+    assert [m["id"] for m in models] == ["nanochat-test"]
+    assert http.get("/v1/models/nanochat-test").json()["object"] == "model"
+    tokens = http.post("/tokenize", json={"prompt": "hé"}).json()["tokens"]
+    assert http.post("/detokenize", json={"tokens": tokens}).json() == {"prompt": "hé"}
+    assert http.get("/tokenizer_info").json()["eos_token"] == "<|assistant_end|>"
+    assert http.get("/health").json() == {
+        "status": "ok", "ready": True, "num_gpus": 1, "available_workers": 4
+    }  # fmt: skip
+    assert http.get("/stats").json()["total_workers"] == 4
+    metrics = http.get("/metrics").text
+    assert "nanochat_time_to_first_token_seconds_count" in metrics and "path=" in metrics
+
+
+@pytest.mark.parametrize(
+    "changes, param",
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": "hi"}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": ""}]}, "messages"),
+        ({"messages": [{"role": "user"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "x" * 8001}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "x" * 8000}] * 5}, "messages"),
+        ({"messages": [{"role": "user", "content": "x"}] * 501}, "messages"),
+        ({"temperature": 2.1}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"top_k": 201}, "top_k"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_completion_tokens": 4097}, "max_completion_tokens"),
+        ({"n": 0}, "n"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": ""}, "stop"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
+    ],
+)
+def test_what_is_out_of_range_is_400_with_openais_error_body(http, changes, param):
+    message = refused(post(http, {**ASK, **changes}), 400, param)
+    assert param in message
+
+
+def test_bodies_that_are_no_json_object_are_400(http):
+    for body in ("{bad", "[]", "3", "", '{"messages": 1e999}', '{"a":' * 2000, "[" * 100_000):
+        answer = http.post(
+            "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
+        )
+        assert answer.status_code == 400 and "error" in answer.json(), body[:40]
+    nan = '{"messages":[{"role":"user","content":"x"}],"temperature":NaN}'
+    answer = http.post("/v1/chat/completions", content=nan, headers={"content-type": "text/json"})
+    assert answer.status_code == 400
+
+
+def test_other_refusals_have_the_same_body(http):
+    refused(post(http, {**ASK, "model": "gpt-9"}), 404, "model", "model_not_found")
+    refused(http.get("/v1/models/gpt-9"), 404, "model", "model_not_found")
+    refused(http.get("/v1/nothing"), 404)
+    refused(http.get("/v1/chat/completions"), 405)
+    refused(http.post("/v1/chat/completions", content=b"x" * (2**20 + 1)), 413, None, "too_large")
+    long = {**ASK, "messages": [{"role": "user", "content": "x" * 500}]}
+    refused(post(http, long), 400, "messages", "context_length_exceeded")
+    many = {"model": "nanochat-test", "prompt": [1] * 200}
+    refused(post(http, many, "/v1/completions"), 400, "prompt", "context_length_exceeded")
+    unknown = {"model": "nanochat-test", "prompt": [1, 9999]}
+    assert "0..264" in refused(post(http, unknown, "/v1/completions"), 400, "prompt")
+
+
+def test_unknown_fields_and_content_parts_are_taken(http):
+    parts = [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]
+    body = {**ASK, "messages": [{"role": "user", "content": parts}], "logit_bias": {}, "user": "me"}
+    other = post(http, {**body, "temperature": 0}).json()
+    same = post(http, {**ASK, "temperature": 0}).json()
+    assert other["choices"][0]["message"] == same["choices"][0]["message"]
+
+
+def test_a_conversation_that_is_too_long_says_what_it_dropped(http):
+    turns = [{"role": r, "content": "x" * 20} for _ in range(5) for r in ("user", "assistant")]
+    answer = post(http, {**ASK, "messages": [*turns, *ASK["messages"]]}).json()
+    assert answer["nanochat"]["dropped_messages"] >= 2
+    assert answer["usage"]["prompt_tokens"] < 128
+
+
+def test_a_full_queue_is_429_and_a_client_that_leaves_frees_its_slot(talker):
+    long = {**ASK, "stream": True}
+    with httpx.Client(base_url=talker.url, timeout=60) as http:
+        streams = []
+        for _ in range(4):
+            ask = http.build_request("POST", "/v1/chat/completions", json=long)
+            stream = http.send(ask, stream=True)
+            streams.append(stream)
+            assert stream.status_code == 200
+        answer = post(http, ASK)
+        assert "try again" in refused(answer, 429, None, "queue_full")
+        assert answer.headers["retry-after"] == "1"
+        for stream in streams:
+            stream.close()
+        deadline = time.monotonic() + 5
+        while http.get("/stats").json()["busy_workers"] and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert http.get("/stats").json()["busy_workers"] == 0
+        assert post(http, ASK).status_code == 200
+
+
+def test_a_client_that_does_not_stream_can_leave_too(talker):
+    with httpx.Client(base_url=talker.url) as http:
+        with pytest.raises(httpx.ReadTimeout):
+            http.post("/v1/chat/completions", json={**ASK, "n": 4}, timeout=0.05)
+        deadline = time.monotonic() + 5
+        while http.get("/stats").json()["busy_workers"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert http.get("/stats").json()["busy_workers"] == 0
+
+
+def test_the_originals_endpoint_streams_tokens_and_ends_with_done(talker):
+    with httpx.Client(base_url=talker.url, timeout=60) as http:
+        body = {"messages": ASK["messages"], "temperature": 0.5, "top_k": 10, "max_tokens": 100}
+        lines = post(http, body, "/chat/completions").text.strip().split("\n\n")
+    events = [json.loads(line.removeprefix("data: ")) for line in lines]
+    assert events[-1] == {"done": True}
+    assert all(set(event) == {"token", "gpu"} for event in events[:-1])
+    call = "<|python_start|>72+66<|python_end|><|output_start|>138<|output_end|>"
+    assert "".join(e["token"] for e in events[:-1]) == f"Grüße 🙂: {call} makes 138."
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"messages": []}, "at least one"),
+        ({"messages": [{"role": "system", "content": "x"}]}, "role"),
+        ({"messages": [{"role": "user", "content": ""}]}, "no content"),
+        ({"temperature": 2.5}, "temperature"),
+        ({"top_k": 0}, "top_k"),
+        ({"max_tokens": 4097}, "max_tokens"),
+    ],
+)
+def test_the_originals_limits_are_kept_at_its_endpoint(http, changes, said):
+    answer = post(http, {"messages": ASK["messages"], **changes}, "/chat/completions")
+    assert answer.status_code == 400 and said in answer.json()["detail"]
+
+
+def test_keys_rate_and_origins_are_asked_for_only_when_wanted():
+    options = {"api_keys": ["secret"], "cors_origins": ["https://a.example"], "rate_limit": 3}
+    with RunningServer(new_service(slots=1), **options) as running:
+        with httpx.Client(base_url=running.url, timeout=60) as http:
+            assert http.get("/health").status_code in (200, 503)
+            assert http.get("/").status_code == 200
+            refused(http.get("/v1/models"), 401, None, "invalid_api_key")
+            key = {"Authorization": "Bearer secret", "Origin": "https://a.example"}
+            answer = http.get("/v1/models", headers=key)
+            assert answer.headers["access-control-allow-origin"] == "https://a.example"
+            for _ in range(3):
+                assert http.post("/tokenize", json={"prompt": "x"}, headers=key).status_code == 200
+            answer = http.post("/tokenize", json={"prompt": "x"}, headers=key)
+            refused(answer, 429, None, "rate_limit_exceeded")
+        running.wait_ready()
+
+
+def test_without_keys_another_origin_gets_no_leave(http):
+    answer = http.get("/v1/models", headers={"Origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_health_is_503_while_loading_and_a_stream_is_drained_at_the_end():
+    service = new_service(talking_model(spoken(SAID), sequence_len=256), slots=1)
+    with RunningServer(service) as running, httpx.Client(base_url=running.url, timeout=60) as http:
+        answer = http.get("/health")
+        assert answer.status_code == 503 and answer.json()["status"] == "loading"
+        refused(post(http, ASK), 503, None, "loading")
+        running.wait_ready()
+        got = []
+        reader = threading.Thread(target=lambda: got.append(post(http, {**ASK, "stream": True})))
+        reader.start()
+        while not service.scheduler.engine.active:
+            time.sleep(0.001)
+        running.should_exit = True
+        reader.join(10)
+    assert got[0].text.endswith("data: [DONE]\n\n")
