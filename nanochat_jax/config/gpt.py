@@ -1,0 +1,186 @@
+"""`GPTConfig`: every constant that decides what the model computes, in any era of nanochat.
+
+Pure Python: sizes, windows and costs follow from it without a model being built.
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+NORM_EPS = 1.1920928955078125e-07  # float32 machine epsilon: what torch's rms_norm uses
+
+
+@dataclasses.dataclass(frozen=True)
+class GPTConfig:
+    """Shape and constants of a GPT. The defaults are nanochat's of October 2025 (classic).
+
+    Raises:
+        ValueError: a shape that no model has; the message says what would fit.
+    """
+
+    sequence_len: int = 1024
+    vocab_size: int = 50304
+    n_layer: int = 12
+    n_head: int = 6
+    n_kv_head: int = 6
+    n_embd: int = 768
+    rope_base: float = 10000.0
+    rope_table_dtype: Literal["bfloat16", "float32", "compute"] = "bfloat16"
+    rope_factor: int = 10  # the table reaches this many times sequence_len
+    logit_softcap: float = 15.0
+    softcap_dtype: Literal["float32", "compute"] = "compute"
+    qk_scale: float = 1.0  # on queries and keys, after their norm
+    window_pattern: str = "L"  # L full, S short; repeated over the layers, the last is always L
+    short_window: Literal["quarter", "third", "half"] = "quarter"
+    value_embeds: bool = False
+    ve_gate_width: int = 12
+    ve_gate_scale: float = 3.0
+    residual_scalars: bool = False
+    smear: bool = False
+    smear_width: int = 24
+    backout: bool = False
+    pad_vocab_to: int = 1
+    norm_eps: float = NORM_EPS
+    init: Literal["classic", "current"] = "classic"
+
+    def __post_init__(self) -> None:
+        for name in ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2:
+            raise ValueError(
+                f"n_embd={self.n_embd} does not divide into n_head={self.n_head} heads of even "
+                "width; set --head-dim to an even divisor of the width"
+            )
+        if self.n_head % self.n_kv_head:
+            fits = [k for k in range(1, self.n_head + 1) if self.n_head % k == 0]
+            raise ValueError(
+                f"n_head={self.n_head} is not a multiple of n_kv_head={self.n_kv_head}; "
+                f"set n_kv_head to one of {fits}"
+            )
+        if not self.window_pattern or set(self.window_pattern.upper()) - {"S", "L"}:
+            raise ValueError(
+                f"window_pattern is {self.window_pattern!r}; expected letters S and L, e.g. SSSL"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+    @property
+    def padded_vocab_size(self) -> int:
+        return math.ceil(self.vocab_size / self.pad_vocab_to) * self.pad_vocab_to
+
+    @property
+    def value_embed_layers(self) -> tuple[int, ...]:
+        """Layers with a value embedding: every second one, the last among them."""
+        if not self.value_embeds:
+            return ()
+        return tuple(i for i in range(self.n_layer) if i % 2 == (self.n_layer - 1) % 2)
+
+    @property
+    def backout_layer(self) -> int:
+        """The layer whose output is taken away again at the end."""
+        return self.n_layer // 2
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Per layer how many earlier positions a query sees besides its own.
+
+        Source: nanochat `GPT._compute_window_sizes`; half and third: its earlier rules.
+        """
+        S, pattern = self.sequence_len, self.window_pattern.upper()
+        short = {
+            "quarter": 128 * math.ceil(math.ceil(S / 4) / 128),
+            "third": 128 * math.ceil(math.ceil(S / 3) / 128),
+            "half": S // 2,
+        }[self.short_window]
+        kinds = [pattern[i % len(pattern)] for i in range(self.n_layer - 1)] + ["L"]
+        return tuple(short if kind == "S" else S for kind in kinds)
+
+
+# What a recipe sets beyond the shape.
+RECIPES: dict[str, dict[str, Any]] = {
+    "classic": {},
+    "current": dict(
+        rope_base=100000.0,
+        rope_table_dtype="compute",
+        softcap_dtype="float32",
+        qk_scale=1.2,
+        window_pattern="SSSL",
+        value_embeds=True,
+        residual_scalars=True,
+        smear=True,
+        backout=True,
+        pad_vocab_to=64,
+        init="current",
+    ),
+}
+
+
+def recipe_model_defaults(recipe: str) -> dict[str, Any]:
+    """What a recipe sets of a GPTConfig beyond its shape; raises ValueError for an unknown one."""
+    if recipe not in RECIPES:
+        raise ValueError(f"no recipe {recipe!r}; use one of {', '.join(RECIPES)}")
+    return dict(RECIPES[recipe])
+
+
+def shape_of_depth(depth: int, aspect_ratio: int = 64, head_dim: int = 128) -> dict[str, int]:
+    """The one dial: layers, width and heads of a depth. Width is rounded up to whole heads."""
+    heads = max(1, math.ceil(depth * aspect_ratio / head_dim))
+    return dict(n_layer=depth, n_embd=heads * head_dim, n_head=heads, n_kv_head=heads)
+
+
+def param_counts(cfg: GPTConfig) -> dict[str, int]:
+    """Parameters by group, and their `total`. Source: nanochat `GPT.num_scaling_params`."""
+    D, L, V, H = cfg.n_embd, cfg.n_layer, cfg.padded_vocab_size, cfg.head_dim
+    kv = cfg.n_kv_head * H
+    block = 2 * D * D + 2 * D * kv + 8 * D * D
+    gates = len(cfg.value_embed_layers) * cfg.n_kv_head * cfg.ve_gate_width
+    scalars = 2 * L * cfg.residual_scalars + (cfg.smear_width + 1) * cfg.smear + cfg.backout
+    counts = {
+        "wte": V * D,
+        "value_embeds": len(cfg.value_embed_layers) * V * kv,
+        "lm_head": V * D,
+        "transformer_matrices": L * block + gates,
+        "scalars": scalars,
+    }
+    return counts | {"total": sum(counts.values())}
+
+
+def matmul_params(cfg: GPTConfig) -> int:
+    """Parameters that a token is multiplied with: all but embeddings and scalars."""
+    counts = param_counts(cfg)
+    return counts["transformer_matrices"] + counts["lm_head"] + cfg.smear_width * cfg.smear
+
+
+def flops_per_token(cfg: GPTConfig) -> int:
+    """Training FLOPs of a token: 6 per matmul parameter, and attention (causal half not taken off).
+
+    Source: nanochat `GPT.estimate_flops`, PaLM (arXiv:2204.02311) appendix B.
+    """
+    attention = sum(12 * cfg.n_embd * min(w, cfg.sequence_len) for w in cfg.windows)
+    return 6 * matmul_params(cfg) + attention
+
+
+def decode_flops(cfg: GPTConfig, context: int) -> int:
+    """FLOPs of one new token after `context` others."""
+    return 2 * matmul_params(cfg) + sum(4 * cfg.n_embd * min(context, w) for w in cfg.windows)
+
+
+def prefill_flops(cfg: GPTConfig, tokens: int) -> int:
+    """FLOPs of reading a prompt."""
+    seen = lambda w: (u := min(w, tokens)) * (u + 1) // 2 + (tokens - u) * u
+    attention = sum(4 * cfg.n_embd * seen(w) for w in cfg.windows)
+    return 2 * matmul_params(cfg) * tokens + attention
+
+
+def kv_bytes_per_token(cfg: GPTConfig, bytes_per_value: int = 2) -> int:
+    """Bytes that the cache keeps of a token."""
+    return 2 * cfg.n_layer * cfg.n_kv_head * cfg.head_dim * bytes_per_value
+
+
+def kv_bytes_read(cfg: GPTConfig, context: int, bytes_per_value: int = 2) -> int:
+    """Bytes of the cache that a decode step reads."""
+    row = 2 * cfg.n_kv_head * cfg.head_dim * bytes_per_value
+    return sum(row * min(context, w) for w in cfg.windows)

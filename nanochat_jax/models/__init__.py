@@ -1,0 +1,1 @@
+"""The model: pure Linen modules, their cache and loss. The only place that imports flax.linen."""

@@ -1,0 +1,116 @@
+"""Causal self-attention: rotary positions, normed queries and keys, windows, shared kv heads."""
+
+import math
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.models import cache as kv
+from nanochat_jax.models.init import matrix_init, zeros
+
+
+def rms_norm(x: jax.Array, eps: float) -> jax.Array:
+    """x / root mean square over the last axis, without a gain; float32 inside, x's type outside."""
+    x32 = x.astype(jnp.float32)
+    scale = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
+    return (x32 * scale).astype(x.dtype)
+
+
+def rotary_tables(cfg: GPTConfig, position_BT: jax.Array, dtype: Any) -> tuple[jax.Array, ...]:
+    """(cos, sin) `[B, T, 1, H/2]` of the angles position x base^(-2i/H), as the era rounds them."""
+    H = cfg.head_dim
+    frequency_h = cfg.rope_base ** (-jnp.arange(0, H, 2, dtype=jnp.float32) / H)
+    angle_BTh = position_BT.astype(jnp.float32)[..., None] * frequency_h[None, None]
+    table = dtype if cfg.rope_table_dtype == "compute" else cfg.rope_table_dtype
+    cast = lambda a: a.astype(table).astype(dtype)[:, :, None, :]
+    return cast(jnp.cos(angle_BTh)), cast(jnp.sin(angle_BTh))
+
+
+def rotate(x_BTNH: jax.Array, tables: tuple[jax.Array, ...]) -> jax.Array:
+    """Turns the pairs (i, i + H/2) of each head by minus their angle, as nanochat does."""
+    cos, sin = tables
+    a, b = jnp.split(x_BTNH, 2, axis=-1)
+    return jnp.concatenate([a * cos + b * sin, b * cos - a * sin], axis=-1)
+
+
+def attend(
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    position_BT: jax.Array,
+    window: int,
+) -> jax.Array:
+    """Softmax attention `[B, T, N, H]`: position p sees keys p - window to p. float32 inside.
+
+    Query head n uses kv head n // (N / K).
+    """
+    B, T, N, H = q_BTNH.shape
+    S, K = k_BSKH.shape[1:3]
+    q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
+    w_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH.astype(q_BTNH.dtype))
+    w_BKGTS = w_BKGTS.astype(jnp.float32) * (1.0 / math.sqrt(H))
+    behind_BTS = position_BT[:, :, None] - jnp.arange(S)[None, None, :]
+    seen_BTS = behind_BTS >= 0 if window >= S else (behind_BTS >= 0) & (behind_BTS <= window)
+    w_BKGTS = jnp.where(seen_BTS[:, None, None], w_BKGTS, -jnp.inf)
+    p_BKGTS = jax.nn.softmax(w_BKGTS, axis=-1).astype(q_BTNH.dtype)
+    out_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", p_BKGTS, v_BSKH.astype(q_BTNH.dtype))
+    return out_BTKGH.reshape(B, T, N, H)
+
+
+class Attention(nn.Module):
+    """One layer's attention. `gated`: it mixes a value embedding into its values."""
+
+    cfg: GPTConfig
+    window: int
+    gated: bool
+    attention: str
+    dtype: Any
+    param_dtype: Any
+
+    def setup(self):
+        c = self.cfg
+        dense = partial(nn.Dense, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
+        self.c_q = dense(c.n_head * c.head_dim, kernel_init=matrix_init(c))
+        self.c_k = dense(c.n_kv_head * c.head_dim, kernel_init=matrix_init(c))
+        self.c_v = dense(c.n_kv_head * c.head_dim, kernel_init=matrix_init(c))
+        self.c_proj = dense(c.n_embd, kernel_init=zeros)
+        if self.gated:
+            gate_init = nn.initializers.uniform(0.02)
+            self.ve_gate = dense(c.n_kv_head, kernel_init=gate_init)
+
+    def __call__(self, x_BTD, tables, position_BT, value_embed_BTX=None, past=None):
+        """(output [B, T, D], (keys, values) of the layer after this call)."""
+        c = self.cfg
+        B, T, _ = x_BTD.shape
+        heads = lambda y, n: y.reshape(B, T, n, c.head_dim)
+        v_BTKH = heads(self.c_v(x_BTD), c.n_kv_head)
+        if self.gated:
+            gate_BTK = nn.sigmoid(self.ve_gate(x_BTD[..., : c.ve_gate_width]))
+            gate_BTK = gate_BTK * jnp.asarray(c.ve_gate_scale, self.dtype)
+            v_BTKH = v_BTKH + gate_BTK[..., None] * heads(value_embed_BTX, c.n_kv_head)
+        turned = lambda y, n: rms_norm(rotate(heads(y, n), tables), c.norm_eps)
+        q_BTNH = self._scaled(turned(self.c_q(x_BTD), c.n_head))
+        k_BTKH = self._scaled(turned(self.c_k(x_BTD), c.n_kv_head))
+        if past is None:
+            out = self._fresh(q_BTNH, k_BTKH, v_BTKH, position_BT)
+            return self.c_proj(out.reshape(B, T, -1)), None
+        start_B = position_BT[:, 0]
+        k_BSKH, v_BSKH = kv.write(past[0], k_BTKH, start_B), kv.write(past[1], v_BTKH, start_B)
+        out = attend(q_BTNH, k_BSKH, v_BSKH, position_BT, self.window)
+        return self.c_proj(out.reshape(B, T, -1)), (k_BSKH, v_BSKH)
+
+    def _scaled(self, x: jax.Array) -> jax.Array:
+        return x if self.cfg.qk_scale == 1.0 else x * jnp.asarray(self.cfg.qk_scale, x.dtype)
+
+    def _fresh(self, q_BTNH, k_BTKH, v_BTKH, position_BT):
+        """Attention of whole rows, without a cache: through cuDNN where that was asked for."""
+        if self.attention == "xla":
+            return attend(q_BTNH, k_BTKH, v_BTKH, position_BT, self.window)
+        local = None if self.window >= q_BTNH.shape[1] else (self.window, 0)
+        return jax.nn.dot_product_attention(
+            q_BTNH, k_BTKH, v_BTKH, is_causal=True, local_window_size=local, implementation="cudnn"
+        )

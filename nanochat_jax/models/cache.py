@@ -1,0 +1,43 @@
+"""What a model remembers of the tokens it has read: keys, values, and the last embedding."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from nanochat_jax.config.gpt import GPTConfig
+
+
+@flax.struct.dataclass
+class KVCache:
+    """Keys (turned, normed and scaled) and values `[L, B, S, K, H]`, rows at their own lengths.
+
+    The first `length_B[b]` positions of row `b` are real; what lies behind them is overwritten
+    before it is ever attended to. `last_embed_BD` is the embedding before smear of each row's last
+    token.
+    """
+
+    keys: jax.Array
+    values: jax.Array
+    length_B: jax.Array
+    last_embed_BD: jax.Array
+
+
+def init_cache(cfg: GPTConfig, batch: int, length: int, dtype: Any = jnp.float32) -> KVCache:
+    """An empty cache for `batch` rows of at most `length` tokens."""
+    shape = (cfg.n_layer, batch, length, cfg.n_kv_head, cfg.head_dim)
+    return KVCache(
+        keys=jnp.zeros(shape, dtype),
+        values=jnp.zeros(shape, dtype),
+        length_B=jnp.zeros(batch, jnp.int32),
+        last_embed_BD=jnp.zeros((batch, cfg.n_embd), dtype),
+    )
+
+
+def write(layer_BSKH: jax.Array, new_BTKH: jax.Array, start_B: jax.Array) -> jax.Array:
+    """The layer's keys or values with `T` new ones from `start_B` on; what overflows is dropped."""
+    B, T = new_BTKH.shape[:2]
+    rows_B1 = jnp.arange(B)[:, None]
+    at_BT = start_B[:, None] + jnp.arange(T)[None]
+    return layer_BSKH.at[rows_B1, at_BT].set(new_BTKH.astype(layer_BSKH.dtype), mode="drop")

@@ -1,0 +1,230 @@
+"""The GPT of every era of nanochat: token ids to logits, with or without a cache.
+
+Which features a model has is read from its config; nothing here knows a recipe's name.
+Source: nanochat `nanochat/gpt.py`, October 2025 and July 2026.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.models.attention import Attention, rms_norm, rotary_tables
+from nanochat_jax.models.cache import KVCache
+from nanochat_jax.models.init import (
+    centered_uniform,
+    embedding_init,
+    falling,
+    head_init,
+    matrix_init,
+    zeros,
+)
+
+Params = dict[str, Any]
+
+
+class MLP(nn.Module):
+    """relu(x W)^2 W', four times as wide inside."""
+
+    cfg: GPTConfig
+    dtype: Any
+    param_dtype: Any
+
+    def setup(self):
+        dense = partial(nn.Dense, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
+        self.c_fc = dense(4 * self.cfg.n_embd, kernel_init=matrix_init(self.cfg, 0.4))
+        self.c_proj = dense(self.cfg.n_embd, kernel_init=zeros)
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        return self.c_proj(jnp.square(nn.relu(self.c_fc(x_BTD))))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each on the norm of the stream and added to it."""
+
+    cfg: GPTConfig
+    window: int
+    gated: bool
+    attention: str
+    dtype: Any
+    param_dtype: Any
+
+    def setup(self):
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        self.attn = Attention(self.cfg, self.window, self.gated, self.attention, **types)
+        self.mlp = MLP(self.cfg, **types)
+
+    def __call__(self, x_BTD, tables, position_BT, value_embed_BTX=None, past=None):
+        norm = partial(rms_norm, eps=self.cfg.norm_eps)
+        attended_BTD, new = self.attn(norm(x_BTD), tables, position_BT, value_embed_BTX, past)
+        x_BTD = x_BTD + attended_BTD
+        return x_BTD + self.mlp(norm(x_BTD)), new
+
+
+class GPT(nn.Module):
+    """`apply({"params": params}, tokens_BT, cache, valid_B) -> (logits_BTV float32, cache)`.
+
+    `dtype` computes, `param_dtype` stores matrices, `embed_dtype` the embedding tables (None: as
+    matrices). `attention` is "xla" or "cudnn" (bfloat16 on NVIDIA GPUs, rows without a cache).
+    `remat`: blocks are computed again in the backward pass instead of kept.
+    """
+
+    cfg: GPTConfig
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+    embed_dtype: Any = None
+    attention: str = "xla"
+    remat: bool = False
+
+    def setup(self):
+        c = self.cfg
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        tables = dict(dtype=self.dtype, param_dtype=self.embed_dtype or self.param_dtype)
+        gated = c.value_embed_layers
+        self.wte = nn.Embed(
+            c.padded_vocab_size, c.n_embd, embedding_init=embedding_init(c), **tables
+        )
+        block = nn.remat(Block) if self.remat else Block
+        self.h = [
+            block(c, c.windows[i], i in gated, self.attention, **types) for i in range(c.n_layer)
+        ]
+        self.lm_head = nn.Dense(
+            c.padded_vocab_size, use_bias=False, kernel_init=head_init(c), **types
+        )
+        uniform = centered_uniform((3.0 / c.n_embd) ** 0.5)
+        for i in gated:
+            width = c.n_kv_head * c.head_dim
+            embed = nn.Embed(c.padded_vocab_size, width, embedding_init=uniform, **tables)
+            setattr(self, f"value_embeds_{i}", embed)
+        if c.residual_scalars:
+            self.resid_lambdas = self.param("resid_lambdas", falling(1.15, 0.10), (c.n_layer,))
+            self.x0_lambdas = self.param("x0_lambdas", falling(0.20, 0.15), (c.n_layer,))
+        if c.smear:
+            self.smear_gate = nn.Dense(
+                1, use_bias=False, kernel_init=nn.initializers.uniform(0.02), **types
+            )
+            self.smear_lambda = self.param("smear_lambda", zeros, (1,))
+        if c.backout:
+            start = nn.initializers.constant(0.2)
+            self.backout_lambda = self.param("backout_lambda", start, (1,))
+
+    def __call__(
+        self,
+        tokens_BT: jax.Array,
+        cache: KVCache | None = None,
+        valid_B: jax.Array | None = None,
+    ) -> tuple[jax.Array, KVCache | None]:
+        """Logits of every position and the cache with the new tokens (None without a cache).
+
+        With a cache row `b` goes on at its own length; the first `valid_B[b]` (default all) of its
+        `T` tokens are real, the others leave no trace.
+        """
+        x_BTD, cache = self.hidden(tokens_BT, cache, valid_B)
+        return self.logits(x_BTD), cache
+
+    def logits(self, x_BTD: jax.Array) -> jax.Array:
+        """Soft-capped logits, float32, of the real vocabulary."""
+        c = self.cfg
+        z_BTV = self.lm_head(x_BTD)[..., : c.vocab_size]
+        z_BTV = z_BTV.astype(jnp.float32) if c.softcap_dtype == "float32" else z_BTV
+        cap = jnp.asarray(c.logit_softcap, z_BTV.dtype)
+        return (cap * jnp.tanh(z_BTV / cap)).astype(jnp.float32)
+
+    def hidden(
+        self,
+        tokens_BT: jax.Array,
+        cache: KVCache | None = None,
+        valid_B: jax.Array | None = None,
+    ) -> tuple[jax.Array, KVCache | None]:
+        """What enters the output matrix, `[B, T, D]`, and the cache; see `__call__`."""
+        c = self.cfg
+        B, T = tokens_BT.shape
+        start_B = jnp.zeros(B, jnp.int32) if cache is None else cache.length_B
+        position_BT = start_B[:, None] + jnp.arange(T, dtype=jnp.int32)[None]
+        tables = rotary_tables(c, position_BT, self.dtype)
+        embed_BTD = rms_norm(self.wte(tokens_BT), c.norm_eps)
+        x_BTD = self._smear(embed_BTD, cache) if c.smear else embed_BTD
+        first_BTD, middle_BTD, layers = x_BTD, None, []
+        for i, block in enumerate(self.h):
+            if c.residual_scalars:
+                kept, mixed = self._scalar(self.resid_lambdas[i]), self._scalar(self.x0_lambdas[i])
+                x_BTD = kept * x_BTD + mixed * first_BTD
+            value_embed = (
+                getattr(self, f"value_embeds_{i}")(tokens_BT) if i in c.value_embed_layers else None
+            )
+            past = None if cache is None else (cache.keys[i], cache.values[i])
+            x_BTD, new = block(x_BTD, tables, position_BT, value_embed, past)
+            layers.append(new)
+            if c.backout and i == c.backout_layer:
+                middle_BTD = x_BTD
+        if c.backout:
+            x_BTD = x_BTD - self._scalar(self.backout_lambda[0]) * middle_BTD
+        x_BTD = rms_norm(x_BTD, c.norm_eps)
+        return x_BTD, None if cache is None else _grown(cache, layers, embed_BTD, valid_B)
+
+    def _smear(self, embed_BTD: jax.Array, cache: KVCache | None) -> jax.Array:
+        """Each embedding with a gated share of the one before it; a row's first has none."""
+        B, _, D = embed_BTD.shape
+        if cache is None:
+            before_BD, known_B = jnp.zeros((B, D), embed_BTD.dtype), jnp.zeros(B, bool)
+        else:
+            before_BD, known_B = cache.last_embed_BD.astype(embed_BTD.dtype), cache.length_B > 0
+        before_BD = jnp.where(known_B[:, None], before_BD, jnp.zeros_like(before_BD))
+        shifted_BTD = jnp.concatenate([before_BD[:, None], embed_BTD[:, :-1]], axis=1)
+        gate_BT1 = nn.sigmoid(self.smear_gate(embed_BTD[..., : self.cfg.smear_width]))
+        return embed_BTD + self._scalar(self.smear_lambda[0]) * gate_BT1 * shifted_BTD
+
+    def _scalar(self, x: jax.Array) -> jax.Array:
+        return x.astype(self.dtype)
+
+
+def _grown(
+    cache: KVCache, layers: list[Any], embed_BTD: jax.Array, valid_B: jax.Array | None
+) -> KVCache:
+    """The cache after `valid_B` real new tokens of each row."""
+    B, T, _ = embed_BTD.shape
+    valid_B = jnp.full(B, T, jnp.int32) if valid_B is None else valid_B.astype(jnp.int32)
+    at_B11 = jnp.maximum(valid_B - 1, 0)[:, None, None]
+    last_BD = jnp.take_along_axis(embed_BTD, at_B11, axis=1)[:, 0]
+    kept_BD = cache.last_embed_BD
+    return KVCache(
+        keys=jnp.stack([k for k, _ in layers]),
+        values=jnp.stack([v for _, v in layers]),
+        length_B=cache.length_B + valid_B,
+        last_embed_BD=jnp.where(valid_B[:, None] > 0, last_BD.astype(kept_BD.dtype), kept_BD),
+    )
+
+
+def init_params(cfg: GPTConfig, key: jax.Array, **types: Any) -> Params:
+    """Freshly drawn parameters; `types` are GPT's dtypes."""
+    return GPT(cfg, **types).init(key, jnp.zeros((1, 2), jnp.int32))["params"]
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(gpt: GPT, params: Params, ids_BT: jax.Array) -> jax.Array:
+    return gpt.apply({"params": params}, ids_BT)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A GPT with its parameters: `model(ids)` gives float32 logits `[B, T, V]`."""
+
+    gpt: GPT
+    params: Params
+
+    @classmethod
+    def create(cls, cfg: GPTConfig, params: Params, dtype: Any = None) -> "Model":
+        """The model of that config; `dtype` None: bfloat16 on accelerators, float32 on a CPU."""
+        automatic = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        return cls(GPT(cfg, dtype=jnp.dtype(dtype or automatic)), params)
+
+    @property
+    def cfg(self) -> GPTConfig:
+        return self.gpt.cfg
+
+    def __call__(self, ids: Any) -> jax.Array:
+        return _logits(self.gpt, self.params, jnp.atleast_2d(jnp.asarray(ids, jnp.int32)))

@@ -1,0 +1,59 @@
+"""How parameters begin, recipe by recipe. Kernels are [in, out]."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nanochat_jax.config.gpt import GPTConfig
+
+Init = Callable[..., jax.Array]
+zeros = nn.initializers.zeros
+
+
+def centered_uniform(bound: float) -> Init:
+    """Uniform over (-bound, bound)."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def matrix_init(cfg: GPTConfig, scale: float = 1.0) -> Init:
+    """A block's input matrices. Current: uniform of std `scale` / sqrt(width).
+
+    Classic: normal of std min(1, sqrt(out / in)) / sqrt(in). Source: nanochat `GPT.init_weights`.
+    """
+    if cfg.init == "current":
+        return centered_uniform(scale * math.sqrt(3.0 / cfg.n_embd))
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        fan_in, fan_out = shape
+        std = min(1.0, math.sqrt(fan_out / fan_in)) / math.sqrt(fan_in)
+        return std * jax.random.normal(key, shape, dtype)
+
+    return init
+
+
+def embedding_init(cfg: GPTConfig) -> Init:
+    """The token embedding."""
+    return nn.initializers.normal(0.8 if cfg.init == "current" else 1.0)
+
+
+def head_init(cfg: GPTConfig) -> Init:
+    """The output matrix: (nearly) zero, so that the first loss is ln(vocabulary)."""
+    return nn.initializers.normal(0.001) if cfg.init == "current" else zeros
+
+
+def falling(first: float, by: float) -> Init:
+    """A vector from `first` down to `first - by` over the layers."""
+
+    def init(_: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        L = shape[0]
+        return first - by * jnp.arange(L, dtype=dtype) / max(L - 1, 1)
+
+    return init
