@@ -18,7 +18,7 @@ from nanochat_jax.models.gpt import init_params
 from nanochat_jax.train import optimizer
 from nanochat_jax.train.schedules import Hyper
 
-SHAPE = dict(n_layer=3, n_embd=32, n_head=2, n_kv_head=2, vocab_size=64, sequence_len=16)
+SHAPE = dict(n_layer=2, n_embd=32, n_head=2, n_kv_head=2, vocab_size=64, sequence_len=16)
 HYPER = Hyper(1.0, 0.9, 0.1)
 
 
@@ -26,15 +26,15 @@ def model_config(recipe: str) -> GPTConfig:
     return GPTConfig(**{**recipe_model_defaults(recipe), **SHAPE})
 
 
-def setup(recipe: str, key, mesh=None, **changes):
+def setup(recipe: str, key, mesh=None, lr_scale=1.0, **changes):
     """An optimizer, parameters that are nowhere zero, and gradients."""
     cfg = model_config(recipe)
     shapes = jax.eval_shape(lambda: init_params(cfg, key))
     rng = np.random.default_rng(0)
     draw = lambda: jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
-    defaults = {**optim_defaults(recipe, "base"), "muon_dtype": "float32"}
+    defaults = {**optim_defaults(recipe, "base"), "muon_dtype": "float32", "muon_steps": 2}
     optim = OptimConfig(**{**defaults, **changes})
-    tx = optimizer.make_optimizer(cfg, optim, shapes, mesh=mesh)
+    tx = optimizer.make_optimizer(cfg, optim, shapes, mesh=mesh, lr_scale=lr_scale)
     return tx, draw(), draw()
 
 
@@ -96,17 +96,18 @@ def test_a_table_stored_in_bfloat16_has_bfloat16_moments_and_stays_so(key):
 @pytest.mark.parametrize("recipe", ["classic", "current"])
 def test_the_size_of_a_step_is_proportional_to_the_rate(recipe, key):
     tx, params, grads = setup(recipe, key)
-    half = tx.update(grads, tx.init(params), params, hyper=HYPER._replace(lr_multiplier=0.5))[0]
-    full = tx.update(grads, tx.init(params), params, hyper=HYPER)[0]
+    state, update = tx.init(params), jax.jit(tx.update)
+    half = update(grads, state, params, hyper=HYPER._replace(lr_multiplier=0.5))[0]
+    full = update(grads, state, params, hyper=HYPER)[0]
     jax.tree.map(lambda h, f: np.testing.assert_allclose(2 * h, f, rtol=1e-5), half, full)
 
 
 def test_a_scale_on_all_rates_is_a_scale_on_the_step(key):
-    cfg, optim = model_config("current"), OptimConfig(muon_dtype="float32")
-    tx, params, grads = setup("current", key)
-    one, tenth = (optimizer.make_optimizer(cfg, optim, params, lr_scale=s) for s in (1.0, 0.1))
-    full = one.update(grads, one.init(params), params, hyper=HYPER)[0]
-    small = tenth.update(grads, tenth.init(params), params, hyper=HYPER)[0]
+    one, params, grads = setup("classic", key)
+    tenth, _, _ = setup("classic", key, lr_scale=0.1)
+    full, small = (
+        jax.jit(tx.update)(grads, tx.init(params), params, hyper=HYPER)[0] for tx in (one, tenth)
+    )
     jax.tree.map(lambda s, f: np.testing.assert_allclose(10 * s, f, rtol=1e-4), small, full)
 
 
@@ -132,7 +133,7 @@ def test_the_models_type_decides_muons_precision_only_where_asked(key):
 
     def step(optim, dtype):
         tx = optimizer.make_optimizer(cfg, optim, params, compute_dtype=dtype)
-        return tx.update(grads, tx.init(params), params, hyper=HYPER)[0]["h_0"]
+        return jax.jit(tx.update)(grads, tx.init(params), params, hyper=HYPER)[0]["h_0"]
 
     wide, narrow = step(base, jnp.float32), step(base, jnp.bfloat16)
     fixed = step(dataclasses.replace(base, muon_dtype="float32"), jnp.bfloat16)
@@ -142,7 +143,7 @@ def test_the_models_type_decides_muons_precision_only_where_asked(key):
 
 
 @pytest.mark.parametrize("recipe", ["classic", "current"])
-@pytest.mark.parametrize("text", ["2", "3", "4", "data=2,fsdp=2"])
+@pytest.mark.parametrize("text", ["3", "data=2,fsdp=2"])
 def test_devices_share_the_work_and_the_step_is_the_same(recipe, text, key):
     tx, params, grads = setup(recipe, key)
     want = jax.jit(tx.update)(grads, tx.init(params), params, hyper=HYPER)
