@@ -32,6 +32,7 @@ class GPTConfig:
     qk_scale: float = 1.0  # on queries and keys, after their norm
     window_pattern: str = "L"  # L full, S short; repeated over the layers, the last is always L
     short_window: Literal["quarter", "third", "half"] = "quarter"
+    long_window: Literal["unlimited", "sequence"] = "unlimited"  # beyond sequence_len
     value_embeds: bool = False
     ve_gate_width: int = 12
     ve_gate_scale: float = 3.0
@@ -99,6 +100,13 @@ class GPTConfig:
         return tuple(short if kind == "S" else S for kind in kinds)
 
 
+    @property
+    def masks(self) -> tuple[int | None, ...]:
+        """Per layer the window that attention masks by; None: all earlier positions are seen."""
+        limited = self.long_window == "sequence"
+        return tuple(w if limited or w < self.sequence_len else None for w in self.windows)
+
+
 # What a recipe sets beyond the shape.
 RECIPES: dict[str, dict[str, Any]] = {
     "classic": {},
@@ -108,6 +116,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         softcap_dtype="float32",
         qk_scale=1.2,
         window_pattern="SSSL",
+        long_window="sequence",
         value_embeds=True,
         residual_scalars=True,
         smear=True,

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.models import cache as kv
@@ -23,7 +24,8 @@ def rms_norm(x: jax.Array, eps: float) -> jax.Array:
 def rotary_tables(cfg: GPTConfig, position_BT: jax.Array, dtype: Any) -> tuple[jax.Array, ...]:
     """(cos, sin) `[B, T, 1, H/2]` of the angles position x base^(-2i/H), as the era rounds them."""
     H = cfg.head_dim
-    frequency_h = cfg.rope_base ** (-jnp.arange(0, H, 2, dtype=jnp.float32) / H)
+    # Power and reciprocal are rounded each, as torch does: far out in a row the last bit shows.
+    frequency_h = np.float32(1.0) / np.float32(cfg.rope_base ** (np.arange(0, H, 2) / H))
     angle_BTh = position_BT.astype(jnp.float32)[..., None] * frequency_h[None, None]
     table = dtype if cfg.rope_table_dtype == "compute" else cfg.rope_table_dtype
     cast = lambda a: a.astype(table).astype(dtype)[:, :, None, :]
@@ -42,9 +44,11 @@ def attend(
     k_BSKH: jax.Array,
     v_BSKH: jax.Array,
     position_BT: jax.Array,
-    window: int,
+    window: int | None,
 ) -> jax.Array:
     """Softmax attention `[B, T, N, H]`: position p sees keys p - window to p. float32 inside.
+
+    Without a window p sees every key up to its own.
 
     Query head n uses kv head n // (N / K).
     """
@@ -54,7 +58,8 @@ def attend(
     w_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH.astype(q_BTNH.dtype))
     w_BKGTS = w_BKGTS.astype(jnp.float32) * (1.0 / math.sqrt(H))
     behind_BTS = position_BT[:, :, None] - jnp.arange(S)[None, None, :]
-    seen_BTS = behind_BTS >= 0 if window >= S else (behind_BTS >= 0) & (behind_BTS <= window)
+    limit = S if window is None else window
+    seen_BTS = behind_BTS >= 0 if limit >= S else (behind_BTS >= 0) & (behind_BTS <= limit)
     w_BKGTS = jnp.where(seen_BTS[:, None, None], w_BKGTS, -jnp.inf)
     p_BKGTS = jax.nn.softmax(w_BKGTS, axis=-1).astype(q_BTNH.dtype)
     out_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", p_BKGTS, v_BSKH.astype(q_BTNH.dtype))
@@ -65,7 +70,7 @@ class Attention(nn.Module):
     """One layer's attention. `gated`: it mixes a value embedding into its values."""
 
     cfg: GPTConfig
-    window: int
+    window: int | None
     gated: bool
     attention: str
     dtype: Any
@@ -110,7 +115,8 @@ class Attention(nn.Module):
         """Attention of whole rows, without a cache: through cuDNN where that was asked for."""
         if self.attention == "xla":
             return attend(q_BTNH, k_BTKH, v_BTKH, position_BT, self.window)
-        local = None if self.window >= q_BTNH.shape[1] else (self.window, 0)
+        T, window = q_BTNH.shape[1], self.window
+        local = None if window is None or window >= T else (window, 0)
         return jax.nn.dot_product_attention(
             q_BTNH, k_BTKH, v_BTKH, is_causal=True, local_window_size=local, implementation="cudnn"
         )

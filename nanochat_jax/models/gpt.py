@@ -47,7 +47,7 @@ class Block(nn.Module):
     """Attention and MLP, each on the norm of the stream and added to it."""
 
     cfg: GPTConfig
-    window: int
+    window: int | None
     gated: bool
     attention: str
     dtype: Any
@@ -90,7 +90,7 @@ class GPT(nn.Module):
         )
         block = nn.remat(Block) if self.remat else Block
         self.h = [
-            block(c, c.windows[i], i in gated, self.attention, **types) for i in range(c.n_layer)
+            block(c, c.masks[i], i in gated, self.attention, **types) for i in range(c.n_layer)
         ]
         self.lm_head = nn.Dense(
             c.padded_vocab_size, use_bias=False, kernel_init=head_init(c), **types
