@@ -9,8 +9,7 @@ import dataclasses
 import math
 from typing import Any
 
-from nanochat_jax.config import gpt
-from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.config.gpt import GPTConfig, flops_per_token, param_counts, shape_of_depth
 from nanochat_jax.config.optim import OptimConfig
 from nanochat_jax.train.peaks import mfu as mfu
 
@@ -53,7 +52,7 @@ def plan(cfg: GPTConfig, config: Any) -> Plan:
     batch = config.total_batch_size
     if batch <= 0:
         batch = auto_batch_size(target, reference)
-    flops = gpt.flops_per_token(cfg)
+    flops = flops_per_token(cfg)
     steps = iterations(config.num_iterations, config.target_flops, target, flops, batch)
     if optim.scale_to_batch:
         optim = scaled(optim, batch, target, reference)
@@ -62,7 +61,7 @@ def plan(cfg: GPTConfig, config: Any) -> Plan:
 
 def counted_params(cfg: GPTConfig, optim: OptimConfig) -> int:
     """The parameters whose number sets the horizon."""
-    counts = gpt.param_counts(cfg)
+    counts = param_counts(cfg)
     if optim.horizon_params == "all":
         return counts["total"]
     return counts["transformer_matrices"] + counts["lm_head"]
@@ -70,15 +69,10 @@ def counted_params(cfg: GPTConfig, optim: OptimConfig) -> int:
 
 def reference_config(cfg: GPTConfig, config: Any) -> GPTConfig:
     """The run's model at the reference depth: same aspect ratio, head size and vocabulary."""
-    heads = math.ceil(REFERENCE_DEPTH * config.aspect_ratio / config.head_dim)
-    kv_heads = heads if cfg.n_kv_head == cfg.n_head else cfg.n_kv_head
-    return dataclasses.replace(
-        cfg,
-        n_layer=REFERENCE_DEPTH,
-        n_embd=heads * config.head_dim,
-        n_head=heads,
-        n_kv_head=kv_heads,
-    )
+    shape = shape_of_depth(REFERENCE_DEPTH, config.aspect_ratio, config.head_dim)
+    if cfg.n_kv_head != cfg.n_head and shape["n_head"] % cfg.n_kv_head == 0:
+        shape["n_kv_head"] = cfg.n_kv_head
+    return dataclasses.replace(cfg, **shape)
 
 
 def auto_batch_size(target_tokens: float, reference_tokens: float) -> int:

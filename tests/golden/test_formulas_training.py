@@ -1,6 +1,5 @@
 """Horizons, batches, rates, schedules and utilisation against the original's own set-up code."""
 
-import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -176,7 +175,6 @@ def test_a_gate_wider_than_it_is_fed_gets_the_larger_rate():
 
 
 def test_the_reference_model_follows_the_runs_own_head_size():
-    cfg = GPTConfig(**{**recipe_model_defaults("current"), "n_embd": 832, "n_head": 13})
-    cfg = dataclasses.replace(cfg, n_kv_head=13)
+    cfg = GPTConfig(n_layer=10, n_embd=832, n_head=13, n_kv_head=13)
     reference = scaling.reference_config(cfg, SimpleNamespace(aspect_ratio=80, head_dim=64))
     assert (reference.n_embd, reference.n_head, reference.n_kv_head) == (960, 15, 15)

@@ -1,0 +1,140 @@
+"""Twelve steps of the original's training script, driven through our train step on its batches."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from nanochat_jax.checkpoint.names import from_nanochat
+from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
+from nanochat_jax.config.load import load
+from nanochat_jax.config.optim import OptimConfig
+from nanochat_jax.config.stages import BaseTrain, recipes_of
+from nanochat_jax.models.gpt import GPT
+from nanochat_jax.train import scaling
+from nanochat_jax.train.optimizer import make_optimizer
+from nanochat_jax.train.schedules import make_schedule
+from nanochat_jax.train.step import Batch, TrainState, train_step
+from tests.golden.conftest import TOL, era_of, files, load_npz
+
+
+def settings(path, data) -> tuple[GPTConfig, BaseTrain]:
+    era, cfg = era_of(path), data["cfg.json"]
+    config = load(
+        BaseTrain, ["--recipe", era, *cfg["argv"]], section="base", recipes=recipes_of("base")
+    )
+    return GPTConfig(**{**recipe_model_defaults(era), **cfg["model_config"]}), config
+
+
+def scaled_optim(cfg: GPTConfig, config: BaseTrain, data) -> OptimConfig:
+    """The optimizer after batch and horizon had their say."""
+    optim = config.optim
+    if not optim.scale_to_batch:
+        return optim
+    # These runs fixed the number of kv heads for the reference model too.
+    reference = dataclasses.replace(scaling.reference_config(cfg, config), n_kv_head=cfg.n_kv_head)
+    tokens = [
+        config.target_param_data_ratio * scaling.counted_params(c, optim) for c in (cfg, reference)
+    ]
+    optim = scaling.scaled(optim, config.total_batch_size, *tokens)
+    derived = data["cfg.json"].get("derived")
+    if derived:
+        assert optim.weight_decay == pytest.approx(derived["weight_decay_scaled"], rel=1e-12)
+    return optim
+
+
+def weights(data, prefix: str) -> dict:
+    return from_nanochat(
+        {k.removeprefix(prefix): v for k, v in data.items() if k.startswith(prefix)}
+    )
+
+
+def train(cfg, optim, data, state_of, first: int = 0):
+    """Metrics of every recorded step, and the last parameters."""
+    params, put_state = state_of
+    tx = make_optimizer(cfg, optim, params)
+    total = first + len(data["in.inputs"])
+    rows = data["in.inputs"].shape[2]
+    step = partial(train_step, GPT(cfg), tx, make_schedule(optim, total), rows)
+    step, state, history = jax.jit(step), put_state(TrainState.create(params, tx)), []
+    for inputs, targets in zip(data["in.inputs"], data["in.targets"], strict=True):
+        state, metrics = step(state, Batch(inputs, targets, np.float32(0)))
+        history.append(metrics)
+    return {k: np.array([float(m[k]) for m in history]) for k in history[0]}, state.params
+
+
+def worst(got: dict, want: dict) -> dict[str, float]:
+    """Relative L2 per tensor, by path."""
+    leaves = jax.tree_util.tree_leaves_with_path(
+        jax.tree.map(
+            lambda a, b: float(np.linalg.norm(a - b) / (np.linalg.norm(b) or 1.0)), got, want
+        )
+    )
+    return {jax.tree_util.keystr(k, simple=True, separator="/"): x for k, x in leaves}
+
+
+def losses_close(got, want, era: str, variant: str, between: float) -> None:
+    """`between`: how far the file's own two precisions are apart, which grows with the rates."""
+    off = np.abs(got - want)
+    if variant == "bf16":
+        assert off.max() < max(TOL["traj_loss_classic_bf16"], 2 * between), off
+    elif era == "classic":
+        assert off.max() < TOL["traj_loss_classic_f32"], off
+    else:
+        assert off[:4].max() < TOL["traj_loss_current_early"], off
+        assert off.max() < TOL["traj_loss_current"], off
+
+
+def finals_close(got, want, era: str, variant: str) -> None:
+    for path, off in worst(got, want).items():
+        if era == "classic":
+            assert off < TOL[f"traj_final_classic_{variant}"], (path, off)
+        else:
+            scalar = path.endswith(("lambdas", "lambda", "smear_gate/kernel"))
+            assert off < TOL["traj_final_current" + "_scalars" * scalar], (path, off)
+
+
+def recorded(data, era: str, variant: str):
+    """The losses and, where the file holds them, final weights of that precision."""
+    as_run = "bf16" if era == "classic" else "f32"
+    suffix = "" if variant == as_run else f"_{variant}"
+    loss = data.get(f"rec.loss{suffix}")
+    if loss is None:
+        loss = data[f"rec.micro_losses{suffix}"].mean(axis=1)
+    prefix = f"final{suffix}."
+    return loss, prefix if any(k.startswith(prefix) for k in data) else None
+
+
+@pytest.mark.parametrize("variant", ["f32", "bf16"])
+@pytest.mark.parametrize("path", [*files("optim_traj_init*.npz"), *files("optim_traj_rand*.npz")])
+def test_a_run_of_the_train_step_is_the_originals(path, variant):
+    data, era = load_npz(path), era_of(path)
+    cfg, config = settings(path, data)
+    optim = dataclasses.replace(
+        scaled_optim(cfg, config, data),
+        muon_dtype={"f32": "float32", "bf16": "bfloat16"}[variant],
+    )
+    got, params = train(cfg, optim, data, (weights(data, "start."), lambda state: state))
+    loss, final = recorded(data, era, variant)
+    other, _ = recorded(data, era, "f32" if variant == "bf16" else "bf16")
+    losses_close(got["train/loss"], loss, era, variant, np.abs(loss - other).max())
+    if final:
+        finals_close(params, weights(data, final), era, variant)
+    schedules_are_the_originals(got, data)
+    if variant == "f32":
+        norms = data.get("rec.grad_norm_total_preclip", data["rec.grad_norm_total"])
+        np.testing.assert_allclose(got["train/grad_norm"][:4], norms[:4], rtol=1e-2)
+
+
+def schedules_are_the_originals(got, data) -> None:
+    names = {
+        "rec.lr_multiplier": "train/lr_multiplier",
+        "rec.muon_momentum": "train/momentum",
+        "rec.muon_weight_decay": "train/weight_decay",
+    }
+    for theirs, ours in names.items():
+        if theirs in data:
+            n = len(got[ours])
+            np.testing.assert_allclose(got[ours], data[theirs][:n], rtol=2e-6, atol=1e-7)
