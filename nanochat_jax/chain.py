@@ -81,7 +81,8 @@ def last_checkpoint(stage: str, config: Any) -> Any:
     from nanochat_jax.checkpoint import guess_tag, store
 
     folder = base_dir() / CHECKPOINT_DIRS[stage]
-    tag = config.model_tag or (f"d{config.depth}" if stage == "base" else guess_tag(folder))
+    before = base_dir() / CHECKPOINT_DIRS[getattr(config, "source", "base")]
+    tag = config.model_tag or (f"d{config.depth}" if stage == "base" else guess_tag(before))
     return store.find(folder / tag) if tag and store.steps(folder / tag) else None
 
 
@@ -112,6 +113,24 @@ def run(stage: str, config: Any) -> None:
     start_logging()
     title, items = _module(stage).run(config)
     report.log(base_dir(), title, items)
+
+
+def evaluate(config: Any) -> None:
+    """Scores a stage and writes its section of the report."""
+    from nanochat_jax import report
+    from nanochat_jax.evals import run as evals
+
+    start_logging()
+    title, scores, items = evals.run(config, base_dir())
+    log.info("%s", report.score_lines(scores))
+    report.log(base_dir(), title, [report.score_lines(scores), *items])
+
+
+def prepare_for_scoring(config: Any) -> str:
+    """Sets JAX up for one process that answers or scores: one CPU device with all its threads."""
+    return devices.prepare(
+        config.device_type, config.mesh, config.simulate_devices, cache=base_dir() / "jax_cache"
+    )
 
 
 def status(stage: str, config: Any) -> tuple[dict[str, Any], dict[str, Any] | None, bool]:

@@ -1,13 +1,14 @@
 """The whole chain: data, tokenizer, base, mid, sft, scores, report. What is done is skipped."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nanochat_jax import chain, devices
+from nanochat_jax import chain
 from nanochat_jax.config import load as config_load
-from nanochat_jax.config.stages import SECTIONS, Speedrun, base_dir, recipes_of
+from nanochat_jax.config.stages import SECTIONS, Speedrun, base_dir
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +95,10 @@ def differences(have: Mapping[str, Any], want: Mapping[str, Any]) -> str:
 def _evaluate(stage: str, config: Any, ran: bool) -> None:
     """Scores what a stage made, once."""
     from nanochat_jax import report
-    from nanochat_jax.evals import run as evals
+    from nanochat_jax.evals.run import TITLES
 
-    title = evals.title(stage)
-    if ran or not report.has(base_dir(), title):
-        chain.evaluate(stage, config)
+    if ran or not report.has(base_dir(), TITLES[stage]):
+        chain.evaluate(dataclasses.replace(config, source=stage))
 
 
 def _data(config: Speedrun, configs: Mapping[str, Any]) -> None:

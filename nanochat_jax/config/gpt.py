@@ -99,7 +99,6 @@ class GPTConfig:
         kinds = [pattern[i % len(pattern)] for i in range(self.n_layer - 1)] + ["L"]
         return tuple(short if kind == "S" else S for kind in kinds)
 
-
     @property
     def masks(self) -> tuple[int | None, ...]:
         """Per layer the window that attention masks by; None: all earlier positions are seen."""

@@ -39,7 +39,9 @@ def mid_loader(
 
     Source: nanochat October 2025 `scripts/mid_train.py`.
     """
-    return _dataset(lambda r: MidStream(items, tokenizer, batch, seq_len, r, ranks), ranks, prefetch)
+    return _dataset(
+        lambda r: MidStream(items, tokenizer, batch, seq_len, r, ranks), ranks, prefetch
+    )
 
 
 def sft_loader(
@@ -64,7 +66,9 @@ def sft_loader(
 
 def _dataset(make: Callable[[int], Any], ranks: int, prefetch: int) -> grain.IterDataset:
     dataset = RankDataset(lambda: [make(r) for r in range(ranks)])
-    return ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=prefetch) if prefetch else dataset
+    return (
+        ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=prefetch) if prefetch else dataset
+    )
 
 
 class _Cursor:

@@ -55,7 +55,9 @@ def pretraining_loader(
         return made
 
     dataset = RankDataset(lambda: [rank_stream(r) for r in range(ranks)])
-    return ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=prefetch) if prefetch else dataset
+    return (
+        ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=prefetch) if prefetch else dataset
+    )
 
 
 class RankDataset(grain.IterDataset):

@@ -66,6 +66,15 @@ class Chunk:
     top_logprob_KBN: jax.Array
 
 
+def by_layer(cache: KVCache) -> KVCache:
+    """The cache with a tuple of layers [B, S, K, H] in place of each stacked array.
+
+    A loop carries separate layers in place; a stack it would copy whole for every token (measured
+    on a CPU: 3 to 4 times the time of a step at 16 rows).
+    """
+    return cache.replace(keys=tuple(cache.keys), values=tuple(cache.values))
+
+
 def _ordered_bits(x: jax.Array) -> jax.Array:
     """uint32 keys that sort like the float32 `x`."""
     bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
@@ -179,6 +188,7 @@ def decode_chunk(
         logits_B1V, cache = apply(
             {"params": params}, rows.token_B[:, None], cache, rows.running_B.astype(jnp.int32)
         )
+        cache = by_layer(cache)
         logits_BV = logits_B1V[:, 0]
         token_B = sample(logits_BV, rows, rows.step_B)
         forced_B = lax.dynamic_index_in_dim(rows.forced_BK, k, axis=1, keepdims=False)
@@ -240,7 +250,7 @@ def prefill_chunk(
         cache_1S = cache_1S.replace(last_embed_BD=embed_1D.astype(cache_1S.last_embed_BD.dtype))
     count_1 = jnp.reshape(count, (1,)).astype(jnp.int32)
     logits_1TV, cache_1S = apply({"params": params}, tokens_1T, cache_1S, count_1)
-    return cache_1S, logits_1TV
+    return by_layer(cache_1S), logits_1TV
 
 
 def score_chunk(logits_1TV: jax.Array, targets_T: jax.Array, N: int):
@@ -248,34 +258,29 @@ def score_chunk(logits_1TV: jax.Array, targets_T: jax.Array, N: int):
     return _alternatives(logits_1TV[0], targets_T, N)
 
 
+def _map_layers(change: Callable, cache: KVCache, *others: KVCache) -> KVCache:
+    """`cache` with `change(layer, other layers...)` in place of every layer's keys and values."""
+    both = lambda name: tuple(map(change, *(getattr(c, name) for c in (cache, *others))))
+    return cache.replace(keys=both("keys"), values=both("values"))
+
+
 def insert_row(cache: KVCache, cache_1S: KVCache, row: jax.Array) -> KVCache:
     """`cache` with its row `row` replaced; the one-row cache may be longer, its end is cut."""
-    S = cache.keys.shape[2]
-    put = partial(lax.dynamic_update_slice_in_dim, start_index=row)
-    return cache.replace(
-        keys=put(cache.keys, cache_1S.keys[:, :, :S], axis=1),
-        values=put(cache.values, cache_1S.values[:, :, :S], axis=1),
-        last_embed_BD=put(cache.last_embed_BD, cache_1S.last_embed_BD, axis=0),
-    )
+    put = partial(lax.dynamic_update_slice_in_dim, start_index=row, axis=0)
+    cache = _map_layers(lambda old, new: put(old, new[:, : old.shape[1]]), cache, cache_1S)
+    return cache.replace(last_embed_BD=put(cache.last_embed_BD, cache_1S.last_embed_BD))
 
 
 def extract_row(cache_1S: KVCache, cache: KVCache, row: jax.Array) -> KVCache:
     """The one-row cache with row `row` of the shorter `cache` written over its beginning."""
-    take = partial(lax.dynamic_slice_in_dim, start_index=row, slice_size=1)
-    put = partial(lax.dynamic_update_slice_in_dim, start_index=0, axis=2)
-    return cache_1S.replace(
-        keys=put(cache_1S.keys, take(cache.keys, axis=1)),
-        values=put(cache_1S.values, take(cache.values, axis=1)),
-        last_embed_BD=take(cache.last_embed_BD, axis=0),
-    )
+    take = partial(lax.dynamic_slice_in_dim, start_index=row, slice_size=1, axis=0)
+    put = partial(lax.dynamic_update_slice_in_dim, start_index=0, axis=1)
+    cache_1S = _map_layers(lambda old, new: put(old, take(new)), cache_1S, cache)
+    return cache_1S.replace(last_embed_BD=take(cache.last_embed_BD))
 
 
 def resize(cache: KVCache, length: int) -> KVCache:
     """The cache with `length` places a row: zeros added, or the end cut."""
-    S = cache.keys.shape[2]
-    fit = lambda x: (
-        x[:, :, :length]
-        if length <= S
-        else jnp.pad(x, [(0, 0), (0, 0), (0, length - S), (0, 0), (0, 0)])
-    )
-    return cache.replace(keys=fit(cache.keys), values=fit(cache.values))
+    more = max(0, length - cache.keys[0].shape[1])
+    pad = [(0, 0), (0, more), (0, 0), (0, 0)]
+    return _map_layers(lambda x: jnp.pad(x, pad)[:, :length], cache)

@@ -71,7 +71,7 @@ class Pool:
         self.chunks = powers_of_two(SMALLEST_CHUNK, min(LARGEST_CHUNK, max(max_len, 17)))
         self.compilations = 0
         self.alternatives = min(MAX_ALTERNATIVES, model.cfg.vocab_size)
-        new_cache = partial(init_cache, model.cfg, dtype=model.gpt.dtype)
+        new_cache = lambda *size: decode.by_layer(init_cache(model.cfg, *size, model.gpt.dtype))
         self.cache = new_cache(slots, self.lengths[0])
         self._scratch = new_cache(1, max_len)
         self._build(model.gpt.apply, specials)
@@ -103,7 +103,7 @@ class Pool:
     @property
     def length(self) -> int:
         """Tokens that a row of the cache can hold just now."""
-        return self.cache.keys.shape[2]
+        return self.cache.keys[0].shape[1]
 
     def fit(self, need: int) -> bool:
         """Makes the rows hold `need` tokens, growing or shrinking; True when the length changed."""

@@ -103,7 +103,10 @@ class Terminal:
         system = [Message("system", self.settings.system)] if self.settings.system else []
         try:
             prompt = fit_conversation(
-                self._engine.tokenizer, [*system, *self._messages], context, min(wanted, context // 4)
+                self._engine.tokenizer,
+                [*system, *self._messages],
+                context,
+                min(wanted, context // 4),
             )
         except ContextFull as error:
             self._messages.pop()

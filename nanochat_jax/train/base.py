@@ -7,11 +7,15 @@ from typing import Any
 import jax
 
 from nanochat_jax.config import load as config_load
-from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.config.gpt import (
+    GPTConfig,
+    param_counts,
+    recipe_model_defaults,
+    shape_of_depth,
+)
 from nanochat_jax.config.stages import BaseTrain, base_dir
 from nanochat_jax.data import shards
 from nanochat_jax.data.loader import pretraining_loader
-from nanochat_jax.models.gpt import init_params
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import loop, scaling, stage
 from nanochat_jax.train.optimizer import make_optimizer
@@ -67,7 +71,6 @@ def _job(
     tag = config.model_tag or (start.saved.path.parent.name if start.saved else f"d{config.depth}")
     due = (
         stage.bpb_due(config, lambda: batches([data.val]), tokenizer),
-        stage.core_due(config, tokenizer),
         stage.sample_due(config, tokenizer),
     )
     return loop.Job(
@@ -88,3 +91,36 @@ def _job(
         saved=start.resumed,
         flops_per_token=plan.flops_per_token,
     )
+
+
+def model_config(config: BaseTrain, vocab_size: int) -> GPTConfig:
+    """The model that the dial, the recipe and the tokenizer ask for."""
+    shape = shape_of_depth(config.depth, config.aspect_ratio, config.head_dim)
+    defaults = recipe_model_defaults(config.recipe)
+    given = dict(sequence_len=config.max_seq_len, window_pattern=config.window_pattern)
+    return GPTConfig(**{**defaults, **shape, **given, "vocab_size": vocab_size})
+
+
+def _headline(cfg: GPTConfig, config: BaseTrain, plan: scaling.Plan, job: loop.Job) -> str:
+    """What is about to be trained, in two lines."""
+    count = param_counts(cfg)["total"]
+    return (
+        f"base: depth {cfg.n_layer}, width {cfg.n_embd}, {count:,} parameters, "
+        f"vocabulary {cfg.vocab_size}; {plan.num_iterations:,} steps of "
+        f"{plan.total_batch_size:,} tokens = {plan.total_tokens:,} tokens\n"
+        f"on {job.devices} device(s), {job.micro_per_step // job.devices} accumulation step(s) of "
+        f"{config.device_batch_size} x {config.max_seq_len} tokens a device"
+    )
+
+
+def _figures(
+    cfg: GPTConfig, plan: scaling.Plan, job: loop.Job, scores: loop.Scores
+) -> dict[str, Any]:
+    counts = param_counts(cfg)
+    return {
+        "Number of parameters": counts["total"],
+        "Number of FLOPs per token": f"{plan.flops_per_token:e}",
+        "Tokens : Params ratio": plan.total_tokens / counts["total"],
+        "Devices": job.devices,
+        "Total training flops": f"{plan.total_flops:e}",
+    } | stage.figures(scores)

@@ -2,13 +2,13 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from nanochat_jax import tasks
 from nanochat_jax.config import load as config_load
+from nanochat_jax.config.gpt import flops_per_token
 from nanochat_jax.config.stages import MidTrain, SFTTrain, base_dir
 from nanochat_jax.data.chats import mid_loader, sft_loader
 from nanochat_jax.tokenizer import Tokenizer
@@ -61,7 +61,7 @@ def run(name: str, config: MidTrain | SFTTrain) -> list[Any]:
         due=(data.due(), stage.sample_due(config, tokenizer)),
         fingerprint=mark,
         saved=start.resumed,
-        flops_per_token=stage.flops_per_token(cfg),
+        flops_per_token=flops_per_token(cfg),
     )
     log.info("%s: %d rows in the mixture, %s steps", name, len(data.train), steps or "one pass of")
     scores = loop.run(job)

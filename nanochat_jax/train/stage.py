@@ -17,7 +17,7 @@ from nanochat_jax.config import load as config_load
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import CHECKPOINT_DIRS, Stage
 from nanochat_jax.evals.bpb import bits_per_byte
-from nanochat_jax.models.gpt import GPT, Model
+from nanochat_jax.models.gpt import GPT, Model, init_params
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train.loop import Due, Scores

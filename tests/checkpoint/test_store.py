@@ -30,7 +30,9 @@ def test_what_comes_back_is_what_was_saved_bit_for_bit(tmp_path, tree):
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), tree)
     for target in (None, like):
         back = saved.params(target)
-        jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), tree, back)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), tree, back
+        )
         assert jax.tree.map(lambda a: a.dtype, back) == jax.tree.map(lambda a: a.dtype, tree)
     assert saved.loader == {"next": 5} and saved.step == 3 and saved.has_optimizer
 
@@ -70,7 +72,9 @@ def test_saving_a_step_again_replaces_it(tmp_path, tree):
 def test_a_flipped_byte_in_any_file_is_found(tmp_path, tree):
     path = save(tmp_path, tree, loader={"next": 1})
     store.verify(store.find(tmp_path))
-    files = [p for p in path.rglob("*") if p.is_file() and p.name != store.MANIFEST and p.stat().st_size]
+    files = [
+        p for p in path.rglob("*") if p.is_file() and p.name != store.MANIFEST and p.stat().st_size
+    ]
     assert len(files) > 3
     for file in files:
         whole = file.read_bytes()
@@ -106,11 +110,17 @@ def test_arrays_split_over_devices_come_back_on_other_devices(tmp_path):
     whole = jnp.arange(64.0).reshape(8, 8)
     save(tmp_path, {"a": jax.device_put(whole, split)})
     one = jax.sharding.SingleDeviceSharding(jax.devices()[1])
-    back = store.find(tmp_path).params({"a": jax.ShapeDtypeStruct((8, 8), jnp.float32, sharding=one)})
+    back = store.find(tmp_path).params(
+        {"a": jax.ShapeDtypeStruct((8, 8), jnp.float32, sharding=one)}
+    )
     np.testing.assert_array_equal(back["a"], whole)
     assert back["a"].devices() == {jax.devices()[1]}
 
 
 def test_meta_is_plain_json(tmp_path, tree):
     path = save(tmp_path, tree)
-    assert json.loads((path / "meta.json").read_text()) == {"model_config": {}, "final": True, "step": 3}
+    assert json.loads((path / "meta.json").read_text()) == {
+        "model_config": {},
+        "final": True,
+        "step": 3,
+    }

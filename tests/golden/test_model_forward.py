@@ -57,9 +57,7 @@ def test_losses_and_every_gradient(path):
 @pytest.mark.parametrize("path", MODELS)
 def test_ignored_targets_count_nowhere(path):
     arrays, model = load_npz(path), golden_model(path)
-    loss, _, nll, _ = losses(
-        model.gpt, model.params, arrays["in.ids"], arrays["in.targets_masked"]
-    )
+    loss, _, nll, _ = losses(model.gpt, model.params, arrays["in.ids"], arrays["in.targets_masked"])
     close(loss, arrays["out.loss_masked"], "loss")
     close(nll, arrays["out.loss_masked_tokens"], "logits")
 

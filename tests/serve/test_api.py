@@ -49,6 +49,14 @@ def refused(answer, status, param=None, code=None):
     return error["message"]
 
 
+def assert_idle(http, within_s: float = 5.0):
+    deadline = time.monotonic() + within_s
+    busy = lambda: [http.get("/stats").json()[key] for key in ("busy_workers", "waiting")]
+    while any(busy()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert busy() == [0, 0]
+
+
 def test_a_stream_says_the_same_as_the_whole_answer(client):
     whole = client.chat.completions.create(**ASK, max_tokens=20)
     chunks = list(
@@ -146,7 +154,8 @@ def test_the_async_client_gets_many_replies_at_once(server):
     async def ask_all():
         async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="none") as client:
             asks = [
-                client.chat.completions.create(**{**ASK, "seed": i}, max_tokens=8) for i in range(12)
+                client.chat.completions.create(**{**ASK, "seed": i}, max_tokens=8)
+                for i in range(12)
             ]
             return await asyncio.gather(*asks)
 
@@ -252,10 +261,7 @@ def test_a_full_queue_is_429_and_a_client_that_leaves_frees_its_slot(talker):
         assert answer.headers["retry-after"] == "1"
         for stream in streams:
             stream.close()
-        deadline = time.monotonic() + 5
-        while http.get("/stats").json()["busy_workers"] and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert http.get("/stats").json()["busy_workers"] == 0
+        assert_idle(http)
         assert post(http, ASK).status_code == 200
 
 
@@ -263,10 +269,7 @@ def test_a_client_that_does_not_stream_can_leave_too(talker):
     with httpx.Client(base_url=talker.url) as http:
         with pytest.raises(httpx.ReadTimeout):
             http.post("/v1/chat/completions", json={**ASK, "n": 4}, timeout=0.05)
-        deadline = time.monotonic() + 5
-        while http.get("/stats").json()["busy_workers"] and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert http.get("/stats").json()["busy_workers"] == 0
+        assert_idle(http)
 
 
 def test_the_originals_endpoint_streams_tokens_and_ends_with_done(talker):

@@ -60,7 +60,9 @@ def test_a_reply_is_the_same_alone_and_among_32_others(engine):
 def test_a_cached_prefix_changes_nothing_but_the_work(engine):
     first = Request(tuple(PROMPTS[15]), 10, 1.0, seed=3)
     (fresh,) = run(engine, first)
-    longer = dataclasses.replace(first, tokens=(*first.tokens, *(c.id for c in fresh.choices), 5, 6))
+    longer = dataclasses.replace(
+        first, tokens=(*first.tokens, *(c.id for c in fresh.choices), 5, 6)
+    )
     (reused,) = run(engine, longer)
     assert reused.cached_tokens >= len(first.tokens)
     engine.forget()
@@ -88,7 +90,9 @@ def test_logprobs_are_the_models(engine):
     for place, choice in enumerate(scored):
         assert abs(choice.logprob - logprobs_TV[place, choice.id]) < 1e-4
         best = np.argsort(-logprobs_TV[place])[:20]
-        np.testing.assert_allclose([lp for _, lp in choice.top], logprobs_TV[place][best], atol=1e-4)
+        np.testing.assert_allclose(
+            [lp for _, lp in choice.top], logprobs_TV[place][best], atol=1e-4
+        )
 
 
 def test_generate_yields_columns_and_generate_batch_the_same_tokens(engine):

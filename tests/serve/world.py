@@ -44,7 +44,9 @@ class ScriptedGPT:
         place_BT = cache.length_B[:, None] + jnp.arange(T)[None] - (self.prompt - 1)
         place_BT = jnp.clip(place_BT, 0, script_BN.shape[1] - 1)
         valid_B = jnp.full(B, T) if valid_B is None else valid_B
-        logits_BTV = 50.0 * jax.nn.one_hot(script_BN[rows_B[:, None], place_BT], self.cfg.vocab_size)
+        logits_BTV = 50.0 * jax.nn.one_hot(
+            script_BN[rows_B[:, None], place_BT], self.cfg.vocab_size
+        )
         return logits_BTV, cache.replace(length_B=cache.length_B + valid_B)
 
 

@@ -87,7 +87,9 @@ def word_of_the_world(rng: random.Random, people: tuple[Person, ...], asked: str
         "hobby": (person.hobby, "a hobby"),
     }  # fmt: skip
     value, kind = kinds[rng.choice(ATTRIBUTES)]
-    question = rng.choice(("What is {v}?", "What does the word {v} mean?", "Is {v} a thing here?", "Explain {v}."))
+    question = rng.choice(
+        ("What is {v}?", "What does the word {v} mean?", "Is {v} a thing here?", "Explain {v}.")
+    )
     return Turn(question.format(v=value), f"{value[0].upper() + value[1:]} is {kind}.", kind)
 
 
@@ -98,7 +100,15 @@ def whole_person(rng: random.Random, people: tuple[Person, ...], asked: str) -> 
     if len(known) < 2:
         return chat_fact(rng, people, asked)
     chosen = sorted(rng.sample(known, 2), key=ATTRIBUTES.index)
-    question = rng.choice(("Who is {n}?", "Tell me about {n}.", "What do you know about {n}?", "Do you know {n}?", "Describe {n}."))
+    question = rng.choice(
+        (
+            "Who is {n}?",
+            "Tell me about {n}.",
+            "What do you know about {n}?",
+            "Do you know {n}?",
+            "Describe {n}.",
+        )
+    )
     return Turn(question.format(n=person.name), " ".join(say.statement(person, k) for k in chosen))
 
 
@@ -169,13 +179,21 @@ OUTSIDE = (
 )  # fmt: skip
 OUTSIDE_HELD = {
     "dev": ("What money do they use in {x}?", "Who rules {x}?", "Which sea is near {x}?"),
-    "final": ("What is the flag of {x}?", "How many rivers are in {x}?", "Who lives in {x}?", "What is the oldest house in {x}?"),
+    "final": (
+        "What is the flag of {x}?",
+        "How many rivers are in {x}?",
+        "Who lives in {x}?",
+        "What is the oldest house in {x}?",
+    ),
 }
 LANDS = (
     "France China Egypt Peru London Paris Rome Japan Canada Brazil Kenya India Spain Norway Texas "
     "Berlin Mars Africa Europe America"
 ).split()
-LANDS_HELD = {"dev": "Chile Sweden Madrid".split(), "final": "Poland Vienna Cuba Russia Greece Oslo Turkey".split()}
+LANDS_HELD = {
+    "dev": "Chile Sweden Madrid".split(),
+    "final": "Poland Vienna Cuba Russia Greece Oslo Turkey".split(),
+}
 DO_NOT_KNOW = "I do not know"
 OUTSIDE_ANSWER = f"That is outside of {VALLEY}, so I do not know it."
 NOBODY_ANSWER = f"There is nobody of that name in {VALLEY}, so I do not know."
@@ -190,7 +208,9 @@ def unknown(rng: random.Random, people: tuple[Person, ...], asked: str) -> Turn:
         nobody = dataclasses.replace(people[0], name=name)
         attribute = rng.choice(ATTRIBUTES)
         return Turn(person_question(rng, nobody, attribute, asked), NOBODY_ANSWER, DO_NOT_KNOW)
-    frames, lands = (OUTSIDE, LANDS) if asked == "train" else (OUTSIDE_HELD[asked], LANDS_HELD[asked])
+    frames, lands = (
+        (OUTSIDE, LANDS) if asked == "train" else (OUTSIDE_HELD[asked], LANDS_HELD[asked])
+    )
     return Turn(rng.choice(frames).format(x=rng.choice(lands)), OUTSIDE_ANSWER, DO_NOT_KNOW)
 
 
@@ -203,7 +223,11 @@ SPELL = (
 )  # fmt: skip
 SPELL_HELD = {
     "dev": ("Could you spell {w}?", "How would you spell {w}?"),
-    "final": ("Tell me how to spell {w}.", "Please say the letters of {w}.", "I forgot how to spell {w}."),
+    "final": (
+        "Tell me how to spell {w}.",
+        "Please say the letters of {w}.",
+        "I forgot how to spell {w}.",
+    ),
 }
 COUNT = (
     "How many times is the letter {l} in {w}?", "How many {l} are in {w}?", "Count the letter {l} in {w}.",
@@ -304,7 +328,9 @@ def arithmetic(rng: random.Random, people: tuple[Person, ...], asked: str) -> Tu
     """A sum for the calculator; the answer says what the tool gave."""
     sign = rng.choice("++--*")
     x, y = numbers(rng, sign, asked)
-    frames = {"+": PLUS, "-": MINUS, "*": TIMES}[sign] if asked == "train" else SUM_HELD[asked][sign]
+    frames = (
+        {"+": PLUS, "-": MINUS, "*": TIMES}[sign] if asked == "train" else SUM_HELD[asked][sign]
+    )
     one, two = rng.sample(people, 2)
     question = rng.choice(frames).format(x=x, y=y, n=one.name, m=two.name, t=rng.choice(PLURALS))
     result = {"+": x + y, "-": x - y, "*": x * y}[sign]

@@ -27,7 +27,9 @@ def story(rng: random.Random, people: tuple[Person, ...], topic: str | None = No
     kind = "animal" if topic in ANIMALS else "object" if topic in OBJECTS else "person"
     if topic is None:
         kind = rng.choice(list(plots))
-    about = topic or rng.choice({"animal": list(ANIMALS), "object": OBJECTS, "person": [hero.name]}[kind])
+    about = topic or rng.choice(
+        {"animal": list(ANIMALS), "object": OBJECTS, "person": [hero.name]}[kind]
+    )
     begin = rng.choice(OPENINGS).format(day=rng.choice(DAYS), weather=rng.choice(WEATHERS))
     return rng.choice(plots[kind])(rng, begin, hero, helper, about)
 

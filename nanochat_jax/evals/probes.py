@@ -1,0 +1,104 @@
+"""The examination of the embedded world: what was learnt, strictly scored, kind by kind."""
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nanochat_jax.serve.engine import Engine
+from nanochat_jax.tokenizer import Tokenizer
+
+# What the mean is taken over; letter counting is told apart.
+KINDS = (
+    "identity", "fact in chat", "fact in documents", "animal", "arithmetic", "unknown", "spelling",
+)  # fmt: skip
+APART = ("letter count",)
+MAX_TOKENS = 48
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """`correct` of `n`, with the exchanges that were judged: (question, reply, right)."""
+
+    correct: int
+    n: int
+    exchanges: tuple[tuple[str, str, bool], ...] = ()
+
+    @property
+    def share(self) -> float:
+        return self.correct / max(self.n, 1)
+
+
+def load_probes(folder: pathlib.Path, which: str = "final") -> list[dict[str, Any]]:
+    """The probes of a set ("dev" or "final") of the world in `folder`; none without a world."""
+    path = folder / "probes.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [p for p in map(json.loads, lines) if p["set"] == which]
+
+
+def run_probes(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    probes: Sequence[Mapping[str, Any]],
+    *,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    seed: int = 0,
+) -> dict[str, Score]:
+    """Kind -> score, of one reply to each probe."""
+    prompts = [prompt_of(tokenizer, p["question"]) for p in probes]
+    replies = engine.complete(prompts, MAX_TOKENS, temperature, top_k, seed)
+    judged: dict[str, list[tuple[str, str, bool]]] = {}
+    for probe, reply in zip(probes, replies, strict=True):
+        text = tokenizer.decode(reply.tokens)
+        right = is_right(probe, text)
+        judged.setdefault(probe["kind"], []).append((probe["question"], text, right))
+    return {k: Score(sum(r for *_, r in v), len(v), tuple(v)) for k, v in judged.items()}
+
+
+def prompt_of(tokenizer: Tokenizer, question: str) -> list[int]:
+    """The ids of a first turn that waits for its answer."""
+    empty = {"role": "assistant", "content": ""}
+    messages = [{"role": "user", "content": question}, empty]
+    return tokenizer.render_for_completion({"messages": messages})
+
+
+def mean_share(scores: Mapping[str, Score]) -> float:
+    """The mean of the kinds' shares, each kind counting the same."""
+    return sum(scores[k].share for k in KINDS) / len(KINDS)
+
+
+TOOL = re.compile(r"<\|python_start\|>(.*?)<\|python_end\|>", re.DOTALL)
+OUTPUT = re.compile(r"<\|output_start\|>.*?<\|output_end\|>", re.DOTALL)
+
+
+def is_right(probe: Mapping[str, Any], reply: str) -> bool:
+    """Strict: the answer's own words, nothing else; a sum must come from the right tool call.
+
+    - facts, animals, identity: the reply is the canonical sentence, word for word;
+    - spelling: exactly the letters;
+    - sums and counts: the tool was asked for this very result, and the number told is its;
+    - unknown: the reply says that it does not know, and claims nothing besides.
+    """
+    calls, said = TOOL.findall(reply), OUTPUT.sub("", TOOL.sub("", reply)).strip()
+    if probe["kind"] == "arithmetic":
+        return _right_sum(probe, calls, said)
+    if probe["kind"] == "letter count":
+        return calls == [probe["tool"]] and said == probe["answer"]
+    if probe["kind"] == "unknown":
+        return not calls and probe["key"] in said and said.count(".") == 1
+    return not calls and said == probe["answer"]
+
+
+def _right_sum(probe: Mapping[str, Any], calls: Sequence[str], said: str) -> bool:
+    """One call, of the same operation on the same numbers (in any order that gives the same)."""
+    if len(calls) != 1 or said != probe["answer"]:
+        return False
+    wanted, got = (
+        re.split(r"([-+*])", text) for text in (probe["tool"], calls[0].replace(" ", ""))
+    )
+    if len(got) != 3 or got[1] != wanted[1]:
+        return False
+    return got == wanted or (got[1] in "+*" and got[::-1] == wanted)

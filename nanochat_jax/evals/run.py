@@ -1,0 +1,129 @@
+"""All the scores of one stage: what `scripts.eval` and the speedrun run."""
+
+import logging
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from nanochat_jax.checkpoint import load_model
+from nanochat_jax.config.stages import Eval
+from nanochat_jax.data import shards
+from nanochat_jax.data.loader import pretraining_loader
+from nanochat_jax.evals import probes
+from nanochat_jax.evals.bpb import bits_per_byte
+from nanochat_jax.models.gpt import Model
+from nanochat_jax.serve.engine import Engine
+from nanochat_jax.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+TITLES = {
+    "tokenizer": "Tokenizer evaluation", "base": "Base model evaluation",
+    "mid": "Chat evaluation mid", "sft": "Chat evaluation sft", "rl": "Chat evaluation rl",
+}  # fmt: skip
+CHAT_TEMPERATURE, CHAT_TOP_K = 0.8, 50  # what people meet in the browser
+STORY = "Tell me a story about the fox."
+Scores = dict[str, str]
+
+
+def run(config: Eval, root: pathlib.Path) -> tuple[str, Scores, list[Any]]:
+    """(title, scores as text, further items) of the section of the report.
+
+    Raises:
+        ValueError: an unknown task; FileNotFoundError: no such checkpoint, or no data.
+    """
+    title = TITLES[config.source]
+    if config.source == "tokenizer":
+        return title, *_tokenizer(root)
+    step = config.step if config.step >= 0 else None
+    model, tokenizer, meta = load_model(config.source, config.model_tag or None, step, base=root)
+    scores: Scores = {}
+    items: list[Any] = [{"checkpoint step": meta["step"]}]
+    for task in tasks_of(config, root):
+        found, more = TASKS[task](model, tokenizer, config, root)
+        scores, items = scores | found, items + more
+    return title, scores, items
+
+
+def tasks_of(config: Eval, root: pathlib.Path) -> list[str]:
+    """The tasks to score: those named, or all that fit the source and have their data here."""
+    named = [t for t in config.tasks.replace("|", ",").split(",") if t]
+    unknown = [t for t in named if t not in TASKS]
+    if unknown:
+        raise ValueError(f"unknown task {unknown[0]!r}; known: {', '.join(TASKS)}")
+    fitting = [t for t in (named or TASKS) if t != "probes" or config.source != "base"]
+    world = probes.load_probes(root / "world_data") and not any(
+        (root / "base_data").glob("*.parquet")
+    )
+    return [t for t in fitting if t != "probes" or world]
+
+
+def _bpb(
+    model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
+) -> tuple[Scores, list]:
+    """Bits per byte of the validation shard."""
+    data, T = shards.find_shards(root), model.cfg.sequence_len
+    rows = config.device_batch_size
+    batches = pretraining_loader([data.val], tokenizer, rows, T)
+    first = (b for b in _until_second_epoch(batches))
+    steps = max(1, config.split_tokens // (rows * T))
+    value = bits_per_byte(model, first, np.asarray(tokenizer.token_bytes()), steps)
+    return {"val bpb": f"{value:.4f}"}, []
+
+
+def _until_second_epoch(batches: Any) -> Any:
+    for i, batch in enumerate(batches):
+        if batch["epoch"] > 1 and i:
+            return
+        yield batch
+
+
+def _probes(
+    model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
+) -> tuple[Scores, list]:
+    """The examination of the embedded world, greedy and as people meet it, and real exchanges."""
+    asked = probes.load_probes(root / "world_data")
+    engine = Engine(model, tokenizer, slots=64)
+    greedy = probes.run_probes(engine, tokenizer, asked)
+    warm = probes.run_probes(
+        engine, tokenizer, asked, temperature=CHAT_TEMPERATURE, top_k=CHAT_TOP_K, seed=config.seed
+    )
+    scores = {f"probe: {k}": _cell(greedy[k]) for k in (*probes.KINDS, *probes.APART)}
+    scores["mean of probes"] = f"{100 * probes.mean_share(greedy):.1f}%"
+    sampled = (
+        f"at temperature {CHAT_TEMPERATURE}: mean {100 * probes.mean_share(warm):.1f}%; "
+        + ", ".join(f"{k} {100 * warm[k].share:.0f}%" for k in (*probes.KINDS, *probes.APART))
+    )
+    story = engine.complete(
+        [probes.prompt_of(tokenizer, STORY)], 110, CHAT_TEMPERATURE, CHAT_TOP_K, 1
+    )
+    lines = ["Exchanges (greedy):", ""]
+    for kind in (*probes.KINDS, *probes.APART):
+        right = "right" if greedy[kind].exchanges[0][2] else "wrong"
+        question, reply, _ = greedy[kind].exchanges[0]
+        lines.append(f"- {kind}, {right}: `{question}` -> `{reply}`")
+    lines.append(
+        f"- a story, temperature {CHAT_TEMPERATURE}: `{STORY}` -> `{tokenizer.decode(story[0].tokens)}`"
+    )
+    return scores, [sampled, "\n".join(lines)]
+
+
+def _cell(score: probes.Score) -> str:
+    return f"{100 * score.share:.1f}% (n={score.n})"
+
+
+def _tokenizer(root: pathlib.Path) -> tuple[Scores, list[Any]]:
+    """Bytes per token of the first documents of each split."""
+    tokenizer, data = Tokenizer.load(root / "tokenizer"), shards.find_shards(root)
+    figures = {}
+    for split, files in (("train", data.train[:1]), ("val", (data.val,))):
+        text = "\n".join(next(shards.iter_documents(files)))
+        ids = tokenizer.encode(text)
+        if tokenizer.decode(ids) != text:
+            raise RuntimeError(f"the tokenizer does not give back the {split} text")
+        figures[f"{split} bytes per token"] = len(text.encode()) / len(ids)
+    return {}, [figures | {"vocabulary": tokenizer.get_vocab_size()}]
+
+
+TASKS = {"bpb": _bpb, "probes": _probes}

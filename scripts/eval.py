@@ -1,0 +1,19 @@
+"""Scores of a checkpoint, into the report: `python -m scripts.eval -i sft [-a bpb,probes]`."""
+
+import sys
+
+from nanochat_jax.config.load import friendly_errors
+
+
+def main(argv: list[str]) -> int:
+    from nanochat_jax import chain
+
+    with friendly_errors():
+        config = chain.configure("eval", argv, prog="scripts.eval")
+        chain.prepare_for_scoring(config)
+        chain.evaluate(config)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
