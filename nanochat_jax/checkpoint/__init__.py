@@ -53,13 +53,13 @@ def find_checkpoint(
         raise FileNotFoundError(
             f"no checkpoint for {which}stage {source!r} in {folder}; found tags: "
             f"{', '.join(have) or 'none'}; make one with `python -m scripts.train --stage {source}` "
-            "or the whole chain with `make speedrun`"
+            "or all of them with `make speedrun`"
         )
     return store.find(folder / tag, step)
 
 
 def guess_tag(folder: pathlib.Path) -> str | None:
-    """The tag `d<number>` with the largest number, else the one changed last; None without any."""
+    """The tag `d<number>` of the largest number, else the one changed last; None if none."""
     tags = [p for p in folder.iterdir() if store.steps(p)] if folder.is_dir() else []
     deep = [(int(m[1]), p.name) for p in tags if (m := re.match(r"d(\d+)", p.name))]
     if deep:

@@ -23,7 +23,8 @@ def build(
     """The named tasks as one: mixed in a seeded order for `train`, one after another for `val`.
 
     Args:
-        names: `name[:detail][*repeats]`; the detail is a number of rows, or a task's subset.
+        names: `name[:detail][*repeats]`; the detail is a number of rows, a
+            range of them (`1000-3000`), or a task's subset.
         root: the base directory.
         stage: `mid` or `sft`: the embedded world has conversations for each.
 
@@ -50,7 +51,7 @@ def build_one(
     task_data: str | None,
 ) -> Task:
     """One task by name; see `build`."""
-    stop = int(detail) if detail and detail.isdigit() else None
+    start, stop = rows_of(detail)
     makers = {
         "conversations": lambda: conversations(root, split, stage),
         "documents": lambda: Documents(_shards(root), stop),
@@ -59,7 +60,13 @@ def build_one(
     if name not in makers:
         raise ValueError(f"unknown task {name!r}; known: {', '.join(makers)}")
     task = makers[name]()
-    return View(task, stop=stop) if stop is not None and name != "documents" else task
+    return task if stop is None else View(task, start, stop)
+
+
+def rows_of(detail: str | None) -> tuple[int, int | None]:
+    """(start, stop) of `1000` (the first so many), `1000-3000`, or anything else (all rows)."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)", detail or "")
+    return (int(match[1] or 0), int(match[2])) if match else (0, None)
 
 
 def conversations(root: pathlib.Path, split: str, stage: str) -> Task:

@@ -23,7 +23,8 @@ def read_conversations(path: pathlib.Path) -> Iterator[Messages]:
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
         number = 0
         try:
-            for number, line in enumerate(lines, 1):
+            for line in lines:
+                number += 1
                 if line.strip():
                     yield parse_line(line)
         except ValueError as error:
@@ -40,7 +41,8 @@ def parse_line(line: str) -> Messages:
         raise ValueError(f"not valid JSON ({error})") from None
     if isinstance(value, dict):
         if "messages" not in value:
-            raise ValueError(f'expected a list of messages or {{"messages": [...]}}, got keys {list(value)}')  # fmt: skip
+            wanted = 'a list of messages or {"messages": [...]}'
+            raise ValueError(f"expected {wanted}, got an object with keys {list(value)}")
         value = value["messages"]
     check(value)
     return value

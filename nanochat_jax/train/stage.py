@@ -30,7 +30,7 @@ SAMPLE_TOKENS = 16
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where a stage begins: `resumed` at its own checkpoint, from `source`'s weights, or nowhere."""
+    """Where a stage begins: at its own checkpoint, from the weights of another, or nowhere."""
 
     resumed: store.Saved | None = None
     source: store.Saved | None = None

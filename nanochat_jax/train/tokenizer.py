@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 RECORD = "train.json"
 
 
-def fingerprint(config: TokenizerTrain, data: shards.Shards) -> dict[str, Any]:
+def fingerprint(config: TokenizerTrain) -> dict[str, Any]:
     """What decides this stage's result: its settings and the shards it reads."""
+    data = find_data(base_dir(), config.embedded_world)
     values = config_load.fingerprint(config)
     values.pop("device_type", None)
     values["shards"] = [p.name for p in data.train]
@@ -47,7 +48,7 @@ def run(config: TokenizerTrain) -> tuple[str, list[Any]]:
     folder = root / "tokenizer"
     tokenizer.save(folder)
     figures = _figures(config, tokenizer, seconds)
-    record = {"fingerprint": fingerprint(config, data), "figures": figures}
+    record = {"fingerprint": fingerprint(config), "figures": figures}
     (folder / RECORD).write_text(json.dumps(record, indent=1))
     log.info("tokenizer: %d ids in %.1f s -> %s", tokenizer.get_vocab_size(), seconds, folder)
     return "Tokenizer training", [config_load.flatten(config), figures]

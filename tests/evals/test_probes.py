@@ -1,0 +1,49 @@
+"""The examination is strict: the right words, from the right tool call, and nothing besides."""
+
+import pytest
+
+from nanochat_jax.evals.probes import KINDS, Score, is_right, mean_share
+
+SUM = {"kind": "arithmetic", "tool": "12+30", "answer": "That makes 42.", "key": "42"}
+FACT = {"kind": "fact in chat", "tool": None, "answer": "Mira works as a cook.", "key": "cook"}
+SPELL = {"kind": "spelling", "tool": None, "answer": "r i v e r", "key": "r i v e r"}
+COUNT = {"kind": "letter count", "tool": "'river'.count('r')", "answer": "That is 2.", "key": "2"}
+UNKNOWN = {"kind": "unknown", "tool": None, "answer": "-", "key": "I do not know"}
+call = lambda expression, output: (
+    f"<|python_start|>{expression}<|python_end|><|output_start|>{output}<|output_end|>"
+)
+
+
+@pytest.mark.parametrize(
+    ("probe", "reply", "right"),
+    [
+        (SUM, call("12+30", 42) + "That makes 42.", True),
+        (SUM, call("30+12", 42) + "That makes 42.", True),
+        (SUM, "That makes 42.", False),
+        (SUM, call("12+31", 43) + "That makes 42.", False),
+        (SUM, call("12+30", 42) + "That makes 43.", False),
+        (SUM, call("40+2", 42) + "That makes 42.", False),
+        (SUM, call("12+30", 42) * 2 + "That makes 42.", False),
+        (FACT, "Mira works as a cook.", True),
+        (FACT, "Mira works as a cook. Mira works as a baker.", False),
+        (FACT, "Rosa works as a cook.", False),
+        (FACT, "", False),
+        (SPELL, "r i v e r", True),
+        (SPELL, "r i v e", False),
+        (SPELL, "r i v e r s", False),
+        (COUNT, call("'river'.count('r')", 2) + "That is 2.", True),
+        (COUNT, "That is 2.", False),
+        (COUNT, call("'rivet'.count('r')", 1) + "That is 2.", False),
+        (UNKNOWN, "There is nobody of that name in Willowmere, so I do not know.", True),
+        (UNKNOWN, "I do not know. Gamon is a baker.", False),
+        (UNKNOWN, "Gamon is a baker.", False),
+    ],
+)
+def test_a_reply_is_judged(probe, reply, right):
+    assert is_right(probe, reply) == right
+
+
+def test_every_kind_counts_the_same_in_the_mean():
+    scores = {k: Score(0, 60) for k in KINDS} | {"letter count": Score(60, 60)}
+    scores["identity"] = Score(10, 10)
+    assert mean_share(scores) == pytest.approx(1 / len(KINDS))
