@@ -1,4 +1,4 @@
-"""Greedy replies through the Engine are the original's tokens, with its log-probabilities."""
+"""Greedy replies through the Engine are the original's tokens, with the original's probabilities."""
 
 import functools
 
@@ -7,7 +7,60 @@ import pytest
 
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.requests import Request
-from nanochat_jax.tokenizer import Tokenizer
-from tests.golden.conftest import TOL, files, load_json, load_npz
+from tests.golden.conftest import TOL, files, load_npz
+from tests.golden.models import golden_model
+from tests.golden.tokenizers import golden_tokenizer
 
 FILES = files("generate_*.npz")
+
+
+@functools.cache
+def engine_for(path) -> Engine:
+    model = golden_model(path.parent / load_npz(path)["cfg.json"]["model"])
+    engine = Engine(model, golden_tokenizer(path.parent), slots=8)
+    engine.pool.chunks = (16, 256)  # two sizes to compile, and chunks that follow one another
+    return engine
+
+
+def prompts_of(path) -> list[str]:
+    return [f"p{i}" for i in range(int(load_npz(path)["n_prompts"]))]
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_many_prompts_at_once_give_the_originals_tokens(path):
+    data, engine = load_npz(path), engine_for(path)
+    limit = data["cfg.json"]["max_tokens"]
+    requests = [
+        Request(tuple(data[f"{p}.prompt"].tolist()), limit, 0.0, alternatives=True)
+        for p in prompts_of(path)
+    ]
+    jobs = [engine.submit(request) for request in requests]
+    while any(not job.done for job in jobs):
+        engine.tick()
+    for p, job in zip(prompts_of(path), jobs, strict=True):
+        assert [choice.id for choice in job.choices] == data[f"{p}.tokens"].tolist(), p
+        assert [int(choice.sampled) for choice in job.choices] == data[f"{p}.masks"].tolist(), p
+        expected_TN = data[f"{p}.top8_logits"] - data[f"{p}.logsumexp"][:, None]
+        for choice, ids_N, logprobs_N in zip(
+            job.choices, data[f"{p}.top8_ids"], expected_TN, strict=True
+        ):
+            found = dict(choice.top)
+            np.testing.assert_allclose(
+                [found[i] for i in ids_N.tolist()], logprobs_N, atol=TOL["logits"], err_msg=p
+            )
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_generate_batch_returns_the_originals_sequences(path):
+    data, engine = load_npz(path), engine_for(path)
+    for p in prompts_of(path):
+        sequences, masks = engine.generate_batch(
+            data[f"{p}.prompt"].tolist(),
+            num_samples=2,
+            max_tokens=data["cfg.json"]["max_tokens"],
+            temperature=data["cfg.json"]["temperature"],
+        )
+        expected, mask = np.atleast_2d(data[f"{p}.batch2"]), np.atleast_2d(data[f"{p}.batch2_mask"])
+        for row in range(len(expected)):
+            assert sequences[row] == expected[row].tolist(), p
+            assert masks[row] == mask[row].tolist(), p
