@@ -192,10 +192,10 @@ def muon_transform(
         seconds = flatten_dict(state.get("second_momentum_buffer", {}))
         flat, updates, new_seconds = flatten_dict(params), {}, {}
         for paths in by_shape(flat).values():
-            stack = _stack(nesterov, paths, mesh)
-            second = _stack(seconds, paths, mesh) if seconds else None
-            direction, second = orthogonalize(optim, dtype, stack, second)
-            direction = _gather(direction, mesh)
+            stack = _divide(_stack(nesterov, paths, mesh), mesh)
+            second = _whole(_stack(seconds, paths, mesh), mesh) if seconds else None
+            direction, second = orthogonalize(optim, dtype, stack, _divide(second, mesh))
+            direction, second = _whole(direction, mesh), _whole(second, mesh)
             for i, path in enumerate(paths):
                 updates[path] = _step(direction[i], flat[path], lr * hyper.lr_multiplier, hyper)
                 if second is not None:
@@ -240,20 +240,29 @@ def _step(direction_IO: jax.Array, w_IO: jax.Array, lr: jax.Array, hyper: Hyper)
 
 
 def _stack(flat: Flat, paths: list[tuple[str, ...]], mesh: Mesh | None) -> jax.Array:
-    """`[K, ...]`; with a mesh padded with zeros to a multiple of its devices, and split on `K`."""
+    """`[K, ...]`, padded with zeros to a multiple of the mesh's devices."""
     stack = jnp.stack([flat[path] for path in paths])
-    if mesh is None or mesh.size == 1:
-        return stack
-    pad = -len(paths) % mesh.size
-    stack = jnp.pad(stack, [(0, pad)] + [(0, 0)] * (stack.ndim - 1))
-    return jax.lax.with_sharding_constraint(stack, NamedSharding(mesh, P(AXES)))
+    pad = -len(paths) % (mesh.size if mesh else 1)
+    return jnp.pad(stack, [(0, pad)] + [(0, 0)] * (stack.ndim - 1))
 
 
-def _gather(stack: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """The whole stack on every device."""
-    if mesh is None or mesh.size == 1:
+def _divide(stack: jax.Array | None, mesh: Mesh | None) -> jax.Array | None:
+    """The stack with its matrices dealt out over the devices."""
+    return _placed(stack, mesh, P(AXES))
+
+
+def _whole(stack: jax.Array | None, mesh: Mesh | None) -> jax.Array | None:
+    """The stack whole on every device.
+
+    Said aloud even where it would come out so: XLA otherwise moves a stack's members one by one.
+    """
+    return _placed(stack, mesh, P())
+
+
+def _placed(stack: jax.Array | None, mesh: Mesh | None, where: P) -> jax.Array | None:
+    if stack is None or mesh is None or mesh.size == 1:
         return stack
-    return jax.lax.with_sharding_constraint(stack, NamedSharding(mesh, P()))
+    return jax.lax.with_sharding_constraint(stack, NamedSharding(mesh, where))
 
 
 def _unzip(tree_of_tuples: Any, like: Any, n: int) -> tuple[Any, ...]:

@@ -183,7 +183,8 @@ def fingerprint_of(config: Stage, start: Origin, tokenizer: Tokenizer) -> dict[s
 def initial_params(gpt: GPT, start: Origin, config: Stage) -> Callable[[], Any]:
     """What makes the first parameters: drawn anew, or read from the checkpoint."""
     if start.source is not None:
-        return lambda: start.source.params()
+        params = start.source.params()
+        return lambda: params
     return lambda: init_params(gpt.cfg, jax.random.key(config.seed))
 
 

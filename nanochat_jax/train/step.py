@@ -85,9 +85,10 @@ def mean_weights(targets_ART: jax.Array, rows_per_micro: int) -> jax.Array:
     A micro-batch is `rows_per_micro` consecutive rows; one without any target weighs 0.
     """
     A, R, T = targets_ART.shape
-    valid = (targets_ART >= 0).astype(jnp.float32).reshape(-1, rows_per_micro * T)
-    count = jnp.maximum(valid.sum(axis=-1, keepdims=True), 1.0)
-    return (valid / (count * valid.shape[0])).reshape(A, R, T)
+    valid_AMrT = (targets_ART >= 0).astype(jnp.float32).reshape(A, -1, rows_per_micro, T)
+    count_AM11 = jnp.maximum(valid_AMrT.sum(axis=(2, 3), keepdims=True), 1.0)
+    micro_batches = A * valid_AMrT.shape[1]
+    return (valid_AMrT / (count_AM11 * micro_batches)).reshape(A, R, T)
 
 
 def gradients(
