@@ -54,15 +54,23 @@ def attend(
     """
     B, T, N, H = q_BTNH.shape
     S, K = k_BSKH.shape[1:3]
+    k_BSKH, v_BSKH = k_BSKH.astype(q_BTNH.dtype), v_BSKH.astype(q_BTNH.dtype)
     q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
-    w_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH.astype(q_BTNH.dtype))
+    if T == 1:
+        # Keys first: with one query XLA would otherwise transpose all keys on a CPU.
+        w_BKSG = jnp.einsum("BSKH,BKGH->BKSG", k_BSKH, q_BTKGH[:, 0])
+        w_BKGTS = w_BKSG.swapaxes(2, 3)[:, :, :, None]
+    else:
+        w_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH)
     w_BKGTS = w_BKGTS.astype(jnp.float32) * (1.0 / math.sqrt(H))
     behind_BTS = position_BT[:, :, None] - jnp.arange(S)[None, None, :]
     limit = S if window is None else window
     seen_BTS = behind_BTS >= 0 if limit >= S else (behind_BTS >= 0) & (behind_BTS <= limit)
     w_BKGTS = jnp.where(seen_BTS[:, None, None], w_BKGTS, -jnp.inf)
     p_BKGTS = jax.nn.softmax(w_BKGTS, axis=-1).astype(q_BTNH.dtype)
-    out_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", p_BKGTS, v_BSKH.astype(q_BTNH.dtype))
+    if T == 1:  # and here all values
+        return jnp.einsum("BKGS,BSKH->BKGH", p_BKGTS[:, :, :, 0], v_BSKH).reshape(B, 1, N, H)
+    out_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", p_BKGTS, v_BSKH)
     return out_BTKGH.reshape(B, T, N, H)
 
 
