@@ -2,7 +2,6 @@
 
 SHELL := /bin/bash
 VENV := .venv
-FULL := .venv-all
 PY := $(VENV)/bin/python
 SOURCES := pyproject.toml rustbpe/Cargo.toml $(wildcard rustbpe/src/*.rs)
 ACCELERATOR := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda)
@@ -22,8 +21,8 @@ speedrun: $(VENV)/.ready ## raw text to a chat model, then the report
 test: $(VENV)/.ready ## everything that is quick and needs no torch
 	$(PY) -m pytest -q -m "not slow" $(ARGS)
 
-test-all: test $(FULL)/.ready ## also the slow laws, and torch, transformers, a browser beside us
-	$(FULL)/bin/python -m pytest -q -m slow $(ARGS)
+test-all: test ## also the slow laws
+	$(PY) -m pytest -q -m slow $(ARGS)
 
 chat: $(VENV)/.ready ## talk in the terminal
 	$(PY) -m scripts.chat_cli $(ARGS)
@@ -45,13 +44,10 @@ bench: $(VENV)/.ready ## every measured claim again
 setup: $(VENV)/.ready
 
 clean: ## environments, build products, caches (not what was trained)
-	rm -rf $(VENV) $(FULL) rustbpe/target .cache .pytest_cache .ruff_cache nanochat_jax/_rustbpe*.so
+	rm -rf $(VENV) rustbpe/target .cache .pytest_cache .ruff_cache nanochat_jax/_rustbpe*.so
 
 $(VENV)/.ready: $(SOURCES)
 	$(call environment,$(VENV),$(EXTRAS))
-
-$(FULL)/.ready: $(SOURCES)
-	$(call environment,$(FULL),$(EXTRAS)$(comma)full)
 
 # $(1): folder, $(2): extras. Says what it does: the first time takes a minute or two.
 define environment

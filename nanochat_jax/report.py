@@ -143,7 +143,8 @@ def _header(root: pathlib.Path) -> str:
 def _sources() -> list[pathlib.Path]:
     here = pathlib.Path(__file__).resolve().parents[1]
     folders = ("nanochat_jax", "scripts", "rustbpe/src")
-    return [p for f in folders for e in ("py", "rs", "html", "js", "css") for p in (here / f).rglob(f"*.{e}")]  # fmt: skip
+    endings = (".py", ".rs", ".html", ".js", ".css")
+    return [p for f in folders for p in (here / f).rglob("*") if p.suffix in endings]
 
 
 def _first_line(*command: str) -> str:

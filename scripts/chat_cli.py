@@ -26,9 +26,7 @@ def talk(cfg: ChatCLI) -> None:
     from nanochat_jax.serve.terminal import Settings, Terminal
 
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not cfg.prompt
-    settings = Settings(
-        cfg.temperature, cfg.top_k, cfg.top_p, cfg.max_tokens, cfg.seed, cfg.system
-    )
+    settings = Settings(cfg.temperature, cfg.top_k, cfg.top_p, cfg.max_tokens, cfg.seed, cfg.system)
     engine = Engine(loaded.model, loaded.tokenizer, slots=1)
     sys.stdout.reconfigure(errors="replace")
     with contextlib.suppress(ImportError):

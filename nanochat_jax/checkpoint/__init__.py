@@ -52,7 +52,8 @@ def find_checkpoint(
         which = f"tag {model_tag!r} of " if model_tag else ""
         raise FileNotFoundError(
             f"no checkpoint for {which}stage {source!r} in {folder}; found tags: "
-            f"{', '.join(have) or 'none'}; make one with `python -m scripts.train --stage {source}` "
+            f"{', '.join(have) or 'none'}; make one with `python -m scripts.train --stage {source}`"
+            " "
             "or all of them with `make speedrun`"
         )
     return store.find(folder / tag, step)

@@ -6,6 +6,7 @@ array data: a flipped byte would load in silence), and renamed into place as the
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
@@ -86,14 +87,7 @@ def save(
     except Exception as error:
         if chief:
             shutil.rmtree(part, ignore_errors=True)
-        free = shutil.disk_usage(directory).free
-        if (
-            free < 64 * 1024**2
-            or "No space left" in str(error)
-            or "RESOURCE_EXHAUSTED" in str(error)
-        ):
-            raise OSError(28, f"disk full ({free / 1e6:.0f} MB left): checkpoint not saved; "
-                          "earlier ones are untouched; make room, then add --resume", str(directory)) from error  # fmt: skip
+        _raise_if_full(directory, error)
         raise
     if chief:
         try:
@@ -157,6 +151,17 @@ def verify(saved: Saved) -> None:
                 f"checkpoint {saved.path} is damaged: {name} is missing or changed since it was "
                 f"written; use another step ({others or 'there is none'}) or train again"
             )
+
+
+def _raise_if_full(directory: pathlib.Path, error: Exception) -> None:
+    """Raises OSError if what went wrong is that the disk is full."""
+    free = shutil.disk_usage(directory).free
+    if free < 64 * 2**20 or "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+        message = (
+            f"disk full ({free / 1e6:.0f} MB left): checkpoint not saved, earlier ones are "
+            "untouched; make room, then go on with --resume"
+        )
+        raise OSError(errno.ENOSPC, message, str(directory)) from error
 
 
 def _restore(path: pathlib.Path, like: Any) -> Any:

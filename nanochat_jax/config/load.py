@@ -139,17 +139,30 @@ def digest(values: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def friendly_errors() -> Iterator[None]:
-    """For programs: what a person can fix is printed as one message (exit 2), not a traceback."""
+    """For programs: what a person can fix is printed as one message (exit 2), not a traceback.
+
+    That is what our own code raises on purpose; an error from inside a library keeps its traceback.
+    """
     try:
         yield
     except (ValueError, FileNotFoundError) as error:
-        if type(error) not in (ValueError, FileNotFoundError):
+        if not _is_ours(error):
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
         print(f"error: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether the error was raised in this package or its programs."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    here = pathlib.Path(__file__).resolve().parents[1]
+    raised = pathlib.Path(trace.tb_frame.f_code.co_filename) if trace else here
+    return raised.is_relative_to(here) or raised.is_relative_to(here.parent / "scripts")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

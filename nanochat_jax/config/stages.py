@@ -18,7 +18,10 @@ Recipe = Literal["classic", "current"]
 Source = Literal["base", "mid", "sft", "rl"]
 SOURCES: tuple[str, ...] = ("base", "mid", "sft", "rl")
 CHECKPOINT_DIRS = {
-    s: f"{d}_checkpoints" for s, d in zip(SOURCES, ("base", "mid", "chatsft", "chatrl"))
+    "base": "base_checkpoints",
+    "mid": "mid_checkpoints",
+    "sft": "chatsft_checkpoints",
+    "rl": "chatrl_checkpoints",
 }
 short = lambda flag: tyro.conf.arg(aliases=[flag])
 flat = tyro.conf.arg(name="")

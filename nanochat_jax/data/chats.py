@@ -241,7 +241,8 @@ class Packed:
         if all(len(ids) > self.capacity for _, ids, _ in self._buffer):
             self.dropped += len(self._buffer)
             self.placed += len(self._buffer)
-            log.warning("%d conversations are longer than a row; left out", self.dropped)
+            if self.dropped == len(self._buffer):
+                log.warning("conversations longer than a row of %d are left out", self.capacity - 1)
             self._buffer.clear()
             self._fill() if self.dropped < self.cursor.size else self._give_up()
 

@@ -103,9 +103,8 @@ def _probes(
         right = "right" if greedy[kind].exchanges[0][2] else "wrong"
         question, reply, _ = greedy[kind].exchanges[0]
         lines.append(f"- {kind}, {right}: `{question}` -> `{reply}`")
-    lines.append(
-        f"- a story, temperature {CHAT_TEMPERATURE}: `{STORY}` -> `{tokenizer.decode(story[0].tokens)}`"
-    )
+    told = tokenizer.decode(story[0].tokens)
+    lines.append(f"- a story, temperature {CHAT_TEMPERATURE}: `{STORY}` -> `{told}`")
     return scores, [sampled, "\n".join(lines)]
 
 

@@ -1,4 +1,4 @@
-"""How the routes answer: checks that come first, streams, and waiting for a client that may leave."""
+"""How the routes answer: checks first, streams, and waiting for a client that may leave."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The HTTP server: OpenAI's API, the original's own, and the chat page, as one FastAPI application."""
+"""The HTTP server: OpenAI's API, the original's own, and the chat page, in one application."""
 
 import contextlib
 import importlib.resources

@@ -25,7 +25,7 @@ class ContextFull(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Message:
-    """One message; an assistant's content may be parts `{"type": text|python|python_output, ...}`."""
+    """One message; an assistant's may be parts `{"type": text|python|python_output, ...}`."""
 
     role: Literal["system", "user", "assistant"]
     content: str | Sequence[dict]

@@ -15,9 +15,8 @@ from nanochat_jax.serve.answers import (
 )
 from nanochat_jax.serve.errors import ApiError
 from nanochat_jax.serve.openai import Envelope, usage
-from nanochat_jax.serve.requests import Choice
+from nanochat_jax.serve.requests import Choice, spread_seed
 from nanochat_jax.serve.requests import Request as ReplyRequest
-from nanochat_jax.serve.requests import spread_seed
 from nanochat_jax.serve.schemas import CompletionAsk
 from nanochat_jax.serve.service import Reply, Service, Session
 from nanochat_jax.serve.text import ReplyReader

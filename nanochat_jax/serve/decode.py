@@ -1,12 +1,11 @@
 """The decoding core: pure functions from (params, cache, rows) to tokens.
 
-The host owns the rows (`Rows`: what each slot of the batch is doing) and passes them anew with every
-dispatch; the device owns only the cache. A dispatch chooses up to K tokens a row in one loop, with
-sampling inside, so the host is asked nothing per token. A row that closes a Python block pauses
-until the host has run the tool; its output comes back as forced tokens.
-
-Letters: B rows, K steps of a dispatch, T tokens of a prefill chunk, S cached tokens, V vocabulary,
-N alternatives.
+The host owns the rows (`Rows`: what each slot of the batch is doing) and passes them anew with
+every dispatch; the device owns only the cache. A dispatch chooses up to K tokens a row in one
+loop, with sampling inside, so the host is asked nothing per token. A row that closes a Python
+block pauses until the host has run the tool; its output comes back as forced tokens.
+Letters: B rows, K steps of a dispatch, T tokens of a prefill chunk, S cached tokens, V
+vocabulary, N alternatives.
 """
 
 from collections.abc import Callable
@@ -132,7 +131,7 @@ def sampling_probs(
 
 
 def _uniform(seed_B: jax.Array, step_B: jax.Array) -> jax.Array:
-    """One number in [0, 1) per row, named by the row's own seed and step: neighbours do not matter."""
+    """One number in [0, 1) per row, by the row's own seed and step: neighbours do not matter."""
     draw = lambda seed, step: jax.random.uniform(jax.random.fold_in(jax.random.key(seed), step))
     return jax.vmap(draw)(seed_B, step_B)
 

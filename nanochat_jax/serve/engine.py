@@ -1,8 +1,8 @@
 """The engine: many replies at once on one model, from a guide's loop to a server's queue.
 
-`tick` is the whole of it: drop what was cancelled, prefill what waits, choose a few tokens for every
-row. Who calls it decides the style: the guide's `generate` calls it until its own rows are done, a
-server calls it in a thread for ever. Replies join and leave between ticks.
+`tick` is the whole of it: drop what was cancelled, prefill what waits, choose a few tokens for
+every row. Who calls it decides the style: the guide's `generate` calls it until its own rows are
+done, a server calls it in a thread for ever. Replies join and leave between ticks.
 Source: nanochat:nanochat/engine.py (the API and the tool machine).
 """
 
@@ -151,7 +151,7 @@ class Engine:
     # What everything above, and the server, stands on.
 
     def submit(self, request: Request, on_update=None) -> Job:
-        """Queues a request. Raises RequestRefused for one that no model of this size could answer."""
+        """Queues a request. Raises RequestRefused for one that no model this size could answer."""
         self.check(request)
         return self.accept(Job(request, on_update))
 
@@ -403,7 +403,7 @@ class Engine:
             job.on_update(job, new)
 
     def _follow_tool(self, slot: Slot, token: int) -> None:
-        """The original's tool machine: collects a Python block, queues its result as forced tokens."""
+        """The original's tool machine: collects a Python block, forces its result as tokens."""
         if token == self.specials.python_start:
             slot.expression = []
         elif token == self.specials.python_end and slot.expression is not None:

@@ -85,7 +85,7 @@ def _message_problem(messages: list[dict]) -> str | None:
 
 
 def _message(role: str, content: str) -> Message:
-    """A message whose tool calls, which the old page sends back as literal text, are parts again."""
+    """A message whose tool calls, sent back by the old page as text, are parts again."""
     if role != "assistant" or not CALL.search(content):
         return Message(role, content)
     parts, end = [], 0

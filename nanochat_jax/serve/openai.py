@@ -28,7 +28,7 @@ def usage(prompt_tokens: int, replies: Sequence[Reply]) -> dict:
 
 
 def token_text(tokenizer: Tokenizer, token: int) -> str:
-    """How a single token is written; half characters as `bytes:\\x..`, so that no two look alike."""
+    """How a token is written; half characters as `bytes:\\x..`, so that no two look alike."""
     raw = tokenizer.id_to_bytes(token)
     try:
         return raw.decode("utf-8")

@@ -1,8 +1,8 @@
 """The slots on the device: one cache for many rows, and the compiled functions that move it.
 
 A prompt is prefilled in a one-row scratch cache of full length, in chunks whose sizes are powers of
-two, and then copied into its row. So the prefill is compiled once per chunk size and the decode loop
-once per cache length: nothing else that people do can start the compiler.
+two, and then copied into its row. So the prefill is compiled once per chunk size and the decode
+loop once per cache length: nothing else that people do can start the compiler.
 """
 
 import logging
@@ -127,7 +127,7 @@ class Pool:
         return count
 
     def score(self, start: int, tokens: Sequence[int], before: int, targets: Sequence[int]):
-        """Like `prefill`, and the (logprob, top ids, top logprobs) of each of the chunk's targets."""
+        """Like `prefill`, and (logprob, top ids, top logprobs) of each of the chunk's targets."""
         size = smallest_fit(self.chunks, len(tokens))
         count = min(len(tokens), size)
         targets_T = np.zeros(size, np.int32)

@@ -50,7 +50,7 @@ class Completion(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class Job:
-    """A request on its way. `on_update(job, new_choices)` runs in the thread that drives the engine."""
+    """A request on its way. `on_update(job, new)` runs in the thread that drives the engine."""
 
     request: Request
     on_update: Callable[["Job", Sequence[Choice]], None] | None = None

@@ -63,7 +63,7 @@ class Scheduler:
         return len(self._incoming) + self.engine.waiting
 
     def close(self, drain_s: float = 0.0) -> None:
-        """Takes no more requests, gives the running ones `drain_s` seconds, then ends the thread."""
+        """Takes no more requests, gives running ones `drain_s` seconds, then ends the thread."""
         with self._changed:
             self.closing = True
             self._changed.notify()

@@ -1,4 +1,4 @@
-"""What the API accepts, as pydantic models: OpenAI's fields, unknown ones ignored, limits stated."""
+"""What the API accepts, as pydantic models: OpenAI's fields; unknown ones are ignored."""
 
 from typing import Annotated, Any, Literal
 

@@ -83,7 +83,7 @@ class EngineFailed(RuntimeError):
 
 
 class Session:
-    """The replies of one request, on their way. Iterating yields what is new until all have ended."""
+    """The replies of one request on their way. Iterating yields what is new until all ended."""
 
     def __init__(self, service: "Service"):
         self._service, self._began = service, time.monotonic()
@@ -165,7 +165,7 @@ class Service:
         return self.scheduler.ready.is_set() and not self.scheduler.closing
 
     def chat_prompt(self, messages: Sequence[Message], max_tokens: int) -> Prompt:
-        """The prompt of a conversation, with room for a reply of a quarter of the context at most."""
+        """The prompt of a conversation, with room for a reply of at most a quarter context."""
         reserve = min(max_tokens, self.context // 4)
         return fit_conversation(self.tokenizer, messages, self.context, reserve)
 

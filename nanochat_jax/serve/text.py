@@ -1,4 +1,4 @@
-"""From tokens to text that can be shown at once: whole characters, no half stop strings, tools apart."""
+"""From tokens to text to show at once: whole characters, no half stop strings, tools apart."""
 
 import codecs
 from collections.abc import Sequence

@@ -28,7 +28,8 @@ def asked(world):
     for name in ("mid", "sft", "val"):
         for line in (world / f"conversations_{name}.jsonl").read_text().splitlines():
             messages = json.loads(line)["messages"]
-            turns += [(q["content"], a["content"]) for q, a in zip(messages[::2], messages[1::2], strict=True)]
+            pairs = zip(messages[::2], messages[1::2], strict=True)
+            turns += [(q["content"], a["content"]) for q, a in pairs]
     return turns
 
 

@@ -1,4 +1,4 @@
-"""Greedy replies through the Engine are the original's tokens, with the original's probabilities."""
+"""Greedy replies through the Engine are the original's tokens, with its probabilities."""
 
 import functools
 

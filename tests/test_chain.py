@@ -1,0 +1,189 @@
+"""The whole chain through its commands, and what wrong input gets."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from nanochat_jax import chain, speedrun
+from nanochat_jax.config import load as config_load
+from nanochat_jax.config.stages import BaseTrain, TokenizerTrain
+from scripts import train as train_program
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TINY = """
+embedded_world = true
+device_batch_size = 2
+max_seq_len = 32
+total_batch_size = 128
+[tokenizer]
+vocab_size = 300
+max_chars = 20000
+[base]
+depth = 1
+aspect_ratio = 16
+head_dim = 16
+num_iterations = 4
+eval_every = 2
+eval_tokens = 256
+sample_every = -1
+save_every = 2
+[mid]
+num_iterations = 3
+eval_every = 2
+eval_tokens = 256
+sample_every = -1
+mixture = ["conversations:200", "documents:50"]
+val_mixture = ["conversations:20"]
+[sft]
+num_iterations = 3
+target_examples_per_step = 4
+packing = "bestfit"
+eval_every = 2
+eval_steps = 2
+eval_metrics_every = -1
+sample_every = -1
+mixture = ["conversations:200"]
+val_mixture = ["conversations:20"]
+[eval]
+tasks = "bpb"
+split_tokens = 256
+device_batch_size = 2
+[speedrun]
+download = 0
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+def program(base, *argv, **kw):
+    """A program in a process of its own, on one CPU device."""
+    env = os.environ | {
+        "NANOCHAT_BASE_DIR": str(base),
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", *map(str, argv)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, **kw)
+    return done.returncode, done.stdout + done.stderr
+
+
+def losses(base, folder):
+    lines = (base / folder / "metrics.jsonl").read_text().splitlines()
+    return [e["train/loss"] for e in map(json.loads, lines) if "train/loss" in e]
+
+
+@pytest.mark.slow
+def test_the_chain_runs_skips_what_is_done_and_ends_with_a_report(tmp_path, tiny):
+    base = tmp_path / "base"
+    run = lambda *more: program(
+        base, "scripts.speedrun", f"--config={tiny}", "--mesh=1", *more, cwd=tmp_path
+    )
+    code, said = run()
+    assert code == 0, said
+    assert "| val bpb |" in said and "chat_web" in said
+    assert (tmp_path / "report.md").exists()
+    assert len(losses(base, "base_checkpoints/d1")) == 4
+    code, said = run()
+    assert code == 0 and said.count("done before, skipped") == 4, said
+    changed = tmp_path / "changed.toml"
+    changed.write_text(TINY.replace("depth = 1", "depth = 1\nseed = 7"))
+    code, said = program(base, "scripts.speedrun", f"--config={changed}", cwd=tmp_path)
+    assert code == 2 and "seed: was 42, now 7" in said and "--fresh" in said
+    code, said = program(base, "scripts.chat_cli", "-i", "sft", "-p", "Hello!", cwd=tmp_path)
+    assert code == 0, said
+
+
+@pytest.mark.slow
+def test_eight_simulated_devices_give_the_loss_curve_of_one(tmp_path, tiny):
+    for name, flags in (("one", ["--mesh=1"]), ("eight", ["--mesh=8", "--simulate-devices"])):
+        base = tmp_path / name
+        config = [f"--config={tiny}", "--device-batch-size=1", "--total-batch-size=256"]
+        assert program(base, "scripts.train", "--stage", "tokenizer", config[0])[0] == 0
+        flags = [*flags, "--muon-dtype=float32", "--num-iterations=20"]
+        code, said = program(base, "scripts.train", "--stage", "base", *config, *flags)
+        assert code == 0, said
+    one, eight = (losses(tmp_path / n, "base_checkpoints/d1") for n in ("one", "eight"))
+    assert len(one) == 20
+    assert max(abs(a - b) for a, b in zip(one, eight, strict=True)) < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "no stage given"),
+        (["--stage", "bass"], "did you mean 'base'"),
+        (["--stage", "base", "--detph=3"], "did you mean --depth"),
+        (["--stage", "base", "--config=nowhere.toml"], "no config file"),
+        (["--stage", "mid"], "python -m scripts.train --stage base"),
+        (["--stage", "base", "--device-type=mps"], "what works on a Mac"),
+        (["--stage", "base", "--no-embedded-world"], "scripts.data"),
+        (["--stage", "base", "--resume"], "no checkpoint"),
+    ],
+)
+def test_wrong_input_says_what_to_type(argv, said, base_dir, capsys, monkeypatch):
+    monkeypatch.setattr(chain, "prepare_devices", _checked_kind)
+    with pytest.raises(SystemExit) as stop:
+        train_program.main(argv)
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def _checked_kind(config):
+    from nanochat_jax import devices
+
+    return devices.resolve_kind(getattr(config, "device_type", ""))
+
+
+def test_a_base_run_without_a_tokenizer_names_the_command(base_dir, capsys, monkeypatch):
+    monkeypatch.setattr(chain, "prepare_devices", _checked_kind)
+    with pytest.raises(SystemExit):
+        train_program.main(["--stage", "base"])
+    assert "--stage tokenizer" in capsys.readouterr().err
+
+
+def test_a_batch_that_does_not_divide_says_what_would(base_dir, tiny, capsys, monkeypatch):
+    monkeypatch.setattr(chain, "prepare_devices", _checked_kind)
+    assert train_program.main(["--stage", "tokenizer", f"--config={tiny}"]) == 0
+    with pytest.raises(SystemExit):
+        train_program.main(
+            ["--stage", "base", f"--config={tiny}", "--mesh=1", "--device-batch-size=3"]
+        )
+    assert "set --device-batch-size to one of 1, 2, 4" in capsys.readouterr().err
+
+
+def test_what_differs_between_two_runs_is_told():
+    told = speedrun.differences({"a": 1, "b": 2, "same": 3}, {"a": 1, "b": 5, "same": 3})
+    assert told == "b: was 2, now 5"
+
+
+def test_every_stage_of_the_demo_can_be_configured(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert chain.configure("base", []).depth == 4
+    assert isinstance(chain.configure("tokenizer", []), TokenizerTrain)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    guide = chain.configure("base", [])
+    assert isinstance(guide, BaseTrain) and guide.depth == 20
+
+
+def test_the_stage_name_may_stand_anywhere():
+    assert chain.split_stage(["--depth=3", "--stage=base"]) == ("base", ["--depth=3"])
+    assert chain.split_stage(["--stage", "sft", "--resume"]) == ("sft", ["--resume"])
+
+
+def test_the_d20_run_is_the_guide_s():
+    config = chain.configure("base", [f"--config={ROOT / 'configs' / 'd20.toml'}"])
+    flat = config_load.flatten(config)
+    assert (flat["depth"], flat["total_batch_size"], flat["target_param_data_ratio"]) == (
+        20,
+        524288,
+        20.0,
+    )
