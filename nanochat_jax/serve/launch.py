@@ -1,7 +1,9 @@
 """From flags to a running program: the model is found, loaded and handed to terminal or server."""
 
+import contextlib
 import dataclasses
 import logging
+import signal
 import socket
 import sys
 from typing import NamedTuple
@@ -87,7 +89,10 @@ def serve(cfg: ChatWeb) -> int:
     )
     host, port = sock.getsockname()[:2]
     logger.info("%s on http://%s:%d (compiling; Ctrl-C ends it)", service.model_id, host, port)
-    uvicorn.Server(settings).run(sockets=[sock])
+    # uvicorn raises the signal that ended it again; by then all is drained, and leaving is no error.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(settings).run(sockets=[sock])
     return 0 if scheduler.error is None else 1
 
 

@@ -178,7 +178,8 @@ class Terminal:
         if piece.kind != before:
             text = marks[piece.kind][0] + text
             if piece.kind == "text":
-                text = "]" + (PLAIN if self._interactive else "") + text
+                gap = " " if text[:1].strip() else ""
+                text = "]" + (PLAIN if self._interactive else "") + gap + text
             elif before == "text" and self._interactive:
                 text = DIM + text
         self._write(text)
