@@ -89,7 +89,7 @@ def serve(cfg: ChatWeb) -> int:
     )
     host, port = sock.getsockname()[:2]
     logger.info("%s on http://%s:%d (compiling; Ctrl-C ends it)", service.model_id, host, port)
-    # uvicorn raises the signal that ended it again; by then all is drained, and leaving is no error.
+    # uvicorn raises the signal that ended it again; by then all is drained: leaving is no error.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(settings).run(sockets=[sock])

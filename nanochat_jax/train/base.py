@@ -34,8 +34,8 @@ def run(config: BaseTrain) -> stage.Section:
     """
     root = base_dir()
     start = stage.origin("base", config, root)
-    mark = stage.fingerprint("base", config, root)
     data = find_data(root, config.embedded_world)
+    mark = stage.fingerprint("base", config, root)
     tokenizer = stage.tokenizer_for(start, root)
     cfg = start.model_config() or model_config(config, tokenizer.get_vocab_size())
     config = dataclasses.replace(config, max_seq_len=cfg.sequence_len)
