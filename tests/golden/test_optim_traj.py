@@ -22,9 +22,8 @@ from tests.golden.conftest import TOL, era_of, files, load_npz
 
 def settings(path, data) -> tuple[GPTConfig, BaseTrain]:
     era, cfg = era_of(path), data["cfg.json"]
-    config = load(
-        BaseTrain, ["--recipe", era, *cfg["argv"]], section="base", recipes=recipes_of("base")
-    )
+    argv = [flag for flag in cfg["argv"] if not flag.startswith("--resume")]
+    config = load(BaseTrain, ["--recipe", era, *argv], section="base", recipes=recipes_of("base"))
     return GPTConfig(**{**recipe_model_defaults(era), **cfg["model_config"]}), config
 
 
