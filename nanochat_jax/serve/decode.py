@@ -171,9 +171,11 @@ def decode_chunk(
 ) -> tuple[KVCache, Chunk]:
     """Chooses up to `steps` (<= K) tokens for every running row; stops early when none runs.
 
-    The cache must have room for `steps` tokens above each running row's length.
+    The cache must have room for `steps` tokens above each running row's length. With fewer rows
+    than the cache has, its first rows are meant and the others stay as they are.
     """
     B, K = rows.forced_BK.shape
+    whole, cache = cache, _first_rows(cache, B)
     empty = Chunk(
         token_KB=jnp.zeros((K, B), jnp.int32),
         valid_KB=jnp.zeros((K, B), bool),
@@ -203,7 +205,24 @@ def decode_chunk(
 
     cache = cache.replace(length_B=rows.length_B)
     _, cache, _, chunk = lax.while_loop(going, choose, (jnp.int32(0), cache, rows, empty))
-    return cache, chunk
+    return _with_first_rows(whole, cache), chunk
+
+
+def _first_rows(cache: KVCache, count: int) -> KVCache:
+    """The first `count` rows of the cache."""
+    if count == cache.last_embed_BD.shape[0]:
+        return cache
+    first = _map_layers(lambda x: x[:count], cache)
+    return first.replace(last_embed_BD=cache.last_embed_BD[:count])
+
+
+def _with_first_rows(whole: KVCache, first: KVCache) -> KVCache:
+    """`whole` with its first rows replaced by those of `first`; lengths are the host's anyway."""
+    if first.last_embed_BD.shape == whole.last_embed_BD.shape:
+        return first
+    put = lambda old, new: lax.dynamic_update_slice_in_dim(old, new, 0, axis=0)
+    moved = _map_layers(put, whole, first)
+    return moved.replace(last_embed_BD=put(whole.last_embed_BD, first.last_embed_BD))
 
 
 def _record(out: Chunk, k: jax.Array, now: Chunk) -> Chunk:

@@ -286,6 +286,9 @@ class Engine:
             return False
         job = self._waiting.popleft()
         start, source = (0, None) if job.request.score_prompt else self._best_prefix(job)
+        # Low rows first: the decode loop runs over as few rows as hold all replies.
+        near = self.pool.rows_for(self.active + 1)
+        free = [slot for slot in free if slot.row < near] or free
         slot = source if source in free else min(free, key=lambda slot: (slot.cached, slot.used_at))
         if source is not None:
             self.pool.take(source.row)
@@ -313,8 +316,9 @@ class Engine:
         before = tokens[start - 1] if start else 0
         if loading.job.request.score_prompt:
             count, found = self.pool.score(start, tokens[start:-1], before, tokens[start + 1 :])
-            ids = tokens[start + 1 : start + 1 + count]
-            loading.job.prompt_scores += [as_choice(*row) for row in zip(ids, *found, strict=True)]
+            ids, (own_T, top_id_TN, top_TN) = tokens[start + 1 : start + 1 + count], found
+            rows = zip(ids, own_T.tolist(), pairs(top_id_TN, top_TN), strict=True)
+            loading.job.prompt_scores += [Choice(i, True, own, top) for i, own, top in rows]
         else:
             count = self.pool.prefill(start, tokens[start:-1], before)
         loading.position = start + count
@@ -365,7 +369,7 @@ class Engine:
         for slot in running:
             self._set_row(slot)
         alternatives = any(slot.job.request.alternatives for slot in running)
-        chunk = self.pool.decode(self._rows, steps, alternatives)
+        chunk = self.pool.decode(self._rows, steps, alternatives, running[-1].row + 1)
         for slot in running:
             self._take_choices(slot, chunk)
         return True
@@ -380,16 +384,21 @@ class Engine:
 
     def _take_choices(self, slot: Slot, chunk: Chunk) -> None:
         """Books what the dispatch chose for one row, and ends the reply if that was all."""
-        row, job, new = slot.row, slot.job, []
-        for k in np.flatnonzero(chunk.valid_KB[:, row]):
-            forced = bool(slot.forced)
-            if forced:
+        job, row = slot.job, slot.row
+        count = int(np.count_nonzero(chunk.valid_KB[:, row]))
+        alternatives = [()] * count
+        if job.request.alternatives:
+            alternatives = pairs(chunk.top_id_KBN[:count, row], chunk.top_logprob_KBN[:count, row])
+        tokens, logprobs = (
+            chunk.token_KB[:count, row].tolist(),
+            chunk.logprob_KB[:count, row].tolist(),
+        )
+        new = []
+        for token, logprob, top in zip(tokens, logprobs, alternatives, strict=True):
+            new.append(Choice(token, not slot.forced, logprob, top))
+            if slot.forced:
                 slot.forced.popleft()
-            found = chunk.top_id_KBN[k, row], chunk.top_logprob_KBN[k, row]
-            new.append(
-                as_choice(chunk.token_KB[k, row], chunk.logprob_KB[k, row], *found, not forced)
-            )
-            self._follow_tool(slot, new[-1].id)
+            self._follow_tool(slot, token)
         job.choices += new
         slot.tokens += [choice.id for choice in new]
         slot.cached += len(new)
@@ -425,10 +434,10 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     return min(len(a), len(b))
 
 
-def as_choice(token, logprob, top_ids, top_logprobs, sampled: bool = True) -> Choice:
-    """A `Choice` of plain Python numbers."""
-    top = tuple(zip(top_ids.tolist(), top_logprobs.tolist(), strict=True))
-    return Choice(int(token), sampled, float(logprob), top)
+def pairs(ids_TN: np.ndarray, logprobs_TN: np.ndarray) -> list[tuple[tuple[int, float], ...]]:
+    """(id, logprob) of every alternative, in plain Python numbers, a tuple for each token."""
+    both = zip(ids_TN.tolist(), logprobs_TN.tolist(), strict=True)
+    return [tuple(zip(ids, logprobs, strict=True)) for ids, logprobs in both]
 
 
 def cast_model(model: Model, dtype) -> Model:

@@ -5,6 +5,7 @@ two, and then copied into its row. So the prefill is compiled once per chunk siz
 loop once per cache length: nothing else that people do can start the compiler.
 """
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -32,6 +33,11 @@ def powers_of_two(low: int, high: int) -> tuple[int, ...]:
         sizes.append(low)
         low *= 2
     return (*sizes, high)
+
+
+def fours(low: int, high: int) -> tuple[int, ...]:
+    """low, 4 low, 16 low, ... below `high`, and `high`."""
+    return (*itertools.takewhile(lambda n: n < high, (low * 4**i for i in range(16))), high)
 
 
 def smallest_fit(sizes: Sequence[int], need: int) -> int:
@@ -68,6 +74,10 @@ class Pool:
     def __init__(self, model: Model, specials: Specials, *, slots: int, max_len: int, steps: int):
         self.params, self.slots, self.max_len, self.steps = model.params, slots, max_len, steps
         self.lengths = powers_of_two(min(SMALLEST_CACHE, max_len), max_len)
+        # A small processor's time grows with the rows; an accelerator waits for its memory anyway,
+        # and in bfloat16 the shape of a product shows in its last bits.
+        on_cpu = jax.default_backend() == "cpu"
+        self.row_counts = fours(2, slots) if on_cpu else (slots,)
         self.chunks = powers_of_two(SMALLEST_CHUNK, min(LARGEST_CHUNK, max(max_len, 17)))
         self.compilations = 0
         self.alternatives = min(MAX_ALTERNATIVES, model.cfg.vocab_size)
@@ -144,10 +154,19 @@ class Pool:
         out = function(self.params, self._scratch, *scalars, tokens_1T, np.int32(count), *more)
         return out, count
 
-    def decode(self, rows: Rows, steps: int, alternatives: bool) -> Chunk:
-        """One dispatch of at most `steps` tokens a row; waits for it and returns numpy arrays."""
+    def rows_for(self, count: int) -> int:
+        """How many rows a dispatch over the first `count` rows computes."""
+        return smallest_fit(self.row_counts, count)
+
+    def decode(self, rows: Rows, steps: int, alternatives: bool, count: int | None = None) -> Chunk:
+        """One dispatch of at most `steps` tokens for each of the first `count` rows (None: all).
+
+        Waits for it and returns numpy arrays, which may hold only those rows.
+        """
+        computed = self.rows_for(count or self.slots)
         run = self._decode[self.alternatives if alternatives else 0]
-        self.cache, chunk = run(self.params, self.cache, rows, np.int32(steps))
+        first = jax.tree.map(lambda x: x[:computed], rows)
+        self.cache, chunk = run(self.params, self.cache, first, np.int32(steps))
         return jax.device_get(chunk)
 
     def warm_up(self) -> None:
@@ -159,8 +178,9 @@ class Pool:
             self.fit(length)
             self.put(0)
             self.take(0)
-            for alternatives in (False, True):
-                self.decode(idle_rows(self.slots, self.steps), self.steps, alternatives)
+            for count, alternatives in itertools.product(self.row_counts, (False, True)):
+                idle = idle_rows(self.slots, self.steps)
+                self.decode(idle, self.steps, alternatives, count)
             for other in self.lengths:
                 self.fit(other)
                 self.fit(length)

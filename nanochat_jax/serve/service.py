@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from nanochat_jax.serve.chat import Message, Prompt, fit_conversation
 from nanochat_jax.serve.requests import Choice, Job, Request
 from nanochat_jax.serve.scheduler import Scheduler
-from nanochat_jax.serve.text import Piece, ReplyReader
+from nanochat_jax.serve.text import Piece, ReplyReader, merge
 from nanochat_jax.tokenizer import Tokenizer
 
 TTFT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -45,6 +45,7 @@ class Reply:
         self.finish_reason = "stop" if self._reader.stopped else finish
         if self.finish_reason is not None:
             shown += self._reader.finish()
+        shown = merge(shown)  # one event a dispatch, not one a token
         self.pieces += shown
         self.choices += taken
         return shown, taken

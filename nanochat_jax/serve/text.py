@@ -108,12 +108,16 @@ class ReplyReader:
         return [Piece(self._kind, text)] if text else []
 
 
+def merge(pieces: Sequence[Piece]) -> list[Piece]:
+    """The same text in as few pieces as can be."""
+    merged: list[Piece] = []
+    for piece in pieces:
+        if merged and merged[-1].kind == piece.kind:
+            piece = Piece(piece.kind, merged.pop().text + piece.text)
+        merged.append(piece)
+    return merged
+
+
 def join_parts(pieces: Sequence[Piece]) -> list[dict]:
     """Pieces joined into nanochat's content parts, `{"type": kind, "text": ...}` each."""
-    parts: list[dict] = []
-    for piece in pieces:
-        if parts and parts[-1]["type"] == piece.kind:
-            parts[-1]["text"] += piece.text
-        else:
-            parts.append({"type": piece.kind, "text": piece.text})
-    return parts
+    return [{"type": piece.kind, "text": piece.text} for piece in merge(pieces)]

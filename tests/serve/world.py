@@ -40,7 +40,7 @@ class ScriptedGPT:
     def apply(self, variables, tokens_BT, cache, valid_B=None):
         script_BN = variables["params"]
         B, T = tokens_BT.shape
-        rows_B = jnp.arange(B) if script_BN.shape[0] == B else jnp.zeros(B, jnp.int32)
+        rows_B = jnp.arange(B)
         place_BT = cache.length_B[:, None] + jnp.arange(T)[None] - (self.prompt - 1)
         place_BT = jnp.clip(place_BT, 0, script_BN.shape[1] - 1)
         valid_B = jnp.full(B, T) if valid_B is None else valid_B
