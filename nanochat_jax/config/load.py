@@ -56,7 +56,7 @@ def load(
         SystemExit: what tyro says of a wrong flag (2) or of `--help` (0).
     """
     argv = [str(arg) for arg in argv]
-    _check_flags(argv, cls)
+    check_flags(argv, cls)
     named = _peek(argv, "--config")
     if saved is not None:
         kept = {k: v for k, v in saved.items() if k in _paths(cls) and k not in PER_CALL}
@@ -176,7 +176,7 @@ def _known(name: str, known: typing.Collection[str], message: str) -> None:
         raise ValueError(message + nearest(name, list(known)))
 
 
-def _check_flags(argv: Sequence[str], cls: type) -> None:
+def check_flags(argv: Sequence[str], cls: type) -> None:
     """Raises ValueError for a long flag that the program does not know, naming the nearest."""
     known = {"help"} | {n for name in _paths(cls) for n in (name, f"no_{name}")} | _aliases(cls)
     for arg in argv:

@@ -1,0 +1,139 @@
+"""Downloads against a server of our own: whole files or none, whatever the server does."""
+
+import collections
+import http.server
+import io
+import threading
+import zipfile
+
+import pytest
+
+from nanochat_jax.data import download, shards
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `files` (path -> bytes); `trouble` (path -> list of how to fail) comes first."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.trouble: dict[str, list[str]] = {}
+        self.asked: collections.Counter[str] = collections.Counter()
+        self.ranges: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, name = self.server, self.path.lstrip("/")
+        server.asked[name] += 1
+        trouble = server.trouble.get(name, [])
+        how = trouble.pop(0) if trouble else "fine"
+        if how == "500" or name not in server.files:
+            self.send_error(500 if how == "500" else 404)
+            return
+        body, start = server.files[name], 0
+        if "Range" in self.headers:
+            server.ranges.append(self.headers["Range"])
+            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        self.wfile.write(body[start : len(body) // 2] if how == "cut" else body[start:])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    made = Server()
+    thread = threading.Thread(target=made.serve_forever, daemon=True)
+    thread.start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    path = tmp_path / "one.parquet"
+    shards.write_shard(path, [f"text {i}" for i in range(2000)])
+    return path.read_bytes()
+
+
+def fetch(root, server, n=2, **kw):
+    return download.shards(root, n, base_url=server.url, pause_s=0.001, **kw)
+
+
+def test_shards_come_by_their_names_and_are_not_fetched_twice(tmp_path, server, parquet):
+    server.files = {f"shard_{i:05d}.parquet": parquet for i in range(3)}
+    assert fetch(tmp_path, server, 2) == 2
+    assert fetch(tmp_path, server, 3) == 3
+    assert set(server.asked.values()) == {1}
+    assert len(shards.list_shards(tmp_path / "base_data")) == 3
+
+
+def test_a_server_error_and_a_cut_body_are_tried_again_from_where_it_broke(
+    tmp_path, server, parquet
+):
+    server.files = {f"shard_{i:05d}.parquet": parquet for i in range(2)}
+    server.trouble = {"shard_00000.parquet": ["500", "cut"]}
+    fetch(tmp_path, server)
+    assert (tmp_path / "base_data" / "shard_00000.parquet").read_bytes() == parquet
+    assert server.ranges == [f"bytes={len(parquet) // 2}-"]
+
+
+def test_a_missing_shard_is_named_the_others_stay_and_no_rest_is_left(tmp_path, server, parquet):
+    server.files = {"shard_00000.parquet": parquet}
+    with pytest.raises(ValueError, match="shard_00001"):
+        fetch(tmp_path, server)
+    assert [p.name for p in (tmp_path / "base_data").iterdir()] == ["shard_00000.parquet"]
+    assert server.asked["shard_00001.parquet"] == 1  # it is not there: no use to ask again
+
+
+def test_what_is_no_parquet_is_not_taken(tmp_path, server):
+    server.files = {"shard_00000.parquet": b"<html>busy</html>"}
+    with pytest.raises(ValueError, match="not a readable parquet"):
+        fetch(tmp_path, server, 1)
+    assert not list((tmp_path / "base_data").iterdir())
+    assert server.asked["shard_00000.parquet"] == download.ATTEMPTS
+
+
+def test_the_current_recipe_always_takes_its_validation_shard(tmp_path, server, parquet):
+    server.files = {f"shard_{i:05d}.parquet": parquet for i in (0, 6542)}
+    assert fetch(tmp_path, server, 1, recipe="current") == 2
+
+
+def test_identity_words_and_bundle_come_from_the_named_server(tmp_path, server, monkeypatch):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as bundle:
+        bundle.writestr("eval_bundle/core.yaml", "icl_tasks: []")
+        bundle.writestr("../outside.txt", "must not leave the folder")
+    server.files = {
+        "identity_conversations.jsonl": b"[]\n",
+        "words_alpha.txt": b"a\nb\n",
+        "eval_bundle.zip": archive.getvalue(),
+    }
+    monkeypatch.setenv(download.BASE_VARIABLE, server.url)
+    root = tmp_path / "base"
+    assert download.identity(root).read_bytes() == b"[]\n"
+    assert download.words(root).read_text() == "a\nb\n"
+    folder = download.eval_bundle(root)
+    assert (folder / "core.yaml").exists() and not (tmp_path / "outside.txt").exists()
+    assert sorted(p.name for p in root.iterdir()) == [
+        "eval_bundle", "identity_conversations.jsonl", "words_alpha.txt",
+    ]  # fmt: skip
+    download.eval_bundle(root)
+    assert server.asked["eval_bundle.zip"] == 1
+
+
+def test_a_broken_bundle_leaves_nothing(tmp_path, server, monkeypatch):
+    server.files = {"eval_bundle.zip": b"no zip"}
+    monkeypatch.setenv(download.BASE_VARIABLE, server.url)
+    with pytest.raises(ValueError, match="no zip archive"):
+        download.eval_bundle(tmp_path / "base")
+    assert not list((tmp_path / "base").iterdir())

@@ -1,0 +1,145 @@
+"""Loaders: the position is exact, the order depends on nothing but the data."""
+
+import itertools
+import json
+import random
+
+import numpy as np
+import pytest
+
+from nanochat_jax.data import packing, shards
+from nanochat_jax.data.chats import mid_loader, sft_loader
+from nanochat_jax.data.loader import pretraining_loader
+from nanochat_jax.tokenizer import Tokenizer
+
+WORDS = "the cat sat on a mat while two dogs ran far away from here".split()
+T = 24
+
+
+def sentence(rng, most=40):
+    return " ".join(rng.choices(WORDS, k=rng.randint(2, most)))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.train([" ".join(WORDS)] * 5, 300)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("shards"), random.Random(0)
+    for i, count in enumerate((70, 40)):
+        shards.write_shard(folder / f"{i}.parquet", [sentence(rng) for _ in range(count)])
+    return shards.list_shards(folder)
+
+
+class Chats:
+    """Made-up conversations; every seventh is longer than a row."""
+
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, i):
+        rng = random.Random(i)
+        user, most = sentence(rng, 4), 60 if i % 7 == 6 else 6
+        turns = [{"role": "user", "content": user}]
+        return {"messages": [*turns, {"role": "assistant", "content": sentence(rng, most)}]}
+
+
+LOADERS = {
+    "stream": lambda t, f, **kw: pretraining_loader(f, t, 2, T, **kw),
+    "bestfit": lambda t, f, **kw: pretraining_loader(
+        f, t, 2, T, kind="bestfit", buffer_size=20, tokenizer_batch=8, **kw
+    ),
+    "mid": lambda t, f, **kw: mid_loader(Chats(), t, 2, T, **kw),
+    "padded": lambda t, f, **kw: sft_loader(Chats(), t, 2, T, bucket=8, **kw),
+    "packed": lambda t, f, **kw: sft_loader(Chats(), t, 2, T, kind="bestfit", buffer_size=5, **kw),
+}
+
+
+def same(one, two):
+    assert one.keys() == two.keys()
+    for key in one:
+        np.testing.assert_array_equal(one[key], two[key], err_msg=key)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("prefetch", [0, 4])
+def test_a_restored_position_gives_the_same_batches(name, prefetch, tokenizer, files):
+    make = lambda: iter(LOADERS[name](tokenizer, files, prefetch=prefetch))
+    whole = make()
+    for pulls in (0, 1, 5, 17):
+        for _ in range(pulls):
+            next(whole)
+        state = json.loads(json.dumps(whole.get_state()))
+        again = make()
+        again.set_state(state)
+        ahead = list(itertools.islice(whole, 6))
+        for expected, got in zip(ahead, itertools.islice(again, 6), strict=True):
+            same(expected, got)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_prefetching_changes_nothing(name, tokenizer, files):
+    make = lambda n: itertools.islice(LOADERS[name](tokenizer, files, prefetch=n), 12)
+    for one, two in zip(make(0), make(3), strict=True):
+        same(one, two)
+
+
+def test_a_stream_drops_no_token_but_the_last_of_each_pull(tokenizer, files):
+    docs = [t for g in shards.iter_documents(files) for t in g]
+    bos = tokenizer.get_bos_token_id()
+    stream = [i for d in docs for i in [bos, *tokenizer.encode(d)]]
+    for n, batch in enumerate(itertools.islice(LOADERS["stream"](tokenizer, files), 5)):
+        start = n * (2 * T + 1)
+        assert batch["inputs"].ravel().tolist() == stream[start : start + 2 * T]
+        assert batch["targets"].ravel().tolist() == stream[start + 1 : start + 2 * T + 1]
+
+
+def test_every_best_fit_row_begins_with_a_document(tokenizer, files):
+    for batch in itertools.islice(LOADERS["bestfit"](tokenizer, files), 20):
+        assert (batch["inputs"][:, 0] == tokenizer.get_bos_token_id()).all()
+
+
+@pytest.mark.parametrize("name", ["padded", "packed"])
+def test_only_the_assistants_tokens_are_learnt_and_conversations_stay_whole(name, tokenizer, files):
+    start = tokenizer.encode_special("<|assistant_start|>")
+    end = tokenizer.encode_special("<|assistant_end|>")
+    for batch in itertools.islice(LOADERS[name](tokenizer, files), 10):
+        for inputs, targets in zip(batch["inputs"], batch["targets"], strict=True):
+            learning = False
+            for i, t in zip(inputs, targets, strict=True):
+                learning = (learning or i == start) and i != end
+                assert (t >= 0) <= learning
+                assert t < 0 or t == end or t < 300
+
+
+def test_conversations_too_long_for_a_row_end_no_run_in_silence(tokenizer, caplog):
+    class Long(Chats):
+        def __getitem__(self, i):
+            long = {"role": "assistant", "content": "cat " * 200}
+            return {"messages": [{"role": "user", "content": "hi"}, long]}
+
+    loader = iter(sft_loader(Long(), tokenizer, 2, T, kind="bestfit", buffer_size=5, prefetch=0))
+    with pytest.raises(ValueError, match="raise --max-seq-len"):
+        next(loader)
+
+
+def test_a_pass_ends_when_every_conversation_was_placed(tokenizer, files):
+    batches = LOADERS["packed"](tokenizer, files, prefetch=0)
+    until = list(itertools.takewhile(lambda b: not b["last"], itertools.islice(batches, 200)))
+    assert 0 < len(until) < 200
+    assert [b["progress"] for b in until] == sorted(b["progress"] for b in until)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "room", "chosen"),
+    [([3, 5, 5, 2], 5, (1, True)), ([9, 7, 7], 5, (1, False)), ([4], 4, (0, True))],
+)
+def test_the_longest_fitting_document_is_chosen_else_the_shortest(lengths, room, chosen):
+    assert packing.choose(lengths, room) == chosen
+
+
+def test_a_rank_without_a_row_group_is_refused(tokenizer, files):
+    with pytest.raises(ValueError, match="use fewer ranks"):
+        iter(pretraining_loader(files, tokenizer, 2, T, ranks=2, prefetch=0))
