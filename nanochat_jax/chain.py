@@ -109,9 +109,12 @@ def rows_of_step(config: Any) -> int:
 def run(stage: str, config: Any) -> None:
     """Runs one stage and writes its section of the report."""
     from nanochat_jax import report
+    from nanochat_jax.data import shards
 
     start_logging()
     title, items = _module(stage).run(config)
+    if stage == "tokenizer":
+        report.log(base_dir(), "Data", [shards.describe(shards.find_shards(base_dir()))])
     report.log(base_dir(), title, items)
 
 

@@ -32,8 +32,7 @@ def run(argv: Sequence[str]) -> None:
         prog="scripts.speedrun",
         description=Speedrun.__doc__,
     )
-    stages = (*STAGES, "rl") if config.rl else STAGES
-    configs = {stage: configure(stage, config) for stage in (*stages, "eval")}
+    configs = {stage: configure(stage, config) for stage in (*STAGES, "eval")}
     kind = chain.prepare_devices(configs["base"])
     root = base_dir()
     log.info("speedrun on %s, %s; everything lies in %s", kind, config.config or "defaults", root)
@@ -42,14 +41,13 @@ def run(argv: Sequence[str]) -> None:
 
     if config.fresh or not (root / "report" / "header.md").exists():
         report.reset(root)
-    for stage in stages:
+    for stage in STAGES:
         ran = _stage(stage, configs[stage], config.fresh)
         _evaluate(stage, configs["eval"], ran)
     path = report.generate(root)
     log.info("\n%s", report.summary(path))
     log.info("the whole report: %s (%.0f s in all)", path, time.perf_counter() - started)
-    source = "rl" if config.rl else "sft"
-    log.info("now talk to it:  make chat   or   python -m scripts.chat_web -i %s", source)
+    log.info("now talk to it:  make chat   or   make web   (python -m scripts.chat_web -i sft)")
 
 
 def configure(stage: str, config: Speedrun) -> Any:

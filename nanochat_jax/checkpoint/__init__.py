@@ -50,11 +50,10 @@ def find_checkpoint(
     if tag is None or not store.steps(folder / tag):
         have = sorted(p.name for p in folder.iterdir() if store.steps(p)) if folder.is_dir() else []
         which = f"tag {model_tag!r} of " if model_tag else ""
+        make = f"`python -m scripts.train --stage {source}`, or all stages with `make speedrun`"
         raise FileNotFoundError(
             f"no checkpoint for {which}stage {source!r} in {folder}; found tags: "
-            f"{', '.join(have) or 'none'}; make one with `python -m scripts.train --stage {source}`"
-            " "
-            "or all of them with `make speedrun`"
+            f"{', '.join(have) or 'none'}; make one with {make}"
         )
     return store.find(folder / tag, step)
 

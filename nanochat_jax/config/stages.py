@@ -241,8 +241,6 @@ class Speedrun:
     """TOML file of settings (default: configs/cpu.toml on a CPU, configs/d20.toml on GPUs)"""
     fresh: bool = False
     """start over: finished stages are trained again"""
-    rl: bool = False
-    """also the reinforcement learning stage"""
     download: int = 240
     """pretraining shards to fetch where the config trains on downloaded text; 0: none"""
     run: str = dataclasses.field(default_factory=lambda: os.environ.get("WANDB_RUN", "dummy"))

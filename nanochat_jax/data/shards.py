@@ -51,6 +51,21 @@ def list_shards(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(folder.glob("*.parquet")) if folder.is_dir() else []
 
 
+def describe(found: Shards) -> dict[str, int | str]:
+    """What the report says of the data: shards, documents, bytes on disk."""
+    rows = {}
+    for path in (*found.train, found.val):
+        with open_shard(path) as file:
+            rows[path] = file.metadata.num_rows
+    return {
+        "source": found.source,
+        "training shards": len(found.train),
+        "training documents": sum(rows[p] for p in found.train),
+        "training bytes on disk": sum(p.stat().st_size for p in found.train),
+        "validation documents": rows[found.val],
+    }
+
+
 def open_shard(path: pathlib.Path) -> pq.ParquetFile:
     """The open file.
 
