@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 
 ORDER = (
-    "Data", "Tokenizer training", "Tokenizer evaluation", "Base model training", "Base model evaluation",
+    "Data", "Tokenizer training", "Tokenizer evaluation",
+    "Base model training", "Base model evaluation",
     "Midtraining", "Chat evaluation mid", "Chat SFT", "Chat evaluation sft",
     "Chat RL", "Chat evaluation rl",
 )  # fmt: skip
