@@ -13,6 +13,7 @@ from nanochat_jax.serve.openai import error_body
 from nanochat_jax.serve.service import EngineFailed, Reply, Service, Session
 
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+STREAMS = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}  # for OpenAPI
 LOOK_S = 0.5  # seconds between looks whether the client is still there
 
 

@@ -19,8 +19,8 @@ MEDIA = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg":
 PAGE_HEADERS = {
     # No inline script runs, whatever a reply holds. Browser drivers evaluate what they wait for, so
     # eval is left alone; the page has none.
-    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-eval'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-eval'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",

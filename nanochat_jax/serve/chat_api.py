@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from nanochat_jax.serve.answers import (
+    STREAMS,
     check_model,
     check_ready,
     pick,
@@ -23,7 +24,7 @@ from nanochat_jax.serve.service import Service, Session
 def add_routes(app: FastAPI, service: Service) -> None:
     """Adds the route to `app`."""
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", responses=STREAMS)
     async def chat_completions(ask: ChatAsk, request: Request) -> Response:
         check_ready(service)
         check_model(service, ask.model)

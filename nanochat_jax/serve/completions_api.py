@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from nanochat_jax.serve.answers import (
+    STREAMS,
     check_model,
     check_ready,
     pick,
@@ -27,7 +28,7 @@ MAX_TOKENS = 16  # OpenAI's default for plain completions
 def add_routes(app: FastAPI, service: Service) -> None:
     """Adds the route to `app`."""
 
-    @app.post("/v1/completions")
+    @app.post("/v1/completions", responses=STREAMS)
     async def completions(ask: CompletionAsk, request: Request) -> Response:
         check_ready(service)
         check_model(service, ask.model)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
-from nanochat_jax.serve.answers import check_ready, pick, pick_seed, stream
+from nanochat_jax.serve.answers import STREAMS, check_ready, pick, pick_seed, stream
 from nanochat_jax.serve.chat import Message
 from nanochat_jax.serve.requests import Request as ReplyRequest
 from nanochat_jax.serve.schemas import (
@@ -33,7 +33,7 @@ CALL = re.compile(
 def add_routes(app: FastAPI, service: Service) -> None:
     """Adds the route to `app`."""
 
-    @app.post("/chat/completions")
+    @app.post("/chat/completions", responses=STREAMS)
     async def old_chat_completions(ask: OldAsk) -> Response:
         problem = old_problem(ask)
         if problem is not None:
