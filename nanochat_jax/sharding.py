@@ -33,16 +33,17 @@ def mesh_axes(text: str | None, available: int) -> dict[str, int]:
         ValueError: a text of another form, or one that wants more devices than there are.
     """
     text = (text or "").strip() or str(available)
-    axes = dict.fromkeys(AXES, 1)
+    axes: dict[str, int] = {}
     for part in text.split(","):
         name, _, size = part.rpartition("=")
         name = name.strip() or "data"
-        if name not in axes or not size.strip().isdigit() or int(size) < 1:
+        if name not in AXES or name in axes or not size.strip().isdecimal() or int(size) < 1:
             raise ValueError(
                 f"mesh is {text!r}; expected a number of devices such as 8, "
                 f"or sizes of the axes {' and '.join(AXES)} such as data=4,fsdp=2"
             )
         axes[name] = int(size)
+    axes = {name: axes.get(name, 1) for name in AXES}
     wanted = math.prod(axes.values())
     if wanted > available:
         raise ValueError(

@@ -49,7 +49,7 @@ def test_a_mesh_text_gives_the_sizes_of_the_axes(text, want):
     assert tuple(sharding.mesh_axes(text, 8).values()) == want
 
 
-@pytest.mark.parametrize("text", ["model=2", "data=", "0", "-1", "two", "data=2;fsdp=2", "2,", "="])
+@pytest.mark.parametrize("text", ["model=2", "data=", "0", "-1", "two", "2;2", "2,", "=", "2,4"])
 def test_a_mesh_text_of_another_form_is_an_error_that_shows_both_forms(text):
     with pytest.raises(ValueError, match=r"such as 8.*data=4,fsdp=2"):
         sharding.mesh_axes(text, 8)
