@@ -185,7 +185,7 @@ class Engine:
     @property
     def devices(self) -> list[str]:
         """Names of the devices that hold the cache."""
-        return sorted(str(device) for device in self.pool.cache.keys[0].devices())
+        return self.pool.devices
 
     @property
     def waiting(self) -> int:

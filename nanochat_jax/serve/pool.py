@@ -84,6 +84,8 @@ class Pool:
         new_cache = lambda *size: decode.by_layer(init_cache(model.cfg, *size, model.gpt.dtype))
         self.cache = new_cache(slots, self.lengths[0])
         self._scratch = new_cache(1, max_len)
+        # Asked now: later the array may be in the middle of being replaced by another thread.
+        self.devices = sorted(str(device) for device in self.cache.keys[0].devices())
         self._build(model.gpt.apply, specials)
 
     def _jit(self, function: Callable, **options) -> Callable:
