@@ -27,13 +27,13 @@ class Loaded(NamedTuple):
     name: str
 
 
-def load(cfg: Talk, mesh: str = "") -> Loaded:
+def load(cfg: Talk) -> Loaded:
     """Sets JAX up and loads the checkpoint that `cfg` names.
 
     Raises FileNotFoundError with the command that makes the checkpoint when there is none.
     """
     kind = devices.prepare(
-        cfg.device_type, mesh, cfg.simulate_devices, cache=base_dir() / "jax_cache"
+        cfg.device_type, simulate=cfg.simulate_devices, cache=base_dir() / "jax_cache"
     )
     from nanochat_jax.checkpoint import load_model
 
@@ -62,8 +62,13 @@ def bind(host: str, port: int) -> socket.socket:
 
 def serve(cfg: ChatWeb) -> int:
     """Serves until SIGINT or SIGTERM; returns the exit code."""
+    if cfg.num_gpus != 1:
+        raise ValueError(
+            f"num_gpus is {cfg.num_gpus}; the server uses one device: leave -n out, or start one "
+            "server a device, each with its own -p"
+        )
     sock = bind(cfg.host, cfg.port)
-    loaded = load(cfg, cfg.mesh or (str(cfg.num_gpus) if cfg.num_gpus > 1 else ""))
+    loaded = load(cfg)
     import uvicorn
 
     from nanochat_jax.serve.api import create_app

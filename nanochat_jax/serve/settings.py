@@ -51,7 +51,7 @@ class ChatWeb(Talk):
     max_tokens: Annotated[int, short("-m")] = 512
     """tokens of a reply where a request names no number"""
     num_gpus: Annotated[int, short("-n")] = 1
-    """devices to spread the slots over"""
+    """devices to serve from; only 1 for now"""
     slots: int = 0
     """replies at a time; 0: 32 on an accelerator, 16 on a CPU"""
     queue: int = 128
