@@ -17,8 +17,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 TINY = """
 embedded_world = true
 device_batch_size = 2
-max_seq_len = 32
-total_batch_size = 128
+max_seq_len = 96
+total_batch_size = 384
 [tokenizer]
 vocab_size = 300
 max_chars = 20000
@@ -106,7 +106,7 @@ def test_the_chain_runs_skips_what_is_done_and_ends_with_a_report(tmp_path, tiny
 def test_eight_simulated_devices_give_the_loss_curve_of_one(tmp_path, tiny):
     for name, flags in (("one", ["--mesh=1"]), ("eight", ["--mesh=8", "--simulate-devices"])):
         base = tmp_path / name
-        config = [f"--config={tiny}", "--device-batch-size=1", "--total-batch-size=256"]
+        config = [f"--config={tiny}", "--device-batch-size=1", "--total-batch-size=768"]
         assert program(base, "scripts.train", "--stage", "tokenizer", config[0])[0] == 0
         flags = [*flags, "--muon-dtype=float32", "--num-iterations=20"]
         code, said = program(base, "scripts.train", "--stage", "base", *config, *flags)
