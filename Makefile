@@ -21,7 +21,7 @@ speedrun: $(VENV)/.ready ## raw text to a chat model, then the report
 test: $(VENV)/.ready ## everything that is quick and needs no torch
 	$(PY) -m pytest -q -m "not slow" $(ARGS)
 
-test-all: test ## also the slow laws
+test-all: test $(VENV)/.full ## also the slow laws, and the page in a real browser
 	$(PY) -m pytest -q -m slow $(ARGS)
 
 chat: $(VENV)/.ready ## talk in the terminal
@@ -48,6 +48,16 @@ clean: ## environments, build products, caches (not what was trained)
 
 $(VENV)/.ready: $(SOURCES)
 	$(call environment,$(VENV),$(EXTRAS))
+
+# What the slow tests want besides: a browser to look at the page with.
+$(VENV)/.full: $(VENV)/.ready
+	@echo "setting up what test-all needs besides: packages [full] and Chromium"
+	@if [ -n "$(UV)" ]; then "$(UV)" pip install -q --python $(PY) -e '.[$(EXTRAS),full]'; \
+	else $(PY) -m pip install -q --disable-pip-version-check -e '.[$(EXTRAS),full]'; fi
+	@command -v chromium >/dev/null 2>&1 || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1 \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null 2>&1; } \
+	  || echo "no Chromium here: the page's tests will be skipped (install the package chromium)"
+	@touch $(VENV)/.full
 
 # $(1): folder, $(2): extras. Says what it does: the first time takes a minute or two.
 define environment
