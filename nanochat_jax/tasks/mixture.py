@@ -49,10 +49,15 @@ class Chain:
 
 
 class View:
-    """Rows `start, start + step, ...` before `stop` of a task. Source: nanochat `Task` slices."""
+    """Rows `start, start + step, ...` before `stop` of a task, marked as the task marks them.
+
+    Source: nanochat `Task` slices.
+    """
 
     def __init__(self, task: Task, start: int = 0, stop: int | None = None, step: int = 1):
         self.task = task
+        self.name, self.kind = getattr(task, "name", ""), getattr(task, "kind", None)
+        self.score, self.reward = getattr(task, "score", None), getattr(task, "reward", None)
         self.rows = range(start, len(task) if stop is None else min(stop, len(task)), step)
 
     def __len__(self) -> int:

@@ -1,0 +1,65 @@
+"""Multiple choice: how a question is put, and how the letter of an answer is marked.
+
+Source: nanochat `tasks/common.py`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from nanochat_jax.tasks.mixture import Conversation
+
+
+class UnknownLetter(ValueError, AssertionError):
+    """An answer that is none of the question's letters. Also of the type the original raises."""
+
+
+def question(text: str, letters: Sequence[str], choices: Sequence[str]) -> str:
+    """The question with a line `- choice=letter` for each choice.
+
+    The letter comes last and without a space: so its token is the one that the answer begins with.
+    """
+    lines = (f"- {choice}={letter}" for letter, choice in zip(letters, choices, strict=False))
+    head, tail = (
+        f"Multiple Choice question: {text}",
+        "Respond only with the letter of the correct answer.",
+    )
+    return "\n".join((head, *lines, "", tail))
+
+
+def conversation(
+    text: str, letters: Sequence[str], choices: Sequence[str], answer: str, **extras: Any
+) -> dict[str, Any]:
+    """The question, its letter as the answer, and the letters beside them.
+
+    Raises:
+        ValueError: the answer is none of the letters.
+    """
+    letters = list(letters)
+    if answer not in letters:
+        raise ValueError(
+            f"the answer {answer!r} is none of the letters {letters} of {text!r:.80}; "
+            "the row is damaged, or of another format"
+        )
+    messages = [
+        {"role": "user", "content": question(text, letters, choices)},
+        {"role": "assistant", "content": answer},
+    ]
+    return {"messages": messages, **extras, "letters": letters}
+
+
+def score(conversation: Conversation, answer: str) -> float:
+    """1.0 for the right letter.
+
+    Raises:
+        UnknownLetter: the answer is none of the letters.
+    """
+    if answer not in conversation["letters"]:
+        raise UnknownLetter(
+            f"expected one of {', '.join(conversation['letters'])}, got {answer!r:.40}"
+        )
+    return float(answer == conversation["messages"][-1]["content"])
+
+
+def reward(conversation: Conversation, answer: str) -> float:
+    """1.0 for the right letter and nothing else; any other text is simply wrong."""
+    return float(answer.strip() == conversation["messages"][-1]["content"])

@@ -1,0 +1,48 @@
+"""GSM8K: word problems whose worked answers call the calculator. Source: arXiv:2110.14168."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nanochat_jax.tasks.mixture import Conversation
+from nanochat_jax.tasks.rows import RowTask, Shuffled
+
+CALL = re.compile(r"(<<[^>]+>>)")
+FINAL = re.compile(r"#### (\-?[0-9\.\,]+)")
+
+
+def task(rows: Sequence[Mapping[str, Any]], name: str = "GSM8K") -> RowTask:
+    """The problems in nanochat's order."""
+    return RowTask(name, Shuffled(rows), conversation, "generative", score, score)
+
+
+def conversation(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row `{"question", "answer"}`, the answer as parts of text, calls and their output."""
+    parts = [part for piece in CALL.split(row["answer"]) for part in _parts(piece)]
+    messages = [
+        {"role": "user", "content": row["question"]},
+        {"role": "assistant", "content": parts},
+    ]
+    return {"messages": messages}
+
+
+def _parts(piece: str) -> list[dict[str, str]]:
+    """`<<3*4=12>>` is a call and its output, the result being what follows the last `=`."""
+    if not (piece.startswith("<<") and piece.endswith(">>")):
+        return [{"type": "text", "text": piece}]
+    expression, equals, result = piece[2:-2].rpartition("=")
+    if not equals:
+        expression, result = result, ""
+    return [{"type": "python", "text": expression}, {"type": "python_output", "text": result}]
+
+
+def final_number(text: str) -> str | None:
+    """What follows the first `####`, without commas; None where there is none."""
+    found = FINAL.search(text)
+    return found[1].replace(",", "") if found else None
+
+
+def score(conversation: Conversation, answer: str) -> float:
+    """1.0 where the final numbers are the same text: `10.0` is not `10`."""
+    right = final_number(conversation["messages"][-1]["content"][-1]["text"])
+    return float(right is not None and final_number(answer) == right)

@@ -1,0 +1,75 @@
+"""HumanEval: functions to write from their description, marked by running hidden tests.
+
+Programs are run by the caller's `execute`; nothing here runs any. Source: arXiv:2107.03374.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from nanochat_jax.tasks.mixture import Conversation
+from nanochat_jax.tasks.rows import RowTask, Shuffled
+
+FENCED = re.compile(r"```(?:python)?\s*\n(.*?)\n```", re.DOTALL)
+Execute = Callable[[str], bool]
+
+
+def task(
+    rows: Sequence[Mapping[str, Any]], execute: Execute | None = None, name: str = "HumanEval"
+) -> RowTask:
+    """The problems in nanochat's order.
+
+    Args:
+        execute: runs a program in a sandbox and tells whether it ended well; without one the
+            problems can be read, not marked.
+    """
+    mark = functools.partial(score, execute=execute)
+    return RowTask(name, Shuffled(rows), conversation, "generative", mark, mark)
+
+
+def conversation(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row `{"prompt", "canonical_solution", "entry_point", "test"}`."""
+    solution = f"{row['prompt']}\n{row['canonical_solution']}"
+    messages = [
+        {"role": "user", "content": row["prompt"]},
+        {"role": "assistant", "content": solution},
+    ]
+    return {"messages": messages, "entry_point": row["entry_point"], "test": row["test"]}
+
+
+def imports(prompt: str) -> str:
+    """The import lines at the head of a prompt, between blank lines and comments."""
+    found = []
+    for line in map(str.strip, prompt.split("\n")):
+        if line.startswith(("import ", "from ")):
+            found.append(line)
+        elif line and not line.startswith("#"):
+            break
+    return "\n".join(found)
+
+
+def code(answer: str) -> str:
+    """The first fenced block of an answer, else all of it."""
+    found = FENCED.search(answer)
+    return (found[1] if found else answer).strip()
+
+
+def program(conversation: Conversation, answer: str) -> str:
+    """What is run: imports of the prompt, the answer's code, the tests, and the call of them."""
+    head, call = (
+        imports(conversation["messages"][0]["content"]),
+        f"check({conversation['entry_point']})",
+    )
+    return f"{head}\n\n{code(answer)}\n\n{conversation['test']}\n{call}"
+
+
+def score(conversation: Conversation, answer: str, execute: Execute | None = None) -> float:
+    """1.0 where the tests pass.
+
+    Raises:
+        ValueError: there is no `execute`.
+    """
+    if execute is None:
+        raise ValueError("HumanEval runs programs: build the task with execute=, a sandbox")
+    return float(execute(program(conversation, answer)))

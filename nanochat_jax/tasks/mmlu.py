@@ -1,0 +1,28 @@
+"""MMLU: four-choice questions on 57 subjects. Source: arXiv:2009.03300."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nanochat_jax.tasks import choice
+from nanochat_jax.tasks.rows import RowTask, Shuffled
+
+LETTERS = ("A", "B", "C", "D")
+
+
+def task(rows: Sequence[Mapping[str, Any]], name: str = "MMLU") -> RowTask:
+    """The questions in nanochat's order."""
+    return RowTask(name, Shuffled(rows), conversation, "categorical", choice.score, choice.reward)
+
+
+def conversation(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row `{"question", "subject", "choices", "answer": index}`.
+
+    The hub's old form of `auxiliary_train` wraps each row in `{"train": row}`.
+    """
+    row = row.get("train", row)
+    if len(row["choices"]) != len(LETTERS):
+        raise ValueError(f"expected 4 choices, got {row['choices']!r:.80}")
+    answer = LETTERS[row["answer"]]
+    return choice.conversation(
+        row["question"], LETTERS, row["choices"], answer, subject=row["subject"]
+    )

@@ -1,0 +1,165 @@
+"""Spelling, made from a list of words: SimpleSpelling, and SpellingBee, which counts letters.
+
+The original leaks: Python seeds ignore the sign, so its test example `i` is its training example
+`i + 1`, and both splits draw from all words. Here a word belongs to one split, for both tasks, and
+the seeds of the splits never meet; `original=True` gives the original's rows.
+Source: nanochat October 2025 `tasks/spellingbee.py` (templates, draws, wording).
+"""
+
+import functools
+import random
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from nanochat_jax.tasks import gsm8k
+from nanochat_jax.tasks.rows import RowTask
+
+Split = Literal["train", "test"]
+HELD_OUT = 10  # one word in so many is for testing
+TEST_SEEDS = 1 << 40  # beyond the seeds of any training example
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+QUOTES = ("", "'", '"')
+TEMPLATES = tuple(
+    """\
+How many {letter} are in the word {word}
+How many {letter} are in {word}
+Count the number of {letter} in {word}
+How many times does {letter} appear in {word}
+What's the count of {letter} in {word}
+In the word {word}, how many {letter} are there
+How many letter {letter} are in the word {word}
+Count how many {letter} appear in {word}
+Tell me the number of {letter} in {word}
+How many occurrences of {letter} are in {word}
+Find the count of {letter} in {word}
+Can you count the {letter} letters in {word}
+What is the frequency of {letter} in {word}
+How many {letter}s are in {word}
+How many {letter}'s are in {word}
+Count all the {letter} in {word}
+How many times is {letter} in {word}
+Number of {letter} in {word}
+Total count of {letter} in {word}
+How many {letter} does {word} have
+How many {letter} does {word} contain
+What's the number of {letter} in {word}
+{word} has how many {letter}
+In {word}, count the {letter}
+How many {letter} appear in {word}
+Count the {letter} in {word}
+Give me the count of {letter} in {word}
+How many instances of {letter} in {word}
+Show me how many {letter} are in {word}
+Calculate the number of {letter} in {word}
+¿Cuántas {letter} hay en {word}?
+¿Cuántas veces aparece {letter} en {word}?
+Cuenta las {letter} en {word}
+¿Cuántas letras {letter} tiene {word}?
+{word}中有多少个{letter}
+{word}里有几个{letter}
+数一下{word}中的{letter}
+{word}这个词里有多少{letter}
+{word}에 {letter}가 몇 개 있나요
+{word}에서 {letter}의 개수는
+{word}에 {letter}가 몇 번 나오나요
+{word}라는 단어에 {letter}가 몇 개
+Combien de {letter} dans {word}
+Combien de fois {letter} apparaît dans {word}
+Compte les {letter} dans {word}
+Wie viele {letter} sind in {word}
+Wie oft kommt {letter} in {word} vor
+Zähle die {letter} in {word}
+{word}に{letter}は何個ありますか
+{word}の中に{letter}がいくつ
+{word}に{letter}が何回出てくる""".split("\n")
+)
+
+
+def simple_spelling(
+    words: Sequence[str], size: int, split: Split, *, original: bool = False
+) -> RowTask:
+    """`size` words to spell; nothing to mark."""
+    chosen = list(_words(words, split, original))
+    random.Random(42).shuffle(chosen)
+    row = functools.partial(_spell, chosen, _seeds(split, original))
+    return RowTask("SimpleSpelling", range(size), row)
+
+
+def spelling_bee(
+    words: Sequence[str], size: int, split: Split, *, original: bool = False
+) -> RowTask:
+    """`size` questions how often a letter stands in a word, worked by hand and by the tool."""
+    row = functools.partial(_bee, _words(words, split, original), _seeds(split, original))
+    return RowTask("SpellingBee", range(size), row, "generative", gsm8k.score, gsm8k.score)
+
+
+def held_out(word: str) -> bool:
+    """Whether a word is for testing: by the word alone, so that a longer list moves none."""
+    return zlib.crc32(word.encode()) % HELD_OUT == 0
+
+
+def _words(words: Sequence[str], split: Split, original: bool) -> Sequence[str]:
+    chosen = words if original else [w for w in words if held_out(w) == (split == "test")]
+    if not chosen:
+        raise ValueError(f"none of the {len(words)} words is for the {split} split; give more")
+    return chosen
+
+
+def _seeds(split: Split, original: bool) -> Callable[[int], int]:
+    if split == "train":
+        return lambda i: i
+    return (lambda i: -(i + 1)) if original else (lambda i: TEST_SEEDS + i)
+
+
+def _spell(words: Sequence[str], seed: Callable[[int], int], i: int) -> dict[str, Any]:
+    word = random.Random(seed(i)).choice(words)
+    return _conversation(f"Spell the word: {word}", f"{word}:{','.join(word)}")
+
+
+def _bee(words: Sequence[str], seed: Callable[[int], int], i: int) -> dict[str, Any]:
+    """The order of the draws is the original's, and must stay."""
+    rng = random.Random(seed(i))
+    word = rng.choice(words)
+    letter = rng.choice(word) if rng.random() < 0.9 else rng.choice(LETTERS)
+    template = rng.choice(TEMPLATES)
+    if rng.random() < 0.3:
+        template = template.lower()
+    letter_quote, word_quote = rng.choice(QUOTES), rng.choice(QUOTES)
+    asked = template.format(
+        letter=f"{letter_quote}{letter}{letter_quote}", word=f"{word_quote}{word}{word_quote}"
+    )
+    return _conversation(asked + "?" * (rng.random() < 0.5), _worked(word, letter))
+
+
+def _worked(word: str, letter: str) -> list[dict[str, str]]:
+    count, by_hand = str(word.count(letter)), _by_hand(word, letter)
+    return [
+        {"type": "text", "text": by_hand},
+        {"type": "text", "text": "\n\nLet me double check this using Python:\n\n"},
+        {"type": "python", "text": f"'{word}'.count('{letter}')"},
+        {"type": "python_output", "text": count},
+        {"type": "text", "text": _conclusion(count)},
+    ]
+
+
+def _by_hand(word: str, letter: str) -> str:
+    lines, count = [], 0
+    for i, char in enumerate(word, 1):
+        count += char == letter
+        lines.append(f"{i}:{char}{f' hit! count={count}' if char == letter else ''}\n")
+    return (
+        f"We are asked to find the number '{letter}' in the word '{word}'. "
+        "Let me try a manual approach first.\n\n"
+        f"First spell the word out:\n{word}:{','.join(word)}\n\n"
+        f"Then count the occurrences of '{letter}':\n{''.join(lines)}\nThis gives us {count}."
+    )
+
+
+def _conclusion(count: str) -> str:
+    return f"\n\nPython gives us {count}.\n\nMy final answer is:\n\n#### {count}"
+
+
+def _conversation(question: str, answer: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return {"messages": messages}
