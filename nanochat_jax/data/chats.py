@@ -47,20 +47,22 @@ def mid_loader(
 def sft_loader(
     items: Items, tokenizer: Tokenizer, batch: int, seq_len: int, *,
     kind: Literal["padded", "bestfit"] = "padded", ranks: int = 1, buffer_size: int = 100,
-    bucket: int = BUCKET, prefetch: int = PREFETCH,
+    bucket: int = BUCKET, cut_long: bool = False, prefetch: int = PREFETCH,
 ) -> grain.IterDataset:  # fmt: skip
     """Rows whose targets are the assistant's own tokens; all others are -1.
 
     Args:
         kind: `padded`: a conversation a row, padded to the longest of the batch, rounded up to
             `bucket`; `bestfit`: several whole conversations a row of `seq_len` tokens.
+        cut_long: `bestfit` cuts a conversation that is longer than a row, as `padded` always does,
+            instead of leaving it out.
 
     Source: nanochat `scripts/chat_sft.py`, October 2025 (padded) and July 2026 (bestfit).
     """
     if kind == "padded":
         make = lambda r: Padded(items, tokenizer, batch, seq_len, r, ranks, bucket)
     else:
-        make = lambda r: Packed(items, tokenizer, batch, seq_len, r, ranks, buffer_size)
+        make = lambda r: Packed(items, tokenizer, batch, seq_len, r, ranks, buffer_size, cut_long)
     return _dataset(make, ranks, prefetch)
 
 
@@ -74,15 +76,23 @@ def _dataset(make: Callable[[int], Any], ranks: int, prefetch: int) -> grain.Ite
 class _Cursor:
     """A rank's walk over the items: index `rank`, then every `ranks`-th, pass after pass.
 
+    Args:
+        restart: a pass begins at `rank` again, as the original's padded rows do; its other chat
+            loaders count on from where the pass before ended.
+
     Raises:
         ValueError: there are no items.
     """
 
-    def __init__(self, items: Items, tokenizer: Tokenizer, rank: int, ranks: int, limit: int):
+    def __init__(
+        self, items: Items, tokenizer: Tokenizer, rank: int, ranks: int, limit: int,
+        restart: bool = False,
+    ):  # fmt: skip
         if len(items) == 0:
             raise ValueError("the mixture has no conversation; name tasks that have rows")
         self.items, self.tokenizer, self.ranks, self.limit = items, tokenizer, ranks, limit
         self.size, self.at, self.epoch = len(items), rank % len(items), 1
+        self.first = self.at if restart else None
 
     def take(self) -> tuple[int, list[int], list[int]]:
         """(index, ids, mask) of the next item; moves on."""
@@ -90,7 +100,8 @@ class _Cursor:
         ids, mask = self.read(index)
         self.at += self.ranks
         if self.at >= self.size:
-            self.at, self.epoch = self.at % self.size, self.epoch + 1
+            wrapped = self.at % self.size if self.first is None else self.first
+            self.at, self.epoch = wrapped, self.epoch + 1
         return index, ids, mask
 
     def read(self, index: int) -> tuple[list[int], list[int]]:
@@ -155,7 +166,8 @@ class Padded:
     """A conversation a row; rows of a batch are padded on the right, targets there are -1."""
 
     def __init__(self, items, tokenizer, batch, seq_len, rank, ranks, bucket):
-        self.cursor = _Cursor(items, tokenizer, rank, ranks, min(MAX_TOKENS, seq_len + 1))
+        limit = min(MAX_TOKENS, seq_len + 1)
+        self.cursor = _Cursor(items, tokenizer, rank, ranks, limit, restart=True)
         self.batch, self.bucket, self.seq_len = batch, bucket, seq_len
         self.pad, self.taken = tokenizer.encode_special("<|assistant_end|>"), 0
         self.last = False
@@ -192,8 +204,9 @@ class Packed:
     the buffer and stop the run (a flaw of the original) it is dropped, and counted.
     """
 
-    def __init__(self, items, tokenizer, batch, seq_len, rank, ranks, buffer_size):
-        self.cursor = _Cursor(items, tokenizer, rank, ranks, MAX_TOKENS)
+    def __init__(self, items, tokenizer, batch, seq_len, rank, ranks, buffer_size, cut_long=False):
+        limit = min(MAX_TOKENS, seq_len + 1) if cut_long else MAX_TOKENS
+        self.cursor = _Cursor(items, tokenizer, rank, ranks, limit)
         self.batch, self.capacity, self.buffer_size = batch, seq_len + 1, buffer_size
         self.bos, self.placed, self.rank, self.dropped = (
             tokenizer.get_bos_token_id(), 0, rank, 0,
@@ -235,19 +248,28 @@ class Packed:
         return ids, mask
 
     def _fill(self) -> None:
-        """Fills the buffer; drops what can never be placed once that is all it holds."""
-        while len(self._buffer) < self.buffer_size:
-            self._buffer.append(self.cursor.take())
-        if all(len(ids) > self.capacity for _, ids, _ in self._buffer):
-            self.dropped += len(self._buffer)
-            self.placed += len(self._buffer)
-            if self.dropped == len(self._buffer):
-                log.warning("conversations longer than a row of %d are left out", self.capacity - 1)
-            self._buffer.clear()
-            self._fill() if self.dropped < self.cursor.size else self._give_up()
+        """Fills the buffer; drops what can never be placed once that is all it holds.
 
-    def _give_up(self) -> None:
-        raise ValueError(
-            f"no conversation of the mixture fits into a row of {self.capacity} tokens; "
-            "raise --max-seq-len, or use --packing padded, which cuts them"
-        )
+        Raises:
+            ValueError: as many were taken as there are items, and none fits.
+        """
+        taken = 0
+        while True:
+            while len(self._buffer) < self.buffer_size:
+                self._buffer.append(self.cursor.take())
+                taken += 1
+            if any(len(ids) <= self.capacity for _, ids, _ in self._buffer):
+                return
+            if taken >= self.cursor.size:
+                raise ValueError(
+                    f"no conversation of the mixture fits into a row of {self.capacity} tokens; "
+                    "raise --max-seq-len, or use --packing padded, which cuts them"
+                )
+            self._drop()
+
+    def _drop(self) -> None:
+        if self.dropped == 0:
+            log.warning("conversations longer than a row of %d are left out", self.capacity - 1)
+        self.dropped += len(self._buffer)
+        self.placed += len(self._buffer)
+        self._buffer.clear()
