@@ -39,6 +39,7 @@ PURE = (
     "tokenizer/render.py",
     "train/muon.py",
     "train/optimizer.py",
+    "train/rl_loss.py",
     "train/scaling.py",
     "train/schedules.py",
     "train/step.py",
