@@ -30,7 +30,7 @@ def bits_per_byte(
     for i, batch in enumerate(batches):
         if steps is not None and i >= steps:
             break
-        inputs_BT, targets_BT = _placed(model, batch["inputs"]), _placed(model, batch["targets"])
+        inputs_BT, targets_BT = placed(model, batch["inputs"]), placed(model, batch["targets"])
         sums = _sums(model.gpt, model.params, inputs_BT, targets_BT, token_bytes_V)
         nats, count = nats + float(sums[0]), count + int(sums[1])
     return nats / (math.log(2) * count) if count else math.inf
@@ -47,7 +47,7 @@ def _sums(
     return jnp.sum(nll_BT * (bytes_BT > 0)), jnp.sum(bytes_BT)
 
 
-def _placed(model: Model, rows_BT: np.ndarray) -> Any:
+def placed(model: Model, rows_BT: np.ndarray) -> Any:
     """Rows over the mesh that holds the parameters, where they divide."""
     where = jax.tree.leaves(model.params)[0].sharding
     mesh = getattr(where, "mesh", None)
