@@ -1,0 +1,131 @@
+"""Two models side by side: their parameters, what every layer gives, their logits."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.models.gpt import GPT
+from nanochat_jax.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One of the two; `tokenizer` may be None where its files have none."""
+
+    name: str
+    cfg: GPTConfig
+    params: Any
+    tokenizer: Tokenizer | None
+
+
+def read_ids(path: str) -> list[int]:
+    """Token ids of a file: a JSON list, or numbers with blanks or commas between.
+
+    Raises:
+        ValueError: something else stands in it.
+    """
+    text = pathlib.Path(path).expanduser().read_text()
+    try:
+        return [int(word) for word in text.replace(",", " ").strip(" \n\t[]").split()]
+    except ValueError as error:
+        raise ValueError(f"{path} is no list of token ids ({error})") from None
+
+
+def table(a: Side, b: Side, ids: list[int] | None, prompt: str) -> list[str]:
+    """Lines of the comparison; `ids` None: the prompt, by the tokenizer of the first that has one.
+
+    Raises:
+        ValueError: no tokenizer for the prompt, or ids outside the vocabulary.
+    """
+    lines = [f"a: {a.name}", f"b: {b.name}", *_config_lines(a.cfg, b.cfg)]
+    lines += _tokenizer_lines(a.tokenizer, b.tokenizer)
+    lines += _parameter_lines(a.params, b.params)
+    ids = ids if ids is not None else _ids_of(a, b, prompt)
+    most = min(a.cfg.vocab_size, b.cfg.vocab_size)
+    if not ids or max(ids) >= most or min(ids) < 0:
+        raise ValueError(f"expected ids of 0 to {most - 1}, got {ids[:8]}")
+    return [*lines, *_layer_lines(a, b, ids)]
+
+
+def _config_lines(a: GPTConfig, b: GPTConfig) -> list[str]:
+    one, two = dataclasses.asdict(a), dataclasses.asdict(b)
+    lines = [f"  {name}: {one[name]} | {two[name]}" for name in one if one[name] != two[name]]
+    return ["config: equal"] if not lines else ["config differs (a | b):", *lines]
+
+
+def _tokenizer_lines(a: Tokenizer | None, b: Tokenizer | None) -> list[str]:
+    if a is None or b is None:
+        return ["tokenizer: one side has none"]
+    return ["tokenizer: equal" if a.hash == b.hash else f"tokenizer differs: {a} | {b}"]
+
+
+def _parameter_lines(a: Any, b: Any) -> list[str]:
+    """One line per parameter that differs, and how many are equal to the bit."""
+    one, two = ({"/".join(k): np.asarray(v) for k, v in flatten_dict(p).items()} for p in (a, b))
+    lines, equal = [], 0
+    for path in sorted(one.keys() | two.keys()):
+        x, y = one.get(path), two.get(path)
+        if x is None or y is None:
+            lines.append(f"  {path}: only in {'a' if y is None else 'b'}")
+        elif x.shape != y.shape:
+            lines.append(f"  {path}: {x.shape} | {y.shape}")
+        elif x.dtype == y.dtype and x.tobytes() == y.tobytes():
+            equal += 1
+        else:
+            lines.append(f"  {path}: {_difference(x, y)}" + _types(x, y))
+    head = f"parameters: {equal} of {len(one.keys() | two.keys())} equal to the bit"
+    return [head + (", the others:" if lines else ""), *lines]
+
+
+def _difference(x: Any, y: Any) -> str:
+    x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
+    off = np.linalg.norm(x - y) / (np.linalg.norm(y) or 1.0)
+    return f"max {np.abs(x - y).max():.3e}  relative L2 {off:.3e}"
+
+
+def _types(x: np.ndarray, y: np.ndarray) -> str:
+    return "" if x.dtype == y.dtype else f"  ({x.dtype} | {y.dtype})"
+
+
+def _ids_of(a: Side, b: Side, prompt: str) -> list[int]:
+    tokenizer = a.tokenizer or b.tokenizer
+    if tokenizer is None:
+        raise ValueError("neither side has a tokenizer for the prompt; give --ids FILE")
+    return [tokenizer.get_bos_token_id(), *tokenizer.encode(prompt)]
+
+
+def _layer_lines(a: Side, b: Side, ids: list[int]) -> list[str]:
+    """What each block gives, the end of the stream, and the logits."""
+    one, two = _run(a, ids), _run(b, ids)
+    lines = [f"on {len(ids)} tokens, float32:"]
+    for name in one:
+        if name not in two or one[name].shape != two[name].shape:
+            lines.append(f"  {name}: {one[name].shape} | {getattr(two.get(name), 'shape', '-')}")
+            continue
+        lines.append(f"  {name}: {_difference(one[name], two[name])}")
+    last = [side["logits"][-1] for side in (one, two)]
+    same = "the same" if last[0].argmax() == last[1].argmax() else "another"
+    return [*lines, f"the next token is {same}: {last[0].argmax()} | {last[1].argmax()}"]
+
+
+def _run(side: Side, ids: list[int]) -> dict[str, np.ndarray]:
+    """Layer name -> what it gives, `[T, D]`, and `logits` `[T, V]`."""
+    gpt = GPT(side.cfg, dtype=jnp.float32)
+    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), side.params)
+    wanted = lambda module, name: name == "hidden" or (module.name or "").startswith("h_")
+    (logits, _), seen = jax.jit(
+        lambda p, x: gpt.apply({"params": p}, x, capture_intermediates=wanted)
+    )(params, jnp.asarray([ids], jnp.int32))
+    held = seen["intermediates"]
+    out = {
+        f"layer {i}": np.asarray(held[f"h_{i}"]["__call__"][0][0][0])
+        for i in range(side.cfg.n_layer)
+    }
+    out["final norm"] = np.asarray(held["hidden"][0][0][0])
+    return out | {"logits": np.asarray(logits[0])}
