@@ -1,15 +1,16 @@
 """What a model learns from and is asked: one file a task, built by name."""
 
 import pathlib
-import re
 from collections.abc import Sequence
 
-from nanochat_jax.tasks.local import Conversations, Documents
+from nanochat_jax.tasks.humaneval import Execute
 from nanochat_jax.tasks.mixture import Chain, Conversation, Mixture, Task, View
+from nanochat_jax.tasks.names import KNOWN, Asked, Place, one
+from nanochat_jax.tasks.rows import RowTask
 
-__all__ = ["Chain", "Conversation", "Mixture", "Task", "View", "build", "build_one"]
-
-NAME = re.compile(r"(?P<name>[\w-]+)(?::(?P<detail>[\w-]+))?(?:\*(?P<repeats>\d+))?")
+__all__ = [
+    "KNOWN", "Chain", "Conversation", "Mixture", "RowTask", "Task", "View", "build", "build_one",
+]  # fmt: skip
 
 
 def build(
@@ -23,70 +24,36 @@ def build(
     """The named tasks as one: mixed in a seeded order for `train`, one after another for `val`.
 
     Args:
-        names: `name[:detail][*repeats]`; the detail is a number of rows, a
-            range of them (`1000-3000`), or a task's subset.
+        names: `name[:part][:rows][*repeats]`: rows are a number (the first so many) or a range
+            (`1000-3000`) and bound the task before it is mixed; a part is one of its splits
+            (`MMLU:dev`), or `original` for spelling with the original's overlapping words.
         root: the base directory.
+        split: `train`, or `val`: the rows that are held out.
         stage: `mid` or `sft`: the embedded world has conversations for each.
+        task_data: a folder of task files, instead of the Hugging Face hub.
 
     Raises:
         ValueError: an unknown name.
         FileNotFoundError: the data of a task are not there.
     """
+    place = Place(root, split, stage, task_data)
     tasks: list[Task] = []
-    for text in names:
-        match = NAME.fullmatch(text)
-        if match is None:
-            raise ValueError(f"task {text!r}: expected name[:detail][*repeats], e.g. GSM8K*2")
-        task = build_one(match["name"], match["detail"], root, split, stage, task_data)
-        tasks += [task] * int(match["repeats"] or 1)
+    for asked in map(Asked.parse, names):
+        tasks += [one(asked, place)] * asked.repeats
     return Mixture(tasks) if split == "train" else Chain(tasks)
 
 
 def build_one(
     name: str,
-    detail: str | None,
     root: pathlib.Path,
-    split: str,
-    stage: str,
-    task_data: str | None,
+    split: str = "val",
+    *,
+    task_data: str | None = None,
+    execute: Execute | None = None,
 ) -> Task:
-    """One task by name; see `build`."""
-    start, stop = rows_of(detail)
-    makers = {
-        "conversations": lambda: conversations(root, split, stage),
-        "documents": lambda: Documents(_shards(root), stop),
-        "identity": lambda: Conversations(root / "identity_conversations.jsonl"),
-    }
-    if name not in makers:
-        raise ValueError(f"unknown task {name!r}; known: {', '.join(makers)}")
-    task = makers[name]()
-    return task if stop is None else View(task, start, stop)
+    """One task by name, with its marks: `kind`, `score` and `reward`; see `build`.
 
-
-def rows_of(detail: str | None) -> tuple[int, int | None]:
-    """(start, stop) of `1000` (the first so many), `1000-3000`, or anything else (all rows)."""
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)", detail or "")
-    return (int(match[1] or 0), int(match[2])) if match else (0, None)
-
-
-def conversations(root: pathlib.Path, split: str, stage: str) -> Task:
-    """What `scripts.data add --conversations` imported, else the embedded world's of a stage."""
-    own = root / "conversations" / f"{split}.jsonl"
-    if own.exists():
-        return Conversations(own)
-    world = root / "world_data" / f"conversations_{stage if split == 'train' else 'val'}.jsonl"
-    if world.exists():
-        return Conversations(world)
-    raise FileNotFoundError(
-        f"no conversations: neither {own} nor {world} exists; import your own with "
-        "`python -m scripts.data add --conversations PATH...`"
-    )
-
-
-def _shards(root: pathlib.Path) -> tuple[pathlib.Path, ...]:
-    """The training shards in use, last one by name left out: it is validation."""
-    for folder in ("base_data", "world_data"):
-        files = sorted((root / folder).glob("*.parquet"))
-        if files:
-            return tuple(files[:-1])
-    raise FileNotFoundError(f"no documents in {root}; see `python -m scripts.data --help`")
+    Args:
+        execute: runs HumanEval's programs in a sandbox.
+    """
+    return one(Asked.parse(name), Place(root, split, "sft", task_data, execute))

@@ -1,10 +1,10 @@
 """Conversations as people write them: one JSON value a line, checked before anything is trained."""
 
-import gzip
-import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
+
+from nanochat_jax.tasks.jsonl import read_values
 
 Messages = list[dict[str, Any]]
 
@@ -18,27 +18,11 @@ def read_conversations(path: pathlib.Path) -> Iterator[Messages]:
         FileNotFoundError: there is no such file.
         ValueError: naming file, line and what is wrong with it.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"no file {path}")
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
-        number = 0
-        try:
-            for line in lines:
-                number += 1
-                if line.strip():
-                    yield parse_line(line)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
-        except (EOFError, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path} is damaged after line {number}: {error}") from None
+    return read_values(path, messages_of)
 
 
-def parse_line(line: str) -> Messages:
-    """The messages of one line; raises ValueError with what is wrong."""
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON ({error})") from None
+def messages_of(value: Any) -> Messages:
+    """The messages of one line's value; raises ValueError with what is wrong."""
     if isinstance(value, dict):
         if "messages" not in value:
             wanted = 'a list of messages or {"messages": [...]}'

@@ -109,7 +109,8 @@ def _words(words: Sequence[str], split: Split, original: bool) -> Sequence[str]:
 def _seeds(split: Split, original: bool) -> Callable[[int], int]:
     if split == "train":
         return lambda i: i
-    return (lambda i: -(i + 1)) if original else (lambda i: TEST_SEEDS + i)
+    # The original seeds with -(i + 1), of which Python takes the absolute value.
+    return (lambda i: i + 1) if original else (lambda i: TEST_SEEDS + i)
 
 
 def _spell(words: Sequence[str], seed: Callable[[int], int], i: int) -> dict[str, Any]:

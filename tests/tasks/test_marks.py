@@ -1,0 +1,93 @@
+"""Marks: what counts as right, and what is said of rows that cannot be asked."""
+
+import numpy as np
+import pytest
+
+from nanochat_jax.tasks import Mixture, View, arc, choice, gsm8k, humaneval, mmlu, smoltalk
+from nanochat_jax.tasks.rows import Shuffled
+
+PROBLEM = {
+    "prompt": "import math\n\ndef f(x):\n    ...\n",
+    "canonical_solution": "    return x\n",
+    "entry_point": "f",
+    "test": "def check(c): assert c(1) == 1",
+}
+
+
+def test_a_shuffle_is_numpy_s_permutation_of_that_seed():
+    rows = [{"n": i} for i in range(10)]
+    assert [row["n"] for row in Shuffled(rows)] == [5, 6, 0, 7, 3, 2, 4, 9, 1, 8]
+    assert list(Shuffled(rows, 7).order) == list(np.random.default_rng(7).permutation(10))
+
+
+def test_a_mixture_s_order_is_the_documented_one():
+    numbers = [f"{i}" for i in range(10)]
+    assert [int(x) for x in Mixture([numbers])] == [7, 3, 2, 8, 5, 6, 9, 4, 0, 1]
+
+
+def test_a_reward_takes_any_text_where_a_score_wants_a_letter():
+    asked = choice.conversation("which?", ["A", "B"], ["x", "y"], "B")
+    with pytest.raises(ValueError, match="expected one of A, B, got 'the second'"):
+        choice.score(asked, "the second")
+    assert choice.reward(asked, "the second") == 0.0
+    assert choice.reward(asked, " B\n") == choice.score(asked, "B") == 1.0
+
+
+def test_an_answer_that_is_no_letter_of_the_row_is_refused():
+    row = {"question": "q", "choices": {"text": ["x"], "label": ["A"]}, "answerKey": "C"}
+    with pytest.raises(ValueError, match=r"answer 'C' is none of the letters \['A'\]"):
+        arc.conversation(row)
+
+
+def test_mmlu_s_old_form_is_unwrapped():
+    row = {"question": "q", "subject": "s", "choices": list("wxyz"), "answer": 3}
+    assert mmlu.conversation({"train": row}) == mmlu.conversation(row)
+    assert mmlu.conversation(row)["messages"][1]["content"] == "D"
+    with pytest.raises(ValueError, match="expected 4 choices"):
+        mmlu.conversation(row | {"choices": ["only one"]})
+
+
+def test_calls_are_parted_at_their_last_equals_sign():
+    row = {"question": "q", "answer": "a<<1+1=2>>2<<2*2=4>><<x>>\n#### 4"}
+    parts = [(p["type"], p["text"]) for p in gsm8k.conversation(row)["messages"][1]["content"]]
+    assert parts == [
+        ("text", "a"), ("python", "1+1"), ("python_output", "2"), ("text", "2"),
+        ("python", "2*2"), ("python_output", "4"), ("text", ""),
+        ("python", "x"), ("python_output", ""), ("text", "\n#### 4"),
+    ]  # fmt: skip
+
+
+def test_without_a_number_to_reach_nothing_is_right():
+    asked = gsm8k.conversation({"question": "q", "answer": "it depends"})
+    assert gsm8k.score(asked, "it depends") == 0.0
+
+
+def test_humaneval_runs_the_program_that_the_sandbox_is_given():
+    seen = []
+    task = humaneval.task([PROBLEM], lambda text: seen.append(text) or "return x" in text)
+    assert task.score(task[0], "```python\ndef f(x):\n    return x\n```") == 1.0
+    assert task.reward(task[0], "no code") == 0.0
+    head, code, tests = seen[0].split("\n\n")
+    assert (head, code) == ("import math", "def f(x):\n    return x")
+    assert tests == "def check(c): assert c(1) == 1\ncheck(f)"
+    space = {}
+    exec(seen[0], space)  # our own program, above
+
+
+def test_humaneval_without_a_sandbox_can_be_read_not_marked():
+    task = humaneval.task([PROBLEM])
+    assert task[0]["entry_point"] == "f"
+    with pytest.raises(ValueError, match="execute"):
+        task.score(task[0], "x")
+
+
+def test_conversations_out_of_turn_are_refused():
+    with pytest.raises(ValueError, match="turns alternate"):
+        smoltalk.conversation({"messages": [{"role": "user", "content": "a"}] * 2})
+
+
+def test_a_view_marks_as_its_task_does_and_clips_to_the_rows():
+    task = gsm8k.task([{"question": f"{i}", "answer": f"#### {i}"} for i in range(5)])
+    view = View(task, 1, 100, 2)
+    assert (len(view), view.kind, view.name) == (2, "generative", "GSM8K")
+    assert view[1] == task[3] and view.score is task.score

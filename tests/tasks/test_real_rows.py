@@ -1,0 +1,78 @@
+"""The published data sets, where a copy lies beside the repository: every row can be used."""
+
+import os
+import pathlib
+
+import pytest
+
+from nanochat_jax import tasks
+from nanochat_jax.tokenizer import Tokenizer
+
+DATA = pathlib.Path(
+    os.environ.get("NANOCHAT_TASK_DATA")
+    or pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
+)
+pytestmark = pytest.mark.skipif(
+    not DATA.is_dir(), reason=f"no task files in {DATA}; set $NANOCHAT_TASK_DATA to a folder"
+)
+
+ROWS = {
+    ("ARC-Easy", "train"): 2251, ("ARC-Easy", "val"): 2376,
+    ("ARC-Easy:validation", "val"): 570, ("ARC-Challenge:validation", "val"): 299,
+    ("ARC-Challenge", "train"): 1119, ("ARC-Challenge", "val"): 1172,
+    ("MMLU", "val"): 14042, ("MMLU:dev", "train"): 285,
+    ("GSM8K", "train"): 7473, ("GSM8K", "val"): 1319,
+    ("HumanEval", "val"): 164,
+    ("SmolTalk", "train"): 11815, ("SmolTalk", "val"): 600,
+    ("identity", "train"): 1000,
+    ("SimpleSpelling:300", "train"): 300, ("SpellingBee:256", "val"): 256,
+}  # fmt: skip
+CASES = [pytest.param(*case, id="/".join(case)) for case in ROWS]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.train(["the cat sat on the mat"] * 3, 280)
+
+
+def real(name, split, root):
+    return tasks.build([name], root, split, task_data=str(DATA))
+
+
+@pytest.mark.parametrize(("name", "split"), CASES)
+def test_all_rows_are_there_and_can_be_rendered(name, split, tokenizer, tmp_path):
+    task = real(name, split, tmp_path)
+    assert len(task) == ROWS[name, split]
+    every = max(1, len(task) // 200)
+    for i in range(0, len(task), every):
+        ids, mask = tokenizer.render_conversation(task[i], max_tokens=1 << 20)
+        assert len(ids) == len(mask) and 0 < sum(mask) < len(mask)
+
+
+@pytest.mark.parametrize("name", ["ARC-Easy", "ARC-Challenge", "MMLU", "GSM8K", "SpellingBee"])
+def test_the_given_answers_are_right_and_others_wrong(name, tokenizer, tmp_path):
+    task = tasks.build_one(name, tmp_path, task_data=str(DATA))
+    for i in range(len(task)):
+        conversation = task[i]
+        content = conversation["messages"][-1]["content"]
+        if task.kind == "categorical":
+            right, wrong = content, next(x for x in conversation["letters"] if x != content)
+        else:
+            right, wrong = content[-1]["text"], "#### no number"
+        assert task.score(conversation, right) == task.reward(conversation, right) == 1.0, i
+        assert task.score(conversation, wrong) == task.reward(conversation, wrong) == 0.0, i
+
+
+def test_tool_calls_of_the_worked_answers_are_parts(tmp_path):
+    task = real("GSM8K", "train", tmp_path)
+    kinds = [p["type"] for i in range(len(task)) for p in task[i]["messages"][1]["content"]]
+    assert kinds.count("python") == kinds.count("python_output") > 3 * len(task)
+    assert not any("<<" in p["text"] for i in range(500) for p in task[i]["messages"][1]["content"])
+
+
+def test_a_mixture_of_the_sft_stage_holds_all_of_its_rows(tmp_path):
+    names = ["ARC-Easy", "ARC-Challenge", "GSM8K*2", "SmolTalk:10000", "identity",
+             "SimpleSpelling:300", "SpellingBee:300"]  # fmt: skip
+    mixture = tasks.build(names, tmp_path, "train", task_data=str(DATA))
+    assert len(mixture) == 2251 + 1119 + 2 * 7473 + 10000 + 1000 + 300 + 300
+    assert "messages" in mixture[0]
