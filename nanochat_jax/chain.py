@@ -57,23 +57,46 @@ def default_file() -> pathlib.Path | None:
 
 
 def configure(section: str, argv: Sequence[str], *, prog: str | None = None) -> Any:
-    """The resolved config of a program; with `--resume`, over what its last checkpoint ran with."""
-    make = lambda saved=None: config_load.load(
+    """The resolved config of a program.
+
+    With `--resume` over what its checkpoint ran with; with `--init` over what the shape of that
+    checkpoint says, and without the default file.
+    """
+    make = lambda **over: config_load.load(
         SECTIONS[section],
         argv,
         section=section,
         sections=SECTIONS,
         recipes=recipes_of(section),
-        default_file=default_file(),
         prog=prog,
         description=SECTIONS[section].__doc__,
-        saved=saved,
+        **{"default_file": default_file(), **over},
     )
     config = make()
-    if not getattr(config, "resume", False):
+    if section == "base" and config.init:
+        return make(default_file=None, inherited=inherited(config.init))
+    if not resuming(config):
         return config
     last = last_checkpoint(section, config)
-    return make(last.meta["config"]) if last and "config" in last.meta else config
+    return make(saved=last.meta["config"]) if last and last.meta.get("config") else config
+
+
+def resuming(config: Any) -> bool:
+    """Whether a config asks to go on where a checkpoint of its own stage stands."""
+    return getattr(config, "resume", False) or getattr(config, "resume_from_step", -1) >= 0
+
+
+def inherited(init: str) -> dict[str, Any]:
+    """The dials of the model in a checkpoint directory: what rates are scaled by."""
+    from nanochat_jax.checkpoint import store
+    from nanochat_jax.config.gpt import GPTConfig
+
+    meta = store.find(pathlib.Path(init).expanduser()).meta
+    cfg, config = GPTConfig(**meta["model_config"]), meta.get("config") or {}
+    dials = dict(depth=cfg.n_layer, aspect_ratio=max(1, cfg.n_embd // cfg.n_layer))
+    dials |= dict(head_dim=cfg.head_dim, max_seq_len=cfg.sequence_len)
+    dials |= dict(window_pattern=cfg.window_pattern, reference_kv_heads=cfg.n_kv_head)
+    return dials | {name: config[name] for name in ("aspect_ratio", "head_dim") if name in config}
 
 
 def last_checkpoint(stage: str, config: Any) -> Any:
@@ -83,7 +106,10 @@ def last_checkpoint(stage: str, config: Any) -> Any:
     folder = base_dir() / CHECKPOINT_DIRS[stage]
     before = base_dir() / CHECKPOINT_DIRS[getattr(config, "source", "base")]
     tag = config.model_tag or (f"d{config.depth}" if stage == "base" else guess_tag(before))
-    return store.find(folder / tag) if tag and store.steps(folder / tag) else None
+    step = getattr(config, "resume_from_step", -1)
+    if not tag or not store.steps(folder / tag):
+        return None
+    return store.find(folder / tag, step if step >= 0 else None)
 
 
 def prepare_devices(config: Any) -> str:

@@ -23,7 +23,7 @@ LAYERS = (
     ("serve",),
     ("evals",),
     ("train",),
-    ("report", "plan", "doctor"),
+    ("report", "plan", "doctor", "bridge"),
     ("chain",),
     ("speedrun",),
 )

@@ -90,6 +90,7 @@ def stage_config(source: str, recipe: str, cfg: GPTConfig, given: Mapping[str, A
         head = cfg.n_embd // cfg.n_head
         shape |= dict(depth=cfg.n_layer, aspect_ratio=max(1, cfg.n_embd // cfg.n_layer))
         shape |= dict(head_dim=head, window_pattern=cfg.window_pattern)
+        shape |= dict(reference_kv_heads=cfg.n_kv_head)
     for name, value in {**shape, **given}.items():
         if name not in known or value is None:
             continue

@@ -21,13 +21,14 @@ import tyro
 Config = TypeVar("Config")
 
 # Keys that belong to one call, not to a run.
-PER_CALL = frozenset({"resume", "init", "run", "device_type", "mesh", "simulate_devices"})
+PER_CALL = frozenset("resume resume_from_step init run device_type mesh simulate_devices".split())
 
 # Keys that do not change what a stage computes, so they do not make a finished one stale.
 COSMETIC = frozenset(
-    "config resume init run device_type mesh simulate_devices log_every sample_every save_every "
-    "eval_every eval_steps eval_tokens core_metric_every core_metric_max_per_task fresh "
-    "eval_metrics_every eval_metrics_max_problems price task_data".split()
+    "config resume resume_from_step init run device_type mesh simulate_devices log_every "
+    "sample_every save_every eval_every eval_steps eval_tokens core_metric_every "
+    "core_metric_max_per_task fresh eval_metrics_every eval_metrics_max_problems price "
+    "task_data".split()
 )
 
 
@@ -42,6 +43,7 @@ def load(
     prog: str | None = None,
     description: str | None = None,
     saved: Mapping[str, Any] | None = None,
+    inherited: Mapping[str, Any] | None = None,
 ) -> Config:
     """A `cls` made of its defaults, `recipes[--recipe]`, `--config FILE` and the flags in `argv`.
 
@@ -50,6 +52,7 @@ def load(
         sections: every table a file may hold and its config class, so that a typo is found.
         default_file: read when `--config` is not given.
         saved: values of an earlier run (flat), which stand in for recipe and file.
+        inherited: values (flat) that stand above the recipe's and below the file's.
 
     Raises:
         ValueError: an unreadable file, an unknown key or a value of the wrong type.
@@ -70,7 +73,8 @@ def load(
     recipes = recipes if recipe else None
     if recipes and recipe not in recipes:
         raise ValueError(f"recipe is {recipe!r}; expected one of {', '.join(recipes)}")
-    base = build(cls, {**(recipes[recipe] if recipes else {}), **values}, where=str(path or ""))
+    below = {**(recipes[recipe] if recipes else {}), **(inherited or {})}
+    base = build(cls, {**below, **values}, where=str(path or ""))
     if path and "config" in _paths(cls):
         base = dataclasses.replace(base, config=str(path))
     return tyro.cli(cls, args=argv, default=base, prog=prog, description=description)

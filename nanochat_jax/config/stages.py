@@ -62,8 +62,11 @@ class Stage(Program):
     """name for wandb; `dummy` logs to disk alone"""
     resume: bool = False
     """continue this stage's last checkpoint"""
+    resume_from_step: int = -1
+    """continue this stage at the checkpoint of that step; -1: as --resume says"""
     init: str = ""
-    """start from this checkpoint directory"""
+    """start from this checkpoint directory; its shape wins over flags. In base training the default
+    config file is not read then: its rates are another model's"""
     num_iterations: int = -1
     """optimizer steps; -1: derived (base) or one pass over the mixture"""
     device_batch_size: int = 32
@@ -123,6 +126,9 @@ class BaseTrain(Stage):
     """width = depth x this, rounded up to a multiple of head_dim"""
     head_dim: int = 128
     """width of one attention head"""
+    reference_kv_heads: int = 0
+    """kv heads of the 12-layer model that rates are scaled by; 0: all its heads; --init: those of
+    the checkpoint"""
     window_pattern: str = "L"
     """L: full attention, S: short window; repeated over the layers, the last is always L"""
     total_batch_size: int = 524288

@@ -87,6 +87,14 @@ class RankIterator(grain.DatasetIterator):
         return {"pulls": self._pulls, "streams": [s.get_state() for s in self._streams]}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a state of ours, or to what the original saved: `{"pq_idx", "rg_idx", "epoch"}`.
+
+        The original goes on after that row group and loses what it had buffered; so do we then.
+        """
+        if "pq_idx" in state:
+            for stream in self._streams:
+                stream.begin(stream.docs.after(state["pq_idx"], state["rg_idx"], state["epoch"]))
+            return
         self._pulls = int(state["pulls"])
         for stream, saved in zip(self._streams, state["streams"], strict=True):
             stream.set_state(saved)

@@ -76,7 +76,7 @@ def _job(
     return loop.Job(
         stage="base",
         config=config,
-        directory=stage.target_directory("base", tag, base_dir(), config.resume),
+        directory=stage.target_directory("base", tag, base_dir(), start.resumed is not None),
         gpt=gpt,
         tokenizer=tokenizer,
         mesh=mesh,

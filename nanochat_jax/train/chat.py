@@ -30,7 +30,7 @@ def run(name: str, config: MidTrain | SFTTrain) -> list[Any]:
     start = stage.origin(name, config, root)
     mark = stage.fingerprint(name, config, root)
     tokenizer = stage.tokenizer_for(start, root)
-    cfg = dataclasses.replace(start.model_config(), sequence_len=config.max_seq_len)
+    cfg = start.model_config()
     mesh = stage.mesh_of(config)
     gpt = stage.gpt_of(cfg, config)
     data = Data(name, config, tokenizer)
@@ -48,7 +48,7 @@ def run(name: str, config: MidTrain | SFTTrain) -> list[Any]:
     job = loop.Job(
         stage=name,
         config=config,
-        directory=stage.target_directory(name, tag, root, config.resume),
+        directory=stage.target_directory(name, tag, root, start.resumed is not None),
         gpt=gpt,
         tokenizer=tokenizer,
         mesh=mesh,

@@ -68,10 +68,14 @@ def counted_params(cfg: GPTConfig, optim: OptimConfig) -> int:
 
 
 def reference_config(cfg: GPTConfig, config: Any) -> GPTConfig:
-    """The run's model at the reference depth: same aspect ratio, head size and vocabulary."""
+    """The run's model at the reference depth: same aspect ratio, head size and vocabulary.
+
+    `config.reference_kv_heads` is its number of kv heads, 0: as many as it has heads.
+    """
     shape = shape_of_depth(REFERENCE_DEPTH, config.aspect_ratio, config.head_dim)
-    if cfg.n_kv_head != cfg.n_head and shape["n_head"] % cfg.n_kv_head == 0:
-        shape["n_kv_head"] = cfg.n_kv_head
+    kv = getattr(config, "reference_kv_heads", 0)
+    if kv and shape["n_head"] % kv == 0:
+        shape["n_kv_head"] = kv
     return dataclasses.replace(cfg, **shape)
 
 

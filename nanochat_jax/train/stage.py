@@ -50,7 +50,8 @@ def origin(stage: str, config: Stage, root: pathlib.Path) -> Origin:
         FileNotFoundError: there is none; the message names the command that makes it.
         ValueError: `--resume` and `--init` together, or a damaged checkpoint.
     """
-    if config.resume and config.init:
+    resuming = config.resume or config.resume_from_step >= 0
+    if resuming and config.init:
         raise ValueError("--resume continues this stage, --init starts it elsewhere: give one")
     source = None
     if config.init:
@@ -59,9 +60,10 @@ def origin(stage: str, config: Stage, root: pathlib.Path) -> Origin:
         step = config.step if config.step >= 0 else None
         source = find_checkpoint(config.source, config.model_tag or None, step, root)
     resumed = None
-    if config.resume:
+    if resuming:
         tag = config.model_tag or (source.path.parent.name if source else f"d{config.depth}")
-        resumed = store.find(root / CHECKPOINT_DIRS[stage] / tag)
+        at = config.resume_from_step if config.resume_from_step >= 0 else None
+        resumed = store.find(root / CHECKPOINT_DIRS[stage] / tag, at)
     for saved in filter(None, (resumed, None if resumed else source)):
         store.verify(saved)
     return Origin(resumed, source)
@@ -172,7 +174,7 @@ def gpt_of(cfg: GPTConfig, config: Stage) -> GPT:
 
 def fingerprint(stage: str, config: Stage, root: pathlib.Path) -> dict[str, Any]:
     """What decides the result of a stage: its settings and what it begins with. JSON values."""
-    start = origin(stage, dataclasses.replace(config, resume=False), root)
+    start = origin(stage, dataclasses.replace(config, resume=False, resume_from_step=-1), root)
     return fingerprint_of(config, start, tokenizer_for(start, root))
 
 
