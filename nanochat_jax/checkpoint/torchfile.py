@@ -2,281 +2,274 @@
 
 Such a file is a zip archive whose members are stored, not compressed:
 
-    <name>/data.pkl           a pickle of the tree; a tensor in it is a call of
-                              `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, ...)`
-    <name>/data/<key>         the bytes of one storage, aligned to 64
-    <name>/byteorder          "little"
-    <name>/version            "3"
+    <any>/data.pkl      a pickle of the tree; each tensor in it is a call of
+                        `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, ...)`,
+                        where the storage is a persistent id ("storage", class, key, place, count)
+    <any>/data/<key>    the bytes of one storage, beginning at a multiple of 64
+    <any>/byteorder     "little"
+    <any>/version       "3"
 
-A pickle can run anything, so ours is read by an unpickler that knows the few names a state dict
-uses and refuses the rest. Storages are mapped into memory: a tensor costs what is touched of it.
+A pickle can run anything, so it goes through a machine that can only build data (`pickles.py`).
+Storages are mapped into memory: a tensor costs what is touched of it, as long as it lives.
 
-Source: torch/serialization.py, torch/_utils.py, torch/_weights_only_unpickler.py (formats alone).
+Source: torch/serialization.py and torch/_utils.py, for the format alone.
 """
 
-import collections
 import dataclasses
-import io
 import math
+import mmap
 import os
 import pathlib
-import pickle
 import struct
+import weakref
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
 
-from nanochat_jax.checkpoint.pickles import UnsafeFile, check, plain
+from nanochat_jax.checkpoint import pickles
+from nanochat_jax.checkpoint.pickles import UnsafeFile, plain
 
-STORAGES: dict[str, np.dtype] = {
-    "DoubleStorage": np.dtype(np.float64),
-    "FloatStorage": np.dtype(np.float32),
-    "HalfStorage": np.dtype(np.float16),
+# The class of a storage says the type of its numbers; tensors of later types lie in untyped
+# storages, and their rebuild call (`_rebuild_tensor_v3`) says it.
+STORAGES = {
+    "DoubleStorage": np.dtype("<f8"),
+    "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"),
     "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype(np.int64),
-    "IntStorage": np.dtype(np.int32),
-    "ShortStorage": np.dtype(np.int16),
-    "CharStorage": np.dtype(np.int8),
-    "ByteStorage": np.dtype(np.uint8),
-    "BoolStorage": np.dtype(np.bool_),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
 }
-NAMES = {dtype: name for name, dtype in STORAGES.items()}
-DTYPES = {  # what `torch.<name>` stands for in pickles of `_rebuild_tensor_v3`
-    "float64": "<f8", "float32": "<f4", "float16": "<f2", "int64": "<i8", "int32": "<i4",
-    "int16": "<i2", "int8": "i1", "uint8": "u1", "bool": "?", "bfloat16": ml_dtypes.bfloat16,
-    "uint16": "<u2", "uint32": "<u4", "uint64": "<u8",
-    "float8_e4m3fn": ml_dtypes.float8_e4m3fn, "float8_e5m2": ml_dtypes.float8_e5m2,
-}  # fmt: skip
+CLASSES = {dtype: name for name, dtype in STORAGES.items()}
+LATER = {
+    name: np.dtype(getattr(ml_dtypes, name, name))
+    for name in ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2")
+}
+DTYPES = {dtype.name: dtype for dtype in (*STORAGES.values(), *LATER.values())}
 ALIGNMENT = 64
-MAX_PICKLE = 256 * 2**20  # bytes of data.pkl: a tree of names, not of numbers
+MAX_INFLATED = 2**30  # bytes of compressed members, which torch never writes but zip tools may
+
+
+def load(path: str | os.PathLike[str], *, verify: bool = True) -> Any:
+    """The tree in a file: dicts, lists, tuples, plain values; tensors as numpy arrays.
+
+    Arrays are read-only views of the mapped file, valid while it is not overwritten; those that
+    shared a storage still do. When the last array of a storage is dropped its memory is given
+    back, so a tree that is converted entry by entry never lies in memory as a whole. A dtype comes
+    back as numpy's, a size as a tuple. `verify` compares every storage with its checksum.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnsafeFile: its pickle asks for what a state dict has no use for; nothing was run.
+        ValueError: a damaged file, or one that is not torch's; the message says what was found.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        with open(path, "rb") as file:
+            return _Reader(file, verify).read()
+    except UnsafeFile as error:
+        raise UnsafeFile(
+            f"{path} is refused: {error}; nothing of it was run. If you trust it, load it with "
+            "torch and torch.save its tensors alone"
+        ) from None
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} {_what_else(path, error)}") from None
+    except (ValueError, OverflowError, NotImplementedError, struct.error, zlib.error) as error:
+        raise ValueError(
+            f"{path} is no whole file of torch.save: {error}; copy it again, or torch.save it again"
+        ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Class:
+    """A storage class: the type of the numbers in it."""
+
+    dtype: np.dtype
 
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-    """One storage: its bytes in memory-mapped form, and the type its tensors have."""
+    """The bytes of a storage, uint8 [n], and the type of the tensors over it."""
 
     raw: np.ndarray
     dtype: np.dtype
 
 
-def load(path: str | os.PathLike[str]) -> Any:
-    """The tree in a file: dicts, lists, tuples, numbers, strings; tensors as numpy arrays.
-
-    Arrays are read-only views of the mapped file; those that shared a storage still do.
-
-    Raises:
-        FileNotFoundError: no such file.
-        UnsafeFile: its pickle wants to call what a state dict has no use for; nothing was run.
-        ValueError: a damaged file, or one that is not torch's; the message says what was found.
-    """
-    path = pathlib.Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no file {path}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _Reader(path, archive).read()
-    except zipfile.BadZipFile:
-        raise ValueError(f"{path} {_what_else(path)}") from None
-
-
 class _Reader:
     """Reads one open archive."""
 
-    def __init__(self, path: pathlib.Path, archive: zipfile.ZipFile):
-        self.path, self.archive = path, archive
-        found = [n for n in archive.namelist() if n == "data.pkl" or n.endswith("/data.pkl")]
+    def __init__(self, file: BinaryIO, verify: bool):
+        self.verify, self.archive = verify, zipfile.ZipFile(file)
+        self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.storages: dict[str, np.ndarray] = {}
+        self.inflated = 0
+        names = self.archive.namelist()
+        found = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
         if len(found) != 1:
-            self.fail("holds no data.pkl: it is a zip archive, but not one of torch's")
+            raise ValueError(f"a zip archive with {len(found)} members data.pkl, expected one")
         self.prefix = found[0].removesuffix("data.pkl")
-        self.storages: dict[str, _Storage] = {}
 
     def read(self) -> Any:
-        if self.member("byteorder", b"little") != b"little":
-            self.fail("was written on a big-endian machine; save it again on a little-endian one")
-        info = self.archive.getinfo(f"{self.prefix}data.pkl")
-        if info.file_size > MAX_PICKLE:
-            self.fail(f"has a pickle of {info.file_size:,} bytes; that is no state dict")
-        try:
-            pickled = self.archive.read(info)
-            check(pickled)
-            return _Unpickler(io.BytesIO(pickled), self.storage).load()
-        except UnsafeFile as error:
-            raise UnsafeFile(f"{self.path} is not safe to read: {error}") from None
-        except (_Damaged, zipfile.BadZipFile, pickle.UnpicklingError, EOFError) as error:
-            self.fail(f"is damaged ({error}); copy it again")
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-            self.fail(f"has a pickle that makes no sense ({type(error).__name__}: {error})")
-        except (MemoryError, RecursionError, OverflowError, struct.error) as error:
-            self.fail(f"has a pickle that makes no sense ({type(error).__name__})")
+        if f"{self.prefix}byteorder" in self.archive.NameToInfo:
+            order = self.member("byteorder").tobytes()
+            if order != b"little":
+                raise ValueError(
+                    f"byte order {order!r}, expected little: save it on such a machine"
+                )
+        pickled = self.member("data.pkl").tobytes()
+        leaves = (np.ndarray, np.dtype)
+        return pickles.read(pickled, NAMES, persistent=self.storage, leaves=leaves)
 
-    def member(self, name: str, default: bytes) -> bytes:
-        full = f"{self.prefix}{name}"
-        return self.archive.read(full).strip() if full in self.archive.NameToInfo else default
-
-    def storage(self, pid: Any) -> _Storage:
-        """The storage that a persistent id names: ("storage", class, key, location, count)."""
-        if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"):
-            raise _Damaged("a storage without a name")
-        _, kind, key, _, count = pid[:5]
-        if not isinstance(kind, _StorageType) or not isinstance(key, str):
-            raise _Damaged("a storage without a name")
+    def storage(self, name: Any) -> _Storage:
+        """The storage that a persistent id names."""
+        kinds = (str, _Class, str, str, int)
+        if type(name) is not tuple or tuple(map(type, name)) != kinds or name[0] != "storage":
+            raise ValueError("a persistent id that names no storage")
+        _, kind, key, _, count = name
         if key not in self.storages:
-            raw = self.bytes_of(key)
-            self.storages[key] = _Storage(raw, kind.dtype)
-        held = self.storages[key]
-        if isinstance(count, int) and count * kind.dtype.itemsize > held.raw.size:
-            raise _Damaged(f"storage {key} has {held.raw.size} bytes, {count} elements expected")
-        return _Storage(held.raw, kind.dtype)
+            self.storages[key] = self.member(f"data/{key}")
+        raw, expected = self.storages[key], count * kind.dtype.itemsize
+        if raw.size != expected:
+            raise ValueError(f"storage {key} has {raw.size} bytes, expected {expected}")
+        return _Storage(raw, kind.dtype)
 
-    def bytes_of(self, key: str) -> np.ndarray:
-        """The bytes of one storage: mapped where they are stored, read where compressed."""
-        name = f"{self.prefix}data/{key}"
-        info = self.archive.NameToInfo.get(name)
+    def member(self, name: str) -> np.ndarray:
+        """The bytes of a member, uint8 [n]: mapped, or in memory where it is compressed."""
+        info = self.archive.NameToInfo.get(f"{self.prefix}{name}")
         if info is None:
-            raise _Damaged(f"{name} is missing")
+            raise ValueError(f"member {self.prefix}{name} is missing")
         if info.compress_type != zipfile.ZIP_STORED:
+            self.inflated += info.file_size
+            if self.inflated > MAX_INFLATED:
+                raise ValueError(f"more than {MAX_INFLATED:,} bytes compressed; unzip and zip -0")
             return np.frombuffer(self.archive.read(info), np.uint8)
-        start = self.start_of(info)
-        if start + info.file_size > self.path.stat().st_size:
-            raise _Damaged(f"{name} ends beyond the file")
-        if info.file_size == 0:
-            return np.empty(0, np.uint8)
-        return np.memmap(self.path, np.uint8, "r", start, (info.file_size,)).view(np.ndarray)
+        start = self.start(info)
+        raw = np.frombuffer(self.map, np.uint8, info.file_size, start)
+        weakref.finalize(raw, _give_back, self.map, start, info.file_size).atexit = False
+        # torch writes 0 where it was told to compute no checksums.
+        if self.verify and info.CRC and zlib.crc32(raw) != info.CRC:
+            raise ValueError(f"member {info.filename} differs from its checksum")
+        _give_back(self.map, start, info.file_size)
+        return raw
 
-    def start_of(self, info: zipfile.ZipInfo) -> int:
-        """Where a member's bytes begin: its local header names the length of what precedes them."""
-        with open(self.path, "rb") as file:
-            file.seek(info.header_offset)
-            header = file.read(30)
-        if len(header) < 30 or header[:4] != b"PK\x03\x04":
-            raise _Damaged(f"no member at byte {info.header_offset}")
-        name, extra = struct.unpack("<HH", header[26:30])
-        return info.header_offset + 30 + name + extra
-
-    def fail(self, what: str) -> Any:
-        raise ValueError(f"{self.path} {what}") from None
-
-
-class _Damaged(Exception):
-    """What a truncated or altered file shows itself by."""
+    def start(self, info: zipfile.ZipInfo) -> int:
+        """Where a member's bytes begin: its own header tells the length of what precedes them."""
+        at = info.header_offset
+        header = self.map[at : at + 30] if at >= 0 else b""
+        if len(header) < 30 or header[:4] != b"PK\x03\x04" or info.flag_bits & 1:
+            raise ValueError(f"no readable member {info.filename} at byte {at}")
+        start = at + 30 + sum(struct.unpack("<HH", header[26:]))
+        if start + info.file_size > len(self.map):
+            raise ValueError(f"member {info.filename} ends beyond the file")
+        return start
 
 
-@dataclasses.dataclass(frozen=True)
-class _StorageType:
-    dtype: np.dtype
+def _give_back(mapped: mmap.mmap, start: int, size: int) -> None:
+    """Takes whole pages out of this process's memory; touched again, they are read again."""
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (start + size) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED, first, length)
 
 
-class _Dtype(str):
-    """`torch.float32` and its like."""
-
-
-class _Unpickler(pickle.Unpickler):
-    """Builds trees of plain values and arrays; every name it does not know is refused."""
-
-    def __init__(self, stream: BinaryIO, storage: Callable[[Any], _Storage]):
-        super().__init__(stream)
-        self.persistent_load = storage
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("torch", "torch.storage") and name in STORAGES:
-            return _StorageType(STORAGES[name])
-        if module in ("torch", "torch.storage") and name == "UntypedStorage":
-            return _StorageType(np.dtype(np.uint8))
-        if module == "torch" and name in DTYPES:
-            return _Dtype(name)
-        if module == "torch" and name == "Size":
-            return _size
-        known = {
-            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-            ("torch._utils", "_rebuild_tensor"): _tensor,
-            ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
-            ("torch._utils", "_rebuild_parameter"): _parameter,
-            ("collections", "OrderedDict"): _OrderedDict,
-            ("collections", "defaultdict"): _default_dict,
-        }
-        if (module, name) in known:
-            return known[module, name]
-        raise UnsafeFile(f"its pickle asks for {module}.{name}, which no state dict uses")
-
-
-class _OrderedDict(collections.OrderedDict):
-    """Takes and drops the attributes (`_metadata`) that a module's state dict carries."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-def _default_dict(*_: Any) -> dict:
-    return {}
-
-
-def _size(values: Any = ()) -> tuple:
-    return tuple(values)
-
-
-def _parameter(array: np.ndarray, *_: Any) -> np.ndarray:
-    return array
-
-
-def _tensor(storage: _Storage, offset: int, size: Any, stride: Any, *_: Any) -> np.ndarray:
-    return _view(storage, storage.dtype, offset, size, stride)
+def _tensor(
+    storage: Any, offset: Any, size: Any, stride: Any, _grad: Any = None, _hooks: Any = None,
+    metadata: Any = None,
+) -> np.ndarray:  # fmt: skip
+    if type(storage) is not _Storage or metadata:
+        raise ValueError("a tensor without a storage, or conjugated or negated in name only")
+    return _view(storage.raw, storage.dtype, offset, size, stride)
 
 
 def _tensor_v3(
-    storage: _Storage, offset: int, size: Any, stride: Any, grad: Any, hooks: Any, dtype: _Dtype,
-    *_: Any,
+    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any,
+    metadata: Any = None,
 ) -> np.ndarray:  # fmt: skip
-    return _view(storage, np.dtype(DTYPES[str(dtype)]), offset, size, stride)
+    if type(storage) is not _Storage or not isinstance(dtype, np.dtype):
+        raise ValueError("a tensor without a storage or without a type")
+    return _tensor(_Storage(storage.raw, dtype), offset, size, stride, grad, hooks, metadata)
 
 
-def _view(storage: _Storage, dtype: np.dtype, offset: int, size: Any, stride: Any) -> np.ndarray:
-    """The array over a storage; nothing outside it can be reached."""
-    size, stride = tuple(size), tuple(stride)
+def _view(raw: np.ndarray, dtype: np.dtype, offset: Any, size: Any, stride: Any) -> np.ndarray:
+    """An array over a storage; offset and strides are in elements, none may lead outside."""
     numbers = (offset, *size, *stride)
-    if len(size) != len(stride) or not all(isinstance(n, int) and n >= 0 for n in numbers):
-        raise _Damaged("a tensor whose size and stride are not whole numbers of one count")
-    count = storage.raw.size // dtype.itemsize
-    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    if math.prod(size) == 0:
+    if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in numbers):
+        raise ValueError(f"a tensor of offset {offset}, size {size}, stride {stride}")
+    if 0 in size:
         return np.empty(size, dtype)
-    if last >= count:
-        raise _Damaged(f"a tensor of size {size} reaches element {last} of {count}")
-    flat = storage.raw[: count * dtype.itemsize].view(dtype)
-    steps = [s * dtype.itemsize for s in stride]
-    return np.lib.stride_tricks.as_strided(flat[offset:], size, steps, writeable=False)
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if last >= raw.size // dtype.itemsize:
+        raise ValueError(
+            f"a tensor of size {size}, stride {stride} reaches element {last} of a storage of "
+            f"{raw.size // dtype.itemsize}"
+        )
+    steps = [step * dtype.itemsize for step in stride]
+    return np.ndarray(size, dtype, raw, offset * dtype.itemsize, steps)
 
 
-def _what_else(path: pathlib.Path) -> str:
-    """What a file is that is not a zip archive."""
+def _parameter(array: Any, *_: Any) -> Any:
+    return array
+
+
+def _size(values: Any) -> tuple:
+    return tuple(values)
+
+
+def _ordered_dict() -> dict:
+    return {}
+
+
+NAMES: dict[str, Any] = {
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch.Size": _size,
+    "torch.storage.UntypedStorage": _Class(np.dtype("u1")),
+    "collections.OrderedDict": _ordered_dict,
+    **{f"torch.{name}": _Class(dtype) for name, dtype in STORAGES.items()},
+    **{f"torch.{name}": dtype for name, dtype in DTYPES.items()},
+}
+
+
+def _what_else(path: pathlib.Path, error: Exception) -> str:
+    """What a file is that is not a whole zip archive, and what to do."""
     with open(path, "rb") as file:
-        head = file.read(4)
+        head = file.read(512)
     if not head:
         return "is empty; copy it again"
-    if head[:2] == b"PK":
-        return "is a zip archive that breaks off; copy it again"
-    if head[:1] == b"\x80" or b"ustar" in head:
-        return (
-            "is in torch's format of before 1.6, or a bare pickle; with torch at hand, load it and "
-            "torch.save it again"
-        )
-    return "is not a file of torch"
+    if head.startswith(b"PK"):
+        return f"is a zip archive that breaks off ({error}); copy it again"
+    if head.startswith(b"\x80") or head[257:262] == b"ustar":
+        return "is in torch's format of before 1.6, or a bare pickle; torch.load it, torch.save it"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself; fetch it with: git lfs pull"
+    return f"is not a file of torch.save; it begins with {head[:8]!r}"
 
 
 def save(path: str | os.PathLike[str], tree: Any) -> None:
     """Writes a tree that `torch.load(path, weights_only=True)` reads, mapped or not.
 
-    Dicts, lists, tuples, numbers, strings, None, and numpy arrays as tensors; the same array twice
-    shares a storage. Written beside and renamed; memory holds one array at a time.
+    Dicts, lists, tuples, plain values, and numpy arrays as tensors; the same array twice shares a
+    storage. Written beside and renamed; beyond the tree, memory holds at most one array.
 
     Raises:
         TypeError: a value of another type, or an array of a type that torch has not.
-        OSError: the disk is full; nothing is left.
+        OSError: the disk is full, say; nothing is left.
     """
     path = pathlib.Path(path)
-    pickled, arrays = _pickled(tree)
+    arrays: list[np.ndarray] = []
+    pickled = b"\x80\x02" + b"".join(_ops(tree, arrays, {})) + b"."
     part = path.with_name(f".{path.name}.part")
     try:
         with open(part, "wb") as file:
@@ -284,89 +277,78 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
                 _add(archive, file, "data.pkl", pickled)
                 _add(archive, file, "byteorder", b"little")
                 for key, array in enumerate(arrays):
-                    _add(archive, file, f"data/{key}", array)
+                    _add(archive, file, f"data/{key}", _bytes(array))
                 _add(archive, file, "version", b"3\n")
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        raise OSError(error.errno, f"not written: {error.strerror}", str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 
 
 def _add(archive: zipfile.ZipFile, file: BinaryIO, name: str, content: Any) -> None:
-    """One stored member whose bytes begin at a multiple of 64: the extra field pads."""
+    """One stored member whose bytes begin at a multiple of 64: a field before them pads."""
     info = zipfile.ZipInfo(f"archive/{name}")
-    start = file.tell() + 30 + len(info.filename) + 4
-    size = content.nbytes if isinstance(content, np.ndarray) else len(content)
-    start += 20 * (size >= zipfile.ZIP64_LIMIT)  # what zipfile itself adds then
-    padding = -start % ALIGNMENT
-    info.extra = struct.pack("<HH", 0x4246, padding) + b"Z" * padding
-    info.file_size = size
-    with archive.open(info, "w", force_zip64=size >= zipfile.ZIP64_LIMIT) as member:
-        if isinstance(content, np.ndarray):
-            member.write(memoryview(_contiguous(content)).cast("B") if size else b"")
-        else:
-            member.write(content)
+    fixed = 30 + len(info.filename) + 4 + 20  # the header, the pad's, and that of a long member
+    padding = -(file.tell() + fixed) % ALIGNMENT
+    info.extra = struct.pack("<HH", int.from_bytes(b"FB", "little"), padding) + b"Z" * padding
+    with archive.open(info, "w", force_zip64=True) as member:
+        member.write(content)
 
 
-def _contiguous(array: np.ndarray) -> np.ndarray:
-    """The array's bytes in C order, as uint8."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-
-
-def _pickled(tree: Any) -> tuple[bytes, list[np.ndarray]]:
-    """The pickle (protocol 2) of a tree, and its arrays in the order of their storage keys."""
-    out, arrays, keys = io.BytesIO(), [], {}
-    out.write(b"\x80\x02")
-    for piece in _ops(tree, arrays, keys):
-        out.write(piece)
-    out.write(b".")
-    return out.getvalue(), arrays
+def _bytes(array: np.ndarray) -> memoryview:
+    """An array's bytes in C order, little-endian as all that `CLASSES` knows."""
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
 def _ops(value: Any, arrays: list[np.ndarray], keys: dict[int, int]) -> Iterator[bytes]:
-    """The opcodes that leave `value` on the unpickler's stack."""
+    """The opcodes that leave `value` on the stack; its arrays are added to `arrays`."""
+    items = lambda values: (op for v in values for op in _ops(v, arrays, keys))
     if isinstance(value, dict):
-        yield b"}("
-        for key, item in value.items():
-            yield from _ops(key, arrays, keys)
-            yield from _ops(item, arrays, keys)
-        yield b"u"
+        yield from (b"}(", *items(v for pair in value.items() for v in pair), b"u")
     elif isinstance(value, list):
-        yield b"]("
-        for item in value:
-            yield from _ops(item, arrays, keys)
-        yield b"e"
+        yield from (b"](", *items(value), b"e")
     elif isinstance(value, tuple):
-        yield b"("
-        for item in value:
-            yield from _ops(item, arrays, keys)
-        yield b"t"
+        yield from (b"(", *items(value), b"t")
     elif isinstance(value, np.ndarray):
-        yield from _tensor_ops(value, arrays, keys)
+        yield _tensor_ops(value, arrays, keys)
+    elif isinstance(value, np.dtype) and value.name in DTYPES:
+        yield _name("torch", value.name)
     elif value is None or isinstance(value, bool | int | float | str):
         yield plain(value)
     else:
-        raise TypeError(f"cannot save a {type(value).__name__}; arrays must be numpy's")
+        raise TypeError(f"cannot save a {type(value).__name__}; give arrays as np.asarray(array)")
 
 
-def _tensor_ops(
-    array: np.ndarray, arrays: list[np.ndarray], keys: dict[int, int]
-) -> Iterator[bytes]:
-    """`_rebuild_tensor_v2(storage, 0, size, stride, False, OrderedDict())`."""
-    if array.dtype not in NAMES:
-        raise TypeError(f"torch has no tensor of type {array.dtype}")
+def _tensor_ops(array: np.ndarray, arrays: list[np.ndarray], keys: dict[int, int]) -> bytes:
+    """A call of `_rebuild_tensor_v2`, or v3 with the type where no storage class has it."""
+    dtype = array.dtype
+    if DTYPES.get(dtype.name) != dtype:
+        raise TypeError(f"torch has no tensor of type {dtype}; convert it with array.astype")
     if id(array) not in keys:
         keys[id(array)] = len(arrays)
         arrays.append(array)
-    yield b"ctorch._utils\n_rebuild_tensor_v2\n("
-    yield b"("
-    yield plain("storage")
-    yield f"ctorch\n{NAMES[array.dtype]}\n".encode()
-    yield from (plain(str(keys[id(array)])), plain("cpu"), plain(array.size))
-    yield b"tQ"
-    yield plain(0)
-    strides = [math.prod(array.shape[i + 1 :]) for i in range(array.ndim)]
-    for numbers in (array.shape, strides):
-        yield b"(" + b"".join(plain(int(n)) for n in numbers) + b"t"
-    yield plain(False) + b"ccollections\nOrderedDict\n)RtR"
+    key, typed = str(keys[id(array)]), dtype in CLASSES
+    kind = _name("torch", CLASSES[dtype]) if typed else _name("torch.storage", "UntypedStorage")
+    count = array.size if typed else array.nbytes
+    storage = _tuple(plain("storage"), kind, plain(key), plain("cpu"), plain(count)) + b"Q"
+    stride = [math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
+    hooks = _name("collections", "OrderedDict") + b")R"
+    arguments = [storage, plain(0), _numbers(array.shape), _numbers(stride), plain(False), hooks]
+    arguments += [] if typed else [_name("torch", dtype.name)]
+    rebuild = "_rebuild_tensor_v2" if typed else "_rebuild_tensor_v3"
+    return _name("torch._utils", rebuild) + _tuple(*arguments) + b"R"
+
+
+def _name(module: str, name: str) -> bytes:
+    return f"c{module}\n{name}\n".encode()
+
+
+def _tuple(*items: bytes) -> bytes:
+    return b"(" + b"".join(items) + b"t"
+
+
+def _numbers(values: Any) -> bytes:
+    return _tuple(*(plain(int(n)) for n in values))
