@@ -1,0 +1,1 @@
+"""What runs inside the sandbox's own process. Plain Python: it starts without any package."""

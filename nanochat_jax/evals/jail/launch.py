@@ -1,0 +1,100 @@
+"""The evaluation's side of one run: starts the keeper, reads it out, cleans up after it."""
+
+import contextlib
+import json
+import logging
+import os
+import pathlib
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+OUTPUT_BYTES = 64 * 1024  # kept of each stream; the rest is read and dropped
+PATIENCE_S = 45.0  # beyond the program's own time, for the keeper to start and to clean up
+ROOT = str(pathlib.Path(__file__).resolve().parents[3])
+START = (
+    "import sys; sys.path.insert(0, {!r}); from nanochat_jax.evals.jail import child; child.main()"
+)
+
+
+def start(job: dict[str, Any]) -> tuple[dict[str, Any], str, str]:
+    """(status, stdout, stderr) of one run, of which nothing is left afterwards."""
+    work = tempfile.mkdtemp(prefix="nanochat-sandbox-")
+    status_r, status_w = os.pipe()
+    command = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", START.format(ROOT)]
+    library = os.environ.get("LD_LIBRARY_PATH")  # the interpreter itself may need it to start
+    try:
+        keeper = subprocess.Popen(
+            [*command, str(status_w)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, pass_fds=(status_w,), cwd=work, start_new_session=True,
+            env={"LD_LIBRARY_PATH": library} if library else {},
+        )  # fmt: skip
+        os.close(status_w)
+        with keeper:
+            try:
+                _tell(keeper, job | {"work": work, "root": ROOT})
+                pipes = {status_r: b"", keeper.stdout.fileno(): b"", keeper.stderr.fileno(): b""}
+                texts = _read(list(pipes), job["timeout_s"] + PATIENCE_S)
+            finally:
+                _end(keeper)
+    finally:
+        os.close(status_r)
+        _remove(work)
+    status, out, err = texts
+    return (json.loads(status) if status else {"setup": f"no answer ({err[-500:]})"}), out, err
+
+
+def _tell(keeper: subprocess.Popen, job: dict[str, Any]) -> None:
+    """Hands over the job; the pipe stays open, since its end means that we are gone."""
+    with contextlib.suppress(BrokenPipeError):  # its own message says why it is gone
+        keeper.stdin.write(json.dumps(job).encode() + b"\n")
+        keeper.stdin.flush()
+
+
+def _read(pipes: list[int], limit_s: float) -> list[str]:
+    """What comes out of each until all are closed or the time is over, the surplus dropped."""
+    kept, dropped = {fd: bytearray() for fd in pipes}, dict.fromkeys(pipes, 0)
+    deadline = time.monotonic() + limit_s
+    with selectors.DefaultSelector() as selector:
+        for fd in pipes:
+            selector.register(fd, selectors.EVENT_READ)
+        while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                piece = os.read(key.fd, 1 << 16)
+                room = OUTPUT_BYTES - len(kept[key.fd])
+                kept[key.fd] += piece[:room]
+                dropped[key.fd] += max(0, len(piece) - room)
+                if not piece:
+                    selector.unregister(key.fd)
+    texts = {fd: bytes(data).decode("utf-8", "replace") for fd, data in kept.items()}
+    note = "\n[{} bytes more were dropped]"
+    return [texts[fd] + (note.format(dropped[fd]) if dropped[fd] else "") for fd in pipes]
+
+
+def _end(keeper: subprocess.Popen) -> None:
+    """Ends a keeper: it ends its program when its input closes, and is killed if it does not."""
+    with contextlib.suppress(BrokenPipeError):
+        keeper.stdin.close()
+    try:
+        keeper.wait(2.0)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(keeper.pid, signal.SIGKILL)
+
+
+def _remove(work: str) -> None:
+    """Deletes the working directory, what the program made unreadable included."""
+    for folder, names, _ in os.walk(work):
+        for name in names:
+            with contextlib.suppress(OSError):
+                os.chmod(os.path.join(folder, name), 0o700, follow_symlinks=False)
+    shutil.rmtree(work, ignore_errors=True)
+    if os.path.lexists(work):
+        log.warning("sandbox: %s could not be deleted", work)

@@ -1,0 +1,176 @@
+"""Runs programs that a model wrote, each in a process of its own, and tells how they ended.
+
+A program gets a fresh interpreter without packages, no input, an empty working directory that is
+deleted, limits of memory, processor time, file size, processes and wall clock, and an environment
+without anything of yours. By what the kernel allows it is further shut in by:
+
+- `namespaces` (Linux, as root or where users may make them): no network, no other processes to
+  see or signal, and of all files only Python's own and the system's libraries, read-only;
+- `seccomp` (Linux on x86-64 and 64-bit ARM): no new processes, no sockets, no signals to others;
+- `landlock` (Linux 5.13), in place of the namespaces: of all files only those above.
+
+What does not hold here is logged once and named in each `Result.missing`.
+
+**What it does not protect from.** The kernel is shared: a program that exploits a flaw of the
+kernel gets out; run models you distrust in a virtual machine. Where `missing` names files, network
+or processes (macOS: all of them), a program can use them like any program of yours. A program can
+keep one core busy and its memory full until its time is over, and read the libraries under /usr.
+Nor is a score beyond doubt: the tests run in the program's own interpreter, since they call its
+functions, so code written against them can pass unsolved, by returning objects equal to
+everything, by patching a module that the tests use, or by finding the proof's pipe. What is held:
+leaving early in any way, exit codes, replaced builtins, tracers and its own `check` do not pass.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import logging
+import os
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from nanochat_jax.evals.jail import launch
+
+log = logging.getLogger(__name__)
+
+LAYERS = ("namespaces", "landlock", "seccomp")
+GIVES = {
+    "network": {"namespaces", "seccomp"},
+    "files": {"namespaces", "landlock"},
+    "processes": {"namespaces", "seccomp"},
+}
+CALL = re.compile(r"^(?P<name>[A-Za-z_]\w*)\(.*\)\s*\Z", re.MULTILINE)
+
+Rules = Literal["classic", "current"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a program ended.
+
+    Args:
+        success: its last line ran, and nothing was raised.
+        stdout, stderr: what it wrote, up to `launch.OUTPUT_BYTES` each.
+        error: why it is no success, in one line.
+        seconds: wall clock of the program alone.
+        missing: what could not be kept from it here: "network", "files", "processes".
+    """
+
+    success: bool
+    stdout: str = ""
+    stderr: str = ""
+    error: str | None = None
+    timeout: bool = False
+    memory_exceeded: bool = False
+    seconds: float = 0.0
+    missing: tuple[str, ...] = ()
+
+
+def run_python(
+    code: str, *, timeout_s: float = 5.0, memory_bytes: int = 256 << 20, rules: Rules = "classic",
+    checks: bool = False, layers: Sequence[str] | None = None,
+) -> Result:  # fmt: skip
+    """Runs a program of the standard library.
+
+    Args:
+        timeout_s: wall clock; start-up is not counted.
+        memory_bytes: address space of each of its processes (not on macOS).
+        rules: `classic`: a program succeeds when its last line has run. `current`: also when it
+            ends with exit code 0 before, as `raise SystemExit(0)`, and it is `__main__`.
+        checks: its last line calls a function (HumanEval's `check`): from the last definition of
+            that function on it is run with builtins as they were before the program.
+        layers: which of `LAYERS` to ask for; None: all that the kernel allows.
+
+    Raises:
+        ValueError: a limit that is not positive, an unknown rule or layer.
+        RuntimeError: the sandbox itself does not work here.
+    """
+    _check(timeout_s, memory_bytes, rules, layers)
+    asked = usable_layers() if layers is None else tuple(layers)
+    body, tests = split(code) if checks else (code, "")
+    job = {
+        "code": body, "tests": tests, "main": rules == "current", "timeout_s": timeout_s,
+        "memory_bytes": memory_bytes, "layers": asked,
+    }  # fmt: skip
+    status, out, err = launch.start(job)
+    return _result(status, out, err, rules, timeout_s, missing(asked))
+
+
+def execute(program: str, **settings: Any) -> bool:
+    """Whether a HumanEval program passes its tests; what `tasks.humaneval` calls."""
+    return run_python(program, checks=True, **settings).success
+
+
+def run_many(codes: Sequence[str], workers: int | None = None, **settings: Any) -> list[Result]:
+    """`run_python` of each, `workers` at a time (None: one a core), in the order given."""
+    usable_layers()
+    with concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        return list(pool.map(functools.partial(run_python, **settings), codes))
+
+
+@functools.cache
+def usable_layers() -> tuple[str, ...]:
+    """The layers that hold on this machine, tried once; what is missing is logged.
+
+    Raises:
+        RuntimeError: not even an empty program runs.
+    """
+    if not _try(()).success:
+        raise RuntimeError(f"the sandbox runs no program here: {_try(()).error}")
+    refused = {name: _try((name,)).error for name in LAYERS if name != "landlock"}
+    if refused["namespaces"]:
+        refused["landlock"] = _try(("landlock",)).error
+    held = tuple(name for name, error in refused.items() if error is None)
+    if gaps := missing(held):
+        why = "; ".join(f"{name}: {error}" for name, error in refused.items() if error)
+        log.warning("sandbox: programs are not kept from %s here (%s)", ", ".join(gaps), why)
+    return held
+
+
+def missing(layers: Sequence[str]) -> tuple[str, ...]:
+    """What these layers leave open."""
+    return tuple(what for what, by in GIVES.items() if not by & set(layers))
+
+
+def split(program: str) -> tuple[str, str]:
+    """(program, tests): cut before the last top-level definition of what the last line calls.
+
+    Both parts are compiled apart, so the program cannot swallow the tests in an open string.
+    Without such a definition all of it is program.
+    """
+    last = CALL.search(program.rstrip().rpartition("\n")[2])
+    found = list(re.finditer(rf"^def {last['name']}\(", program, re.MULTILINE)) if last else []
+    cut = found[-1].start() if found else len(program)
+    return program[:cut], program[cut:]
+
+
+def _check(timeout_s: float, memory_bytes: int, rules: str, layers: Sequence[str] | None) -> None:
+    if timeout_s <= 0 or memory_bytes <= 0:
+        raise ValueError(f"timeout_s={timeout_s}, memory_bytes={memory_bytes}: both must be > 0")
+    if rules not in ("classic", "current"):
+        raise ValueError(f"rules is {rules!r}; expected classic or current")
+    if unknown := set(layers or ()) - set(LAYERS):
+        raise ValueError(f"unknown layers {sorted(unknown)}; known: {', '.join(LAYERS)}")
+
+
+def _try(layers: tuple[str, ...]) -> Result:
+    return run_python("", layers=layers)
+
+
+def _result(
+    status: dict[str, Any], out: str, err: str, rules: Rules, timeout_s: float, gaps: Sequence[str]
+) -> Result:
+    """A `Result` of what the keeper said; its own failure is a failed program, and logged."""
+    if "setup" in status:
+        log.warning("sandbox: %s", status["setup"])
+        return Result(False, out, err, f"the sandbox failed: {status['setup']}")
+    early = rules == "current" and status.get("exit") is True
+    success = bool(status.get("proved")) or early
+    late, memory = bool(status.get("timeout")), bool(status.get("memory"))
+    error = f"timed out after {timeout_s:g} s" if late else status.get("error")
+    if memory:
+        error = f"memory limit exceeded: {error}"
+    seconds = status.get("seconds", 0.0)
+    shown = None if success else error
+    return Result(success, out, err, shown, late, memory, seconds, tuple(gaps))
