@@ -40,6 +40,16 @@ log = logging.getLogger(__name__)
 
 Lines = list[str]
 
+# nanochat's own flags of base training, both eras: what its meta file calls `user_config`.
+USER_CONFIG = (
+    "run device_type depth aspect_ratio head_dim max_seq_len window_pattern num_iterations "
+    "target_flops target_param_data_ratio device_batch_size total_batch_size embedding_lr "
+    "unembedding_lr weight_decay matrix_lr scalar_lr grad_clip warmup_ratio warmup_steps "
+    "warmdown_ratio final_lr_frac init_lr_frac num_epochs target_examples_per_step eval_every "
+    "eval_tokens eval_steps core_metric_every core_metric_max_per_task sample_every save_every "
+    "model_tag"
+).split()
+
 
 def import_model(command: Import) -> tuple[pathlib.Path, Lines]:
     """Imports one model; returns the step's folder and what was found.
@@ -255,7 +265,8 @@ def rates(cfg: GPTConfig, config: Any, step: int) -> tuple[optim_files.Rates, op
     if hasattr(config, "target_param_data_ratio"):
         plan = scaling.plan(cfg, config)
         optim, steps = plan.optim, max(plan.num_iterations, step)
-    hyper = jax.tree.map(float, make_schedule(optim, steps)(max(step - 1, 0), 1.0))
+    with jax.enable_x64(True):  # a file's numbers are Python's
+        hyper = jax.tree.map(float, make_schedule(optim, steps)(max(step - 1, 0), 1.0))
     single = optim.muon_beta2 > 0
 
     def adam(key: str) -> dict[str, Any]:
@@ -289,18 +300,19 @@ def nanochat_meta(saved: store.Saved, cfg: GPTConfig, source: str) -> dict[str, 
     shape = {name: getattr(cfg, name) for name in eras.SHAPE}
     if not _is_classic(cfg):
         shape["window_pattern"] = cfg.window_pattern
-    config = {**(meta.get("config") or {}), **(origin.get("user_config") or {})}
+    own = {k: v for k, v in (meta.get("config") or {}).items() if k in USER_CONFIG}
+    config = origin.get("user_config") or own
     out = {
         "step": saved.step,
         "val_bpb": meta.get("metrics", {}).get("val/bpb"),
         "model_config": shape,
-        "user_config": {k: v for k, v in config.items() if v is not None},
+        "user_config": config,
     }
     if source == "base":
-        out |= {k: config[k] for k in ("device_batch_size", "max_seq_len") if k in config}
+        out |= {k: own[k] for k in ("device_batch_size", "max_seq_len") if k in own}
     if source == "base" and not _is_classic(cfg):
         loop = meta.get("loop") or {}
-        out["total_batch_size"] = config.get("total_batch_size")
+        out["total_batch_size"] = own.get("total_batch_size")
         position = _position(saved.loader)
         if position:
             out["dataloader_state_dict"] = position
