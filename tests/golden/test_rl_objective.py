@@ -16,12 +16,13 @@ from tests.golden.models import golden_model
 RUN = re.compile(r"(?P<case>.+)\.passes(?P<passes>\d+)\.ex(?P<examples>\d+)\.loss")
 
 
-def found(pattern: str, group: int = 1) -> list:
+def found(pattern: str) -> list:
     """A parameter (path, name) for each key of each file that matches."""
     parameters = []
     for p in files("rl_objective_*.npz"):
         keys = load_npz(p.values[0]) if p.values[0] else []
-        names = sorted({m[group] for k in keys if (m := re.fullmatch(pattern, k))}) or ["absent"]
+        names = sorted({m[1] for k in keys if (m := re.fullmatch(pattern, k))})
+        names = names if p.values[0] else ["absent"]
         parameters += [pytest.param(p.values[0], n, id=f"{p.id}/{n}", marks=p.marks) for n in names]
     return parameters
 

@@ -22,7 +22,7 @@ def cases(kind: str, eras: tuple[str, ...]) -> list:
         path = p.values[0]
         if path is None or era_of(path) in eras:
             names = sorted({m[0] for k in load_npz(path) if (m := CASE.match(k))}) if path else []
-            chosen = [name for name in names if name.startswith(kind)] or ["absent"]
+            chosen = [n for n in names if n.startswith(kind)] if path else ["absent"]
             found += [pytest.param(path, n, id=f"{p.id}/{n}", marks=p.marks) for n in chosen]
     return found
 

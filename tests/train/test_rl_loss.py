@@ -1,4 +1,4 @@
-"""Rollouts become weighted targets: given tokens count nothing, samples are told apart by reward."""
+"""Rollouts become weighted targets: given tokens count nothing, samples count their advantage."""
 
 import numpy as np
 import pytest
