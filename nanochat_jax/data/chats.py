@@ -212,6 +212,7 @@ class Packed:
             tokenizer.get_bos_token_id(), 0, rank, 0,
         )  # fmt: skip
         self._buffer: list[tuple[int, list[int], list[int]]] = []
+        self._told = 0
 
     def pull(self) -> dict[str, Any]:
         rows = [self._row() for _ in range(self.batch)]
@@ -268,8 +269,13 @@ class Packed:
             self._drop()
 
     def _drop(self) -> None:
-        if self.dropped == 0:
-            log.warning("conversations longer than a row of %d are left out", self.capacity - 1)
+        """Empties the buffer; the number is told at first, and whenever it has doubled."""
         self.dropped += len(self._buffer)
         self.placed += len(self._buffer)
+        if self.dropped >= 2 * self._told:
+            log.warning(
+                "%d conversations longer than a row of %d tokens are left out so far",
+                self.dropped, self.capacity - 1,
+            )  # fmt: skip
+            self._told = self.dropped
         self._buffer.clear()
