@@ -2,6 +2,7 @@
 
 SHELL := /bin/bash
 VENV := .venv
+ALL := .venv-all
 PY := $(VENV)/bin/python
 SOURCES := pyproject.toml rustbpe/Cargo.toml $(wildcard rustbpe/src/*.rs)
 ACCELERATOR := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda)
@@ -21,8 +22,8 @@ speedrun: $(VENV)/.ready ## raw text to a chat model, then the report
 test: $(VENV)/.ready ## everything that is quick and needs no torch
 	$(PY) -m pytest -q -m "not slow" $(ARGS)
 
-test-all: test $(VENV)/.full ## also the slow laws, and the page in a real browser
-	$(PY) -m pytest -q -m slow $(ARGS)
+test-all: test $(ALL)/.ready ## also the slow laws, torch and transformers, a real browser
+	$(ALL)/bin/python -m pytest -q -m slow $(ARGS)
 
 chat: $(VENV)/.ready ## talk in the terminal
 	$(PY) -m scripts.chat_cli $(ARGS)
@@ -44,26 +45,24 @@ bench: $(VENV)/.ready ## every measured claim again
 setup: $(VENV)/.ready
 
 clean: ## environments, build products, caches (not what was trained)
-	rm -rf $(VENV) rustbpe/target .cache .pytest_cache .ruff_cache nanochat_jax/_rustbpe*.so
+	rm -rf $(VENV) $(ALL) rustbpe/target .cache .pytest_cache .ruff_cache nanochat_jax/_rustbpe*.so
 
 $(VENV)/.ready: $(SOURCES)
 	$(call environment,$(VENV),$(EXTRAS))
 
-# What the slow tests want besides: a browser to look at the page with.
-$(VENV)/.full: $(VENV)/.ready
-	@echo "setting up what test-all needs besides: packages [full] and Chromium"
-	@if [ -n "$(UV)" ]; then "$(UV)" pip install -q --python $(PY) -e '.[$(EXTRAS),full]'; \
-	else $(PY) -m pip install -q --disable-pip-version-check -e '.[$(EXTRAS),full]'; fi
+# What the slow tests want besides: torch and transformers, which no other environment needs to
+# carry (5 GB), and a browser to look at the page with.
+$(ALL)/.ready: $(SOURCES)
+	$(call environment,$(ALL),dev$(comma)full)
 	@command -v chromium >/dev/null 2>&1 || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1 \
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null 2>&1; } \
 	  || echo "no Chromium here: the page's tests will be skipped (install the package chromium)"
-	@touch $(VENV)/.full
 
 # $(1): folder, $(2): extras. Says what it does: the first time takes a minute or two.
 define environment
 	@test -n "$(PYTHON)$(UV)" || { echo "nanochat-jax needs Python 3.11 or newer; found none: install one, or say PYTHON=/path/to/python"; exit 1; }
 	@command -v cargo >/dev/null 2>&1 || echo "no Rust toolchain found: the build will try to fetch one; if that fails install it from https://rustup.rs"
-	@echo "setting up $(1): packages [$(2)]$(if $(ACCELERATOR), with the CUDA build of JAX), then compiling rustbpe (one or two minutes the first time)"
+	@echo "setting up $(1): packages [$(2)]$(if $(findstring cuda,$(2)), with the CUDA build of JAX), then compiling rustbpe (one or two minutes the first time)"
 	@if [ -n "$(UV)" ]; then \
 	  { test -x $(1)/bin/python || "$(UV)" venv -q $(if $(PYTHON),--python $(PYTHON)) $(1); } && "$(UV)" pip install -q --python $(1)/bin/python -e '.[$(2)]'; \
 	else \
