@@ -14,7 +14,8 @@ What does not hold here is logged once and named in each `Result.missing`.
 **What it does not protect from.** The kernel is shared: a program that exploits a flaw of the
 kernel gets out; run models you distrust in a virtual machine. Where `missing` names files, network
 or processes (macOS: all of them), a program can use them like any program of yours. A program can
-keep one core busy and its memory full until its time is over, and read the libraries under /usr.
+keep one core busy and its memory full until its time is over, and read the libraries under /usr;
+without namespaces it can also fill the disk with files of 16 MiB, which are deleted at its end.
 Nor is a score beyond doubt: the tests run in the program's own interpreter, since they call its
 functions, so code written against them can pass unsolved, by returning objects equal to
 everything, by patching a module that the tests use, or by finding the proof's pipe. What is held:
@@ -94,6 +95,8 @@ def run_python(
         "memory_bytes": memory_bytes, "layers": asked,
     }  # fmt: skip
     status, out, err = launch.start(job)
+    if "setup" in status and layers is None:
+        log.warning("sandbox: %s", status["setup"])
     return _result(status, out, err, rules, timeout_s, missing(asked))
 
 
@@ -121,7 +124,7 @@ def usable_layers() -> tuple[str, ...]:
     refused = {name: _try((name,)).error for name in LAYERS if name != "landlock"}
     if refused["namespaces"]:
         refused["landlock"] = _try(("landlock",)).error
-    held = tuple(name for name, error in refused.items() if error is None)
+    held = tuple(name for name in LAYERS if refused.get(name, "not tried") is None)
     if gaps := missing(held):
         why = "; ".join(f"{name}: {error}" for name, error in refused.items() if error)
         log.warning("sandbox: programs are not kept from %s here (%s)", ", ".join(gaps), why)
@@ -161,9 +164,8 @@ def _try(layers: tuple[str, ...]) -> Result:
 def _result(
     status: dict[str, Any], out: str, err: str, rules: Rules, timeout_s: float, gaps: Sequence[str]
 ) -> Result:
-    """A `Result` of what the keeper said; its own failure is a failed program, and logged."""
+    """A `Result` of what the keeper said; its own failure is a failed program."""
     if "setup" in status:
-        log.warning("sandbox: %s", status["setup"])
         return Result(False, out, err, f"the sandbox failed: {status['setup']}")
     early = rules == "current" and status.get("exit") is True
     success = bool(status.get("proved")) or early

@@ -5,6 +5,7 @@ in memory into which the interpreter's libraries are mounted. It vanishes with t
 Needs Linux 5.12 (mount_setattr), and either root or unprivileged user namespaces.
 """
 
+import contextlib
 import os
 import stat
 
@@ -39,8 +40,9 @@ def enter() -> None:
     uid, gid = os.geteuid(), os.getegid()
     flags = NEWNS | NEWUTS | NEWIPC | NEWPID | NEWNET
     if uid == 0:
-        libc.call("unshare", flags)
-        return
+        with contextlib.suppress(PermissionError):  # root without its privileges, in a container
+            libc.call("unshare", flags)
+            return
     libc.call("unshare", flags | NEWUSER)
     for name, text in (
         ("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1"),
@@ -69,10 +71,11 @@ def build(root: str, home_bytes: int) -> None:
 
 def drop_root() -> None:
     """From root to nobody, whose processes the kernel counts; any other user stays."""
-    if os.geteuid() == 0:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+    with contextlib.suppress(OSError):  # a namespace of users that knows no nobody
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
 
 
 def _memory(path: str, options: str) -> None:

@@ -17,7 +17,7 @@ OUT_OF_MEMORY = b'{"memory": true, "error": "MemoryError"}'
 
 
 def run(code: str, tests: str, main: bool, report: int, proof: int) -> None:
-    """Runs `code`, then `tests` in the same namespace; reports and ends the process.
+    """Runs `code`, then `tests` with what it defined; reports and ends the process.
 
     Args:
         tests: run with builtins as they were before `code`, without its tracers.
@@ -51,8 +51,8 @@ def _outcome(code: str, tests: str, name: str) -> dict[str, Any]:
         if tests:
             for function in untrace:
                 function(None)
-            namespace["__builtins__"] = pristine
-            exec(build(tests, "<tests>"), namespace)
+            # A copy: threads of the program do not see the tests' own names.
+            exec(build(tests, "<tests>"), namespace | {"__builtins__": pristine})
     except MemoryError as error:
         return {"memory": True, "error": _message(error)}
     except SystemExit as error:

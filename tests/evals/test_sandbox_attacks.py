@@ -1,0 +1,318 @@
+"""Programs cannot hurt the machine, nor outlive their time.
+
+`pytest -s tests/evals/test_sandbox_attacks.py` prints the table of attacks.
+"""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+
+import psutil
+import pytest
+
+from nanochat_jax.evals import sandbox
+from nanochat_jax.evals.jail import child, launch
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the layers are Linux's")
+
+SETS = (("namespaces", "seccomp"), ("namespaces",), ("landlock", "seccomp"))
+TABLE: list[str] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table():
+    """Prints what each attack came to."""
+    yield
+    print("\n| attack | layers | what happened | seconds |\n|---|---|---|---:|")
+    print("\n".join(TABLE))
+
+
+@pytest.fixture(params=SETS, ids="+".join)
+def attack(request):
+    """Runs an attack under a set of layers, bounded in time, and keeps a line of the table."""
+    names = [name for name in request.param if sandbox._try((name,)).error]
+    if names:
+        pytest.skip(f"not on this machine: {', '.join(names)}")
+
+    def run(what: str, code: str, timeout_s: float = 2.0, **more) -> sandbox.Result:
+        start = time.monotonic()
+        source = textwrap.dedent(code)
+        result = sandbox.run_python(source, timeout_s=timeout_s, layers=request.param, **more)
+        took = time.monotonic() - start
+        told = result.error or " ".join(result.stdout.split())[:80]
+        TABLE.append(f"| {what} | {' + '.join(request.param)} | {told} | {took:.2f} |")
+        assert took < timeout_s + 10
+        return result
+
+    return run
+
+
+def leftovers() -> set[str]:
+    return {p.name for p in pathlib.Path(tempfile.gettempdir()).glob("nanochat-sandbox-*")}
+
+
+def test_processes_are_limited_in_number(attack):
+    code = """
+        import posix, time
+        made = 0
+        try:
+            while made < 100:
+                if posix.fork() == 0:
+                    time.sleep(9)
+                    posix._exit(0)
+                made += 1
+        except OSError as error:
+            print(made, "then", error)
+    """
+    result = attack("100 forks", code)
+    assert int(result.stdout.split()[0]) <= child.PROCESSES
+
+
+def test_a_fork_bomb_goes_out(attack):
+    before = len(psutil.pids())
+    code = """
+        import posix
+        while True:
+            try:
+                posix.fork()
+            except OSError:
+                pass
+    """
+    assert attack("fork bomb", code, timeout_s=1.0).timeout
+    assert len(psutil.pids()) < before + 50
+
+
+def test_threads_are_limited_by_memory(attack):
+    code = """
+        import threading, time
+        for _ in range(10**6):
+            threading.Thread(target=time.sleep, args=(9,), daemon=True).start()
+    """
+    assert not attack("a million threads", code).success
+
+
+@pytest.mark.parametrize(
+    "how", ["bytearray(10 << 30)", "[bytearray(1 << 20) for _ in range(10240)]"]
+)
+def test_memory_beyond_the_limit_is_refused(attack, how):
+    free = psutil.virtual_memory().available
+    result = attack("10 GB", f"x = {how}")
+    assert result.memory_exceeded and result.error.startswith("memory limit exceeded")
+    assert psutil.virtual_memory().available > free - (2 << 30)
+
+
+def test_endless_output_is_dropped(attack):
+    held = psutil.Process().memory_info().rss
+    result = attack("endless output", "while True:\n    print('x' * 10000)", timeout_s=1.0)
+    assert result.timeout and result.stdout.endswith("bytes more were dropped]")
+    assert len(result.stdout) < launch.OUTPUT_BYTES + 100
+    assert psutil.Process().memory_info().rss < held + (64 << 20)
+
+
+def test_nothing_is_written_outside(attack, tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("safe")
+    places = [str(mine), str(tmp_path / "new"), os.path.expanduser("~/new"), "/new", "/etc/new",
+              "/usr/lib/new", os.path.dirname(os.__file__) + "/new", "/dev/shm/new",
+              str(pathlib.Path(__file__).parent / "new")]  # fmt: skip
+    code = f"""
+        import posix
+        for path in {places!r}:
+            for call in (lambda: open(path, "w"), lambda: posix.unlink(path),
+                         lambda: posix.mkdir(path), lambda: posix.chmod(path, 0o777)):
+                try:
+                    call()
+                except OSError:
+                    continue
+                print("REACHED", path)
+        open("own", "w").write("x" * 1000)
+        print(open("own").read(1), "only in its own directory")
+    """
+    result = attack("writing outside", code)
+    assert result.success and "REACHED" not in result.stdout
+    assert mine.read_text() == "safe" and not any(os.path.exists(p) for p in places[1:])
+
+
+def test_the_home_directory_and_the_environment_are_not_read(attack, tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "swordfish")
+    (tmp_path / "secret").write_text("swordfish")
+    me, home = os.getpid(), os.path.expanduser("~")
+    code = f"""
+        import os
+        print(dict(os.environ), os.environb)
+        for path in [{str(tmp_path / "secret")!r}, "/proc/{me}/environ", "/proc/self/environ",
+                     "/proc/1/environ", "/etc/passwd", "/proc/{me}/mem"]:
+            try:
+                print("OPENED", path, open(path, "rb").read(10**6))
+            except OSError:
+                pass
+        for folder in [{str(tmp_path)!r}, {home!r}, "/proc", "/etc"]:
+            try:
+                print("LISTED", folder, sorted(os.listdir(folder))[:5])
+            except OSError:
+                pass
+    """
+    result = attack("reading home and environment", code)
+    assert result.success and "swordfish" not in result.stdout and "OPENED" not in result.stdout
+    names = set(os.listdir(home))
+    shown = [line for line in result.stdout.splitlines() if line.startswith(f"LISTED {home} ")]
+    assert not shown or len(names & set(eval(shown[0].split(" ", 2)[2]))) <= 1  # Python lies there
+
+
+def test_other_processes_are_not_killed(attack):
+    with subprocess.Popen(["sleep", "60"]) as decoy:
+        code = f"""
+            import os, posix, signal
+            for pid in ({decoy.pid}, os.getppid(), -{decoy.pid}):
+                try:
+                    posix.kill(pid, signal.SIGKILL)
+                    print("sent to", pid)
+                except OSError as error:
+                    print(type(error).__name__)
+            try:
+                posix.kill(-1, 0)
+            except OSError as error:
+                print(type(error).__name__)
+            print("parent", os.getppid())
+        """
+        result = attack("killing the parent and others", code)
+        assert decoy.poll() is None and result.success
+        assert f"sent to {decoy.pid}" not in result.stdout
+        decoy.kill()
+
+
+def test_no_socket_reaches_a_server(attack):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        code = f"""
+            import socket
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                try:
+                    s = socket.socket(socket.AF_INET, kind)
+                    s.settimeout(0.5)
+                    s.connect({server.getsockname()!r})
+                    s.send(b"hello")
+                    print("REACHED")
+                except OSError as error:
+                    print(error)
+        """
+        result = attack("opening sockets", code)
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert result.success and "REACHED" not in result.stdout
+
+
+def test_the_working_directory_may_be_deleted(attack):
+    before = leftovers()
+    code = """
+        import os, posix
+        posix.mkdir("a")
+        open("a/b", "w").close()
+        where = posix.getcwd()
+        posix.chdir("/")
+        posix.unlink(where + "/a/b")
+        try:
+            posix.rmdir(where + "/a")
+            posix.rmdir(where)
+        except OSError as error:
+            print(error)
+    """
+    assert attack("deleting the working directory", code).success
+    assert leftovers() <= before
+
+
+def test_a_full_disk_is_only_the_program_s_own(attack):
+    code = """
+        try:
+            for i in range(100):
+                with open(str(i % 3), "ab") as file:
+                    file.write(b"x" * (4 << 20))
+        except OSError as error:
+            print(error)
+    """
+    before = leftovers()
+    assert "arge" in attack("filling the disk", code).stdout
+    assert leftovers() <= before
+
+
+def test_sleeping_for_ever_ends(attack):
+    result = attack("sleeping for ever", "import time\ntime.sleep(1e6)", timeout_s=1.0)
+    assert result.timeout and not result.success and result.seconds < 2
+
+
+def test_signals_are_no_shield(attack):
+    code = """
+        import signal
+        for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, lambda *_: None)
+        while True:
+            pass
+    """
+    assert attack("ignoring every signal", code, timeout_s=1.0).timeout
+
+
+DAEMON = """
+    import os, posix, time
+    try:
+        if posix.fork() == 0:
+            os.setsid()
+            if posix.fork() == 0:
+                print("daemon", posix.getpid(), flush=True)
+                if {closes}:
+                    os.closerange(0, 64)
+                time.sleep(60)
+            posix._exit(0)
+        time.sleep(0.3)
+    except OSError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_daemon_does_not_survive(attack, closes):
+    attack("a daemon left behind", DAEMON.format(closes=closes))
+    assert not keepers_of_mine()
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_daemon_is_found_without_namespaces_too(closes):
+    code = textwrap.dedent(DAEMON.format(closes=closes))
+    result = sandbox.run_python(code, layers=())
+    pid = int(result.stdout.split()[1])
+    assert result.success and not psutil.pid_exists(pid)
+
+
+def keepers_of_mine() -> list[psutil.Process]:
+    """Processes of a sandbox that descend from this one."""
+    return [
+        p for p in psutil.Process().children(recursive=True) if "evals.jail" in str(p.cmdline())
+    ]
+
+
+def test_a_run_ends_with_the_evaluation_that_started_it():
+    code = (
+        "from nanochat_jax.evals import sandbox\n"
+        "sandbox.run_python('while True: pass', timeout_s=60)"
+    )
+    evaluation = subprocess.Popen([sys.executable, "-c", code], cwd=launch.ROOT)
+    try:
+        started = wait_for(lambda: len(psutil.Process(evaluation.pid).children(True)) >= 2)
+        time.sleep(0.3)  # past the trials of the layers
+        mine = psutil.Process(evaluation.pid).children(recursive=True)
+    finally:
+        evaluation.send_signal(signal.SIGKILL)
+        evaluation.wait()
+    assert started and wait_for(lambda: not any(p.is_running() for p in mine))
+
+
+def wait_for(holds, limit_s: float = 10.0) -> bool:
+    end = time.monotonic() + limit_s
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.05)
+    return holds()
