@@ -122,9 +122,7 @@ class _Reader:
         if f"{self.prefix}byteorder" in self.archive.NameToInfo:
             order = self.member("byteorder").tobytes()
             if order != b"little":
-                raise ValueError(
-                    f"byte order {order!r}, expected little: save it on such a machine"
-                )
+                raise ValueError(f"its byte order is {order!r}, expected b'little'")
         pickled = self.member("data.pkl").tobytes()
         leaves = (np.ndarray, np.dtype)
         return pickles.read(pickled, NAMES, persistent=self.storage, leaves=leaves)
@@ -147,18 +145,15 @@ class _Reader:
         info = self.archive.NameToInfo.get(f"{self.prefix}{name}")
         if info is None:
             raise ValueError(f"member {self.prefix}{name} is missing")
-        if info.compress_type != zipfile.ZIP_STORED:
-            self.inflated += info.file_size
-            if self.inflated > MAX_INFLATED:
-                raise ValueError(f"more than {MAX_INFLATED:,} bytes compressed; unzip and zip -0")
-            return np.frombuffer(self.archive.read(info), np.uint8)
         start = self.start(info)
-        raw = np.frombuffer(self.map, np.uint8, info.file_size, start)
-        weakref.finalize(raw, _give_back, self.map, start, info.file_size).atexit = False
+        raw = np.frombuffer(self.map, np.uint8, info.compress_size, start)
+        weakref.finalize(raw, _give_back, self.map, start, raw.size).atexit = False
+        if info.compress_type != zipfile.ZIP_STORED:
+            raw = self.inflate(raw, info)
         # torch writes 0 where it was told to compute no checksums.
         if self.verify and info.CRC and zlib.crc32(raw) != info.CRC:
             raise ValueError(f"member {info.filename} differs from its checksum")
-        _give_back(self.map, start, info.file_size)
+        _give_back(self.map, start, info.compress_size)
         return raw
 
     def start(self, info: zipfile.ZipInfo) -> int:
@@ -168,9 +163,18 @@ class _Reader:
         if len(header) < 30 or header[:4] != b"PK\x03\x04" or info.flag_bits & 1:
             raise ValueError(f"no readable member {info.filename} at byte {at}")
         start = at + 30 + sum(struct.unpack("<HH", header[26:]))
-        if start + info.file_size > len(self.map):
+        if start + info.compress_size > len(self.map):
             raise ValueError(f"member {info.filename} ends beyond the file")
         return start
+
+    def inflate(self, raw: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
+        """What a deflated member holds; no more memory is claimed than its size says."""
+        self.inflated += info.file_size
+        if info.compress_type != zipfile.ZIP_DEFLATED or self.inflated > MAX_INFLATED:
+            raise ValueError(f"member {info.filename} is compressed; unzip all, then zip -0 -r")
+        return np.frombuffer(
+            zlib.decompressobj(-15).decompress(raw, max(1, info.file_size)), np.uint8
+        )
 
 
 def _give_back(mapped: mmap.mmap, start: int, size: int) -> None:
