@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nanochat_jax.checkpoint import compare as comparing
@@ -155,7 +156,7 @@ def probe(
     if len(ids) < 3:
         raise ValueError("--probe needs a text of some words, or a file of it")
     token_bytes_V = np.asarray(tokenizer.token_bytes())
-    params = jax.tree.map(np.asarray, contents.params)
+    params = jax.tree.map(jnp.asarray, contents.params)
     scored = []
     for name, cfg in candidates:
         model = Model.create(cfg, params, dtype="float32")

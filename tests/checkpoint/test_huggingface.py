@@ -17,7 +17,8 @@ from nanochat_jax.tokenizer import Tokenizer
 SHAPE = dict(sequence_len=32, vocab_size=300, n_layer=2, n_head=4, n_embd=32)
 CHATS = [
     [("user", "hi"), ("assistant", "hello")],
-    [("system", "be brief"), ("user", "2+2?"), ("assistant", "4"), ("user", "ok\n"), ("assistant", "")],
+    [("system", "be brief"), ("user", "2+2?"), ("assistant", "4"), ("user", "ok\n"),
+     ("assistant", "")],
     [("user", " a"), ("assistant", [
         {"type": "text", "text": "let me see "},
         {"type": "python", "text": "1+1"},
@@ -72,7 +73,8 @@ def test_what_the_format_has_not_is_refused_by_name(tokenizer, tmp_path):
         huggingface.export(tmp_path / "hf", cfg, random_params(cfg), tokenizer)
     message = str(refused.value)
     for name in ("resid_lambdas", "x0_lambdas", "value_embeds.1.weight", "smear_gate.weight",
-                 "backout_lambda", "ve_gate", "scale 1.2", "windows of layers 0", "--lossy"):  # fmt: skip
+                 "backout_lambda", "ve_gate", "scale 1.2", "windows of layers 0",
+                 "--lossy"):  # fmt: skip
         assert name in message
     assert not list(tmp_path.iterdir())
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nanochat_jax.checkpoint import tiktoken_pickle
 from nanochat_jax.checkpoint.pickles import UnsafeFile, plain
 from nanochat_jax.checkpoint.tiktoken_pickle import EncodingFields
+from nanochat_jax.tokenizer import Tokenizer
 from tests.golden.conftest import files, load_json
 
 FIELDS = EncodingFields("rustbpe", r"\p{L}+|\s", {b"a": 0, b"\xff": 1}, {"<|bos|>": 2})
@@ -137,3 +138,31 @@ def test_fields_that_make_no_encoding_are_not_written(tmp_path, wrong):
     with pytest.raises(ValueError, match=f"its {next(iter(wrong))} "):
         tiktoken_pickle.save(tmp_path / "a.pkl", EncodingFields(**vars(FIELDS) | wrong))
     assert not list(tmp_path.iterdir())
+
+
+TEXTS = (
+    "",
+    "Hello, world! 12345",
+    "größe\n\n  \tünd 日本語 🙂",
+    "<|bos|> is plain text",
+    " a" * 50,
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", files("checkpoint_*/tokenizer/tokenizer*.pkl"))
+def test_tiktoken_unpickles_what_we_write_and_encodes_as_we_do(path, tmp_path):
+    tiktoken = pytest.importorskip("tiktoken", reason="make test-all has tiktoken")
+    fields = tiktoken_pickle.load(path)
+    tiktoken_pickle.save(tmp_path / "ours.pkl", fields)
+    theirs = pickle.loads((tmp_path / "ours.pkl").read_bytes())
+    ours = Tokenizer(dict(fields.mergeable_ranks), fields.pat_str, dict(fields.special_tokens))
+    assert isinstance(theirs, tiktoken.Encoding) and theirs.n_vocab == ours.get_vocab_size()
+    for text in TEXTS:
+        assert theirs.encode_ordinary(text) == ours.encode(text)
+        assert theirs.decode(ours.encode(text)) == text
+    for token, i in fields.special_tokens.items():
+        assert theirs.encode_single_token(token) == ours.encode_special(token) == i
+    for protocol in range(2, 6):
+        (tmp_path / "theirs.pkl").write_bytes(pickle.dumps(theirs, protocol))
+        assert tiktoken_pickle.load(tmp_path / "theirs.pkl") == fields

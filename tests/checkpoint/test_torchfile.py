@@ -2,7 +2,6 @@
 
 import gc
 import json
-import math
 import os
 import pathlib
 import pickle
@@ -14,12 +13,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
 
 from nanochat_jax.checkpoint import torchfile
 from nanochat_jax.checkpoint.pickles import plain
-from nanochat_jax.checkpoint.torchfile import ALIGNMENT, DTYPES
-from tests.checkpoint.torch_made import call, numbers, read_over, same, storage, tensor, write
+from nanochat_jax.checkpoint.torchfile import ALIGNMENT
+from tests.checkpoint.torch_made import (
+    ARRAYS,
+    TREES,
+    call,
+    numbers,
+    read_over,
+    same,
+    storage,
+    tensor,
+    write,
+)
 from tests.golden.conftest import files, load_json
 
 TREE = {
@@ -31,31 +39,6 @@ TREE = {
 
 
 # ---- round trips
-
-
-def of_dtype(dtype: np.dtype, shape: tuple):
-    size = math.prod(shape) * dtype.itemsize
-    values = st.binary(min_size=size, max_size=size)
-    if dtype == np.bool_:
-        values = values.map(lambda raw: bytes(b & 1 for b in raw))
-    return values.map(lambda raw: np.frombuffer(raw, dtype).reshape(shape))
-
-
-ARRAYS = st.tuples(
-    st.sampled_from(sorted(DTYPES.values(), key=str)),
-    npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5),
-).flatmap(lambda pair: of_dtype(*pair))
-LEAVES = ARRAYS | st.none() | st.booleans() | st.integers() | st.floats() | st.text()
-LEAVES |= st.sampled_from(sorted(DTYPES.values(), key=str))
-TREES = st.recursive(
-    LEAVES,
-    lambda t: (
-        st.lists(t, max_size=4)
-        | st.lists(t, max_size=4).map(tuple)
-        | st.dictionaries(st.text() | st.integers(), t, max_size=4)
-    ),
-    max_leaves=12,
-)
 
 
 @given(tree=TREES)

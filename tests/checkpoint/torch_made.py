@@ -1,12 +1,16 @@
-"""Files of torch's layout made by hand, opcode by opcode, as torch or an attacker would."""
+"""Trees of every kind, and files of torch's layout made opcode by opcode, as an attacker would."""
 
+import math
 import struct
 import zipfile
 
 import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
 from nanochat_jax.checkpoint import torchfile
 from nanochat_jax.checkpoint.pickles import plain
+from nanochat_jax.checkpoint.torchfile import DTYPES
 
 
 def call(name: str, *arguments: bytes) -> bytes:
@@ -61,3 +65,28 @@ def same(a, b) -> None:
         assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
     else:
         assert struct.pack("d", a) == struct.pack("d", b) if isinstance(a, float) else a == b
+
+
+def of_dtype(dtype: np.dtype, shape: tuple):
+    size = math.prod(shape) * dtype.itemsize
+    values = st.binary(min_size=size, max_size=size)
+    if dtype == np.bool_:
+        values = values.map(lambda raw: bytes(b & 1 for b in raw))
+    return values.map(lambda raw: np.frombuffer(raw, dtype).reshape(shape))
+
+
+ARRAYS = st.tuples(
+    st.sampled_from(sorted(DTYPES.values(), key=str)),
+    npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5),
+).flatmap(lambda pair: of_dtype(*pair))
+LEAVES = ARRAYS | st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+LEAVES |= st.sampled_from(sorted(DTYPES.values(), key=str))
+TREES = st.recursive(
+    LEAVES,
+    lambda t: (
+        st.lists(t, max_size=4)
+        | st.lists(t, max_size=4).map(tuple)
+        | st.dictionaries(st.text() | st.integers(), t, max_size=4)
+    ),
+    max_leaves=12,
+)
