@@ -1,0 +1,1 @@
+"""CORE: 22 tasks in context, the original's numbers, many examples a forward pass."""

@@ -1,0 +1,122 @@
+"""The evaluation bundle on disk: which tasks there are, and their rows in the original's order.
+
+Layout: `core.yaml` (the tasks), `eval_meta_data.csv` (what guessing scores), `eval_data/` (JSON
+lines, gzipped or not). Source: nanochat `scripts/base_eval.py`, `nanochat/core_eval.py`.
+"""
+
+import csv
+import dataclasses
+import gzip
+import json
+import pathlib
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+Item = Mapping[str, Any]
+
+SHUFFLE_SEED = 1337
+# What a row of each kind must hold, and which field lists the options to choose from.
+FIELDS = {
+    "multiple_choice": ("query", "choices", "gold"),
+    "schema": ("context_options", "continuation", "gold"),
+    "language_modeling": ("context", "continuation"),
+}
+OPTIONS = {"multiple_choice": "choices", "schema": "context_options"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One task of the bundle.
+
+    Args:
+        kind: `multiple_choice`, `schema` or `language_modeling`.
+        shots: solved examples before each question.
+        delimiter: what stands between a context and its continuation.
+        baseline: what guessing scores, in percent.
+        path: its rows, as `core.yaml` names them.
+    """
+
+    label: str
+    kind: str
+    shots: int
+    delimiter: str
+    baseline: float
+    path: pathlib.Path
+
+
+def read(folder: pathlib.Path) -> list[Task]:
+    """The tasks in the order of `core.yaml`; their files may be missing.
+
+    Raises:
+        FileNotFoundError: no bundle there.
+        ValueError: a task of an unknown kind, or without its baseline.
+    """
+    path = folder / "core.yaml"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no CORE tasks in {folder}: expected core.yaml, eval_meta_data.csv and eval_data/ as "
+            "in nanochat's eval_bundle.zip; unpack that there"
+        )
+    with path.open(encoding="utf-8") as file:
+        entries = (yaml.safe_load(file) or {}).get("icl_tasks") or []
+    baselines = _baselines(folder / "eval_meta_data.csv")
+    return [_task(folder, entry, baselines) for entry in entries]
+
+
+def _baselines(path: pathlib.Path) -> dict[str, float]:
+    """Task -> percent."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["Eval Task"]: float(row["Random baseline"]) for row in csv.DictReader(file)}
+
+
+def _task(folder: pathlib.Path, entry: Mapping[str, Any], baselines: Mapping[str, float]) -> Task:
+    label, kind = entry["label"], entry["icl_task_type"]
+    if kind not in FIELDS:
+        raise ValueError(
+            f"core.yaml: {label} is of the kind {kind!r}; known are {', '.join(FIELDS)}"
+        )
+    if label not in baselines:
+        raise ValueError(f"eval_meta_data.csv has no random baseline for {label}; add its row")
+    return Task(
+        label, kind, entry["num_fewshot"][0], entry.get("continuation_delimiter", " "),
+        baselines[label], folder / "eval_data" / entry["dataset_uri"],
+    )  # fmt: skip
+
+
+def file_of(task: Task) -> pathlib.Path | None:
+    """Where its rows lie, gzipped or not; None: nowhere."""
+    zipped = task.path.with_name(task.path.name + ".gz")
+    return next((path for path in (task.path, zipped) if path.exists()), None)
+
+
+def rows(task: Task, max_per_task: int = -1) -> list[Item]:
+    """Its rows, shuffled as the original does and then cut to `max_per_task` (-1: all).
+
+    Raises:
+        FileNotFoundError: no file; ValueError: a broken row, by file and line.
+    """
+    path = file_of(task)
+    if path is None:
+        raise FileNotFoundError(f"{task.path} is missing")
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as file:
+        found = [_row(task, f"{path}:{n}", line) for n, line in enumerate(file, 1) if line.strip()]
+    random.Random(SHUFFLE_SEED).shuffle(found)
+    return found[:max_per_task] if max_per_task > 0 else found
+
+
+def _row(task: Task, where: str, line: str) -> Item:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON ({error}); mend or delete the line") from None
+    missing = [name for name in FIELDS[task.kind] if name not in row]
+    if missing:
+        raise ValueError(f"{where}: a {task.kind} row needs {', '.join(missing)}; it has none")
+    if task.kind in OPTIONS and not 0 <= row["gold"] < len(row[OPTIONS[task.kind]]):
+        options = len(row[OPTIONS[task.kind]])
+        raise ValueError(f"{where}: gold is {row['gold']}, but there are {options} options")
+    return row
