@@ -1,7 +1,8 @@
-"""Text to train on: `python -m scripts.data download|add|list|verify`."""
+"""Text to train on: `python -m scripts.data download|add|list|verify|identity`."""
 
 import dataclasses
 import logging
+import os
 import pathlib
 import sys
 from typing import Annotated
@@ -50,11 +51,46 @@ class Verify:
     """Read every document of every shard; damage is named by file, row group and row."""
 
 
-COMMANDS = {"download": Download, "add": Add, "list": List, "verify": Verify}
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Write conversations in which the model says who it is; `--mixture ... identity` trains them.
+
+    Without --endpoint they are made of ready phrases; with it a larger model writes them (its key:
+    $OPENAI_API_KEY). A file that is there is extended to --count, and an interrupted run goes on.
+    """
+
+    name: str
+    """what the model calls itself"""
+    facts: str
+    """file of facts, one a line: `creator: Ada`, or a sentence as the model would say it"""
+    endpoint: str = ""
+    """server of OpenAI's chat completions, e.g. http://127.0.0.1:8000/v1"""
+    model: str = ""
+    """the server's name of the model (default: its only one)"""
+    count: int = 1000
+    """conversations in the file at the end"""
+    out: str = ""
+    """the file (default: identity_conversations.jsonl in the base directory)"""
+    fresh: bool = False
+    """throw away a file that is there"""
+    num_workers: Annotated[int, tyro.conf.arg(aliases=["-w"])] = 4
+    """requests at a time"""
+    temperature: Annotated[float, tyro.conf.arg(aliases=["-t"])] = 1.0
+    """of the writing model"""
+    max_tokens: int = 0
+    """of a reply of the writing model (0: its server decides)"""
+    seed: int = 0
+    """another seed makes other conversations"""
+
+
+COMMANDS = {
+    "download": Download, "add": Add, "list": List, "verify": Verify, "identity": Identity,
+}  # fmt: skip
 
 
 def main(argv: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     with friendly_errors():
         if argv and argv[0] in COMMANDS:
             check_flags(argv[1:], COMMANDS[argv[0]])
@@ -123,7 +159,29 @@ def verify(_: Verify) -> int:
     return 1 if damaged else 0
 
 
-RUN = {Download: download, Add: add, List: show, Verify: verify}
+def identity(command: Identity) -> int:
+    from nanochat_jax.data.identity import make
+    from nanochat_jax.data.identity.endpoint import Endpoint
+    from nanochat_jax.data.identity.facts import read_identity
+
+    who = read_identity(command.name, pathlib.Path(command.facts).expanduser())
+    default = base_dir() / "identity_conversations.jsonl"
+    path = pathlib.Path(command.out).expanduser() if command.out else default
+    settings = {"seed": command.seed, "fresh": command.fresh}
+    if command.endpoint:
+        key = os.environ.get("OPENAI_API_KEY")
+        limits = {"temperature": command.temperature, "max_tokens": command.max_tokens}
+        endpoint = Endpoint(command.endpoint, command.model, key, **limits)
+        workers = command.num_workers
+        made = make.from_endpoint(path, who, command.count, endpoint, workers=workers, **settings)
+    else:
+        made = make.from_templates(path, who, command.count, **settings)
+    print(made.summary(command.count))
+    print(f"{path}: {made.total} conversations about {who.name} (facts: {len(who.facts)})")
+    return 0
+
+
+RUN = {Download: download, Add: add, List: show, Verify: verify, Identity: identity}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
