@@ -30,7 +30,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
-from nanochat_jax.checkpoint import pickles
+from nanochat_jax.checkpoint import pickles, stored_zip
 from nanochat_jax.checkpoint.pickles import UnsafeFile, plain
 
 # The class of a storage says the type of its numbers; tensors of later types lie in untyped
@@ -53,7 +53,6 @@ LATER = {
     for name in ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2")
 }
 DTYPES = {dtype.name: dtype for dtype in (*STORAGES.values(), *LATER.values())}
-ALIGNMENT = 64
 MAX_INFLATED = 2**30  # bytes of compressed members, which torch never writes but zip tools may
 
 
@@ -277,12 +276,7 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
         with open(part, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                _add(archive, file, "data.pkl", pickled)
-                _add(archive, file, "byteorder", b"little")
-                for key, array in enumerate(arrays):
-                    _add(archive, file, f"data/{key}", _bytes(array))
-                _add(archive, file, "version", b"3\n")
+            stored_zip.write(file, _members(pickled, arrays))
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -292,19 +286,14 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
         part.unlink(missing_ok=True)
 
 
-def _add(archive: zipfile.ZipFile, file: BinaryIO, name: str, content: Any) -> None:
-    """One stored member whose bytes begin at a multiple of 64: a field before them pads."""
-    info = zipfile.ZipInfo(f"archive/{name}")
-    fixed = 30 + len(info.filename) + 4 + 20  # the header, the pad's, and that of a long member
-    padding = -(file.tell() + fixed) % ALIGNMENT
-    info.extra = struct.pack("<HH", int.from_bytes(b"FB", "little"), padding) + b"Z" * padding
-    with archive.open(info, "w", force_zip64=True) as member:
-        member.write(content)
-
-
-def _bytes(array: np.ndarray) -> memoryview:
-    """An array's bytes in C order, little-endian as all that `CLASSES` knows."""
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+def _members(pickled: bytes, arrays: list[np.ndarray]) -> Iterator[tuple[str, bytes | memoryview]]:
+    """The members of an archive, each made when it is asked for."""
+    yield "archive/data.pkl", pickled
+    yield "archive/byteorder", b"little"
+    for key, array in enumerate(arrays):
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        yield f"archive/data/{key}", memoryview(flat)
+    yield "archive/version", b"3\n"
 
 
 def _ops(value: Any, arrays: list[np.ndarray], keys: dict[int, int]) -> Iterator[bytes]:

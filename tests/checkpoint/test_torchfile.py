@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat_jax.checkpoint import torchfile
+from nanochat_jax.checkpoint import stored_zip, torchfile
 from nanochat_jax.checkpoint.pickles import plain
-from nanochat_jax.checkpoint.torchfile import ALIGNMENT
+from nanochat_jax.checkpoint.stored_zip import ALIGNMENT
 from tests.checkpoint.torch_made import (
     ARRAYS,
     TREES,
@@ -72,6 +72,16 @@ def test_every_member_begins_at_a_multiple_of_the_alignment(tmp_path):
         for info in archive.infolist():
             name, extra = struct.unpack_from("<HH", raw, info.header_offset + 26)
             assert (info.header_offset + 30 + name + extra) % ALIGNMENT == 0, info.filename
+
+
+def test_sizes_offsets_and_counts_beyond_32_bits_are_written_and_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored_zip, "LONG", 500)  # as if four gigabytes were that few
+    monkeypatch.setattr(stored_zip, "MANY", 3)
+    arrays = [np.full(n, n % 100, np.uint8) for n in (0, 1, 499, 500, 501, 3000)]
+    torchfile.save(tmp_path / "a.pt", arrays)
+    with zipfile.ZipFile(tmp_path / "a.pt") as archive:
+        assert archive.testzip() is None and len(archive.namelist()) == len(arrays) + 3
+    same(torchfile.load(tmp_path / "a.pt"), arrays)
 
 
 def test_the_same_tree_gives_the_same_bytes(tmp_path):

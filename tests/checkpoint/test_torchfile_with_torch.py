@@ -1,7 +1,6 @@
 """What torch writes we read bit for bit, and what we write torch reads, mapped or not."""
 
 import struct
-import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -173,19 +172,6 @@ def test_arrays_that_are_one_share_their_storage_in_torch_too(tmp_path, mmap):
     a, b, c = torch.load(tmp_path / "a.pt", weights_only=True, mmap=mmap)
     assert a.data_ptr() == b.data_ptr() != c.data_ptr()
     assert mmap or a.data_ptr() % 16 == 0
-
-
-@MAPPED
-def test_offsets_beyond_two_gigabytes_are_written_as_torch_reads_them(tmp_path, monkeypatch, mmap):
-    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 500)  # what zipfile does from there on
-    tree = {f"w{i}": np.full((40, 5), i, np.float32) for i in range(5)}
-    torchfile.save(tmp_path / "a.pt", tree)
-    assert struct.pack("<HH", 1, 8) in (tmp_path / "a.pt").read_bytes()  # a long offset's field
-    same(torch.load(tmp_path / "a.pt", weights_only=True, mmap=mmap), tree)
-    same(
-        torch.load(tmp_path / "a.pt", weights_only=True, mmap=mmap),
-        torchfile.load(tmp_path / "a.pt"),
-    )
 
 
 def test_a_module_and_its_optimizer_go_on_from_what_we_write(tmp_path):
