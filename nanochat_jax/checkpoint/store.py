@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import logging
+import mmap
 import os
 import pathlib
 import shutil
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
@@ -79,11 +81,9 @@ def save(
         part.mkdir()
     _barrier(f"made {step}")
     try:
-        with ocp.StandardCheckpointer() as writer:
-            for name, tree in (("params", params), ("optimizer", optimizer)):
-                if tree is not None:
-                    writer.save(part.absolute() / name, tree)
-                    writer.wait_until_finished()
+        for name, tree in (("params", params), ("optimizer", optimizer)):
+            if tree is not None:
+                _write(part.absolute() / name, tree)
     except Exception as error:
         if chief:
             shutil.rmtree(part, ignore_errors=True)
@@ -164,8 +164,42 @@ def _raise_if_full(directory: pathlib.Path, error: Exception) -> None:
         raise OSError(errno.ENOSPC, message, str(directory)) from error
 
 
+class _OneByOne(ocp.type_handlers.NumpyHandler):
+    """Writes numpy arrays one after the other: views of mapped files never all lie in memory."""
+
+    def __init__(self):
+        super().__init__(deepcopy_host_arrays=False)
+
+    async def _background_serialize(self, values, infos, args=None):
+        for value, info, arg in zip(values, infos, args, strict=True):
+            await super()._background_serialize([value], [info], [arg])
+            _give_back(value)
+
+
+def _give_back(array: Any) -> None:
+    """Lets the pages go that a view of a mapped file was read from."""
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    mapped = array.obj if isinstance(array, memoryview) else array
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _write(path: pathlib.Path, tree: Any) -> None:
+    """One item, uncompressed: weights hardly shrink, and that little costs more than writing it."""
+    handlers = ocp.type_handlers
+    registry = handlers.create_type_handler_registry(
+        (np.ndarray, _OneByOne()),
+        (jax.Array, handlers.ArrayHandler()),
+        *((kind, handlers.ScalarHandler()) for kind in (int, float, np.number)),
+    )
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
+    with ocp.Checkpointer(handler) as writer:
+        writer.save(path, tree)
+
+
 def _restore(path: pathlib.Path, like: Any) -> Any:
-    with ocp.StandardCheckpointer() as reader:
+    with ocp.StandardCheckpointer(restore_concurrent_gb=1) as reader:
         if like is None:
             device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
             tree = reader.metadata(path.absolute()).item_metadata.tree
