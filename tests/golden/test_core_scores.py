@@ -1,0 +1,41 @@
+"""CORE scores as the original: losses, predictions, choices, right answers, accuracy."""
+
+import numpy as np
+import pytest
+
+from tests.golden.conftest import TOL, load_json
+from tests.golden.core_files import cases, scored
+
+
+def both(path, n):
+    """(golden, our scores, our mark) of each example of a result."""
+    examples = load_json(path)["results"][n]["examples"]
+    return [(g, s, m) for g, (s, m) in zip(examples, scored(path)[n], strict=True)]
+
+
+@pytest.mark.parametrize(("path", "n"), cases())
+def test_losses_are_the_same(path, n):
+    for golden, scores, _ in both(path, n):
+        if "mean_losses" in golden:
+            got, want = [s.nll.mean() for s in scores], golden["mean_losses"]
+        else:
+            got, want = scores[0].nll, golden["continuation_losses"]
+        np.testing.assert_allclose(got, want, rtol=0, atol=TOL["core_loss"])
+
+
+@pytest.mark.parametrize(("path", "n"), cases())
+def test_choices_and_predictions_are_the_same(path, n):
+    for golden, _, mark in both(path, n):
+        if "pred_idx" in golden:
+            assert (mark["chosen"], mark["gold"]) == (golden["pred_idx"], golden["gold"])
+        else:
+            assert mark["predicted"] == golden["predicted_tokens"]
+            assert mark["wanted"] == golden["actual_tokens"]
+
+
+@pytest.mark.parametrize(("path", "n"), cases())
+def test_right_answers_and_accuracy_are_the_same(path, n):
+    right = [mark["correct"] for _, _, mark in both(path, n)]
+    assert right == [golden["is_correct"] for golden, _, _ in both(path, n)]
+    want = load_json(path)["results"][n]["accuracy"]
+    assert sum(right) / len(right) == pytest.approx(want)
