@@ -54,8 +54,8 @@ def scored(path: Path) -> list[list[tuple[list[scoring.Score], dict]]]:
     results, model = golden["results"], golden_model(path.parent / golden["model"])
     examples = [(n, e) for n, r in enumerate(results) for e in examples_of(path, r)]
     found: dict = {}
-    for some in scoring.score(model, dict(enumerate(e for _, e in examples)), batch_tokens=4096):
-        found |= some
+    for some in scoring.score(model, [dict(enumerate(e for _, e in examples))], batch_tokens=4096):
+        found |= {i: scores for i, (_, scores) in some.items()}
     marked: list[list] = [[] for _ in results]
     for i, (n, example) in enumerate(examples):
         mark = result.mark(task_of(results[n]), example, found[i])

@@ -4,6 +4,7 @@ The same numbers as the original's, from many questions a forward pass. Source: 
 `nanochat/core_eval.py`, `scripts/base_eval.py`; the metric: DCLM, arXiv:2406.11794.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
 import logging
@@ -11,7 +12,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -31,11 +32,13 @@ __all__ = ["CoreResult", "TaskResult", "evaluate", "write_csv"]
 
 log = logging.getLogger(__name__)
 
+Question = tuple[int, int]  # number of a task, number of its row
+
 # The original's rotary tables are this many contexts long; a longer prompt stops it.
 CONTEXTS = 10
 BATCH_TOKENS = {"cpu": 4096}  # elsewhere:
 BATCH_TOKENS_ELSEWHERE = 16384
-ENCODED_AT_ONCE = 256  # questions; their texts are many times their ids
+WINDOW = 512  # questions that are made into ids together
 
 
 def evaluate(
@@ -61,19 +64,27 @@ def evaluate(
 
     Raises:
         FileNotFoundError: no bundle there, or none of its files.
-        ValueError: a broken row, by file and line.
+        ValueError: a broken row, by file and line; two tasks of a name; `max_seq_len` below 2.
     """
     begun = time.perf_counter()
+    limit = CONTEXTS * model.cfg.sequence_len if max_seq_len is None else max_seq_len
+    if limit < 2:
+        raise ValueError(f"max_seq_len is {limit}; a token is foretold from at least one other")
     asked, skipped = _tasks(pathlib.Path(bundle_dir), max_per_task)
     model, mesh = _on_mesh(model, mesh)
-    exam = _Exam(
-        model, tokenizer, mesh, max_seq_len or CONTEXTS * model.cfg.sequence_len,
-        batch_tokens or BATCH_TOKENS.get(jax.default_backend(), BATCH_TOKENS_ELSEWHERE),
-        pathlib.Path(audit_dir) if audit_dir is not None else None,
-    )  # fmt: skip
-    found = exam.run(asked)
+    folder = pathlib.Path(audit_dir) if audit_dir is not None else None
+    weights = audit.weights_digest(model) if folder else ""
+    first = lambda task, items: audit.settings(task, items, weights, model, tokenizer, limit)
+    papers = [_Paper(t, items, Audit(folder, first(t, items))) for t, items in asked]
+    with _bar(papers) as bar:
+        windows = _ahead(_windows(papers, tokenizer, limit))
+        size = batch_tokens or BATCH_TOKENS.get(jax.default_backend(), BATCH_TOKENS_ELSEWHERE)
+        for scores in scoring.score(model, windows, mesh=mesh, batch_tokens=size):
+            _mark(papers, scores)
+            bar.update(len(scores))
+    found = {paper.task.label: paper.result() for paper in papers}
     done = CoreResult(found, skipped, time.perf_counter() - begun)
-    _warn(done, {task.label: task for task, _ in asked})
+    _warn(done, [paper.task for paper in papers])
     return done
 
 
@@ -108,79 +119,64 @@ def _on_mesh(model: Model, mesh: Mesh | None) -> tuple[Model, Mesh | None]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Exam:
-    """One evaluation: the model and how it is asked."""
+class _Paper:
+    """A task, its rows, and the marks they have so far."""
 
-    model: Model
-    tokenizer: Tokenizer
-    mesh: Mesh | None
-    limit: int
-    batch_tokens: int
-    folder: pathlib.Path | None
+    task: Task
+    items: list[Item]
+    kept: Audit
 
-    def run(self, asked: Sequence[tuple[Task, list[Item]]]) -> dict[str, TaskResult]:
-        weights = audit.weights_digest(self.model) if self.folder else ""
-        found = {}
-        with _bar(sum(len(items) for _, items in asked)) as bar:
-            # While the devices score a task the next one is tokenized.
-            for task, items, kept, examples in _ahead(lambda a: self._ready(weights, *a), asked):
-                bar.set_description(task.label)
-                bar.update(len(kept.done))
-                self._score(task, kept, examples, bar)
-                marks = [kept.done[i] for i in range(len(items))]
-                found[task.label] = result.summed(task, len(items), marks)
-        return found
-
-    def _ready(
-        self, weights: str, task: Task, items: list[Item]
-    ) -> tuple[Task, list[Item], Audit, dict[int, Example]]:
-        """A task with the questions that are still to be asked."""
-        first = audit.settings(task, items, weights, self.model, self.tokenizer, self.limit)
-        kept = Audit(self.folder, first)
-        todo = [i for i in range(len(items)) if i not in kept.done]
-        examples: dict[int, Example] = {}
-        for start in range(0, len(todo), ENCODED_AT_ONCE):
-            some = todo[start : start + ENCODED_AT_ONCE]
-            ready = prompts.examples(task, items, some, self.tokenizer, self.limit)
-            examples |= zip(some, ready, strict=True)
-        return task, items, kept, examples
-
-    def _score(self, task: Task, kept: Audit, examples: dict[int, Example], bar: tqdm) -> None:
-        """Asks the questions and keeps their marks, batch by batch."""
-        for scores in scoring.score(
-            self.model, examples, mesh=self.mesh, batch_tokens=self.batch_tokens
-        ):
-            kept.add({i: result.mark(task, examples[i], s) for i, s in scores.items()})
-            bar.update(len(scores))
+    def result(self) -> TaskResult:
+        marks = [self.kept.done[i] for i in range(len(self.items))]
+        return result.summed(self.task, len(self.items), marks)
 
 
-def _ahead(make: Callable[[Any], Any], things: Iterable[Any]) -> Iterator[Any]:
-    """`make` of each thing; the next one is being made while one is in use."""
+def _windows(
+    papers: Sequence[_Paper], tokenizer: Tokenizer, limit: int
+) -> Iterator[dict[Question, Example]]:
+    """All questions without a mark, `WINDOW` at a time."""
+    for n, paper in enumerate(papers):
+        todo = [i for i in range(len(paper.items)) if i not in paper.kept.done]
+        for start in range(0, len(todo), WINDOW):
+            some = todo[start : start + WINDOW]
+            ready = prompts.examples(paper.task, paper.items, some, tokenizer, limit)
+            yield {(n, i): example for i, example in zip(some, ready, strict=True)}
+
+
+def _mark(papers: Sequence[_Paper], scores: scoring.Scored) -> None:
+    """Keeps the marks of a batch."""
+    marks: dict[int, dict[int, Any]] = collections.defaultdict(dict)
+    for (n, i), (example, found) in scores.items():
+        marks[n][i] = result.mark(papers[n].task, example, found)
+    for n, some in marks.items():
+        papers[n].kept.add(some)
+
+
+def _ahead(things: Iterator[Any]) -> Iterator[Any]:
+    """The same things; the next one is being made while one is in use."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        last = None
-        for thing in things:
-            coming = pool.submit(make, thing)
-            if last is not None:
-                yield last.result()
-            last = coming
-        if last is not None:
-            yield last.result()
+        coming = pool.submit(next, things, None)
+        while (thing := coming.result()) is not None:
+            coming = pool.submit(next, things, None)
+            yield thing
 
 
-def _bar(total: int) -> tqdm:
+def _bar(papers: Sequence[_Paper]) -> tqdm:
     calm = {} if sys.stderr.isatty() else {"mininterval": 15, "ascii": True, "ncols": 100}
-    return tqdm(total=total, unit="question", **calm)
+    total, before = sum(len(p.items) for p in papers), sum(len(p.kept.done) for p in papers)
+    return tqdm(total=total, initial=before, desc="CORE", unit="question", leave=None, **calm)
 
 
-def _warn(done: CoreResult, tasks: dict[str, Task]) -> None:
+def _warn(done: CoreResult, tasks: Sequence[Task]) -> None:
     """Says what was not as the original would have it."""
     for label, why in done.skipped.items():
         log.warning("CORE without %s: %s", label, why)
-    for label, task in done.tasks.items():
-        if task.shots < tasks[label].shots:
+    for task in tasks:
+        found = done.tasks[task.label]
+        if found.shots < task.shots:
             log.warning(
                 "%s: %d solved examples instead of %d, for it has %d rows",
-                label, task.shots, tasks[label].shots, task.n,
+                task.label, found.shots, task.shots, found.n,
             )  # fmt: skip
     if done.cropped:
         log.warning("%d prompts were cut at their beginning to fit", done.cropped)

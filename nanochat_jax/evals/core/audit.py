@@ -85,7 +85,7 @@ class Audit:
 
 
 def _line(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False) + "\n"
+    return json.dumps(value) + "\n"
 
 
 def _whole_lines(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -65,6 +65,10 @@ class CoreResult:
         return sum(t.centered for t in self.tasks.values()) / len(self.tasks)
 
     @property
+    def interval(self) -> tuple[float, float]:
+        return self.core_metric - self.half_width, self.core_metric + self.half_width
+
+    @property
     def half_width(self) -> float:
         """Half of its 95 % interval: the tasks' Wilson intervals, as independent errors."""
         widths = [
@@ -109,10 +113,11 @@ def mark(task: Task, example: Example, scores: Sequence[Score]) -> dict[str, Any
         found = {"correct": bool(wanted) and best == wanted, "predicted": best, "wanted": wanted}
         found["losses"] = [round(float(x), 6) for x in got.nll]
     else:
-        means = [float(s.nll.mean()) for s in scores]
+        # What has nothing to score even now (an empty prompt with an empty option) is not chosen.
+        means = [float(s.nll.mean()) if s.nll.size else math.inf for s in scores]
         chosen = means.index(min(means))
         found = {"correct": chosen == example.gold, "chosen": chosen, "gold": example.gold}
-        found["mean_losses"] = [round(x, 6) for x in means]
+        found["mean_losses"] = [round(x, 6) if math.isfinite(x) else None for x in means]
     flags = {"cropped": example.cropped, "mended": example.mended}
     return found | {"tokens": sum(len(r.ids) for r in example.rows)} | flags
 

@@ -1,17 +1,12 @@
 """Scores of prompts, many a forward pass.
 
-Two ways for a question. `whole`: its rows go through the model as they are, next to those of other
-questions. `shared`: what its options have in common is read once, into a cache that each option
-goes on from (with four options after ten solved examples that is a quarter of the work). Rows are
-sorted by length and padded to a few lengths, so that few shapes are compiled; padding lies behind
-what is scored, and attention looks back only, so a score does not depend on its batch.
-Letters: B questions or rows of a batch, N options, P shared tokens, C tokens of an option's own
-end, S scored tokens.
+Padding lies behind what is scored and attention looks back only, so a score does not depend on
+its batch. Only positions that foretell a scored token reach the logits, which never leave the
+device. Letters: B rows, T their tokens, P shared tokens, R ends of C tokens, M scored tokens.
 """
 
 import collections
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,13 +17,13 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from nanochat_jax import sharding
-from nanochat_jax.evals.core.prompts import Example, Row, common_prefix
+from nanochat_jax.evals.core.batches import Batch, Job, Key, Shape, batches, jobs_of
+from nanochat_jax.evals.core.prompts import Example
 from nanochat_jax.models.cache import init_cache
 from nanochat_jax.models.gpt import GPT, Model
 from nanochat_jax.models.loss import token_nll
 
 LEAST_SHARED = 32  # tokens; below it a second pass costs more than it saves
-SHARE_OF_LOGITS = 4  # a batch has at most this part of its tokens scored: logits are wide
 IN_FLIGHT = 2  # batches that the device may have before it
 
 
@@ -39,141 +34,122 @@ class Score(NamedTuple):
     best: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """Rows of one question that are scored together: `rows[k]` is its row `first + k`.
-
-    `shared` counts the tokens read once for all of them; 0: the job is one whole row.
-    """
-
-    question: int
-    first: int
-    rows: tuple[Row, ...]
-    shared: int = 0
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(padded length of the shared or whole part, of the own ends, of the spans)."""
-        if not self.shared:
-            (row,) = self.rows
-            return bucket(len(row.ids)), 0, bucket(row.end - row.start, 8)
-        ends = bucket(max(len(row.ids) for row in self.rows) - self.shared)
-        return bucket(self.shared), ends, min(ends, bucket(max(r.end - r.start for r in self.rows)))
-
-
-def bucket(n: int, least: int = 16) -> int:
-    """The least of `least`, and the powers of two and their halves between, that holds n."""
-    power = least
-    while power < n:
-        power *= 2
-    return power * 3 // 4 if power > least and n <= power * 3 // 4 else power
+Scored = dict[Key, tuple[Example, list[Score]]]
 
 
 def score(
     model: Model,
-    examples: Mapping[int, Example],
+    windows: Iterable[Mapping[Key, Example]],
     *,
     mesh: Mesh | None = None,
     batch_tokens: int = 16384,
     least_shared: int = LEAST_SHARED,
-) -> Iterator[dict[int, list[Score]]]:
-    """Question -> scores of its rows, for all questions, as batch after batch is done.
+) -> Iterator[Scored]:
+    """Question -> (it, scores of its rows) of every question of all windows, batch by batch.
 
     Args:
         mesh: over which the batches are split; the parameters lie on it.
         batch_tokens: tokens of a forward pass on each device.
         least_shared: rows with fewer common tokens are read whole.
     """
-    found: dict[int, dict[int, Score]] = collections.defaultdict(dict)
-    jobs = [job for i, e in examples.items() for job in _jobs(i, e, least_shared)]
+    asked: dict[Key, Example] = {}
+    found: dict[Key, dict[int, Score]] = collections.defaultdict(dict)
     waiting: collections.deque = collections.deque()
+    jobs = (_jobs(asked, window, least_shared) for window in windows)
     for batch in batches(jobs, batch_tokens, mesh.size if mesh else 1):
         waiting.append((batch, _dispatch(model, batch, mesh)))
         if len(waiting) > IN_FLIGHT:
-            yield _whole_questions(found, examples, *waiting.popleft())
+            yield _whole_questions(asked, found, *waiting.popleft())
     while waiting:
-        yield _whole_questions(found, examples, *waiting.popleft())
+        yield _whole_questions(asked, found, *waiting.popleft())
 
 
-def _jobs(i: int, example: Example, least_shared: int) -> list[Job]:
-    """One job for all rows of a question, if sharing pays, else one a row."""
-    rows = example.rows
-    shared = 0 if len(rows) == 1 else _shared(rows)
-    if shared >= least_shared:
-        return [Job(i, 0, rows, shared)]
-    return [Job(i, j, (row,)) for j, row in enumerate(rows)]
+def _jobs(
+    asked: dict[Key, Example], window: Mapping[Key, Example], least_shared: int
+) -> Iterator[Job]:
+    asked |= window
+    for key, example in window.items():
+        yield from jobs_of(key, example, least_shared)
 
 
-def _shared(rows: Sequence[Row]) -> int:
-    """Tokens common to all rows before the one that foretells the first scored one."""
-    return min(common_prefix([row.ids for row in rows]), *(row.start for row in rows)) - 1
+def _whole_questions(
+    asked: dict[Key, Example],
+    found: dict[Key, dict[int, Score]],
+    batch: Batch,
+    scores: tuple[jax.Array, jax.Array],
+) -> Scored:
+    """The questions whose last row came with this batch; others' rows wait in `found`."""
+    nll_M, best_M = map(np.asarray, scores)
+    ready: Scored = {}
+    for job, k, at in _places(batch):
+        row = job.rows[k]
+        span = slice(at, at + row.end - row.start)
+        rows = found[job.key]
+        rows[job.first + k] = Score(nll_M[span], best_M[span])
+        if len(rows) == len(asked[job.key].rows):
+            ready[job.key] = asked.pop(job.key), [rows[i] for i in sorted(rows)]
+            del found[job.key]
+    return ready
 
 
-class Batch(NamedTuple):
-    """Jobs of one forward pass, and the padded shape they share."""
-
-    jobs: list[Job]
-    rows: int
-    options: int
-    shape: tuple[int, int, int]
-
-
-def batches(jobs: Sequence[Job], batch_tokens: int, devices: int = 1) -> Iterator[Batch]:
-    """All jobs, the longest first; only the last batch of each way may have rows to spare."""
-    for way in (False, True):
-        left = [job for job in jobs if (job.shared > 0) == way]
-        left.sort(key=lambda job: (job.shape, len(job.rows[0].ids)), reverse=True)
-        while left:
-            rows = _fitting(left[0].shape, len(left[0].rows), batch_tokens)
-            some, left = left[: rows * devices], left[rows * devices :]
-            rows = min(rows, _power(-(-len(some) // devices), up=True)) * devices
-            shape = tuple(max(job.shape[k] for job in some) for k in range(3))
-            yield Batch(some, rows, max(len(job.rows) for job in some), shape)
-
-
-def _fitting(shape: tuple[int, int, int], options: int, batch_tokens: int) -> int:
-    """Jobs of that shape in a batch, a power of two."""
-    long, ends, scored = shape
-    by_tokens = batch_tokens // (long + options * ends)
-    by_logits = batch_tokens // (SHARE_OF_LOGITS * options * scored)
-    return _power(max(1, min(by_tokens, by_logits)))
-
-
-def _power(n: int, up: bool = False) -> int:
-    """The power of two at or below n (`up`: at or above)."""
-    return 1 << ((n - 1).bit_length() if up else n.bit_length() - 1)
+def _places(batch: Batch) -> Iterator[tuple[Job, int, int]]:
+    """(job, its row, where that row's scores begin) of a whole batch."""
+    for device, share in enumerate(batch.shares):
+        at = device * batch.shape.scored
+        for job in share:
+            for k, row in enumerate(job.rows):
+                yield job, k, at
+                at += row.end - row.start
 
 
 def _dispatch(model: Model, batch: Batch, mesh: Mesh | None) -> tuple[jax.Array, jax.Array]:
-    """Starts a batch: (nll, best) `[B, N, S]` of its jobs' rows; the device need not be done."""
-    long, ends, scored = batch.shape
-    arrays = _shared_arrays(batch) if ends else _whole_arrays(batch)
-    return _run(model.gpt, scored, mesh, model.params, *(_placed(a, mesh) for a in arrays))
+    """Starts a batch: (nll, best) `[M]` of all devices' rows; they need not be done."""
+    fill = _shared_arrays if batch.shape.ends else _whole_arrays
+    shares = zip(*(fill(batch.shape, share) for share in batch.shares), strict=True)
+    arrays = [_placed(np.concatenate(parts), mesh) for parts in shares]
+    return _run(model.gpt, mesh, model.params, *arrays)
 
 
-def _whole_arrays(batch: Batch) -> tuple[np.ndarray, ...]:
-    """ids [B, T] and spans [B, 2]; a row to spare has an empty span."""
-    ids_BT = np.zeros((batch.rows, batch.shape[0]), np.int32)
-    span_B2 = np.ones((batch.rows, 2), np.int32)
-    for b, job in enumerate(batch.jobs):
+def _whole_arrays(shape: Shape, share: list[Job]) -> tuple[np.ndarray, ...]:
+    """ids [B, T]; of each scored token where it is foretold and which it is [M], -1: none."""
+    ids_BT = np.zeros((shape.rows, shape.long), np.int32)
+    at, target = [], []
+    for b, job in enumerate(share):
         (row,) = job.rows
         ids_BT[b, : len(row.ids)] = row.ids
-        span_B2[b] = row.start, row.end
-    return ids_BT, span_B2
+        at.append(b * shape.long + np.arange(row.start - 1, row.end - 1))
+        target.append(row.ids[row.start : row.end])
+    return ids_BT, _flat(at, shape.scored, 0), _flat(target, shape.scored, -1)
 
 
-def _shared_arrays(batch: Batch) -> tuple[np.ndarray, ...]:
-    """Shared ids [B, P], their counts [B], own ends [B, N, C], spans in those [B, N, 2]."""
-    B, N, (long, ends, _) = batch.rows, batch.options, batch.shape
-    shared_BP, length_B = np.zeros((B, long), np.int32), np.ones(B, np.int32)
-    ends_BNC, span_BN2 = np.zeros((B, N, ends), np.int32), np.ones((B, N, 2), np.int32)
-    for b, job in enumerate(batch.jobs):
+def _shared_arrays(shape: Shape, share: list[Job]) -> tuple[np.ndarray, ...]:
+    """Shared ids [B, P], their counts [B], ends [R, C], whose they are [R]; at, targets [M]."""
+    shared_BP, length_B = (
+        np.zeros((shape.rows, shape.long), np.int32),
+        np.ones(shape.rows, np.int32),
+    )
+    ends_RC = np.zeros((shape.options, shape.ends), np.int32)
+    parent_R, r = np.zeros(shape.options, np.int32), 0
+    at, target = [], []
+    for b, job in enumerate(share):
         n = length_B[b] = job.shared
         shared_BP[b, :n] = job.rows[0].ids[:n]
-        for k, row in enumerate(job.rows):
-            ends_BNC[b, k, : len(row.ids) - n] = row.ids[n:]
-            span_BN2[b, k] = row.start - n, row.end - n
-    return shared_BP, length_B, ends_BNC, span_BN2
+        for row in job.rows:
+            ends_RC[r, : len(row.ids) - n], parent_R[r] = row.ids[n:], b
+            at.append(r * shape.ends + np.arange(row.start - n - 1, row.end - n - 1))
+            target.append(row.ids[row.start : row.end])
+            r += 1
+    flat = _flat(at, shape.scored, 0), _flat(target, shape.scored, -1)
+    return shared_BP, length_B, ends_RC, parent_R, *flat
+
+
+def _flat(parts: list[np.ndarray], size: int, fill: int) -> np.ndarray:
+    """One int32 array of that size, filled up at its end."""
+    whole = np.full(size, fill, np.int32)
+    if parts:
+        joined = np.concatenate(parts)
+        whole[: len(joined)] = joined
+    return whole
 
 
 def _placed(array: np.ndarray, mesh: Mesh | None) -> Any:
@@ -184,10 +160,10 @@ def _placed(array: np.ndarray, mesh: Mesh | None) -> Any:
     return jax.make_array_from_callback(array.shape, split, lambda index: array[index])
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _run(gpt: GPT, scored: int, mesh: Mesh | None, params: Any, *arrays: jax.Array):
-    """(nll float32, best int32) `[B, N, scored]`, on every device."""
-    forward = partial(shared if len(arrays) == 4 else whole, gpt, scored)
+@partial(jax.jit, static_argnums=(0, 1))
+def _run(gpt: GPT, mesh: Mesh | None, params: Any, *arrays: jax.Array):
+    """(nll float32, best int32) `[M]`, on every device."""
+    forward = partial(_shared if len(arrays) == 6 else _whole, gpt)
     if mesh is None:
         return forward(params, *arrays)
     # Rows know nothing of each other: told so, the devices exchange nothing. By itself the
@@ -198,65 +174,40 @@ def _run(gpt: GPT, scored: int, mesh: Mesh | None, params: Any, *arrays: jax.Arr
     return jax.lax.with_sharding_constraint(forward(params, *arrays), sharding.replicated(mesh))
 
 
-def whole(gpt: GPT, scored: int, params: Any, ids_BT: jax.Array, span_B2: jax.Array):
-    """(nll, best) `[B, 1, scored]` of whole rows."""
+def _whole(gpt: GPT, params: Any, ids_BT: jax.Array, at_M: jax.Array, target_M: jax.Array):
+    """(nll, best) `[M]` of whole rows."""
 
     def forward(gpt: GPT):
         x_BTD, _ = gpt.hidden(ids_BT)
-        return _of_spans(gpt, scored, x_BTD, ids_BT, span_B2)
+        return _of_places(gpt, x_BTD, at_M, target_M)
 
-    return tuple(a[:, None] for a in gpt.apply({"params": params}, method=forward))
+    return gpt.apply({"params": params}, method=forward)
 
 
-def shared(
-    gpt: GPT, scored: int, params: Any,
-    shared_BP: jax.Array, length_B: jax.Array, ends_BNC: jax.Array, span_BN2: jax.Array,
+def _shared(
+    gpt: GPT, params: Any,
+    shared_BP: jax.Array, length_B: jax.Array, ends_RC: jax.Array, parent_R: jax.Array,
+    at_M: jax.Array, target_M: jax.Array,
 ):  # fmt: skip
-    """(nll, best) `[B, N, scored]` of options that go on from what they share."""
-    (B, N, C), long = ends_BNC.shape, shared_BP.shape[1]
-    each = lambda a, axis: jnp.repeat(a, N, axis=axis)
+    """(nll, best) `[M]` of ends that go on from what their parents read."""
+    B, long, C = *shared_BP.shape, ends_RC.shape[1]
 
     def forward(gpt: GPT):
-        cache = init_cache(gpt.cfg, B, long + C, gpt.dtype)
-        _, cache = gpt.hidden(shared_BP, cache, length_B)
+        empty = init_cache(gpt.cfg, B, long + C, gpt.dtype)
+        _, cache = gpt.hidden(shared_BP, empty, length_B)
+        # Layer by layer, so that only one is held for every end at a time.
+        each = lambda layers_BSKH: tuple(layer[parent_R] for layer in layers_BSKH)
         cache = cache.replace(
-            keys=each(cache.keys, 1), values=each(cache.values, 1),
-            length_B=each(cache.length_B, 0), last_embed_BD=each(cache.last_embed_BD, 0),
+            keys=each(cache.keys), values=each(cache.values),
+            length_B=cache.length_B[parent_R], last_embed_BD=cache.last_embed_BD[parent_R],
         )  # fmt: skip
-        ends_RC = ends_BNC.reshape(B * N, C)
         x_RCD, _ = gpt.hidden(ends_RC, cache)
-        return _of_spans(gpt, scored, x_RCD, ends_RC, span_BN2.reshape(B * N, 2))
+        return _of_places(gpt, x_RCD, at_M, target_M)
 
-    found = gpt.apply({"params": params}, method=forward)
-    return tuple(a.reshape(B, N, scored) for a in found)
-
-
-def _of_spans(gpt: GPT, scored: int, x_RTD: jax.Array, ids_RT: jax.Array, span_R2: jax.Array):
-    """(nll, best) `[R, scored]`: only the positions that foretell a span reach the logits."""
-    next_RS = span_R2[:, :1] + jnp.arange(scored)[None]
-    inside_RS = next_RS < span_R2[:, 1:]
-    next_RS = jnp.minimum(next_RS, ids_RT.shape[1] - 1)
-    target_RS = jnp.where(inside_RS, jnp.take_along_axis(ids_RT, next_RS, axis=1), -1)
-    x_RSD = jnp.take_along_axis(x_RTD, next_RS[..., None] - 1, axis=1)
-    logits_RSV = gpt.logits(x_RSD)
-    return token_nll(logits_RSV, target_RS), jnp.argmax(logits_RSV, axis=-1).astype(jnp.int32)
+    return gpt.apply({"params": params}, method=forward)
 
 
-def _whole_questions(
-    found: dict[int, dict[int, Score]],
-    examples: Mapping[int, Example],
-    batch: Batch,
-    scores: tuple[jax.Array, jax.Array],
-) -> dict[int, list[Score]]:
-    """The questions whose last row came with this batch; others' rows wait in `found`."""
-    nll_BNS, best_BNS = map(np.asarray, scores)
-    ready = {}
-    for b, job in enumerate(batch.jobs):
-        rows = found[job.question]
-        for k, row in enumerate(job.rows):
-            n = row.end - row.start
-            rows[job.first + k] = Score(nll_BNS[b, k, :n], best_BNS[b, k, :n])
-        if len(rows) == len(examples[job.question].rows):
-            ready[job.question] = [rows[k] for k in sorted(rows)]
-            del found[job.question]
-    return ready
+def _of_places(gpt: GPT, x_RTD: jax.Array, at_M: jax.Array, target_M: jax.Array):
+    """(nll, best) `[M]`: only the positions that foretell a scored token reach the logits."""
+    logits_MV = gpt.logits(x_RTD.reshape(-1, x_RTD.shape[-1])[at_M])
+    return token_nll(logits_MV, target_M), jnp.argmax(logits_MV, axis=-1).astype(jnp.int32)

@@ -1,0 +1,194 @@
+"""Which rows go through the model together: full batches of a few shapes. Pure.
+
+Two ways for a question. `whole`: its rows go through the model as they are, next to those of other
+questions. `shared`: what its options have in common is read once, and each option goes on from
+there (with four options after ten solved examples that is a quarter of the work). Jobs wait until
+those of one padded shape fill a batch, across tasks; so all but the last few batches are full, and
+few shapes are ever compiled.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from nanochat_jax.evals.core.prompts import Example, Row, common_prefix
+
+Key = Hashable
+
+# Padded lengths: of whole or shared parts, and of the options' own ends. Above the last, multiples
+# of half of it.
+LENGTHS = (64, 128, 256, 512, 768, 1024, 1536, 2048)
+ENDS = (16, 128, 512)
+OPTIONS = 4  # ends a shared part has room for, on average
+# Of every so many positions of a batch one can be scored: logits are wide. Where rows are mostly
+# scored (short contexts, long options) one of two.
+SPARSE, DENSE = 16, 2
+
+
+class Job(NamedTuple):
+    """Rows of one question that are scored together: `rows[k]` is its row `first + k`.
+
+    `shared` counts the tokens read once for all of them; 0: the job is one whole row.
+    """
+
+    key: Key
+    first: int
+    rows: tuple[Row, ...]
+    shared: int = 0
+
+    @property
+    def long(self) -> int:
+        return self.shared or len(self.rows[0].ids)
+
+    @property
+    def end(self) -> int:
+        """Tokens of the longest own end; 0 of a whole row."""
+        return max(len(row.ids) for row in self.rows) - self.shared if self.shared else 0
+
+    @property
+    def scored(self) -> int:
+        return sum(row.end - row.start for row in self.rows)
+
+
+class Shape(NamedTuple):
+    """What is compiled, for one device: B rows of P (whole: T) tokens, R ends of C, M scored."""
+
+    rows: int
+    long: int
+    options: int
+    ends: int
+    scored: int
+
+
+class Kind(NamedTuple):
+    """Jobs of one padded shape."""
+
+    long: int
+    ends: int
+    dense: bool
+
+
+def jobs_of(key: Key, example: Example, least_shared: int) -> list[Job]:
+    """One job for all rows of a question if they share that many tokens, else one a row."""
+    rows = example.rows
+    if len(rows) > 1:
+        # The token that foretells the first scored one is read with the end.
+        shared = min(common_prefix([row.ids for row in rows]), *(row.start for row in rows)) - 1
+        if shared >= least_shared:
+            return [Job(key, 0, rows, shared)]
+    return [Job(key, k, (row,)) for k, row in enumerate(rows)]
+
+
+def kind_of(job: Job) -> Kind:
+    long = fit(job.long, LENGTHS)
+    if job.shared:
+        return Kind(long, fit(job.end, ENDS), True)
+    return Kind(long, 0, job.scored > long // SPARSE)
+
+
+def fit(n: int, sizes: Sequence[int]) -> int:
+    """The least of `sizes` that holds n."""
+    step = sizes[-1] // 2
+    return next((size for size in sizes if n <= size), -(-n // step) * step)
+
+
+def shape_of(kind: Kind, job: Job, batch_tokens: int) -> Shape:
+    """The batch of such jobs, about `batch_tokens` on a device, with room for `job` at least."""
+    rows = max(1, batch_tokens // (kind.long + OPTIONS * kind.ends))
+    part = DENSE if kind.dense else SPARSE
+    if not kind.ends:
+        return Shape(rows, kind.long, 0, 0, max(job.scored, rows * kind.long // part, part))
+    most = _power(len(job.rows), up=True)
+    options = max(OPTIONS * rows, most)
+    scored = max(most * kind.ends, options * kind.ends // part)
+    return Shape(rows, kind.long, options, kind.ends, scored)
+
+
+def _power(n: int, up: bool = False) -> int:
+    """The power of two at or below n (`up`: at or above)."""
+    return 1 << ((n - 1).bit_length() if up else n.bit_length() - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """The jobs of each device's share of a forward pass, all shares of one shape."""
+
+    shape: Shape
+    shares: list[list[Job]]
+
+
+def batches(
+    windows: Iterable[Iterable[Job]], batch_tokens: int, devices: int = 1
+) -> Iterator[Batch]:
+    """All jobs, in full batches as soon as there are any; what is left over goes last.
+
+    Args:
+        windows: jobs as they come; what waits from one to the next is less than a batch a shape.
+        batch_tokens: of a batch, on each of the devices.
+    """
+    pools: dict[Kind, list[Job]] = collections.defaultdict(list)
+    seen: set[Kind] = set()
+    for window in windows:
+        for job in window:
+            pools[kind_of(job)].append(job)
+        for kind in pools:
+            for batch in _full(pools, kind, batch_tokens, devices):
+                seen.add(kind)
+                yield batch
+    left = [job for kind in sorted(pools, reverse=True) for job in pools[kind]]
+    while left:
+        kind = _known(seen, kind_of(left[0]))
+        batch, left = _packed(kind, left, batch_tokens, devices)
+        seen.add(kind)
+        yield batch
+
+
+def _known(seen: Iterable[Kind], kind: Kind) -> Kind:
+    """A kind that holds another's jobs at twice its lengths or less and was there before, or it."""
+    fits = lambda big, small: small <= big <= 2 * small
+    known = [k for k in seen if all(map(fits, k[:2], kind[:2])) and k.dense >= kind.dense]
+    return min(known, default=kind)
+
+
+def _full(
+    pools: dict[Kind, list[Job]], kind: Kind, batch_tokens: int, devices: int
+) -> Iterator[Batch]:
+    """Batches of one kind until the waiting jobs no longer fill one."""
+    while pools[kind]:
+        batch, left = _packed(kind, pools[kind], batch_tokens, devices)
+        if not left:
+            return
+        pools[kind] = left
+        yield batch
+
+
+def _packed(
+    kind: Kind, jobs: Sequence[Job], batch_tokens: int, devices: int
+) -> tuple[Batch, list[Job]]:
+    """(a batch of the shape that the first job asks for, the jobs that did not fit)."""
+    shape, shares = shape_of(kind, jobs[0], batch_tokens), []
+    for _ in range(devices):
+        share, jobs = _share(shape, jobs)
+        shares.append(share)
+    return Batch(shape, shares), list(jobs)
+
+
+def _share(shape: Shape, jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
+    """(jobs that fit on one device, in order, the others)."""
+    taken, left, options, scored = [], [], 0, 0
+    for job in jobs:
+        fits = (
+            len(taken) < shape.rows
+            and job.long <= shape.long
+            and scored + job.scored <= shape.scored
+            and job.end <= shape.ends
+            and (job.shared > 0) == (shape.ends > 0)
+            and options + len(job.rows) <= max(shape.options, shape.rows)
+        )
+        if fits:
+            taken.append(job)
+            options, scored = options + len(job.rows), scored + job.scored
+        else:
+            left.append(job)
+    return taken, left
