@@ -61,10 +61,11 @@ def evaluate(
         mesh: over which batches are split (None: the one that holds the parameters, if any).
         batch_tokens: tokens of a forward pass on each device.
         audit_dir: `<task>.jsonl` with every marked question; what is there is not asked again.
+            One process writes there.
 
     Raises:
         FileNotFoundError: no bundle there, or none of its files.
-        ValueError: a broken row, by file and line; two tasks of a name; `max_seq_len` below 2.
+        ValueError: a broken bundle, by file and line; `max_seq_len` below 2.
     """
     begun = time.perf_counter()
     limit = CONTEXTS * model.cfg.sequence_len if max_seq_len is None else max_seq_len
@@ -95,11 +96,11 @@ def _tasks(
     asked, skipped = [], {}
     for task in bundle.read(folder):
         if bundle.file_of(task) is None:
-            skipped[task.label] = f"no file {task.path.relative_to(folder)}"
+            skipped[task.label] = f"no file {task.path}"
         elif items := bundle.rows(task, max_per_task):
             asked.append((task, items))
         else:
-            skipped[task.label] = f"no rows in {task.path.relative_to(folder)}"
+            skipped[task.label] = f"no rows in {task.path}"
     if not asked:
         raise FileNotFoundError(f"{folder} names {len(skipped)} tasks, but has the file of none")
     return asked, skipped

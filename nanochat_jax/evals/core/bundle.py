@@ -4,6 +4,7 @@ Layout: `core.yaml` (the tasks), `eval_meta_data.csv` (what guessing scores), `e
 lines, gzipped or not). Source: nanochat `scripts/base_eval.py`, `nanochat/core_eval.py`.
 """
 
+import collections
 import csv
 import dataclasses
 import gzip
@@ -18,11 +19,13 @@ import yaml
 Item = Mapping[str, Any]
 
 SHUFFLE_SEED = 1337
+# What an entry of core.yaml must hold.
+ENTRY = ("label", "icl_task_type", "dataset_uri", "num_fewshot")
 # What a row of each kind must hold, and which field lists the options to choose from.
 FIELDS = {
-    "multiple_choice": ("query", "choices", "gold"),
-    "schema": ("context_options", "continuation", "gold"),
-    "language_modeling": ("context", "continuation"),
+    "multiple_choice": {"query": str, "choices": list, "gold": int},
+    "schema": {"context_options": list, "continuation": str, "gold": int},
+    "language_modeling": {"context": str, "continuation": str},
 }
 OPTIONS = {"multiple_choice": "choices", "schema": "context_options"}
 
@@ -52,7 +55,7 @@ def read(folder: pathlib.Path) -> list[Task]:
 
     Raises:
         FileNotFoundError: no bundle there.
-        ValueError: a task of an unknown kind, or without its baseline.
+        ValueError: a task of an unknown kind, without its baseline, incomplete or named twice.
     """
     path = folder / "core.yaml"
     if not path.exists():
@@ -63,16 +66,25 @@ def read(folder: pathlib.Path) -> list[Task]:
     with path.open(encoding="utf-8") as file:
         entries = (yaml.safe_load(file) or {}).get("icl_tasks") or []
     baselines = _baselines(folder / "eval_meta_data.csv")
-    return [_task(folder, entry, baselines) for entry in entries]
+    tasks = [_task(folder, entry, baselines) for entry in entries]
+    twice = {label for label, n in collections.Counter(t.label for t in tasks).items() if n > 1}
+    if twice:
+        raise ValueError(f"core.yaml names {', '.join(sorted(twice))} twice; delete one of each")
+    return tasks
 
 
 def _baselines(path: pathlib.Path) -> dict[str, float]:
     """Task -> percent."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: it says what guessing scores, task by task")
     with path.open(encoding="utf-8", newline="") as file:
         return {row["Eval Task"]: float(row["Random baseline"]) for row in csv.DictReader(file)}
 
 
 def _task(folder: pathlib.Path, entry: Mapping[str, Any], baselines: Mapping[str, float]) -> Task:
+    missing = [key for key in ENTRY if entry.get(key) in (None, [])]
+    if missing:
+        raise ValueError(f"core.yaml: the task {dict(entry)} has no {', '.join(missing)}; add it")
     label, kind = entry["label"], entry["icl_task_type"]
     if kind not in FIELDS:
         raise ValueError(
@@ -113,9 +125,9 @@ def _row(task: Task, where: str, line: str) -> Item:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: not JSON ({error}); mend or delete the line") from None
-    missing = [name for name in FIELDS[task.kind] if name not in row]
-    if missing:
-        raise ValueError(f"{where}: a {task.kind} row needs {', '.join(missing)}; it has none")
+    for name, kind in FIELDS[task.kind].items():
+        if not isinstance(row, dict) or not isinstance(row.get(name), kind):
+            raise ValueError(f"{where}: a {task.kind} row needs {name!r}, of type {kind.__name__}")
     if task.kind in OPTIONS and not 0 <= row["gold"] < len(row[OPTIONS[task.kind]]):
         options = len(row[OPTIONS[task.kind]])
         raise ValueError(f"{where}: gold is {row['gold']}, but there are {options} options")
