@@ -89,15 +89,16 @@ def _summary(root: pathlib.Path, header: str) -> str:
 
 
 def _rank(name: str) -> tuple[int, str]:
-    first, last = ("CORE metric", "val bpb"), ("mean of probes", "ChatCORE metric")
-    return (first.index(name) if name in first else 9 if name in last else 5, name)
+    first, last = ("CORE", "val bpb"), ("mean of probes", "ChatCORE metric")
+    stem = name.split(" (")[0]  # CORE (21 of 22 tasks)
+    return (first.index(stem) if stem in first else 9 if name in last else 5, name)
 
 
 def _scores(root: pathlib.Path, title: str) -> dict[str, str]:
     """The lines `- name: number [(n)]` of a section's `Scores` list."""
     path = _file(root, title)
     text = path.read_text() if path.exists() else ""
-    found = re.findall(r"^\* (.+?): (\d[\d.]*%?(?: \(.*\))?)$", text, re.MULTILINE)
+    found = re.findall(r"^\* (.+?): (-?\d[\d.]*%?(?: \(.*\))?)$", text, re.MULTILINE)
     return dict(found)
 
 

@@ -1,16 +1,18 @@
 """All the scores of one stage: what `scripts.eval` and the speedrun run."""
 
+import dataclasses
 import logging
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from nanochat_jax.checkpoint import load_model
-from nanochat_jax.config.stages import Eval
+from nanochat_jax import sharding
+from nanochat_jax.checkpoint import guess_tag, load_model
+from nanochat_jax.config.stages import CHECKPOINT_DIRS, Eval
 from nanochat_jax.data import shards
 from nanochat_jax.data.loader import pretraining_loader
-from nanochat_jax.evals import probes
+from nanochat_jax.evals import core, probes
 from nanochat_jax.evals.bpb import bits_per_byte
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine import Engine
@@ -37,7 +39,11 @@ def run(config: Eval, root: pathlib.Path) -> tuple[str, Scores, list[Any]]:
     if config.source == "tokenizer":
         return title, *_tokenizer(root)
     step = config.step if config.step >= 0 else None
-    model, tokenizer, meta = load_model(config.source, config.model_tag or None, step, base=root)
+    model, tokenizer, meta = load_model(
+        config.source, config.model_tag or None, step, base=root,
+        dtype=None if config.dtype == "auto" else config.dtype,
+    )  # fmt: skip
+    config = dataclasses.replace(config, step=meta["step"])
     scores: Scores = {}
     items: list[Any] = [{"checkpoint step": meta["step"]}]
     for task in tasks_of(config, root):
@@ -47,16 +53,52 @@ def run(config: Eval, root: pathlib.Path) -> tuple[str, Scores, list[Any]]:
 
 
 def tasks_of(config: Eval, root: pathlib.Path) -> list[str]:
-    """The tasks to score: those named, or all that fit the source and have their data here."""
+    """The tasks to score: those named, or all that fit the source and have their data here.
+
+    CORE is for base models, and scored of others where it is named.
+    """
     named = [t for t in config.tasks.replace("|", ",").split(",") if t]
     unknown = [t for t in named if t not in TASKS]
     if unknown:
         raise ValueError(f"unknown task {unknown[0]!r}; known: {', '.join(TASKS)}")
     fitting = [t for t in (named or TASKS) if t != "probes" or config.source != "base"]
+    if not named and (config.source != "base" or not core_bundle(config, root).is_dir()):
+        fitting.remove("core")
     world = probes.load_probes(root / "world_data") and not any(
         (root / "base_data").glob("*.parquet")
     )
     return [t for t in fitting if t != "probes" or world]
+
+
+def audit_folder(config: Eval, root: pathlib.Path) -> pathlib.Path:
+    """Where the marks of each problem are kept, so that a score can be looked into or gone on with.
+
+    One folder a checkpoint and number of problems: a short try leaves a long run's marks alone.
+    """
+    tag = config.model_tag or guess_tag(root / CHECKPOINT_DIRS[config.source])
+    capped = f"_x{config.max_problems}" if config.max_problems > 0 else ""
+    return root / "eval" / f"{config.source}_{tag}_{config.step:06d}{capped}"
+
+
+def core_bundle(config: Eval, root: pathlib.Path) -> pathlib.Path:
+    """Where the tasks of CORE lie, if they are here."""
+    return (
+        pathlib.Path(config.task_data) / "core_eval" if config.task_data else root / "eval_bundle"
+    )
+
+
+def _core(
+    model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
+) -> tuple[Scores, list]:
+    """CORE and its tasks, and the table that the original's base_eval writes."""
+    done = core.evaluate(
+        model, tokenizer, core_bundle(config, root),
+        max_per_task=config.max_problems,
+        mesh=sharding.make_mesh(config.mesh or None),
+        audit_dir=audit_folder(config, root) / "core",
+    )  # fmt: skip
+    core.write_csv(done, root / "base_eval" / f"{config.source}_model_{config.step:06d}.csv")
+    return {done.title: f"{done.core_metric:.4f} (±{done.half_width:.4f})"}, [core.table(done)]
 
 
 def _bpb(
@@ -68,6 +110,7 @@ def _bpb(
     batches = pretraining_loader([data.val], tokenizer, rows, T)
     first = (b for b in _until_second_epoch(batches))
     steps = max(1, config.split_tokens // (rows * T))
+    steps = min(steps, config.max_problems) if config.max_problems > 0 else steps
     value = bits_per_byte(model, first, np.asarray(tokenizer.token_bytes()), steps)
     return {"val bpb": f"{value:.4f}"}, []
 
@@ -125,4 +168,4 @@ def _tokenizer(root: pathlib.Path) -> tuple[Scores, list[Any]]:
     return {}, [figures | {"vocabulary": tokenizer.get_vocab_size()}]
 
 
-TASKS = {"bpb": _bpb, "probes": _probes}
+TASKS = {"core": _core, "bpb": _bpb, "probes": _probes}

@@ -71,6 +71,7 @@ def _job(
     tag = config.model_tag or (start.saved.path.parent.name if start.saved else f"d{config.depth}")
     due = (
         stage.bpb_due(config, lambda: batches([data.val]), tokenizer),
+        stage.core_due(config, tokenizer, base_dir()),
         stage.sample_due(config, tokenizer),
     )
     return loop.Job(

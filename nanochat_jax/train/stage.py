@@ -15,7 +15,8 @@ from nanochat_jax import sharding
 from nanochat_jax.checkpoint import find_checkpoint, load_tokenizer, store
 from nanochat_jax.config import load as config_load
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.config.stages import CHECKPOINT_DIRS, Stage
+from nanochat_jax.config.stages import CHECKPOINT_DIRS, BaseTrain, Stage
+from nanochat_jax.evals import core
 from nanochat_jax.evals.bpb import bits_per_byte
 from nanochat_jax.models.gpt import GPT, Model, init_params
 from nanochat_jax.serve.engine import Engine
@@ -155,6 +156,24 @@ def sample_due(config: Stage, tokenizer: Tokenizer) -> Due:
     return Due(config.sample_every if prompts else -1, run, first=False)
 
 
+def core_due(config: BaseTrain, tokenizer: Tokenizer, root: pathlib.Path) -> Due:
+    """CORE, where its tasks lie in the base directory: a run fetches nothing once it has begun."""
+    bundle = root / "eval_bundle"
+
+    def run(model: Model, step: int) -> Scores:
+        found = core.evaluate(
+            model, tokenizer, bundle, max_per_task=config.core_metric_max_per_task
+        )
+        centered = {label: task.centered for label, task in found.tasks.items()}
+        tasks = f"{len(found.tasks)} of {len(found.tasks) + len(found.skipped)}"
+        return {
+            "core_metric": found.core_metric, "core_tasks": tasks, "centered_results": centered
+        }  # fmt: skip
+
+    every = config.core_metric_every if bundle.is_dir() else -1
+    return Due(every if every > 0 else -1, run, first=False)
+
+
 def lineage(start: Origin, tokenizer: Tokenizer) -> dict[str, Any]:
     """What a result owes to what came before: part of a stage's fingerprint."""
     parent = start.source.meta.get("fingerprint") if start.source else None
@@ -192,7 +211,12 @@ def initial_params(gpt: GPT, start: Origin, config: Stage) -> Callable[[], Any]:
 
 def figures(scores: Scores) -> dict[str, Any]:
     """The results of a run as the report shows them."""
-    names = {"val/bpb": "Final validation bpb", "steps": "Number of iterations"}
+    names = {
+        "val/bpb": "Final validation bpb",
+        "core_metric": "CORE metric estimate",
+        "core_tasks": "CORE tasks",
+        "steps": "Number of iterations",
+    }
     shown = {title: scores[key] for key, title in names.items() if key in scores}
     return shown | {
         "Number of training tokens": scores["tokens"],

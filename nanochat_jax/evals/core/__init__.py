@@ -24,11 +24,11 @@ from nanochat_jax.evals.core import audit, bundle, prompts, result, scoring
 from nanochat_jax.evals.core.audit import Audit
 from nanochat_jax.evals.core.bundle import Item, Task
 from nanochat_jax.evals.core.prompts import Example
-from nanochat_jax.evals.core.result import CoreResult, TaskResult, write_csv
+from nanochat_jax.evals.core.result import CoreResult, TaskResult, table, write_csv
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 
-__all__ = ["CoreResult", "TaskResult", "evaluate", "write_csv"]
+__all__ = ["CoreResult", "TaskResult", "evaluate", "table", "write_csv"]
 
 log = logging.getLogger(__name__)
 

@@ -131,6 +131,26 @@ def summed(task: Task, n: int, marks: Sequence[Mapping[str, Any]]) -> TaskResult
     )  # fmt: skip
 
 
+def table(result: CoreResult) -> str:
+    """The tasks as a Markdown table, and what was not as the original would have it."""
+    lines = ["| task | accuracy % | 95 % interval | centered | n |", "|---|---|---|---|---|"]
+    for label, t in result.tasks.items():
+        low, high = (100 * x for x in t.interval)
+        lines.append(
+            f"| {label} | {100 * t.accuracy:.2f} | {low:.1f} to {high:.1f} | {t.centered:.4f} "
+            f"| {t.n} |"
+        )
+    lines += ["", *(f"- not scored: {label} ({why})" for label, why in result.skipped.items())]
+    told = {
+        "cropped": "questions cut at their beginning to fit",
+        "mended": "questions with nothing to score as they stand",
+    }
+    for name, what in told.items():
+        if count := sum(getattr(t, name) for t in result.tasks.values()):
+            lines.append(f"- {count} {what}")
+    return "\n".join(lines).strip()
+
+
 def write_csv(result: CoreResult, path: pathlib.Path) -> None:
     """The table that the original's base_eval writes, whole or not at all."""
     lines = [("Task", "Accuracy", "Centered")]
