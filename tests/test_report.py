@@ -28,11 +28,11 @@ def test_sections_stand_in_order_and_the_summary_holds_every_score(tmp_path):
 
 
 def test_a_reset_forgets_the_sections_of_an_earlier_run(tmp_path):
-    report.log(tmp_path, "Midtraining", ["old"])
+    report.log(tmp_path, "Midtraining", ["bygone days"])
     assert report.has(tmp_path, "Midtraining")
     report.reset(tmp_path)
     assert not report.has(tmp_path, "Midtraining")
-    assert "old" not in report.generate(tmp_path, tmp_path).read_text()
+    assert "bygone days" not in report.generate(tmp_path, tmp_path).read_text()
 
 
 def test_a_report_without_any_section_still_tells_of_the_machine(tmp_path):
