@@ -81,10 +81,9 @@ def audit_folder(config: Eval, root: pathlib.Path) -> pathlib.Path:
 
 
 def core_bundle(config: Eval, root: pathlib.Path) -> pathlib.Path:
-    """Where the tasks of CORE lie, if they are here."""
-    return (
-        pathlib.Path(config.task_data) / "core_eval" if config.task_data else root / "eval_bundle"
-    )
+    """Where the tasks of CORE lie, if they are here: beside local task data, else in the base."""
+    local = pathlib.Path(config.task_data) / "core_eval"
+    return local if config.task_data and local.is_dir() else root / "eval_bundle"
 
 
 def _core(

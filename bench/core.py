@@ -1,0 +1,216 @@
+"""CORE in full batches with shared beginnings, against one question a forward pass.
+
+`python bench/core.py [--bundle DIR] [--max-per-task 16] [--depth 4] [--rounds 3]` answers the same
+questions with the same random model both ways, in turn, and prints questions a second round by
+round; the last line is one JSON object. One question a forward pass is as the original does it (all
+its options side by side, logits of every position), compiled, with lengths padded to a multiple of
+128. Compilation is left out of both (each way runs once before), tokenizing is in both.
+Without a bundle the questions are made up, of the kinds, shots and lengths that CORE has.
+"""
+
+import argparse
+import json
+import logging
+import pathlib
+import random
+import statistics
+import tempfile
+import time
+from functools import partial
+
+# Of the 22 tasks: label -> (kind, solved examples, words before, words of an option, options).
+TASKS = {
+    "hellaswag_zeroshot": ("multiple_choice", 0, 30, 18, 4),
+    "jeopardy": ("language_modeling", 10, 18, 2, 1),
+    "bigbench_qa_wikidata": ("language_modeling", 10, 7, 2, 1),
+    "arc_easy": ("multiple_choice", 10, 20, 4, 4),
+    "arc_challenge": ("multiple_choice", 10, 22, 5, 4),
+    "copa": ("multiple_choice", 0, 8, 6, 2),
+    "commonsense_qa": ("multiple_choice", 10, 30, 1, 5),
+    "piqa": ("multiple_choice", 10, 9, 18, 2),
+    "openbook_qa": ("multiple_choice", 0, 11, 3, 4),
+    "lambada_openai": ("language_modeling", 0, 70, 1, 1),
+    "hellaswag": ("multiple_choice", 10, 30, 18, 4),
+    "winograd": ("schema", 0, 10, 6, 2),
+    "winogrande": ("schema", 0, 11, 7, 2),
+    "bigbench_dyck_languages": ("language_modeling", 10, 50, 2, 1),
+    "agi_eval_lsat_ar": ("multiple_choice", 3, 150, 1, 5),
+    "bigbench_cs_algorithms": ("language_modeling", 10, 40, 1, 1),
+    "bigbench_operators": ("language_modeling", 10, 30, 2, 1),
+    "bigbench_repeat_copy_logic": ("language_modeling", 10, 25, 8, 1),
+    "squad": ("language_modeling", 10, 130, 3, 1),
+    "coqa": ("language_modeling", 0, 250, 2, 1),
+    "boolq": ("multiple_choice", 10, 110, 1, 2),
+    "bigbench_language_identification": ("multiple_choice", 10, 70, 1, 11),
+}
+WORDS = 600
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", type=pathlib.Path)
+    parser.add_argument("--max-per-task", type=int, default=16)
+    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--vocab", type=int, default=4096)
+    parser.add_argument("--recipe", default="classic")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measure(args, pathlib.Path(folder))))
+
+
+def measure(args: argparse.Namespace, folder: pathlib.Path) -> dict:
+    """Figures of all rounds."""
+    from nanochat_jax.evals import core
+
+    bundle = args.bundle or made_up(folder / "bundle", args.max_per_task)
+    model, tokenizer = setting(args, bundle)
+    ways = {
+        "one": partial(one_at_a_time, model, tokenizer, bundle, args.max_per_task),
+        "batched": lambda: (
+            core.evaluate(model, tokenizer, bundle, max_per_task=args.max_per_task).tasks
+        ),
+    }
+    first = {name: timed(way) for name, way in ways.items()}
+    rounds = []
+    for _ in range(args.rounds):
+        one, batched = (timed(way) for way in ways.values())
+        right = {label: task.correct for label, task in batched[1].items()}
+        assert right == one[1], "the two ways answer differently"
+        questions = sum(task.n for task in batched[1].values())
+        rounds.append((questions / one[0], questions / batched[0]))
+        ratio = one[0] / batched[0]
+        print(
+            f"{questions} questions; one at a time {rounds[-1][0]:.1f}/s, "
+            f"batched {rounds[-1][1]:.1f}/s, ratio {ratio:.2f}"
+        )
+    return {
+        "questions": questions,
+        "rounds": [[round(x, 2) for x in r] for r in rounds],
+        "median_ratio": round(statistics.median(b / a for a, b in rounds), 2),
+        "first_run_s": {name: round(t, 1) for name, (t, _) in first.items()},
+    }
+
+
+def timed(way):
+    """(seconds, result)."""
+    begun = time.perf_counter()
+    done = way()
+    return time.perf_counter() - begun, done
+
+
+def setting(args: argparse.Namespace, bundle: pathlib.Path):
+    """A random model of the demo's proportions, and a tokenizer of the bundle's own words."""
+    from nanochat_jax.devices import prepare
+
+    prepare("")
+    import jax
+
+    from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults, shape_of_depth
+    from nanochat_jax.models.gpt import Model, init_params
+    from nanochat_jax.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.train(texts(bundle), args.vocab)
+    # The demo's width on small models, the original's from depth 12 on.
+    shape = shape_of_depth(args.depth, 32 if args.depth < 12 else 64, 128)
+    given = dict(sequence_len=2048, vocab_size=tokenizer.get_vocab_size())
+    cfg = GPTConfig(**recipe_model_defaults(args.recipe) | shape | given)
+    params = init_params(cfg, jax.random.key(0))
+    # What starts at zero would leave a model without opinions.
+    noise = lambda p: p + 0.02 * jax.random.normal(jax.random.key(p.size), p.shape, p.dtype)
+    return Model.create(cfg, jax.tree.map(noise, params)), tokenizer
+
+
+def texts(bundle: pathlib.Path):
+    """The lines of the bundle's files."""
+    from nanochat_jax.evals.core.bundle import read, rows
+
+    for task in read(bundle):
+        try:
+            some = rows(task, 200)
+        except FileNotFoundError:
+            continue
+        yield from (json.dumps(row, ensure_ascii=False) for row in some)
+
+
+def one_at_a_time(model, tokenizer, bundle: pathlib.Path, most: int) -> dict[str, int]:
+    """Task -> right answers, with one forward pass a question."""
+    from nanochat_jax.evals.core import prompts, result
+    from nanochat_jax.evals.core.bundle import file_of, read, rows
+
+    right = {}
+    for task in read(bundle):
+        if file_of(task) is None:
+            continue
+        items, right[task.label] = rows(task, most), 0
+        for i in range(len(items)):
+            (example,) = prompts.examples(task, items, [i], tokenizer, 10**9)
+            mark = result.mark(task, example, scores(model, example))
+            right[task.label] += mark["correct"]
+    return right
+
+
+def scores(model, example):
+    """The scores of a question's rows."""
+    import numpy as np
+
+    from nanochat_jax.evals.core.scoring import Score
+
+    longest = max(len(row.ids) for row in example.rows)
+    ids_BT = np.zeros((len(example.rows), -(-longest // 128) * 128), np.int32)
+    for ids, row in zip(ids_BT, example.rows, strict=True):
+        ids[: len(row.ids)] = row.ids
+    nll_BT, best_BT = map(np.asarray, every_position()(model.gpt, model.params, ids_BT))
+    return [
+        Score(nll[row.start - 1 : row.end - 1], best[row.start - 1 : row.end - 1])
+        for nll, best, row in zip(nll_BT, best_BT, example.rows, strict=True)
+    ]
+
+
+def every_position(made=[]):  # noqa: B006
+    """The compiled forward pass: nats of each next token, and the token expected there."""
+    if not made:
+        import jax
+        import jax.numpy as jnp
+
+        from nanochat_jax.models.loss import token_nll
+
+        def forward(gpt, params, ids_BT):
+            logits_BTV, _ = gpt.apply({"params": params}, ids_BT)
+            nll_BT = token_nll(logits_BTV[:, :-1], ids_BT[:, 1:])
+            return nll_BT, jnp.argmax(logits_BTV, axis=-1)
+
+        made.append(jax.jit(forward, static_argnums=0))
+    return made[0]
+
+
+def made_up(folder: pathlib.Path, rows: int) -> pathlib.Path:
+    """A bundle of random words, with the kinds, shots and lengths of the real tasks."""
+    rng = random.Random(0)
+    (folder / "eval_data").mkdir(parents=True)
+    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=2 + i % 7)) for i in range(WORDS)]
+    say = lambda n: " ".join(rng.choices(words, k=max(1, round(n * rng.uniform(0.6, 1.4)))))
+    entries, table = ["icl_tasks:"], ["Eval Task,Random baseline"]
+    for label, (kind, shots, before, option, options) in TASKS.items():
+        entries += ["-", f"  label: {label}", f"  icl_task_type: {kind}"]
+        entries += [f"  dataset_uri: {label}.jsonl", f"  num_fewshot: [{shots}]"]
+        table.append(f"{label},{100 / options if options > 1 else 0}")
+        lines = [json.dumps(row(kind, say, before, option, options)) for _ in range(rows)]
+        (folder / "eval_data" / f"{label}.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "core.yaml").write_text("\n".join(entries) + "\n")
+    (folder / "eval_meta_data.csv").write_text("\n".join(table) + "\n")
+    return folder
+
+
+def row(kind: str, say, before: int, option: int, options: int) -> dict:
+    if kind == "language_modeling":
+        return {"context": say(before), "continuation": say(option)}
+    several = lambda n: [say(n) for _ in range(options)]
+    if kind == "schema":
+        return {"context_options": several(before), "continuation": say(option), "gold": 0}
+    return {"query": say(before), "choices": several(option), "gold": options - 1}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""CORE in its two places: a section of scripts.eval, and on the way of base training."""
+
+import pytest
+
+from nanochat_jax import report
+from nanochat_jax.config.stages import BaseTrain, Eval
+from nanochat_jax.evals import run
+from nanochat_jax.train import stage
+from tests.evals.core_bundles import TOKENIZER, choice, model, three, write
+
+
+@pytest.fixture(scope="module")
+def gpt():
+    return model()
+
+
+@pytest.fixture
+def checkpoint(gpt, monkeypatch):
+    """Every checkpoint is that model at step 7."""
+    monkeypatch.setattr(run, "load_model", lambda *a, **kw: (gpt, TOKENIZER, {"step": 7}))
+    monkeypatch.setattr(run, "guess_tag", lambda folder: "d2")
+
+
+def test_core_is_scored_by_itself_only_of_base_models_whose_bundle_is_here(tmp_path):
+    assert "core" not in run.tasks_of(Eval(source="base"), tmp_path)
+    (tmp_path / "eval_bundle").mkdir()
+    assert "core" in run.tasks_of(Eval(source="base"), tmp_path)
+    assert "core" not in run.tasks_of(Eval(source="sft"), tmp_path)
+    assert run.tasks_of(Eval(source="sft", tasks="core"), tmp_path) == ["core"]
+
+
+def test_a_bundle_beside_local_task_data_is_found(tmp_path):
+    (tmp_path / "files" / "core_eval").mkdir(parents=True)
+    config = Eval(source="base", task_data=str(tmp_path / "files"))
+    assert "core" in run.tasks_of(config, tmp_path)
+
+
+def test_the_section_holds_the_score_its_tasks_and_files(tmp_path, checkpoint):
+    folder = tmp_path / "eval_bundle"
+    folder.mkdir()
+    three(folder, missing=("schema",))
+    config = Eval(source="base", tasks="core", max_problems=3)
+    title, scores, items = run.run(config, tmp_path)
+    assert list(scores) == ["CORE (2 of 3 tasks)"]
+    assert "| multiple_choice |" in items[-1] and "- not scored: schema" in items[-1]
+    assert (tmp_path / "base_eval" / "base_model_000007.csv").exists()
+    kept = tmp_path / "eval" / "base_d2_000007_x3" / "core"
+    assert sorted(p.name for p in kept.iterdir()) == [
+        "language_modeling.jsonl",
+        "multiple_choice.jsonl",
+    ]
+    report.log(tmp_path, title, [report.score_lines(scores), *items])
+    text = report.generate(tmp_path, tmp_path).read_text()
+    (value,) = scores.values()
+    assert f"| CORE (2 of 3 tasks) | {value} | - | - | - |" in text
+
+
+def test_a_core_that_was_named_but_is_not_here_says_what_to_do(tmp_path, checkpoint):
+    with pytest.raises(FileNotFoundError, match=r"eval_bundle\.zip; unpack that there"):
+        run.run(Eval(source="base", tasks="core"), tmp_path)
+
+
+def test_training_without_the_bundle_never_scores_it(tmp_path):
+    due = stage.core_due(BaseTrain(core_metric_every=1), TOKENIZER, tmp_path)
+    assert not any(due.at(step, last) for step in range(3) for last in (False, True))
+
+
+def test_training_scores_core_every_so_often_and_at_its_end(tmp_path, gpt):
+    folder = tmp_path / "eval_bundle"
+    folder.mkdir()
+    rows = [choice(i) for i in range(9)]
+    write(folder, {"a": ("multiple_choice", 0, 25.0, rows), "b": ("schema", 0, 50.0, [])})
+    config = BaseTrain(core_metric_every=2, core_metric_max_per_task=4)
+    due = stage.core_due(config, TOKENIZER, tmp_path)
+    assert [due.at(step, False) for step in range(5)] == [False, False, True, False, True]
+    assert due.at(3, True)
+    found = due.run(gpt, 2)
+    assert found["core_metric"] == found["centered_results"]["a"]
+    assert found["core_tasks"] == "1 of 2"
