@@ -1,18 +1,27 @@
 """The server under load: time to first token, gaps between tokens, throughput, by clients at once.
 
 `python bench/serve.py` starts a server of its own (random weights of the demo's size, or `-i sft`
-for a checkpoint) and talks to it over real sockets from another process. Beside it stands the
-original's way: one request at a time, one dispatch a token. Ends with one line of JSON.
+for a checkpoint) and holds chats with it over real sockets, each of several turns that send the
+whole conversation again. Beside it stands the original's way (`--baseline`, on unless `--no-...`):
+our own model, one request after the other, one token a dispatch, every prompt read from its
+beginning. With `--nanochat PATH` (a checkout of karpathy/nanochat that has its web server; needs
+torch and `-i`) the original itself is measured too, on the same weights, exported for it.
+Ends with one line of JSON.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +29,14 @@ import tyro
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-QUESTIONS = ("Who made you?", "What is 72 plus 66?", "Tell me a story.", "Is a duck a bird?")
+QUESTIONS = (
+    "Who made you?",
+    "What is 72 plus 66?",
+    "Tell me a story.",
+    "Is a duck a bird?",
+    "How is the word river spelled?",
+    "Where does Mira live?",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +45,20 @@ class Bench:
 
     clients: tuple[int, ...] = (1, 4, 16, 32, 64)
     """how many talk at once, one measurement each"""
-    requests: int = 96
-    """replies of a measurement"""
+    chats: int = 64
+    """chats of a measurement; a sixth of them with one client"""
+    turns: int = 2
+    """questions of a chat"""
     max_tokens: int = 64
     """tokens of a reply, at most"""
     slots: int = 32
     """slots of the server"""
     source: Annotated[str, tyro.conf.arg(aliases=["-i"])] = ""
     """a stage's checkpoint; empty: random weights"""
+    baseline: bool = True
+    """also measure our model driven one request and one token at a time, prompts never reused"""
+    nanochat: str = ""
+    """a checkout of the original, to be measured too"""
     port: int = 0
     """set by the bench itself: run as the server"""
     one_at_a_time: bool = False
@@ -51,6 +73,7 @@ class Timing:
     gaps: list[float]
     whole: float
     tokens: int
+    text: str
 
 
 def run_server(cfg: Bench) -> None:
@@ -59,83 +82,109 @@ def run_server(cfg: Bench) -> None:
     from nanochat_jax.config.stages import base_dir
 
     kind = devices.prepare(cache=base_dir() / "jax_cache")
-    import jax
     import uvicorn
 
     from nanochat_jax.checkpoint import load_model
-    from nanochat_jax.config.gpt import GPTConfig
-    from nanochat_jax.models.gpt import Model, init_params
     from nanochat_jax.serve.api import create_app
     from nanochat_jax.serve.engine import Engine
     from nanochat_jax.serve.scheduler import Scheduler
     from nanochat_jax.serve.service import Defaults, Service
-    from nanochat_jax.tokenizer import Tokenizer
 
-    if cfg.source:
-        model, tokenizer, _ = load_model(cfg.source)
-    else:
-        shape = GPTConfig(
-            sequence_len=128, vocab_size=1152, n_layer=4, n_head=1, n_kv_head=1, n_embd=128
-        )
-        model = Model.create(shape, init_params(shape, jax.random.key(0)))
-        pairs = [bytes([65 + i // 26, 97 + i % 26]) for i in range(shape.vocab_size - 256 - 9)]
-        singles = [bytes([i]) for i in range(256)]
-        tokenizer = Tokenizer({raw: i for i, raw in enumerate([*singles, *pairs])})
-    slots, steps = (1, 1) if cfg.one_at_a_time else (cfg.slots, 8)
-    engine = Engine(model, tokenizer, slots=slots, steps=steps, tool=lambda _: None)
+    model, tokenizer = load_model(cfg.source)[:2] if cfg.source else random_model()
+    engine = Engine(model, tokenizer, slots=cfg.slots)
+    if cfg.one_at_a_time:
+        engine = Engine(model, tokenizer, slots=1, steps=1, reuse=False)
     scheduler = Scheduler(engine, queue_limit=1000)
     app = create_app(Service(scheduler, tokenizer, f"bench-{kind}", Defaults()))
     uvicorn.run(app, port=cfg.port, log_level="warning", access_log=False)
 
 
-async def ask(port: int, i: int, max_tokens: int) -> Timing:
-    """One streamed reply over a socket of its own; parses no more than it must."""
-    body = json.dumps(
-        {
-            "messages": [{"role": "user", "content": QUESTIONS[i % len(QUESTIONS)]}],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "max_tokens": max_tokens,
-            "temperature": 0.8,
-            "top_k": 50,
-            "seed": i,
-        }
-    ).encode()
+def random_model():
+    """A model of the demo's size and a tokenizer of bytes and made-up pairs."""
+    import jax
+
+    from nanochat_jax.config.gpt import GPTConfig
+    from nanochat_jax.models.gpt import Model, init_params
+    from nanochat_jax.tokenizer import Tokenizer
+
+    shape = GPTConfig(
+        sequence_len=256, vocab_size=1152, n_layer=4, n_head=1, n_kv_head=1, n_embd=128
+    )
+    model = Model.create(shape, init_params(shape, jax.random.key(0)))
+    pairs = [bytes([65 + i // 26, 97 + i % 26]) for i in range(shape.vocab_size - 256 - 9)]
+    singles = [bytes([i]) for i in range(256)]
+    return model, Tokenizer({raw: i for i, raw in enumerate([*singles, *pairs])})
+
+
+async def ask(port: int, path: str, messages: list[dict], max_tokens: int, seed: int) -> Timing:
+    """One streamed reply over a socket of its own.
+
+    Tokens are what our server's usage says; the original sends an event for each.
+    """
+    body = {"messages": messages, "max_tokens": max_tokens, "temperature": 0.8, "top_k": 50}
+    if path.startswith("/v1"):
+        body |= {"stream": True, "stream_options": {"include_usage": True}, "seed": seed}
+    data = json.dumps(body).encode()
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Connection: close\r\nContent-Length: {len(data)}\r\n\r\n"
     )
     began = time.perf_counter()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(head.encode() + body)
-    seen, usage = [], b""
+    writer.write(head.encode() + data)
+    seen, texts, tokens = [], [], None
     async for line in reader:
-        if line.startswith(b"data: ") and b'"content": "' in line and b'"role"' not in line:
+        if not line.startswith(b"data: {"):
+            continue
+        text, used = read_event(json.loads(line[6:]))
+        if text:
             seen.append(time.perf_counter() - began)
-        if b'"completion_tokens"' in line:
-            usage = line
+            texts.append(text)
+        tokens = tokens if used is None else used
     writer.close()
-    if not usage:
-        raise RuntimeError("the server did not answer with a whole reply")
-    tokens = json.loads(usage[6:])["usage"]["completion_tokens"]
-    gaps = [b - a for a, b in zip(seen, seen[1:], strict=False)]
     whole = time.perf_counter() - began
-    return Timing(seen[0] if seen else whole, gaps, whole, tokens)
+    if tokens is None:
+        raise RuntimeError("the server did not answer with a whole reply")
+    gaps = [b - a for a, b in zip(seen, seen[1:], strict=False)]
+    count = tokens or len(texts)
+    return Timing(seen[0] if seen else whole, gaps, whole, count, "".join(texts))
 
 
-async def measure(port: int, clients: int, cfg: Bench) -> dict[str, float]:
-    """`clients` ask one after the other, each at once again, until all requests are answered."""
-    left = iter(range(max(cfg.requests, clients) if clients > 1 else max(8, cfg.requests // 6)))
-    timings: list[Timing] = []
+def read_event(event: dict) -> tuple[str, int | None]:
+    """(new text, tokens in all) of an event; 0 tokens: the reply is whole, they were not told."""
+    if event.get("usage"):
+        return "", event["usage"]["completion_tokens"]
+    if event.get("done"):
+        return "", 0
+    if "token" in event:
+        return event["token"], None
+    return "".join(choice["delta"].get("content") or "" for choice in event["choices"]), None
+
+
+async def chat(port: int, path: str, number: int, cfg: Bench) -> list[Timing]:
+    """One conversation: every turn sends all that was said."""
+    messages, timings = [], []
+    for turn in range(cfg.turns):
+        question = QUESTIONS[(number + turn) % len(QUESTIONS)]
+        messages.append({"role": "user", "content": question})
+        timings.append(await ask(port, path, messages, cfg.max_tokens, number))
+        messages.append({"role": "assistant", "content": timings[-1].text or "-"})
+    return timings
+
+
+async def measure(port: int, path: str, clients: int, cfg: Bench) -> dict[str, float]:
+    """`clients` chat at once, each beginning a new chat when one has ended."""
+    count = max(cfg.chats, clients) if clients > 1 else max(6, cfg.chats // 6)
+    left, timings = iter(range(count)), []
 
     async def client() -> None:
-        for i in left:
-            timings.append(await ask(port, i, cfg.max_tokens))
+        for number in left:
+            timings.extend(await chat(port, path, number, cfg))
 
     began = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(clients)))
     wall = time.perf_counter() - began
-    first = [t.first * 1e3 for t in timings]
+    first = sorted(t.first * 1e3 for t in timings)
     gaps = sorted(gap * 1e3 for t in timings for gap in t.gaps) or [0.0]
     return {
         "clients": clients,
@@ -143,64 +192,105 @@ async def measure(port: int, clients: int, cfg: Bench) -> dict[str, float]:
         "tokens_per_s": sum(t.tokens for t in timings) / wall,
         "replies_per_s": len(timings) / wall,
         "ttft_median_ms": statistics.median(first),
-        "ttft_p95_ms": sorted(first)[int(0.95 * (len(first) - 1))],
+        "ttft_p95_ms": first[int(0.95 * (len(first) - 1))],
         "gap_median_ms": gaps[len(gaps) // 2],
         "gap_p99_ms": gaps[int(0.99 * (len(gaps) - 1))],
     }
 
 
-def start(cfg: Bench, port: int, one_at_a_time: bool) -> subprocess.Popen:
-    """A server in a process of its own, once it is ready."""
-    import urllib.request
+@contextlib.contextmanager
+def serving(command: list[str], port: int, **more) -> Iterator[subprocess.Popen]:
+    """A server in a process of its own, once it is ready; ended afterwards."""
+    server = subprocess.Popen(command, **more)
+    try:
+        for _ in range(1200):
+            if server.poll() is not None:
+                raise RuntimeError(f"the server ended with {server.returncode}: {command}")
+            with contextlib.suppress(OSError):
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as answer:
+                    if json.load(answer)["ready"]:
+                        break
+            time.sleep(0.25)
+        else:
+            raise RuntimeError("the server did not become ready")
+        yield server
+    finally:
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
 
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def own_server(cfg: Bench, port: int, one_at_a_time: bool = False):
+    """Our server, as this file run once more."""
     flags = ["--port", str(port), "--slots", str(cfg.slots)]
     flags += ["--source", cfg.source] if cfg.source else []
     flags += ["--one-at-a-time"] if one_at_a_time else []
-    server = subprocess.Popen([sys.executable, __file__, *flags], env=os.environ)
-    for _ in range(1200):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as answer:
-                if answer.status == 200:
-                    return server
-        except OSError:
-            time.sleep(0.25)
-    server.kill()
-    raise RuntimeError("the server did not become ready")
+    return serving([sys.executable, __file__, *flags], port)
 
 
-def run(cfg: Bench, one_at_a_time: bool) -> list[dict[str, float]]:
-    """All measurements on one server."""
-    import socket
+def original_server(cfg: Bench, port: int, folder: str):
+    """The original's own web server on the weights exported into `folder`."""
+    export = ["-m", "scripts.convert", "export", "--format", "nanochat", "--dir", folder]
+    export = [sys.executable, *export, "--source", cfg.source, "--no-optimizer"]
+    subprocess.run(export, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    env = {**os.environ, "NANOCHAT_BASE_DIR": folder, "PYTHONPATH": cfg.nanochat}
+    flags = ["-i", cfg.source, "-p", str(port), "--host", "127.0.0.1"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    # As a file: `-m scripts...` would find our own package of that name first.
+    command = [sys.executable, "scripts/chat_web.py", *flags]
+    return serving(command, port, cwd=cfg.nanochat, env=env, **quiet)
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server, rows = start(cfg, port, one_at_a_time), []
-    try:
-        asyncio.run(measure(port, 2, dataclasses.replace(cfg, requests=4)))
-        for clients in (1, 32) if one_at_a_time else cfg.clients:
-            rows.append(asyncio.run(measure(port, clients, cfg)))
+
+def run(name: str, server, port: int, path: str, clients, cfg: Bench) -> list[dict[str, float]]:
+    """All measurements on one server, after a few chats that are not counted."""
+    rows = []
+    with server:
+        asyncio.run(measure(port, path, 2, dataclasses.replace(cfg, chats=4)))
+        for count in clients:
+            rows.append(asyncio.run(measure(port, path, count, cfg)))
             shown = {k: round(v, 1) for k, v in rows[-1].items()}
-            print("one at a time" if one_at_a_time else "engine       ", shown, flush=True)
-    finally:
-        server.terminate()
-        server.wait(20)
+            print(f"{name:14}", shown, flush=True)
     return rows
+
+
+def ratios(ours: list[dict], theirs: list[dict]) -> dict[str, float]:
+    """Our tokens and replies a second over theirs, with one client and with 32."""
+    at = lambda rows, clients: next((r for r in rows if r["clients"] == clients), rows[-1])
+    return {
+        f"{what}_at_{n}": at(ours, n)[what] / at(theirs, n)[what]
+        for n in (1, 32)
+        for what in ("tokens_per_s", "replies_per_s")
+    }
 
 
 def main() -> None:
     cfg = tyro.cli(Bench)
     if cfg.port:
         return run_server(cfg)
-    ours, theirs = run(cfg, False), run(cfg, True)
-    at = lambda rows, clients: next((r for r in rows if r["clients"] == clients), rows[-1])
-    result = {
-        "engine": ours,
-        "one_at_a_time": theirs,
-        "speedup_at_32": at(ours, 32)["tokens_per_s"] / at(theirs, 32)["tokens_per_s"],
-        "speedup_at_1": at(ours, 1)["tokens_per_s"] / at(theirs, 1)["tokens_per_s"],
-        "ttft_ratio_32_to_1": at(ours, 32)["ttft_median_ms"] / at(ours, 1)["ttft_median_ms"],
-    }
+    if cfg.nanochat and not cfg.source:
+        raise SystemExit("--nanochat needs a checkpoint to export: add -i sft")
+    port, new = free_port(), "/v1/chat/completions"
+    result = {"engine": run("engine", own_server(cfg, port), port, new, cfg.clients, cfg)}
+    if cfg.baseline:
+        print("one at a time: one request, one token a dispatch, no prefix reuse", flush=True)
+        server = own_server(cfg, port, one_at_a_time=True)
+        result["one_at_a_time"] = run("one at a time", server, port, new, (1, 32), cfg)
+    if cfg.nanochat:
+        with tempfile.TemporaryDirectory() as folder:
+            server = original_server(cfg, port, folder)
+            result["nanochat"] = run("nanochat", server, port, "/chat/completions", (1, 32), cfg)
+    peers = [name for name in ("one_at_a_time", "nanochat") if name in result]
+    for name in peers:
+        result[f"speedup_over_{name}"] = ratios(result["engine"], result[name])
     print(json.dumps(result))
 
 

@@ -59,7 +59,8 @@ class Loading:
 class Engine:
     """Replies of `model`, `slots` at a time, each at most `max_len` tokens with its prompt.
 
-    `dtype` casts model and cache once (None: as the model is). Not thread-safe: see `Scheduler`.
+    `dtype` casts model and cache once (None: as the model is). `reuse`: prompts go on from cached
+    beginnings. Not thread-safe: see `Scheduler`.
     """
 
     def __init__(
@@ -71,11 +72,12 @@ class Engine:
         max_len: int | None = None,
         dtype=None,
         steps: int = STEPS,
+        reuse: bool = True,
         tool: Callable[[str], object | None] = use_calculator,
     ):
         self.model = model if dtype is None else cast_model(model, dtype)
         self.tokenizer, self.tool, self.steps = tokenizer, tool, steps
-        self.max_len = max_len or model.cfg.sequence_len
+        self.max_len, self.reuse = max_len or model.cfg.sequence_len, reuse
         special = tokenizer.encode_special
         self.terminal = (special("<|assistant_end|>"), tokenizer.get_bos_token_id())
         self._output = special("<|output_start|>"), special("<|output_end|>")
@@ -285,7 +287,8 @@ class Engine:
         if not self._waiting or not free:
             return False
         job = self._waiting.popleft()
-        start, source = (0, None) if job.request.score_prompt else self._best_prefix(job)
+        fresh = job.request.score_prompt or not self.reuse
+        start, source = (0, None) if fresh else self._best_prefix(job)
         # Low rows first: the decode loop runs over as few rows as hold all replies.
         near = self.pool.rows_for(self.active + 1)
         free = [slot for slot in free if slot.row < near] or free
