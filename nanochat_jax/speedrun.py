@@ -47,6 +47,7 @@ def run(argv: Sequence[str]) -> None:
     path = report.generate(root)
     log.info("\n%s", report.summary(path))
     log.info("the whole report: %s (%.0f s in all)", path, time.perf_counter() - started)
+    log.info("to look at, with curves: %s", path.with_suffix(".html"))
     log.info("now talk to it:  make chat   or   make web   (python -m scripts.chat_web -i sft)")
 
 

@@ -11,15 +11,23 @@ def main(argv: list[str]) -> int:
     from nanochat_jax import report
     from nanochat_jax.config.stages import base_dir
 
-    @tyro.conf.configure(tyro.conf.PositionalRequiredArgs)
-    def program(command: str = "generate") -> None:
-        """generate the report, or reset it."""
+    def program(
+        command: tyro.conf.Positional[str] = "generate", price: float | None = None
+    ) -> None:
+        """Generate the report (report.md, report.html), or reset it.
+
+        Args:
+            command: generate or reset
+            price: dollars an hour of this machine; kept for later reports
+        """
         if command not in ("generate", "reset"):
             raise ValueError(f"command is {command!r}; expected generate or reset")
         if command == "reset":
             report.reset(base_dir())
-        else:
-            print(report.summary(report.generate(base_dir())))
+            return
+        path = report.generate(base_dir(), price=price)
+        print(report.summary(path))
+        print(f"\nthe whole report: {path}\nto look at:       {path.with_suffix('.html')}")
 
     with friendly_errors():
         tyro.cli(program, args=argv, prog="scripts.report")

@@ -60,21 +60,23 @@ class MetricsWriter:
             self.path.write_text("")
             return
         kept = []
-        for line in self.path.read_text().splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                break  # the last line of a killed process
+        for entry in read(self.path):
             before = entry["step"] < resume_step
             here = entry["step"] == resume_step and evaluated and "train/loss" not in entry
             if before or here:
-                kept.append(line + "\n")
+                kept.append(json.dumps(entry) + "\n")
         self.path.write_text("".join(kept))
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`; none when there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The lines of a `metrics.jsonl` up to one cut off by a kill; none when there is no file."""
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
 
 
 def _event(step: int, numbers: Mapping[str, float]) -> Any:

@@ -2,7 +2,10 @@
 
 import re
 
+import pytest
+
 from nanochat_jax import report
+from nanochat_jax.report.machine import hourly_rate
 
 
 def test_sections_stand_in_order_and_the_summary_holds_every_score(tmp_path):
@@ -38,3 +41,23 @@ def test_a_reset_forgets_the_sections_of_an_earlier_run(tmp_path):
 def test_a_report_without_any_section_still_tells_of_the_machine(tmp_path):
     text = report.generate(tmp_path, tmp_path).read_text()
     assert "- Python: 3." in text and "Total wall clock time: unknown" in text
+
+
+def test_the_price_of_the_machine_is_kept_and_gives_the_cost(tmp_path):
+    report.reset(tmp_path)
+    header = tmp_path / "report" / "header.md"
+    header.write_text(re.sub("(?<=Run started: ).*", "2026-01-02 03:00:00", header.read_text()))
+    report.log(tmp_path, "Data", [{"shards": 3}])
+    section = tmp_path / "report" / "data.md"
+    section.write_text(re.sub("(?<=timestamp: ).*", "2026-01-02 05:30:00", section.read_text()))
+    for price in (24.0, None):
+        text = report.generate(tmp_path, tmp_path, price=price).read_text()
+        assert "- Hourly rate: $24.00/hour" in text
+        assert "Total wall clock time: 2h30m\nTotal cost: $60.00, at $24.00 an hour" in text
+    with pytest.raises(ValueError, match="dollars per hour"):
+        report.generate(tmp_path, tmp_path, price=-1.0)
+
+
+def test_gpus_cost_what_the_original_guesses():
+    assert hourly_rate(["NVIDIA H100 80GB HBM3"] * 8) == 24.0
+    assert hourly_rate(["NVIDIA A100-SXM4-80GB", "Tesla V100", "NVIDIA L4"]) == 1.79 + 0.55 + 2.0

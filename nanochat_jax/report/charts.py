@@ -1,0 +1,159 @@
+"""Curves as inline SVG, drawn from plain numbers."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+
+from nanochat_jax.report.html import Html, join, tag
+
+WIDTH, HEIGHT = 420, 216
+LEFT, RIGHT, TOP, BOTTOM = 50, 14, 12, 26
+BUCKETS = 240  # points of a drawn line: more than the pixels of a phone
+QUANTILE = 0.01  # of a robust axis: the slow first step must not flatten the rest
+
+Point = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """One curve: (step, value) in ascending order; `dots` marks each point."""
+
+    name: str
+    points: Sequence[Point]
+    dots: bool = False
+
+
+def chart(
+    title: str, series: Sequence[Series], *, robust: bool = False, zero: bool = False
+) -> Html:
+    """A figure with its title, last value and axes; empty without two points to join.
+
+    Args:
+        robust: the axis leaves out the most extreme values, which are drawn at its edge.
+        zero: the axis begins at 0.
+    """
+    kept = [dataclasses.replace(s, points=_finite(s.points)) for s in series]
+    kept = [s for s in kept if s.points]
+    if not any(len(s.points) > 1 for s in kept):
+        return Html("")
+    xs = [x for s in kept for x, _ in s.points]
+    low, high = _range([y for s in kept for _, y in s.points], robust, zero)
+    x_axis = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT)
+    y_axis = _Axis(low, high, HEIGHT - BOTTOM, TOP)
+    drawn = [_drawn(s, i, x_axis, y_axis) for i, s in enumerate(kept)]
+    picture = tag(
+        "svg", _grid(x_axis, y_axis), *drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img",
+        aria_label=f"{title}: {'; '.join(map(_told, kept))}",
+        data_curves=_data(kept, x_axis, y_axis),
+    )  # fmt: skip
+    last = number(kept[0].points[-1][1], 4) if len(kept) == 1 else None
+    caption = tag("figcaption", tag("b", title), last and tag("span", last), _legend(kept))
+    return tag("figure", caption, picture, class_="chart")
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A value in few characters: `1.2M`, `340`, `0.284`, `3.1e-05`."""
+    size = abs(value)
+    for unit, one in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if size >= one:
+            return f"{value / one:.{digits}g}{unit}"
+    return f"{value:.{digits}g}" if size >= 1e-3 or value == 0 else f"{value:.1e}"
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """About `count` round values within [low, high]."""
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    return [step * i for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Axis:
+    """Values from `low` to `high` on pixels from `start` to `end`; what lies outside is clamped."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        share = (value - self.low) / ((self.high - self.low) or 1.0)
+        return round(self.start + min(1.0, max(0.0, share)) * (self.end - self.start), 1)
+
+
+def _finite(points: Sequence[Point]) -> list[Point]:
+    return [(float(x), float(y)) for x, y in points if math.isfinite(y)]
+
+
+def _range(values: Sequence[float], robust: bool, zero: bool) -> tuple[float, float]:
+    """The ends of the y axis: a little room around the values."""
+    ordered = sorted(values)
+    cut = int(QUANTILE * len(ordered)) + 1 if robust and len(ordered) > 4 else 0
+    low, high = ordered[cut], ordered[-1 - cut]
+    room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    return (min(0.0, low) if zero else low - room), high + room
+
+
+def _grid(x_axis: _Axis, y_axis: _Axis) -> Html:
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    rows = [
+        join(
+            tag("line", x1=LEFT, x2=right, y1=y_axis.at(v), y2=y_axis.at(v)),
+            tag("text", number(v), x=LEFT - 7, y=y_axis.at(v) + 4, text_anchor="end"),
+        )
+        for v in ticks(y_axis.low, y_axis.high)
+    ]
+    steps = ticks(x_axis.low, x_axis.high) if x_axis.high > x_axis.low else [x_axis.low]
+    columns = [
+        tag("text", number(v), x=x_axis.at(v), y=bottom + 18, text_anchor="middle") for v in steps
+    ]
+    return tag("g", *rows, *columns, class_="grid")
+
+
+def _drawn(series: Series, index: int, x_axis: _Axis, y_axis: _Axis) -> Html:
+    """A line through the means of buckets, over the band of their smallest and largest values."""
+    place = lambda points: " ".join(f"{x_axis.at(x)},{y_axis.at(y)}" for x, y in points)
+    buckets = _buckets(series.points)
+    middle = [(x, mean) for x, mean, _, _ in buckets]
+    parts = []
+    if len(buckets) < len(series.points):
+        around = [(x, top) for x, _, _, top in buckets]
+        around += [(x, bottom) for x, _, bottom, _ in reversed(buckets)]
+        parts.append(tag("polygon", points=place(around), class_="band"))
+    parts.append(tag("polyline", points=place(middle), class_="line"))
+    if series.dots:
+        parts += [tag("circle", cx=x_axis.at(x), cy=y_axis.at(y), r=3) for x, y in middle]
+    return tag("g", *parts, class_=f"series s{index % 8}")
+
+
+def _buckets(points: Sequence[Point]) -> list[tuple[float, float, float, float]]:
+    """(step, mean, smallest, largest) of runs of equal length, at most `BUCKETS`."""
+    size = -(-len(points) // BUCKETS)
+    found = []
+    for i in range(0, len(points), size):
+        ys = [y for _, y in points[i : i + size]]
+        step = points[min(i + size // 2, len(points) - 1)][0]
+        found.append((step, sum(ys) / len(ys), min(ys), max(ys)))
+    return found
+
+
+def _data(series: Sequence[Series], x_axis: _Axis, y_axis: _Axis) -> str:
+    """What the page's script needs to tell the value under the pointer: pixels and numbers."""
+    place = lambda x, y: [x_axis.at(x), y_axis.at(y), f"{x:,.0f}", number(y, 4)]
+    rows = [[s.name, [place(x, y) for x, y, *_ in _buckets(s.points)]] for s in series]
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def _legend(series: Sequence[Series]) -> Html | None:
+    if len(series) < 2:
+        return None
+    names = [tag("li", s.name, class_=f"s{i % 8}") for i, s in enumerate(series)]
+    return tag("ul", *names, class_="legend")
+
+
+def _told(series: Series) -> str:
+    (_, first), (_, last) = series.points[0], series.points[-1]
+    return f"{series.name} from {number(first)} to {number(last)}"

@@ -1,0 +1,90 @@
+"""The report's page in a real browser, without a network. Needs Chromium and playwright."""
+
+import shutil
+
+import pytest
+
+from tests.report.world import EVIL, write_base
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="install the package playwright")
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return write_base(tmp_path_factory.mktemp("base"), EVIL)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, file):
+    """The page on a screen; at the end it must have complained of nothing and asked for nothing."""
+    context = browser.new_context(viewport={"width": 1100, "height": 900}, offline=True)
+    page = context.new_page()
+    problems, requests = [], []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("dialog", lambda dialog: problems.append(dialog.message))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(file.as_uri())
+    yield page
+    assert problems == [] and {url.split("#")[0] for url in requests} == {file.as_uri()}
+    context.close()
+
+
+def test_it_opens_offline_with_every_curve(page):
+    assert page.locator("svg").count() >= 4 * 4
+    assert page.locator("h2").all_inner_texts()[0] == "Scores"
+
+
+@pytest.mark.parametrize("width", [320, 390, 768])
+def test_it_fits_a_phone(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_value_under_the_pointer_is_told(page):
+    page.locator("svg").first.hover()
+    tip = page.locator(".tip:visible")
+    assert tip.count() == 1 and tip.inner_text().startswith("step ")
+    page.mouse.move(1, 1)
+    assert page.locator(".tip:visible").count() == 0
+
+
+def test_a_step_s_rollouts_open_and_are_sifted(page):
+    page.locator(".strip a").nth(10).click()
+    assert page.locator("details.step[open]").count() == 1
+    bad, good = page.locator("li.bad:visible"), page.locator("li.good:visible")
+    assert bad.count() == 8 and good.count() == 0
+    page.get_by_role("button", name="rewarded", exact=True).click()
+    assert bad.count() == 0
+    page.locator(".strip a").last.click()
+    assert good.count() == 8
+    assert page.locator("u:visible").first.inner_text() == "85"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground_in_both_themes(page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    style = "(e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor])(document.body)"
+    text, ground = (sum(map(int, c[4:-1].split(","))) for c in page.evaluate(style))
+    assert abs(text - ground) > 450 and (ground > text) == (scheme == "light")
+
+
+def test_it_prints(page, tmp_path):
+    path = tmp_path / "report.pdf"
+    page.pdf(path=str(path))
+    assert path.read_bytes().startswith(b"%PDF") and path.stat().st_size > 20_000

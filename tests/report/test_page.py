@@ -1,0 +1,164 @@
+"""The page of the report: whole, harmless, and content with what there is."""
+
+import html.parser
+import json
+import re
+
+import pytest
+
+from nanochat_jax import report
+from nanochat_jax.report.html import Html, join, tag
+from nanochat_jax.report.markdown import render
+from nanochat_jax.report.score_table import Score
+from tests.report.world import EVIL, write_base, write_run
+
+VOID = {"meta", "input", "br"}
+
+
+class Reader(html.parser.HTMLParser):
+    """Counts elements, collects attributes, and holds that every element is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self._open = [], [], []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_base(tmp_path_factory.mktemp("base")).read_text()
+
+
+def test_the_page_is_one_well_formed_file_that_loads_nothing(text):
+    page = Reader(text)
+    assert page.tags.count("script") == 1 and not {"link", "img", "iframe"} & set(page.tags)
+    assert not [k for k, _ in page.attributes if k.startswith("on") or k == "src"]
+    assert all(v.startswith("#") for k, v in page.attributes if k == "href")
+    assert "url(" not in text and "@import" not in text
+    assert any("default-src 'none'" in (v or "") for k, v in page.attributes if k == "content")
+
+
+def test_what_models_and_people_wrote_stays_text(tmp_path):
+    evil = write_base(tmp_path, EVIL).read_text()
+    page, harmless = Reader(evil), Reader(write_base(tmp_path / "other").read_text())
+    assert page.tags.count("script") == 1 and "img" not in page.tags
+    assert {k for k, _ in page.attributes} == {k for k, _ in harmless.attributes}
+    assert evil.count("onerror=alert(2)&gt;") > 10
+
+
+def test_every_stage_has_its_curves_samples_and_settings(text):
+    for title in (
+        "Training loss",
+        "Validation, bits per byte",
+        "Learning rate",
+        "Tokens per second",
+    ):
+        assert text.count(f"<b>{title}") == 4
+    assert text.count("What it wrote on the way") == 4
+    assert "<b>One day,</b> it rained." in text
+
+
+def test_settings_that_differ_from_the_recipe_are_told_beside_its_own(tmp_path):
+    write_run(tmp_path, "base", recipe="current", depth=4, window_pattern="SSSL")
+    report.generate(tmp_path, tmp_path)
+    shown = (tmp_path / "report" / "report.html").read_text()
+    assert ">depth</th><td>4</td><td>20</td>" in shown
+    assert ">window_pattern</th>" not in shown  # the recipe's own
+
+
+def test_time_and_cost_stand_at_the_top(text):
+    assert "at $12.00 an hour" in text and "<b>1m30s</b>" not in text
+    assert text.count("<dd>1m30s</dd>") == 4 and "from text to chat" in text
+
+
+def test_rollouts_are_thinned_and_their_number_is_told(tmp_path):
+    write_run(tmp_path, "rl", steps=100)
+    report.generate(tmp_path, tmp_path)
+    shown = (tmp_path / "report" / "report.html").read_text()
+    assert "40 of 100 recorded questions" in shown and "and 1 more" in shown
+    steps = [int(s) for s in re.findall(r'id="step-(\d+)"', shown)]
+    assert len(steps) == 40 and steps[0] == 0 and steps[-1] == 99 and steps == sorted(steps)
+
+
+def test_missing_and_damaged_pieces_are_left_out(tmp_path):
+    def shown():
+        report.generate(tmp_path, tmp_path)
+        return Reader((tmp_path / "report" / "report.html").read_text()).tags.count("svg")
+
+    assert shown() == 0
+    directory = write_run(tmp_path, "base")
+    whole = shown()
+    with (directory / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 60, "train/lo')
+    assert shown() == whole > 3
+    (directory / "000060" / "meta.json").write_text("{")
+    assert shown() == whole
+    (directory / "metrics.jsonl").write_text('{"step": 0, "train/loss": NaN}\n')
+    assert shown() == 0
+    rl = write_run(tmp_path, "rl", steps=20)
+    odd = [
+        {"step": 1},
+        {"step": 2, "samples": [{}, 3]},
+        [],
+        {"step": 3, "samples": [{"pieces": [1]}]},
+    ]
+    (rl / "rollouts.jsonl").write_text("".join(json.dumps(e) + "\n" for e in odd) + '{"st')
+    assert shown() > 3
+
+
+def test_the_latest_run_of_a_stage_is_shown(tmp_path):
+    import os
+
+    old = write_run(tmp_path, "base")
+    old.rename(old.parent / "old")
+    os.utime(old.parent / "old" / "metrics.jsonl", (1, 1))
+    write_run(tmp_path, "base")
+    report.generate(tmp_path, tmp_path)
+    assert "<h1>d2</h1>" in (tmp_path / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("told", "value", "low", "high"),
+    [
+        ("0.1234 (±0.0100)", 0.1234, 0.1134, 0.1334),
+        ("31.5% (29.0 to 34.1, n=400)", 0.315, 0.29, 0.341),
+        ("31.5% (29.0–34.1)", 0.315, 0.29, 0.341),
+        ("50.0% (n=100)", 0.5, 0.4038, 0.5962),
+        ("0.2862", 0.2862, None, None),
+        ("-0.02", -0.02, None, None),
+    ],
+)
+def test_scores_are_read_with_their_intervals(told, value, low, high):
+    score = Score.parse(told)
+    assert score.value == pytest.approx(value)
+    assert (score.low, score.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_what_is_no_number_is_no_score():
+    assert Score.parse("unknown") is None
+
+
+def test_markdown_becomes_elements_and_nothing_else():
+    made = render("## A\n- x `<b>`\n- y\n\n| a | b |\n|---|---|\n| <i> | 2 |\n\nwords\nmore\n---")
+    assert made == (
+        "<h4>A</h4><ul><li>x <code>&lt;b&gt;</code></li><li>y</li></ul>"
+        '<div class="wide"><table><tr><th>a</th><th>b</th></tr>'
+        "<tr><td>&lt;i&gt;</td><td>2</td></tr></table></div><p>words more</p>"
+    )
+
+
+def test_texts_are_escaped_and_markup_is_not():
+    assert tag("p", "<", Html("<b>"), None, False, title='"', hidden=True) == (
+        '<p title="&quot;" hidden>&lt;<b></p>'
+    )
+    assert join("a", 1, "\ud83d") == "a1?"
