@@ -12,12 +12,14 @@ from nanochat_jax.config.gpt import GPTConfig, param_counts
 from nanochat_jax.config.load import build, flatten
 from nanochat_jax.config.stages import CHECKPOINT_DIRS, SECTIONS, recipes_of
 from nanochat_jax.report import machine, sections, summary
-from nanochat_jax.train import metrics
+from nanochat_jax.train import metrics, recorder
 
 log = logging.getLogger(__name__)
 
 NOT_SETTINGS = ("config", "resume", "resume_from_step", "init", "run", "model_tag", "step")
-STEPS_SHOWN, QUESTIONS_SHOWN, SAMPLES_SHOWN, TEXT_SHOWN = 40, 4, 8, 4000
+STEPS_SHOWN, QUESTIONS_SHOWN, SAMPLES_SHOWN = 40, 4, 8
+
+Question = list[Mapping[str, Any]]  # the rollouts of one question, as `train/recorder.py` has them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,16 +28,15 @@ class Run:
 
     Args:
         meta: that of its last checkpoint; `lines`: its metrics, one dict a step.
-        rollouts: of RL, some of them: one dict a question of a step; `rollouts_in_all`: how many
-            there are on disk.
+        rollouts: of RL, step -> some of its questions; `recorded_steps`: how many steps there are.
     """
 
     stage: str
     tag: str
     meta: Mapping[str, Any]
     lines: Sequence[Mapping[str, Any]]
-    rollouts: Sequence[Mapping[str, Any]] = ()
-    rollouts_in_all: int = 0
+    rollouts: Mapping[int, Sequence[Question]] = dataclasses.field(default_factory=dict)
+    recorded_steps: int = 0
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -106,7 +107,7 @@ def last_run(root: pathlib.Path, stage: str) -> Run | None:
     if not files:
         return None
     directory = max(files, key=lambda path: path.stat().st_mtime).parent
-    shown, total = _rollouts(directory / "rollouts.jsonl")
+    shown, total = _rollouts(directory)
     lines = metrics.read(directory / "metrics.jsonl")
     return Run(stage, directory.name, _meta(directory), lines, shown, total)
 
@@ -124,39 +125,27 @@ def _meta(directory: pathlib.Path) -> Mapping[str, Any]:
     return meta if isinstance(meta, dict) else {}
 
 
-def _rollouts(path: pathlib.Path) -> tuple[list[Mapping[str, Any]], int]:
-    """(some of the recorded questions, evenly over the steps; how many there are).
+def _rollouts(directory: pathlib.Path) -> tuple[dict[int, list[Question]], int]:
+    """(step -> its first questions with their first rollouts, of steps evenly chosen; all steps).
 
-    Read line by line: a long run's recorder is larger than memory should hold.
+    A long run's recorder is larger than a page should be.
     """
-    at: dict[int, list[int]] = {}
-    for offset, entry in _entries(path):
-        at.setdefault(int(entry.get("step", 0)), []).append(offset)
-    steps = sorted(at)
+    steps = recorder.steps(directory)
+    chosen = steps
     if len(steps) > STEPS_SHOWN:
-        last = len(steps) - 1
-        steps = [steps[round(i * last / (STEPS_SHOWN - 1))] for i in range(STEPS_SHOWN)]
-    wanted = {offset for step in steps for offset in at[step][:QUESTIONS_SHOWN]}
-    shown = [_short(entry) for offset, entry in _entries(path) if offset in wanted]
-    return shown, sum(map(len, at.values()))
+        apart = (len(steps) - 1) / (STEPS_SHOWN - 1)
+        chosen = [steps[round(i * apart)] for i in range(STEPS_SHOWN)]
+    return {step: found for step in chosen if (found := _questions(directory, step))}, len(steps)
 
 
-def _entries(path: pathlib.Path) -> Any:
-    """(number of the line, its dict), up to the first that was cut off."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file):
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                log.warning("%s ends in a broken line %d", path, number + 1)
-                return
-            if isinstance(entry, dict):
-                yield number, entry
-
-
-def _short(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    samples = [s for s in entry.get("samples") or [] if isinstance(s, dict)]
-    kept = [{k: v for k, v in s.items() if k not in ("ids", "mask")} for s in samples]
-    return {**entry, "samples": kept[:SAMPLES_SHOWN], "samples_in_all": len(samples)}
+def _questions(directory: pathlib.Path, step: int) -> list[Question]:
+    """The first questions of a step, each with its first rollouts."""
+    questions: dict[Any, Question] = {}
+    try:
+        entries = [e for e in recorder.read(directory, step) if isinstance(e, dict)]
+    except ValueError as error:
+        log.warning("the rollouts of step %d in %s are damaged (%s)", step, directory, error)
+        return []
+    for entry in entries:
+        questions.setdefault((entry.get("task"), entry.get("example")), []).append(entry)
+    return [rollouts[:SAMPLES_SHOWN] for rollouts in list(questions.values())[:QUESTIONS_SHOWN]]

@@ -1,7 +1,7 @@
 """One stage on the page: what it took, its curves, what it wrote on the way, its settings."""
 
 import json
-from collections.abc import Sequence
+import re
 from typing import Any
 
 from nanochat_jax.report.charts import Series, chart, number
@@ -10,19 +10,20 @@ from nanochat_jax.report.runs import Run
 from nanochat_jax.report.summary import duration
 
 NAMES = {"base": "Base", "mid": "Midtraining", "sft": "Finetuning", "rl": "Reinforcement learning"}
-# Title, keys of the metrics, and how the axis is chosen.
-CURVES: tuple[tuple[str, tuple[str, ...], dict[str, bool]], ...] = (
-    ("Training loss, nats per token", ("train/loss",), {}),
-    ("Validation, bits per byte", ("val/bpb",), {}),
-    ("Reward", ("reward", "train/reward"), {"zero": True}),
-    ("Solved within k tries", ("pass@",), {"zero": True}),
-    ("Length of a rollout, tokens", ("sequence_length",), {"zero": True}),
-    ("CORE", ("core_metric",), {}),
-    ("Scores on the way", ("ChatCORE", "mmlu_acc", "arc_easy_acc"), {"zero": True}),
-    ("Learning rate, share of its peak", ("train/lr_multiplier",), {"zero": True}),
-    ("Tokens per second", ("tokens_per_s",), {"robust": True, "zero": True}),
-    ("Use of the hardware, % (MFU)", ("mfu",), {"robust": True, "zero": True}),
-    ("Norm of the gradient", ("train/grad_norm",), {"robust": True}),
+# Title, pattern of the metrics' names, and how they are drawn.
+CURVES: tuple[tuple[str, str, dict[str, bool]], ...] = (
+    ("Training loss, nats per token", "train/loss", {}),
+    ("Validation, bits per byte", "val/bpb", {"dots": True}),
+    ("Reward", r"train/reward(/.*)?", {"zero": True}),
+    ("Solved within k tries", r"val/pass@\d+", {"zero": True, "dots": True}),
+    ("Length of prompt and reply, tokens", "train/sequence_length", {"zero": True}),
+    ("Share of replies that end themselves", "train/stopped", {"zero": True}),
+    ("CORE", "core_metric", {"dots": True}),
+    ("Scores on the way", r"val/(?!bpb|pass@).*", {"zero": True, "dots": True}),
+    ("Learning rate, share of its peak", "train/lr_multiplier", {"zero": True}),
+    ("Tokens per second", "tokens_per_s", {"robust": True, "zero": True}),
+    ("Use of the hardware, % (MFU)", "mfu", {"robust": True, "zero": True}),
+    ("Norm of the gradient", "train/grad_norm", {"robust": True}),
 )
 
 
@@ -58,23 +59,14 @@ def _facts(run: Run) -> Html:
 
 
 def _charts(run: Run) -> list[Html]:
+    known = dict.fromkeys(key for line in run.lines for key in line)
     drawn = []
-    for title, keys, axis in CURVES:
-        found = [(key, _points(run, key)) for key in _keys(run, keys)]
-        dots = title.startswith(("Validation", "Solved", "CORE", "Scores"))
-        series = [Series(key.removeprefix("eval/"), points, dots) for key, points in found]
+    for title, pattern, options in CURVES:
+        keys = [key for key in known if re.fullmatch(pattern, key)]
+        dots, axis = options.get("dots", False), {k: v for k, v in options.items() if k != "dots"}
+        series = [Series(key.split("/", 1)[-1], _points(run, key), dots) for key in keys]
         drawn.append(chart(title, series, **axis))
     return drawn
-
-
-def _keys(run: Run, wanted: Sequence[str]) -> list[str]:
-    """The metrics of these names or, for a name with @, that begin so (after `eval/`)."""
-    known = dict.fromkeys(key for line in run.lines for key in line)
-    bare = lambda key: key.removeprefix("eval/")
-    return [
-        key for key in known
-        if any(bare(key) == w or (w.endswith("@") and bare(key).startswith(w)) for w in wanted)
-    ]  # fmt: skip
 
 
 def _points(run: Run, key: str) -> list[tuple[float, float]]:

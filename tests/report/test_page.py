@@ -1,7 +1,6 @@
 """The page of the report: whole, harmless, and content with what there is."""
 
 import html.parser
-import json
 import re
 
 import pytest
@@ -85,7 +84,7 @@ def test_rollouts_are_thinned_and_their_number_is_told(tmp_path):
     write_run(tmp_path, "rl", steps=100)
     report.generate(tmp_path, tmp_path)
     shown = (tmp_path / "report" / "report.html").read_text()
-    assert "40 of 100 recorded questions" in shown and "and 1 more" in shown
+    assert "40 of 100 steps" in shown and shown.count('<li class="bad">') == 20 * 8
     steps = [int(s) for s in re.findall(r'id="step-(\d+)"', shown)]
     assert len(steps) == 40 and steps[0] == 0 and steps[-1] == 99 and steps == sorted(steps)
 
@@ -106,13 +105,8 @@ def test_missing_and_damaged_pieces_are_left_out(tmp_path):
     (directory / "metrics.jsonl").write_text('{"step": 0, "train/loss": NaN}\n')
     assert shown() == 0
     rl = write_run(tmp_path, "rl", steps=20)
-    odd = [
-        {"step": 1},
-        {"step": 2, "samples": [{}, 3]},
-        [],
-        {"step": 3, "samples": [{"pieces": [1]}]},
-    ]
-    (rl / "rollouts.jsonl").write_text("".join(json.dumps(e) + "\n" for e in odd) + '{"st')
+    (rl / "rollouts" / "000003.jsonl").write_text('[]\n3\n{}\n{"reward": "x", "reply": 1}\n')
+    (rl / "rollouts" / "000004.jsonl").write_text('{"step": 4')
     assert shown() > 3
 
 

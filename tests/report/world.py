@@ -7,6 +7,7 @@ import pathlib
 from nanochat_jax import report
 from nanochat_jax.config.load import flatten
 from nanochat_jax.config.stages import CHECKPOINT_DIRS, SECTIONS
+from nanochat_jax.train import recorder
 
 SHAPE = {
     "n_layer": 2, "n_head": 1, "n_kv_head": 1, "n_embd": 32, "vocab_size": 300, "sequence_len": 64,
@@ -19,26 +20,27 @@ def lines(steps: int, said: str) -> list[dict]:
     found = []
     for i in range(steps):
         if i % 10 == 0:
-            found.append({"step": i, "val/bpb": 1 / (1 + i), "pass@1": i / steps, "pass@8": 0.9})
+            found.append(
+                {"step": i, "val/bpb": 1 / (1 + i), "val/pass@1": i / steps, "val/pass@8": 0.9}
+            )
         if i % 20 == 19:
             found.append({"step": i, "samples": [f"One day, {said}", said]})
         numbers = {"train/loss": 1 + math.exp(-i), "train/lr_multiplier": 1 - i / steps}
         speed = {"tokens_per_s": 5000.0 if i else 3.0, "step_ms": 100.0}
-        found.append({"step": i, **numbers, **speed, "reward": i / steps})
+        found.append({"step": i, **numbers, **speed, "train/reward": i / steps})
     return found
 
 
-def rollouts(steps: int, said: str) -> list[dict]:
-    """The recorder's lines of a run whose answers became right half-way."""
-    sample = lambda step: {
-        "text": said, "pieces": [[said, 1], ["85", 0]], "reward": float(step >= steps // 2),
-        "advantage": 0.5, "stopped": step % 2 == 0, "ids": [1, 2], "mask": [1, 0],
+def rollouts(step: int, steps: int, said: str) -> list[dict]:
+    """A step's rollouts of a run whose answers became right half-way."""
+    call = "<|python_start|>48+37<|python_end|><|output_start|>85<|output_end|>"
+    said = said.replace("\ud83d", "?")  # what a tokenizer gives is whole
+    about = {"step": step, "example": 3, "task": "GSM8K", "question": said}
+    reply = {
+        "reply": f"{call} {said}", "reward": float(step >= steps // 2), "advantage": 0.5,
+        "finish": "length" if step % 2 else "stop", "ids": [1, 2], "mask": [1, 0], "tokens": 2,
     }  # fmt: skip
-    entry = lambda step: {
-        "step": step, "task": "GSM8K", "row": 3, "prompt": said, "answer": "85",
-        "samples": [sample(step)] * 9,
-    }  # fmt: skip
-    return [entry(step) for step in range(steps)]
+    return [{**about, "sample": sample, **reply} for sample in range(9)]
 
 
 def write_run(
@@ -52,12 +54,10 @@ def write_run(
     loop = {"train_s": 90.0, "tokens": 123456, "best_bpb": 0.28}
     meta = {"step": steps, "final": True, "model_config": SHAPE, "config": config, "loop": loop}
     (directory / f"{steps:06d}" / "meta.json").write_text(json.dumps(meta))
-    write = lambda name, entries: (directory / name).write_text(
-        "".join(json.dumps(e) + "\n" for e in entries)
-    )
-    write("metrics.jsonl", lines(steps, said))
-    if stage == "rl":
-        write("rollouts.jsonl", rollouts(steps, said))
+    written = (json.dumps(entry) + "\n" for entry in lines(steps, said))
+    (directory / "metrics.jsonl").write_text("".join(written))
+    for step in range(steps if stage == "rl" else 0):
+        recorder.write(directory, step, rollouts(step, steps, said))
     return directory
 
 
