@@ -41,13 +41,14 @@ def chart(
     low, high = _range([y for s in kept for _, y in s.points], robust, zero)
     x_axis = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT)
     y_axis = _Axis(low, high, HEIGHT - BOTTOM, TOP)
-    drawn = [_drawn(s, i, x_axis, y_axis) for i, s in enumerate(kept)]
+    several = len(kept) > 1
+    drawn = [_drawn(s, f"s{i % 8}" if several else "", x_axis, y_axis) for i, s in enumerate(kept)]
     picture = tag(
         "svg", _grid(x_axis, y_axis), *drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img",
         aria_label=f"{title}: {'; '.join(map(_told, kept))}",
         data_curves=_data(kept, x_axis, y_axis),
     )  # fmt: skip
-    last = number(kept[0].points[-1][1], 4) if len(kept) == 1 else None
+    last = None if several else number(kept[0].points[-1][1], 4)
     caption = tag("figcaption", tag("b", title), last and tag("span", last), _legend(kept))
     return tag("figure", caption, picture, class_="chart")
 
@@ -113,7 +114,7 @@ def _grid(x_axis: _Axis, y_axis: _Axis) -> Html:
     return tag("g", *rows, *columns, class_="grid")
 
 
-def _drawn(series: Series, index: int, x_axis: _Axis, y_axis: _Axis) -> Html:
+def _drawn(series: Series, color: str, x_axis: _Axis, y_axis: _Axis) -> Html:
     """A line through the means of buckets, over the band of their smallest and largest values."""
     place = lambda points: " ".join(f"{x_axis.at(x)},{y_axis.at(y)}" for x, y in points)
     buckets = _buckets(series.points)
@@ -126,7 +127,7 @@ def _drawn(series: Series, index: int, x_axis: _Axis, y_axis: _Axis) -> Html:
     parts.append(tag("polyline", points=place(middle), class_="line"))
     if series.dots:
         parts += [tag("circle", cx=x_axis.at(x), cy=y_axis.at(y), r=3) for x, y in middle]
-    return tag("g", *parts, class_=f"series s{index % 8}")
+    return tag("g", *parts, class_=f"series {color}".strip())
 
 
 def _buckets(points: Sequence[Point]) -> list[tuple[float, float, float, float]]:

@@ -62,6 +62,8 @@ def _charts(run: Run) -> list[Html]:
     known = dict.fromkeys(key for line in run.lines for key in line)
     drawn = []
     for title, pattern, options in CURVES:
+        if run.stage == "rl" and pattern == "train/loss":
+            title = "Loss of the policy"  # reward times log-probability: no nats to compare
         keys = [key for key in known if re.fullmatch(pattern, key)]
         dots, axis = options.get("dots", False), {k: v for k, v in options.items() if k != "dots"}
         series = [Series(key.split("/", 1)[-1], _points(run, key), dots) for key in keys]

@@ -57,12 +57,12 @@ def test_what_models_and_people_wrote_stays_text(tmp_path):
 
 def test_every_stage_has_its_curves_samples_and_settings(text):
     for title in (
-        "Training loss",
         "Validation, bits per byte",
         "Learning rate",
         "Tokens per second",
     ):
         assert text.count(f"<b>{title}") == 4
+    assert text.count("<b>Training loss") == 3 and text.count("<b>Loss of the policy") == 1
     assert text.count("What it wrote on the way") == 4
     assert "<b>One day,</b> it rained." in text
 

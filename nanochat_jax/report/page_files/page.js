@@ -53,14 +53,14 @@ function watch(svg) {
   svg.addEventListener("pointerleave", hide);
 }
 
+// Shows the step that the address names, else the last one, and no other.
 function openStep() {
-  const chosen = document.getElementById(location.hash.slice(1));
-  if (!chosen || !chosen.classList.contains("step")) return;
-  for (const step of document.querySelectorAll(".step")) step.open = step === chosen;
+  const steps = [...document.querySelectorAll(".step")];
+  const chosen = steps.find((step) => `#${step.id}` === location.hash) ?? steps.at(-1);
+  for (const step of steps) step.open = step === chosen;
   for (const cell of document.querySelectorAll(".strip a")) {
-    cell.classList.toggle("open", cell.getAttribute("href") === location.hash);
+    cell.classList.toggle("open", cell.getAttribute("href") === `#${chosen?.id}`);
   }
-  chosen.scrollIntoView({ block: "nearest" });
 }
 
 function choose(button) {
@@ -74,8 +74,9 @@ document.querySelectorAll("svg[data-curves]").forEach(watch);
 document.querySelectorAll(".choices button").forEach((button) => {
   button.addEventListener("click", () => choose(button));
 });
+document.getElementById("rollouts")?.classList.add("live");
 addEventListener("hashchange", openStep);
 openStep();
 addEventListener("beforeprint", () => {
-  for (const part of document.querySelectorAll("#words details, .of-base > details")) part.open = true;
+  for (const part of document.querySelectorAll("section > details:not(.step)")) part.open = true;
 });
