@@ -58,15 +58,19 @@ $(ALL)/.ready: $(SOURCES)
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null 2>&1; } \
 	  || echo "no Chromium here: the page's tests will be skipped (install the package chromium)"
 
-# $(1): folder, $(2): extras. Says what it does: the first time takes a minute or two.
+# $(1): folder, $(2): extras. Says what it does: the first time takes a minute or two. Where uv is
+# not at hand it is brought into the environment: it resolves in seconds what takes pip minutes.
 define environment
 	@test -n "$(PYTHON)$(UV)" || { echo "nanochat-jax needs Python 3.11 or newer; found none: install one, or say PYTHON=/path/to/python"; exit 1; }
 	@command -v cargo >/dev/null 2>&1 || echo "no Rust toolchain found: the build will try to fetch one; if that fails install it from https://rustup.rs"
 	@echo "setting up $(1): packages [$(2)]$(if $(findstring cuda,$(2)), with the CUDA build of JAX), then compiling rustbpe (one or two minutes the first time)"
-	@if [ -n "$(UV)" ]; then \
-	  { test -x $(1)/bin/python || "$(UV)" venv -q $(if $(PYTHON),--python $(PYTHON)) $(1); } && "$(UV)" pip install -q --python $(1)/bin/python -e '.[$(2)]'; \
+	@uv="$(UV)"; py=$(1)/bin/python; \
+	if [ -n "$$uv" ]; then test -x $$py || "$$uv" venv -q $(if $(PYTHON),--python $(PYTHON)) $(1); \
 	else \
-	  { test -x $(1)/bin/python || $(PYTHON) -m venv $(1); } && $(1)/bin/python -m pip install -q --disable-pip-version-check -e '.[$(2)]'; \
-	fi
+	  test -x $$py || $(PYTHON) -m venv $(1); \
+	  $$py -m pip install -q --disable-pip-version-check 'uv>=0.5' && uv=$(1)/bin/uv; \
+	fi; \
+	if [ -n "$$uv" ] && "$$uv" pip install -q --python $$py -e '.[$(2)]'; then :; \
+	else echo "without uv: pip takes some minutes more"; $$py -m pip install -q --disable-pip-version-check -e '.[$(2)]'; fi
 	@touch $(1)/.ready
 endef
