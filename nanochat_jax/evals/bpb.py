@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nanochat_jax import sharding
+from nanochat_jax.evals.placing import placed
 from nanochat_jax.models.gpt import GPT, Model
 from nanochat_jax.models.loss import token_nll
 
@@ -45,13 +45,3 @@ def _sums(
     bytes_BT = jnp.where(targets_BT >= 0, token_bytes_V[jnp.maximum(targets_BT, 0)], 0)
     nll_BT = token_nll(logits_BTV, targets_BT)
     return jnp.sum(nll_BT * (bytes_BT > 0)), jnp.sum(bytes_BT)
-
-
-def placed(model: Model, rows_BT: np.ndarray) -> Any:
-    """Rows over the mesh that holds the parameters, where they divide."""
-    where = jax.tree.leaves(model.params)[0].sharding
-    mesh = getattr(where, "mesh", None)
-    if mesh is None or mesh.size == 1 or rows_BT.shape[0] % mesh.size:
-        return rows_BT
-    split = sharding.batch_sharding(mesh, 2)
-    return jax.make_array_from_callback(rows_BT.shape, split, lambda index: rows_BT[index])

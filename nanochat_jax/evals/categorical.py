@@ -5,19 +5,26 @@ matrix. What else is in a batch changes nothing: padding lies to the right, atte
 Source: nanochat `scripts/chat_eval.py`.
 """
 
-from collections.abc import Mapping, Sequence
+import collections
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from nanochat_jax.evals.bpb import placed
+from nanochat_jax import sharding
+from nanochat_jax.evals.placing import batch_tokens, mesh_of, placed
 from nanochat_jax.models.gpt import GPT, Model
 from nanochat_jax.tokenizer import Tokenizer
 
-BUCKET = 128  # rows are a multiple of this long, so that few shapes are compiled
+BUCKET = 64  # rows are a multiple of this long, so that few shapes are compiled
+IN_FLIGHT = 2  # batches that the device may have before it
+
+Key = Hashable
+Logits = dict[Key, np.ndarray]
 
 
 class Choice(NamedTuple):
@@ -27,30 +34,51 @@ class Choice(NamedTuple):
     logits: np.ndarray
 
 
+class Asked(NamedTuple):
+    """A prompt, and the ids that may follow it."""
+
+    key: Key
+    prompt: Sequence[int]
+    options: Sequence[int]
+
+
 def choose(
     model: Model,
     tokenizer: Tokenizer,
-    conversations: Sequence[Mapping[str, Any]],
+    conversations: Iterable[Mapping[str, Any]],
     *,
-    rows: int = 8,
-    prompts: Sequence[Sequence[int]] | None = None,
+    rows: int | None = None,
+    longest: int | None = None,
 ) -> list[Choice]:
     """The letter of each conversation (as a categorical task gives it), first one on ties.
 
     Args:
-        rows: prompts of a forward pass.
-        prompts: their ids, if they were rendered (and cut) before.
+        rows: prompts of a forward pass on each device (None: as many as suit it).
+        longest: tokens of a prompt that are read, the last so many; None: all.
 
     Raises:
         ValueError: a letter that is not one token.
     """
-    letters = [list(c["letters"]) for c in conversations]
-    options = [[letter_id(tokenizer, letter) for letter in row] for row in letters]
-    if prompts is None:
-        prompts = [tokenizer.render_for_completion(c) for c in conversations]
-    pad = tokenizer.get_bos_token_id()
-    found = option_logits(model, prompts, options, pad=pad, rows=rows)
-    return [Choice(row[int(x.argmax())], x) for row, x in zip(letters, found, strict=True)]
+    conversations = list(conversations)
+    asked = (question(tokenizer, i, c, longest) for i, c in enumerate(conversations))
+    found: Logits = {}
+    for some in option_logits(model, asked, pad=tokenizer.get_bos_token_id(), rows=rows):
+        found |= some
+    return [likeliest(c, found[i]) for i, c in enumerate(conversations)]
+
+
+def question(
+    tokenizer: Tokenizer, key: Key, conversation: Mapping[str, Any], longest: int | None = None
+) -> Asked:
+    """What is asked of the model about a conversation."""
+    prompt = tokenizer.render_for_completion(conversation)
+    options = [letter_id(tokenizer, letter) for letter in conversation["letters"]]
+    return Asked(key, prompt[-longest:] if longest else prompt, options)
+
+
+def likeliest(conversation: Mapping[str, Any], logits: np.ndarray) -> Choice:
+    """The letter of the largest logit."""
+    return Choice(conversation["letters"][int(logits.argmax())], logits)
 
 
 def letter_id(tokenizer: Tokenizer, letter: str) -> int:
@@ -68,39 +96,63 @@ def letter_id(tokenizer: Tokenizer, letter: str) -> int:
 
 
 def option_logits(
-    model: Model,
-    prompts: Sequence[Sequence[int]],
-    options: Sequence[Sequence[int]],
-    *,
-    pad: int,
-    rows: int = 8,
-    bucket: int = BUCKET,
-) -> list[np.ndarray]:
-    """Logits of each prompt's options as its next token, float32, in the order of the prompts."""
-    found: list[np.ndarray] = [np.empty(0)] * len(prompts)
-    by_length = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    for start in range(0, len(by_length), rows):
-        chosen = by_length[start : start + rows]
-        width = -(-len(prompts[chosen[0]]) // bucket) * bucket
-        ids_BT = np.full((rows, width), pad, np.int32)
-        last_B1 = np.zeros((rows, 1), np.int32)
-        for row, i in enumerate(chosen):
-            ids_BT[row, : len(prompts[i])] = prompts[i]
-            last_B1[row] = len(prompts[i]) - 1
-        logits_BV = np.asarray(
-            next_logits(model.gpt, model.params, placed(model, ids_BT), placed(model, last_B1))
-        )
-        for row, i in enumerate(chosen):
-            found[i] = logits_BV[row, list(options[i])]
-    return found
+    model: Model, asked: Iterable[Asked], *, pad: int, rows: int | None = None
+) -> Iterator[Logits]:
+    """Logits of every prompt's options as its next token, float32; key -> them, batch by batch."""
+    waiting: collections.deque = collections.deque()
+    devices = mesh.size if (mesh := mesh_of(model)) else 1
+    rows_of = lambda width: devices * (rows or max(1, batch_tokens() // width))
+    for width, batch in _batches(asked, rows_of):
+        waiting.append((batch, _dispatch(model, batch, width, rows_of(width), pad)))
+        if len(waiting) > IN_FLIGHT:
+            yield _read(*waiting.popleft())
+    while waiting:
+        yield _read(*waiting.popleft())
 
 
-@partial(jax.jit, static_argnums=0)
-def next_logits(gpt: GPT, params: Any, ids_BT: jax.Array, last_B1: jax.Array) -> jax.Array:
-    """Logits `[B, V]` of what follows position `last_B1` of each row."""
+def _batches(
+    asked: Iterable[Asked], rows_of: Callable[[int], int]
+) -> Iterator[tuple[int, list[Asked]]]:
+    """(width, prompts that fit in it): full batches first, then what is left, longest first."""
+    pools: dict[int, list[Asked]] = collections.defaultdict(list)
+    for one in asked:
+        width = -(-len(one.prompt) // BUCKET) * BUCKET
+        pools[width].append(one)
+        if len(pools[width]) == rows_of(width):
+            yield width, pools.pop(width)
+    left = [(width, one) for width in sorted(pools, reverse=True) for one in pools[width]]
+    while left:
+        width = left[0][0]
+        yield width, [one for _, one in left[: rows_of(width)]]
+        left = left[rows_of(width) :]
+
+
+def _dispatch(model: Model, batch: Sequence[Asked], width: int, rows: int, pad: int) -> jax.Array:
+    """Starts a batch: logits `[B, V]`, which need not be done."""
+    ids_BT, last_B1 = np.full((rows, width), pad, np.int32), np.zeros((rows, 1), np.int32)
+    for row, one in enumerate(batch):
+        ids_BT[row, : len(one.prompt)] = one.prompt
+        last_B1[row] = len(one.prompt) - 1
+    args = model.params, placed(model, ids_BT), placed(model, last_B1)
+    return next_logits(model.gpt, mesh_of(model), *args)
+
+
+def _read(batch: Sequence[Asked], logits_BV: jax.Array) -> Logits:
+    logits_BV = np.asarray(logits_BV)
+    return {one.key: logits_BV[row, list(one.options)] for row, one in enumerate(batch)}
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def next_logits(
+    gpt: GPT, mesh: Mesh | None, params: Any, ids_BT: jax.Array, last_B1: jax.Array
+) -> jax.Array:
+    """Logits `[B, V]` of what follows position `last_B1` of each row, on every device."""
 
     def forward(gpt: GPT) -> jax.Array:
         x_BTD, _ = gpt.hidden(ids_BT)
         return gpt.logits(jnp.take_along_axis(x_BTD, last_B1[..., None], axis=1))[:, 0]
 
-    return gpt.apply({"params": params}, method=forward)
+    logits_BV = gpt.apply({"params": params}, method=forward)
+    if mesh is None:
+        return logits_BV
+    return jax.lax.with_sharding_constraint(logits_BV, sharding.replicated(mesh))

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from nanochat_jax.models.gpt import Model
@@ -242,4 +243,9 @@ def _submit(engine: Engine, asked: Asked, s: Sampling) -> list[Job]:
 
 
 def _on(device: Any, params: Any) -> Any:
-    return params if device is None else jax.device_put(params, device)
+    """The parameters whole on a device (None: where they are)."""
+    if device is None:
+        return params
+    if not all(x.is_fully_addressable for x in jax.tree.leaves(params)):
+        params = multihost_utils.process_allgather(params, tiled=True)
+    return jax.device_put(params, device)

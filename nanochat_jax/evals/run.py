@@ -1,19 +1,25 @@
 """All the scores of one stage: what `scripts.eval` and the speedrun run."""
 
 import dataclasses
+import functools
 import logging
 import pathlib
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from nanochat_jax import sharding
 from nanochat_jax.checkpoint import guess_tag, load_model
-from nanochat_jax.config.stages import CHECKPOINT_DIRS, Eval
+from nanochat_jax.config.load import nearest
+from nanochat_jax.config.stages import CHECKPOINT_DIRS, SAMPLE_PROMPTS, Eval
 from nanochat_jax.data import shards
 from nanochat_jax.data.loader import pretraining_loader
-from nanochat_jax.evals import core, probes
+from nanochat_jax.evals import core, probes, samples
 from nanochat_jax.evals.bpb import bits_per_byte
+from nanochat_jax.evals.chatcore import exams, section
+from nanochat_jax.evals.chatcore.exams import BASELINES
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.tokenizer import Tokenizer
@@ -46,28 +52,45 @@ def run(config: Eval, root: pathlib.Path) -> tuple[str, Scores, list[Any]]:
     config = dataclasses.replace(config, step=meta["step"])
     scores: Scores = {}
     items: list[Any] = [{"checkpoint step": meta["step"]}]
-    for task in tasks_of(config, root):
-        found, more = TASKS[task](model, tokenizer, config, root)
+    names = tasks_of(config, root)
+    makers = [SCORES[name] for name in names if name in SCORES]
+    if asked := [name for name in names if name in BASELINES]:
+        makers.append(functools.partial(_exams, asked))
+    for make in makers:
+        found, more = make(model, tokenizer, config, root)
         scores, items = scores | found, items + more
     return title, scores, items
 
 
 def tasks_of(config: Eval, root: pathlib.Path) -> list[str]:
-    """The tasks to score: those named, or all that fit the source and have their data here.
+    """The scores to make: those named, or all that fit the source and have their data here.
 
-    CORE is for base models, and scored of others where it is named.
+    CORE and samples are for base models, ChatCORE for the others, and made of any where they are
+    named. `ChatCORE` stands for all of its tasks that can be had; each can be named alone.
+
+    Raises:
+        ValueError: an unknown name.
     """
-    named = [t for t in config.tasks.replace("|", ",").split(",") if t]
-    unknown = [t for t in named if t not in TASKS]
-    if unknown:
-        raise ValueError(f"unknown task {unknown[0]!r}; known: {', '.join(TASKS)}")
-    fitting = [t for t in (named or TASKS) if t != "probes" or config.source != "base"]
-    if not named and (config.source != "base" or not core_bundle(config, root).is_dir()):
-        fitting.remove("core")
-    world = probes.load_probes(root / "world_data") and not any(
+    named = [t for t in re.split(r"[|,\s]+", config.tasks) if t]
+    for name in named:
+        if name not in (*SCORES, *BASELINES):
+            known = [*SCORES, *BASELINES]
+            raise ValueError(f"unknown task {name!r}{nearest(name, known)}")
+    base = config.source == "base"
+    unfit = {"probes"} if base else {"core", "sample"} - set(named)
+    if not named:
+        unfit |= {"ChatCORE"} if base else set()
+        unfit |= set() if core_bundle(config, root).is_dir() else {"core"}
+    if not world_in_use(root):
+        unfit.add("probes")
+    return [t for t in (named or SCORES) if t not in unfit]
+
+
+def world_in_use(root: pathlib.Path) -> bool:
+    """Whether the base directory holds the embedded world, and no text of anybody's own."""
+    return bool(probes.load_probes(root / "world_data")) and not any(
         (root / "base_data").glob("*.parquet")
     )
-    return [t for t in fitting if t != "probes" or world]
 
 
 def audit_folder(config: Eval, root: pathlib.Path) -> pathlib.Path:
@@ -98,6 +121,38 @@ def _core(
     )  # fmt: skip
     core.write_csv(done, root / "base_eval" / f"{config.source}_model_{config.step:06d}.csv")
     return {done.title: f"{done.core_metric:.4f} (±{done.half_width:.4f})"}, [core.table(done)]
+
+
+def _chatcore(
+    model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
+) -> tuple[Scores, list]:
+    """All of ChatCORE that can be had; the demo of the embedded world fetches nothing."""
+    fetch = not config.task_data and not world_in_use(root)
+    found, skipped = exams.at_hand(root, config.task_data or None, fetch=fetch)
+    if not found:
+        why = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        log.warning("ChatCORE is left out, for none of its tasks is here: %s", why)
+        return {}, []
+    folder = audit_folder(config, root) / "chat"
+    return section.scored(model, tokenizer, config, found, skipped, audit_dir=folder)
+
+
+def _exams(
+    names: Sequence[str], model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
+) -> tuple[Scores, list]:
+    """Tasks of ChatCORE that were named."""
+    found = exams.named(names, root, config.task_data or None)
+    folder = audit_folder(config, root) / "chat"
+    return section.scored(model, tokenizer, config, found, audit_dir=folder)
+
+
+def _sample(
+    model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
+) -> tuple[Scores, list]:
+    """Texts of a base model."""
+    told = [f"- `{text}`" for text in samples.continued(model, tokenizer, SAMPLE_PROMPTS)]
+    free = [f"- `{text}`" for text in samples.free(model, tokenizer, config.seed)]
+    return {}, ["\n".join(["Samples:", "", *told, "", "From nothing:", "", *free])]
 
 
 def _bpb(
@@ -167,4 +222,6 @@ def _tokenizer(root: pathlib.Path) -> tuple[Scores, list[Any]]:
     return {}, [figures | {"vocabulary": tokenizer.get_vocab_size()}]
 
 
-TASKS = {"core": _core, "bpb": _bpb, "probes": _probes}
+SCORES = {
+    "core": _core, "bpb": _bpb, "sample": _sample, "probes": _probes, "ChatCORE": _chatcore,
+}  # fmt: skip

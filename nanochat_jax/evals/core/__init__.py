@@ -10,18 +10,15 @@ import dataclasses
 import logging
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
-from tqdm import tqdm
 
-from nanochat_jax import sharding
-from nanochat_jax.evals.core import audit, bundle, prompts, result, scoring
-from nanochat_jax.evals.core.audit import Audit
+from nanochat_jax.evals import audit, placing, progress
+from nanochat_jax.evals.audit import Audit
+from nanochat_jax.evals.core import bundle, prompts, result, scoring
 from nanochat_jax.evals.core.bundle import Item, Task
 from nanochat_jax.evals.core.prompts import Example
 from nanochat_jax.evals.core.result import CoreResult, TaskResult, table, write_csv
@@ -34,10 +31,6 @@ log = logging.getLogger(__name__)
 
 Question = tuple[int, int]  # number of a task, number of its row
 
-# The original's rotary tables are this many contexts long; a longer prompt stops it.
-CONTEXTS = 10
-BATCH_TOKENS = {"cpu": 4096}  # elsewhere:
-BATCH_TOKENS_ELSEWHERE = 16384
 WINDOW = 512  # questions that are made into ids together
 
 
@@ -68,18 +61,16 @@ def evaluate(
         ValueError: a broken bundle, by file and line; `max_seq_len` below 2.
     """
     begun = time.perf_counter()
-    limit = CONTEXTS * model.cfg.sequence_len if max_seq_len is None else max_seq_len
+    limit = placing.longest(model) if max_seq_len is None else max_seq_len
     if limit < 2:
         raise ValueError(f"max_seq_len is {limit}; a token is foretold from at least one other")
     asked, skipped = _tasks(pathlib.Path(bundle_dir), max_per_task)
-    model, mesh = _on_mesh(model, mesh)
-    folder = pathlib.Path(audit_dir) if audit_dir is not None else None
-    weights = audit.weights_digest(model) if folder else ""
-    first = lambda task, items: audit.settings(task, items, weights, model, tokenizer, limit)
-    papers = [_Paper(t, items, Audit(folder, first(t, items))) for t, items in asked]
-    with _bar(papers) as bar:
+    model, mesh = placing.on_mesh(model, mesh)
+    papers = _papers(asked, audit_dir, model, tokenizer, limit)
+    total, before = sum(len(p.items) for p in papers), sum(len(p.kept.done) for p in papers)
+    with progress.bar("CORE", total, before) as bar:
         windows = _ahead(_windows(papers, tokenizer, limit))
-        size = batch_tokens or BATCH_TOKENS.get(jax.default_backend(), BATCH_TOKENS_ELSEWHERE)
+        size = batch_tokens or placing.batch_tokens()
         for scores in scoring.score(model, windows, mesh=mesh, batch_tokens=size):
             _mark(papers, scores)
             bar.update(len(scores))
@@ -106,19 +97,6 @@ def _tasks(
     return asked, skipped
 
 
-def _on_mesh(model: Model, mesh: Mesh | None) -> tuple[Model, Mesh | None]:
-    """The model with its parameters on the mesh; a mesh of one device is none."""
-    here = getattr(jax.tree.leaves(model.params)[0], "sharding", None)
-    held = getattr(here, "mesh", None)
-    mesh = mesh or held
-    if mesh is None or mesh.size == 1:
-        return model, None
-    if mesh != held:
-        params = jax.device_put(model.params, sharding.shardings(mesh, model.params))
-        model = dataclasses.replace(model, params=params)
-    return model, mesh
-
-
 @dataclasses.dataclass(frozen=True)
 class _Paper:
     """A task, its rows, and the marks they have so far."""
@@ -130,6 +108,24 @@ class _Paper:
     def result(self) -> TaskResult:
         marks = [self.kept.done[i] for i in range(len(self.items))]
         return result.summed(self.task, len(self.items), marks)
+
+
+def _papers(
+    asked: Sequence[tuple[Task, list[Item]]], audit_dir: str | os.PathLike[str] | None,
+    model: Model, tokenizer: Tokenizer, limit: int,
+) -> list[_Paper]:  # fmt: skip
+    """The tasks with the marks that are kept of them."""
+    if audit_dir is None:
+        return [_Paper(task, items, Audit(None, "", {})) for task, items in asked]
+    of_model, papers = audit.of_model(model, tokenizer), []
+    for task, items in asked:
+        first = {
+            "task": task.label, "questions": len(items), "rows": audit.rows_digest(items),
+            "shots": task.shots, "delimiter": task.delimiter, "max_seq_len": limit,
+        }  # fmt: skip
+        kept = Audit(pathlib.Path(audit_dir), task.label, first | of_model)
+        papers.append(_Paper(task, items, kept))
+    return papers
 
 
 def _windows(
@@ -160,12 +156,6 @@ def _ahead(things: Iterator[Any]) -> Iterator[Any]:
         while (thing := coming.result()) is not None:
             coming = pool.submit(next, things, None)
             yield thing
-
-
-def _bar(papers: Sequence[_Paper]) -> tqdm:
-    calm = {} if sys.stderr.isatty() else {"mininterval": 15, "ascii": True, "ncols": 100}
-    total, before = sum(len(p.items) for p in papers), sum(len(p.kept.done) for p in papers)
-    return tqdm(total=total, initial=before, desc="CORE", unit="question", leave=None, **calm)
 
 
 def _warn(done: CoreResult, tasks: Sequence[Task]) -> None:

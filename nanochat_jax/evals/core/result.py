@@ -10,40 +10,22 @@ from typing import Any
 from nanochat_jax.evals.core.bundle import Task
 from nanochat_jax.evals.core.prompts import Example
 from nanochat_jax.evals.core.scoring import Score
-
-Z = 1.959964  # of a 95 % interval
+from nanochat_jax.evals.shares import Share, half_width, mean_centered
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskResult:
+class TaskResult(Share):
     """A task's score.
 
     Args:
-        accuracy, interval: share of right answers, and where it lies with 95 % (Wilson).
-        centered: 0 is guessing, 1 all right; `baseline`: what guessing scores, in percent.
         shots: solved examples before each question; fewer than asked for where rows were few.
         cropped: questions whose beginning did not fit.
         mended: questions with nothing to score as they stand; see `prompts.mended`.
     """
 
-    correct: int
-    n: int
-    baseline: float
     shots: int
     cropped: int = 0
     mended: int = 0
-
-    @property
-    def accuracy(self) -> float:
-        return self.correct / self.n
-
-    @property
-    def centered(self) -> float:
-        return centered(self.accuracy, self.baseline)
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return wilson(self.correct, self.n)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +44,7 @@ class CoreResult:
 
     @property
     def core_metric(self) -> float:
-        return sum(t.centered for t in self.tasks.values()) / len(self.tasks)
+        return mean_centered([*self.tasks.values()])
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -70,12 +52,8 @@ class CoreResult:
 
     @property
     def half_width(self) -> float:
-        """Half of its 95 % interval: the tasks' Wilson intervals, as independent errors."""
-        widths = [
-            (t.interval[1] - t.interval[0]) / 2 / (1 - 0.01 * t.baseline)
-            for t in self.tasks.values()
-        ]
-        return math.hypot(*widths) / len(widths)
+        """Half of its 95 % interval."""
+        return half_width([*self.tasks.values()])
 
     @property
     def cropped(self) -> int:
@@ -86,19 +64,6 @@ class CoreResult:
         """`CORE`, or with tasks missing `CORE (21 of 22 tasks)`."""
         total = len(self.tasks) + len(self.skipped)
         return f"CORE ({len(self.tasks)} of {total} tasks)" if self.skipped else "CORE"
-
-
-def centered(accuracy: float, baseline: float) -> float:
-    """Accuracy on a scale where `baseline` percent is 0 and all right is 1."""
-    return (accuracy - 0.01 * baseline) / (1.0 - 0.01 * baseline)
-
-
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share. Source: Wilson 1927, doi:10.1080/01621459.1927.10502953."""
-    share, z2 = correct / n, Z * Z
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def mark(task: Task, example: Example, scores: Sequence[Score]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nanochat_jax.evals.core.bundle import Item, Task
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 
@@ -22,16 +21,17 @@ log = logging.getLogger(__name__)
 Mark = Mapping[str, Any]
 
 
-def settings(
-    task: Task, items: Sequence[Item], weights: str, model: Model, tokenizer: Tokenizer, limit: int
-) -> dict[str, Any]:
-    """What decides the marks of a task: the first line of its file."""
-    rows = hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
+def of_model(model: Model, tokenizer: Tokenizer) -> dict[str, str]:
+    """What decides a model's answers: part of the first line."""
     return {
-        "task": task.label, "questions": len(items), "rows": rows[:16], "shots": task.shots,
-        "delimiter": task.delimiter, "max_seq_len": limit, "weights": weights,
-        "dtype": str(jnp.dtype(model.gpt.dtype)), "tokenizer": tokenizer.hash[:16],
+        "weights": weights_digest(model), "dtype": str(jnp.dtype(model.gpt.dtype)),
+        "tokenizer": tokenizer.hash[:16],
     }  # fmt: skip
+
+
+def rows_digest(rows: Sequence[Any]) -> str:
+    """A number of what is asked: JSON values, in their order."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def weights_digest(model: Model) -> str:
@@ -50,15 +50,15 @@ def _bit_sum(x: jax.Array) -> jax.Array:
 
 
 class Audit:
-    """The marks of one task, kept in a file if there is a folder for it.
+    """The marks of one task, kept in `<name>.jsonl` if there is a folder for it.
 
     Attributes:
         done: question -> mark, of this evaluation and of an interrupted one before it.
     """
 
-    def __init__(self, folder: pathlib.Path | None, first: Mapping[str, Any]):
+    def __init__(self, folder: pathlib.Path | None, name: str, first: Mapping[str, Any]):
         self.done: dict[int, Mark] = {}
-        self._path = folder / f"{first['task'].replace('/', '_')}.jsonl" if folder else None
+        self._path = folder / f"{name.replace('/', '_')}.jsonl" if folder else None
         if self._path is not None:
             self._take_up(first)
 
