@@ -23,6 +23,16 @@ CHECKPOINT_DIRS = {
     "sft": "chatsft_checkpoints",
     "rl": "chatrl_checkpoints",
 }
+# Source: nanochat `scripts/base_train.py`.
+SAMPLE_PROMPTS = (
+    "The capital of France is",
+    "The chemical symbol of gold is",
+    "If yesterday was Friday, then tomorrow will be",
+    "The opposite of hot is",
+    "The planets of the solar system are:",
+    "My favorite color is",
+    "If 5*x + 3 = 13, then x is",
+)
 short = lambda flag: tyro.conf.arg(aliases=[flag])
 flat = tyro.conf.arg(name="")
 
@@ -79,15 +89,7 @@ class Stage(Program):
     """validation tokens of an evaluation; at most one pass of the split"""
     sample_every: int = 2000
     """steps between samples; -1: never"""
-    sample_prompts: tuple[str, ...] = (
-        "The capital of France is",
-        "The chemical symbol of gold is",
-        "If yesterday was Friday, then tomorrow will be",
-        "The opposite of hot is",
-        "The planets of the solar system are:",
-        "My favorite color is",
-        "If 5*x + 3 = 13, then x is",
-    )
+    sample_prompts: tuple[str, ...] = SAMPLE_PROMPTS
     """texts to continue, greedily, 16 tokens each"""
     save_every: int = -1
     """steps between checkpoints; -1: only at the end"""
@@ -194,10 +196,14 @@ class SFTTrain(Stage):
     """steps between evaluations; -1: never"""
     eval_steps: int = 100
     """micro-batches of an evaluation"""
-    eval_metrics_every: int = 200
-    """steps between chat scores; -1: never"""
-    eval_metrics_max_problems: int = 1024
-    """problems of such a score"""
+    eval_metrics_every: Annotated[int, tyro.conf.arg(aliases=["--chatcore-every"])] = 200
+    """steps between chat scores, of tasks whose rows are on disk; -1: never"""
+    eval_metrics_tasks: tuple[str, ...] = ("MMLU", "ARC-Easy")
+    """tasks of ChatCORE to score"""
+    eval_metrics_max_problems: Annotated[int, tyro.conf.arg(aliases=["--chatcore-max-cat"])] = 1024
+    """problems of one with choices; -1: all"""
+    chatcore_max_sample: int = 24
+    """problems of one that is answered in writing; -1: all"""
     mixture: tuple[str, ...] = (
         "ARC-Easy", "ARC-Challenge", "GSM8K", "SmolTalk:10000", "identity",
         "SimpleSpelling:300", "SpellingBee:300",
@@ -218,19 +224,20 @@ class Eval(Program):
     step: Annotated[int, short("-s")] = -1
     """its step; -1: the last"""
     tasks: Annotated[str, tyro.conf.arg(aliases=["-a", "--task-name"])] = ""
-    """comma-separated: core, bpb, sample, probes, ARC-Easy, ...; empty: all that fit the source"""
+    """comma-separated (or `|`): core, bpb, sample, probes, ChatCORE, ARC-Easy, ARC-Challenge, MMLU,
+    GSM8K, HumanEval, SpellingBee; empty: all that fit the source and have their data"""
     temperature: Annotated[float, short("-t")] = 0.0
     """0: greedy"""
     max_new_tokens: Annotated[int, short("-m")] = 512
     """tokens of an answer"""
     num_samples: Annotated[int, short("-n")] = 1
-    """answers a problem; passed when one is right"""
+    """answers a problem; passed when one is right, and pass@k in the table"""
     top_k: Annotated[int, short("-k")] = 50
-    """sample among the k likeliest"""
-    batch_size: Annotated[int, short("-b")] = 8
-    """prompts of a forward pass"""
+    """sample among the k likeliest; 0: among all"""
+    batch_size: Annotated[int, short("-b")] = 0
+    """prompts of a forward pass and answers written at once, on each device; 0: what suits it"""
     max_problems: Annotated[int, short("-x")] = -1
-    """problems of a task; -1: all"""
+    """problems of each task, and batches of bits per byte; -1: all"""
     device_batch_size: int = 32
     """rows of a bits-per-byte batch"""
     split_tokens: int = 20 * 524288
@@ -281,6 +288,8 @@ RECIPES: dict[str, Mapping[str, Mapping[str, Any]]] = {
             eval_every=200, eval_tokens=40 * 524288,
             mixture=("SmolTalk", "MMLU:auxiliary_train*3", "GSM8K*4"),
             val_mixture=("SmolTalk", "MMLU:5200", "GSM8K:420"),
+            eval_metrics_tasks=("ARC-Easy", "ARC-Challenge", "MMLU", "GSM8K", "HumanEval"),
+            eval_metrics_max_problems=-1,
         ),
     },
 }  # fmt: skip

@@ -50,10 +50,12 @@ def build_one(
     *,
     task_data: str | None = None,
     execute: Execute | None = None,
+    fetch: bool = True,
 ) -> Task:
     """One task by name, with its marks: `kind`, `score` and `reward`; see `build`.
 
     Args:
         execute: runs HumanEval's programs in a sandbox.
+        fetch: rows that are not here, from the Hugging Face hub.
     """
-    return one(Asked.parse(name), Place(root, split, "sft", task_data, execute))
+    return one(Asked.parse(name), Place(root, split, "sft", task_data, execute, fetch))

@@ -64,15 +64,20 @@ class Table:
         return self.table.slice(index, 1).to_pylist()[0]
 
 
-def rows(source: Source, task_data: str | pathlib.Path | None = None) -> Sequence[Any]:
+def rows(
+    source: Source, task_data: str | pathlib.Path | None = None, *, fetch: bool = True
+) -> Sequence[Any]:
     """The rows of a split, from the folder `task_data`, else from the hub.
+
+    Args:
+        fetch: over the network, where the hub's cache does not have them.
 
     Raises:
         FileNotFoundError: they are not there; the message says where they are looked for.
         ValueError: a damaged file.
     """
     if not task_data:
-        return _from_hub(source)
+        return _from_hub(source, fetch)
     folder = pathlib.Path(task_data).expanduser()
     for name in (f"{path}{suffix}" for path in source.local for suffix in SUFFIXES):
         if (folder / name).exists():
@@ -119,17 +124,19 @@ def _missing(source: Source, folder: pathlib.Path) -> str:
     )
 
 
-def _from_hub(source: Source) -> Table:
+def _from_hub(source: Source, fetch: bool) -> Table:
     # Imported here: the package is large, and a folder of files needs none of it.
     from huggingface_hub import snapshot_download
 
     pattern = f"{source.subset}/{source.split}/*.parquet"
     what = f"{source.repo}, {source.subset}, {source.split}"
-    log.info("rows of %s from the Hugging Face hub (or its cache)", what)
+    if fetch:
+        log.info("rows of %s from the Hugging Face hub (or its cache)", what)
     try:
         folder = snapshot_download(
-            source.repo, repo_type="dataset", revision=REVISION, allow_patterns=pattern
-        )
+            source.repo, repo_type="dataset", revision=REVISION, allow_patterns=pattern,
+            local_files_only=not fetch,
+        )  # fmt: skip
     except Exception as error:  # whatever its HTTP client of the day raises
         raise FileNotFoundError(
             f"could not have {what} from the Hugging Face hub: {_first_line(error)}; check the "

@@ -61,6 +61,7 @@ class Place:
     stage: str = "mid"
     task_data: str | None = None
     execute: humaneval.Execute | None = None
+    fetch: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _on_hub(known: OnHub, asked: Asked, place: Place) -> Task:
     make = known.make
     if make is humaneval.task:
         make = functools.partial(make, execute=place.execute)
-    return make(rows(known.source(split), place.task_data), name=asked.name)
+    return make(rows(known.source(split), place.task_data, fetch=place.fetch), name=asked.name)
 
 
 def _spelling(asked: Asked, place: Place) -> Task:
