@@ -63,9 +63,11 @@ def main() -> None:
 def measure(args: argparse.Namespace, folder: pathlib.Path) -> dict:
     """Figures of all rounds."""
     from nanochat_jax.evals import core
+    from nanochat_jax.tokenizer import Tokenizer
 
     bundle = args.bundle or made_up(folder / "bundle", args.max_per_task)
-    model, tokenizer = setting(args, bundle)
+    tokenizer = Tokenizer.train(texts(bundle), args.vocab)
+    model = random_model(args, tokenizer)
     ways = {
         "one": partial(one_at_a_time, model, tokenizer, bundle, args.max_per_task),
         "batched": lambda: (
@@ -100,8 +102,8 @@ def timed(way):
     return time.perf_counter() - begun, done
 
 
-def setting(args: argparse.Namespace, bundle: pathlib.Path):
-    """A random model of the demo's proportions, and a tokenizer of the bundle's own words."""
+def random_model(args: argparse.Namespace, tokenizer):
+    """A random model of `--depth`, of the demo's proportions."""
     from nanochat_jax.devices import prepare
 
     prepare("")
@@ -109,9 +111,7 @@ def setting(args: argparse.Namespace, bundle: pathlib.Path):
 
     from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults, shape_of_depth
     from nanochat_jax.models.gpt import Model, init_params
-    from nanochat_jax.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.train(texts(bundle), args.vocab)
     # The demo's width on small models, the original's from depth 12 on.
     shape = shape_of_depth(args.depth, 32 if args.depth < 12 else 64, 128)
     given = dict(sequence_len=2048, vocab_size=tokenizer.get_vocab_size())
@@ -119,7 +119,7 @@ def setting(args: argparse.Namespace, bundle: pathlib.Path):
     params = init_params(cfg, jax.random.key(0))
     # What starts at zero would leave a model without opinions.
     noise = lambda p: p + 0.02 * jax.random.normal(jax.random.key(p.size), p.shape, p.dtype)
-    return Model.create(cfg, jax.tree.map(noise, params)), tokenizer
+    return Model.create(cfg, jax.tree.map(noise, params))
 
 
 def texts(bundle: pathlib.Path):

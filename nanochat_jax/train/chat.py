@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import pathlib
 from typing import Any
 
 import jax
@@ -11,6 +12,9 @@ from nanochat_jax.config import load as config_load
 from nanochat_jax.config.gpt import flops_per_token
 from nanochat_jax.config.stages import MidTrain, SFTTrain, base_dir
 from nanochat_jax.data.chats import mid_loader, sft_loader
+from nanochat_jax.evals import chatcore
+from nanochat_jax.evals.chatcore import exams
+from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import loop, stage
 from nanochat_jax.train.optimizer import make_optimizer
@@ -58,7 +62,7 @@ def run(name: str, config: MidTrain | SFTTrain) -> list[Any]:
         loader=data.batches("train"),
         micro_per_step=stage.micro_per_step(config, _tokens(config), mesh),
         steps=steps,
-        due=(data.due(), stage.sample_due(config, tokenizer)),
+        due=(data.due(), *data.chat_due(root), stage.sample_due(config, tokenizer)),
         fingerprint=mark,
         saved=start.resumed,
         flops_per_token=flops_per_token(cfg),
@@ -99,6 +103,31 @@ class Data:
         tokens *= self.config.max_seq_len
         config = dataclasses.replace(self.config, eval_tokens=tokens or self.config.eval_tokens)
         return stage.bpb_due(config, lambda: self.batches("val"), self.tokenizer)
+
+    def chat_due(self, root: pathlib.Path) -> tuple[loop.Due, ...]:
+        """Chat scores of SFT, of the tasks whose rows are on disk: a run fetches nothing."""
+        config = self.config
+        if not isinstance(config, SFTTrain) or config.eval_metrics_every < 0:
+            return ()
+        found, _ = exams.at_hand(root, config.task_data or None, config.eval_metrics_tasks)
+        most = lambda task: (
+            config.eval_metrics_max_problems
+            if task.kind == "categorical"
+            else config.chatcore_max_sample
+        )
+        asked = {
+            name: tasks.View(task, stop=most(task)) if most(task) > 0 else task
+            for name, task in found.items()
+        }
+
+        def run(model: Model, step: int) -> loop.Scores:
+            done = chatcore.evaluate(model, self.tokenizer, asked)
+            numbers = {
+                k.replace("-", "_").lower() + "_acc": t.accuracy for k, t in done.tasks.items()
+            }
+            return numbers | {"chatcore_metric": done.metric}
+
+        return (loop.Due(config.eval_metrics_every, run, first=False),) if asked else ()
 
 
 def _tokens(config: MidTrain | SFTTrain) -> int:

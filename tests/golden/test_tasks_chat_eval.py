@@ -6,8 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from nanochat_jax.evals import categorical
-from nanochat_jax.serve.engine import Engine
+from nanochat_jax.evals import categorical, chatcore
 from nanochat_jax.tasks import View
 from tests.golden.conftest import TOL, files, load_json
 from tests.golden.models import golden_model
@@ -83,10 +82,7 @@ def test_written_answers_have_the_same_accuracy(path):
     name = next(n for n in golden["tasks"] if n.startswith("GSM8K") and n.endswith("test"))
     longest = int(re.search(r"max_new_tokens=(\d+)", golden["chat_eval"]["note"])[1])
     task, tokenizer = golden_task(path, name), golden_tokenizer(path.parent)
-    conversations = [task[i] for i in range(len(task))]
-    prompts = [tokenizer.render_for_completion(c) for c in conversations]
-    replies = Engine(model_of(path), tokenizer, slots=len(prompts)).complete(prompts, longest)
-    answers = [tokenizer.decode(reply.tokens) for reply in replies]
-    marks = [task.score(c, a) for c, a in zip(conversations, answers, strict=True)]
+    sampling = chatcore.Sampling(max_new_tokens=longest)
+    done = chatcore.evaluate(model_of(path), tokenizer, {"GSM8K": task}, sampling=sampling)
     want = golden["chat_eval"]["generative_gsm8k_accuracy_greedy"]
-    assert sum(marks) / len(marks) == pytest.approx(want)
+    assert done.tasks["GSM8K"].accuracy == pytest.approx(want)

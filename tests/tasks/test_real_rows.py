@@ -1,11 +1,15 @@
 """The published data sets, where a copy lies beside the repository: every row can be used."""
 
+import itertools
 import os
 import pathlib
 
 import pytest
 
 from nanochat_jax import tasks
+from nanochat_jax.evals import sandbox
+from nanochat_jax.serve.tools import use_calculator
+from nanochat_jax.tasks import humaneval
 from nanochat_jax.tokenizer import Tokenizer
 
 DATA = pathlib.Path(
@@ -61,6 +65,49 @@ def test_the_given_answers_are_right_and_others_wrong(name, tokenizer, tmp_path)
             right, wrong = content[-1]["text"], "#### no number"
         assert task.score(conversation, right) == task.reward(conversation, right) == 1.0, i
         assert task.score(conversation, wrong) == task.reward(conversation, wrong) == 0.0, i
+
+
+@pytest.mark.slow
+def test_every_given_program_passes_in_the_sandbox_and_none_without_its_body(tmp_path):
+    task = tasks.build_one("HumanEval", tmp_path, task_data=str(DATA))
+    asked = [task[i] for i in range(len(task))]
+    given = [humaneval.program(c, c["messages"][1]["content"]) for c in asked]
+    empty = [humaneval.program(c, c["messages"][0]["content"] + "    pass") for c in asked]
+    results = sandbox.run_many(given + empty, checks=True, timeout_s=30)
+    assert [r.error for r in results[: len(asked)]] == [None] * len(asked)
+    assert not any(r.success for r in results[len(asked) :])
+
+
+@pytest.mark.parametrize("name", ["GSM8K", "SpellingBee"])
+def test_the_tool_says_what_the_worked_answers_say(name, tmp_path):
+    """Of SpellingBee always; GSM8K's authors rounded and left out signs in some places."""
+    task, same, calls = real(f"{name}:300", "train", tmp_path), 0, 0
+    for parts in (task[i]["messages"][1]["content"] for i in range(len(task))):
+        for call, output in itertools.pairwise(parts):
+            if call["type"] == "python":
+                calls += 1
+                same += _equal(use_calculator(call["text"]), output["text"])
+    assert same == calls if name == "SpellingBee" else same > 0.95 * calls
+
+
+def test_the_spelling_examination_meets_no_word_of_training(tmp_path):
+    words = lambda name, split: {
+        task[i]["messages"][1]["content"][2]["text"].split("'")[1]
+        if name == "SpellingBee"
+        else task[i]["messages"][1]["content"].split(":")[0]
+        for task in [real(f"{name}:{20000 if split == 'train' else 256}", split, tmp_path)]
+        for i in range(len(task))
+    }
+    learnt = words("SpellingBee", "train") | words("SimpleSpelling", "train")
+    asked = words("SpellingBee", "val")
+    assert len(learnt) > 30000 and len(asked) > 250 and not learnt & asked
+
+
+def _equal(value, text: str) -> bool:
+    try:
+        return abs(float(value) - float(text)) < 1e-9
+    except (TypeError, ValueError):
+        return False
 
 
 def test_tool_calls_of_the_worked_answers_are_parts(tmp_path):
