@@ -90,3 +90,11 @@ def test_the_shipped_configs_are_valid_for_every_program():
     for path in (pathlib.Path(__file__).parents[1] / "configs").glob("*.toml"):
         for section, cls in SECTIONS.items():
             assert load(cls, section, f"--config={path}").config == str(path)
+
+
+@pytest.mark.parametrize("errors", [OSError(28, "No space left on device", "a/b"), OSError(28, "")])
+def test_a_full_disk_is_told_with_what_to_do(errors, capsys):
+    with pytest.raises(SystemExit) as left, config_load.friendly_errors():
+        raise errors
+    said = capsys.readouterr().err
+    assert left.value.code == 1 and "make room" in said and "NANOCHAT_BASE_DIR" in said

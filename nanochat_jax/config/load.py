@@ -7,6 +7,7 @@ knows them, a table such as `[base]` to that program alone.
 import contextlib
 import dataclasses
 import difflib
+import errno
 import hashlib
 import json
 import pathlib
@@ -156,8 +157,19 @@ def friendly_errors() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
-        print(f"error: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        print(f"error: {_os_message(error)}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _os_message(error: OSError) -> str:
+    """What the system says, of which file; for a full disk, what to do about it."""
+    said = ": ".join(filter(None, (error.strerror or str(error), str(error.filename or ""))))
+    if error.errno != errno.ENOSPC or "disk full" in said:
+        return said
+    return (
+        f"{said}; the disk is full: make room and type the same command again, it goes on after "
+        "what was finished; or name a folder on another disk in $NANOCHAT_BASE_DIR"
+    )
 
 
 def _is_ours(error: BaseException) -> bool:
