@@ -59,8 +59,9 @@ def default_file() -> pathlib.Path | None:
 def configure(section: str, argv: Sequence[str], *, prog: str | None = None) -> Any:
     """The resolved config of a program.
 
-    With `--resume` over what its checkpoint ran with; with `--init` over what the shape of that
-    checkpoint says, and without the default file.
+    With `--resume` over what its checkpoint ran with; mid and sft over what the checkpoint they
+    start from did; base with `--init` over what the shape of that checkpoint says, and without the
+    default file.
     """
     make = lambda **over: config_load.load(
         SECTIONS[section],
@@ -73,6 +74,10 @@ def configure(section: str, argv: Sequence[str], *, prog: str | None = None) -> 
         **{"default_file": default_file(), **over},
     )
     config = make()
+    if section in ("mid", "sft") and not resuming(config):
+        from nanochat_jax.train import heritage
+
+        return heritage.settled(section, make, base_dir())
     if section == "base" and config.init:
         return make(default_file=None, inherited=inherited(config.init))
     if not resuming(config):
@@ -127,7 +132,7 @@ def prepare_devices(config: Any) -> str:
 
 def rows_of_step(config: Any) -> int:
     """Rows of one optimizer step (1 where the batch is derived later)."""
-    if hasattr(config, "target_examples_per_step"):
+    if hasattr(config, "target_examples_per_step") and config.total_batch_size <= 0:
         return config.target_examples_per_step
     return max(1, config.total_batch_size // config.max_seq_len)
 

@@ -42,7 +42,8 @@ def run(argv: Sequence[str]) -> None:
     if config.fresh or not (root / "report" / "header.md").exists():
         report.reset(root)
     for stage in STAGES:
-        ran = _stage(stage, configs[stage], config.fresh)
+        # Anew: what a chat stage takes over from the checkpoint before it is known only now.
+        ran = _stage(stage, configure(stage, config), config.fresh)
         _evaluate(stage, configs["eval"], ran)
     path = report.generate(root)
     log.info("\n%s", report.summary(path))

@@ -54,7 +54,8 @@ def load(
         sections: every table a file may hold and its config class, so that a typo is found.
         default_file: read when `--config` is not given.
         saved: values of an earlier run (flat), which stand in for recipe and file.
-        inherited: values (flat) that stand above the recipe's and below the file's.
+        inherited: values (flat) that stand above the recipe's and the default file's, and below
+            those of a file that was named.
 
     Raises:
         ValueError: an unreadable file, an unknown key or a value of the wrong type.
@@ -71,11 +72,15 @@ def load(
     path = pathlib.Path(named) if named else default_file
     table = read_toml(path, sections or {section: cls}) if path else {}
     values = {**_shared(table, cls), **table.get(section, {})}
-    recipe = _peek(argv, "--recipe") or values.get("recipe") or getattr(cls, "recipe", None)
+    inherited = inherited or {}
+    if not named:
+        values = {key: value for key, value in values.items() if key not in inherited}
+    recipe = _peek(argv, "--recipe") or {**inherited, **values}.get("recipe")
+    recipe = recipe or getattr(cls, "recipe", None)
     recipes = recipes if recipe else None
     if recipes and recipe not in recipes:
         raise ValueError(f"recipe is {recipe!r}; expected one of {', '.join(recipes)}")
-    below = {**(recipes[recipe] if recipes else {}), **(inherited or {})}
+    below = {**(recipes[recipe] if recipes else {}), **inherited}
     base = build(cls, {**below, **values}, where=str(path or ""))
     if path and "config" in _paths(cls):
         base = dataclasses.replace(base, config=str(path))

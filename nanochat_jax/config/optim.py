@@ -137,7 +137,7 @@ DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "current": {
         "base": CURRENT,
         "mid": {**_LATER, **_PROGRESS},
-        "sft": {**_LATER, **_PROGRESS},
+        "sft": {**_LATER, **_PROGRESS, "unembedding_lr": 0.004},
         "rl": {**_LATER, **_LINEAR, "embedding_lr": 0.2, "unembedding_lr": 0.004},
     },
 }

@@ -186,6 +186,10 @@ class SFTTrain(Stage):
     """rows of one micro-batch on one device"""
     target_examples_per_step: int = 32
     """rows of an optimizer step"""
+    total_batch_size: int = -1
+    """tokens of an optimizer step; above 0 it replaces target_examples_per_step"""
+    load_optimizer: Literal[0, 1] = 0
+    """1: go on with the state of the checkpoint's optimizer, where it has one"""
     num_epochs: int = 1
     """passes over the mixture, when num_iterations is not given"""
     packing: Literal["padded", "bestfit"] = "padded"
@@ -195,7 +199,7 @@ class SFTTrain(Stage):
     eval_every: int = 100
     """steps between evaluations; -1: never"""
     eval_steps: int = 100
-    """micro-batches of an evaluation"""
+    """micro-batches of an evaluation; 0: as eval_tokens says"""
     eval_metrics_every: Annotated[int, tyro.conf.arg(aliases=["--chatcore-every"])] = 200
     """steps between chat scores, of tasks whose rows are on disk; -1: never"""
     eval_metrics_tasks: tuple[str, ...] = ("MMLU", "ARC-Easy")
@@ -285,7 +289,8 @@ RECIPES: dict[str, Mapping[str, Mapping[str, Any]]] = {
         ),
         "sft": dict(
             source="base", packing="bestfit", init_lr_frac=0.8, device_batch_size=32,
-            eval_every=200, eval_tokens=40 * 524288,
+            total_batch_size=524288, load_optimizer=1,
+            eval_every=200, eval_steps=0, eval_tokens=40 * 524288,
             mixture=("SmolTalk", "MMLU:auxiliary_train*3", "GSM8K*4"),
             val_mixture=("SmolTalk", "MMLU:5200", "GSM8K:420"),
             eval_metrics_tasks=("ARC-Easy", "ARC-Challenge", "MMLU", "GSM8K", "HumanEval"),

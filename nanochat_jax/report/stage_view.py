@@ -19,7 +19,7 @@ CURVES: tuple[tuple[str, str, dict[str, bool]], ...] = (
     ("Length of prompt and reply, tokens", "train/sequence_length", {"zero": True}),
     ("Share of replies that end themselves", "train/stopped", {"zero": True}),
     ("CORE", "core_metric", {"dots": True}),
-    ("Scores on the way", r"val/(?!bpb|pass@).*", {"zero": True, "dots": True}),
+    ("Scores on the way", r".*_acc|chatcore_metric", {"zero": True, "dots": True}),
     ("Learning rate, share of its peak", "train/lr_multiplier", {"zero": True}),
     ("Tokens per second", "tokens_per_s", {"robust": True, "zero": True}),
     ("Use of the hardware, % (MFU)", "mfu", {"robust": True, "zero": True}),

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from nanochat_jax import tasks
+from nanochat_jax.checkpoint import store
 from nanochat_jax.config import load as config_load
 from nanochat_jax.config.gpt import flops_per_token
 from nanochat_jax.config.stages import MidTrain, SFTTrain, base_dir
@@ -18,7 +19,7 @@ from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import loop, stage
 from nanochat_jax.train.optimizer import make_optimizer
-from nanochat_jax.train.schedules import make_schedule
+from nanochat_jax.train.schedules import Schedule, make_schedule
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def run(name: str, config: MidTrain | SFTTrain) -> list[Any]:
         tokenizer=tokenizer,
         mesh=mesh,
         tx=tx,
-        schedule=make_schedule(config.optim, steps or 1),
+        schedule=_schedule(config, steps),
         initial=initial,
         loader=data.batches("train"),
         micro_per_step=stage.micro_per_step(config, _tokens(config), mesh),
@@ -65,6 +66,7 @@ def run(name: str, config: MidTrain | SFTTrain) -> list[Any]:
         due=(data.due(), *data.chat_due(root), stage.sample_due(config, tokenizer)),
         fingerprint=mark,
         saved=start.resumed,
+        warm_optimizer=_warm(config, start),
         flops_per_token=flops_per_token(cfg),
     )
     log.info("%s: %d rows in the mixture, %s steps", name, len(data.train), steps or "one pass of")
@@ -132,9 +134,37 @@ class Data:
 
 def _tokens(config: MidTrain | SFTTrain) -> int:
     """Tokens of an optimizer step."""
-    if isinstance(config, SFTTrain):
+    if isinstance(config, SFTTrain) and config.total_batch_size <= 0:
         return config.target_examples_per_step * config.max_seq_len
     return config.total_batch_size
+
+
+def _schedule(config: MidTrain | SFTTrain, steps: int | None) -> Schedule:
+    """Rates by the share of the run that is over: of its steps where they are counted, else of the
+    pass over the mixture."""
+    optim = config.optim
+    if steps is None and optim.lr_schedule != "progress":
+        straight = dict(warmup_ratio=0.0, warmdown_ratio=1.0, final_lr_frac=0.0)
+        straight = straight if optim.lr_schedule == "linear" else {}
+        optim = dataclasses.replace(optim, lr_schedule="progress", **straight)
+    schedule = make_schedule(optim, steps or 1)
+    if steps is None:
+        return schedule
+    return lambda step, progress=0.0: schedule(step, step / steps)
+
+
+def _warm(config: MidTrain | SFTTrain, start: stage.Origin) -> store.Saved | None:
+    """The checkpoint whose optimizer state is gone on with, if that is wanted and can be."""
+    if not getattr(config, "load_optimizer", 0) or start.source is None or start.resumed:
+        return None
+    theirs = start.source.meta.get("config") or {}
+    if not start.source.has_optimizer:
+        log.warning("%s holds no optimizer state: it begins afresh", start.source.path)
+        return None
+    if bool(theirs.get("muon_beta2")) != bool(config.optim.muon_beta2):
+        log.warning("the optimizer of %s is of another recipe: it begins afresh", start.source.path)
+        return None
+    return start.source
 
 
 def _steps(name: str, config: MidTrain | SFTTrain, rows: int) -> int | None:

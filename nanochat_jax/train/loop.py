@@ -168,7 +168,7 @@ class _Loop:
         job, micros = self.job, []
         for _ in range(job.micro_per_step):
             micro = next(self.batches, None)
-            if micro is None or (micro.get("last") and job.steps is None):
+            if micro is None or (self._seen_once(micro) and not micros):
                 return None
             micros.append(micro)
         length = max(m["inputs"].shape[1] for m in micros)
@@ -180,6 +180,11 @@ class _Loop:
             "targets": stack("targets", -1).reshape(shape),
             "progress": float(micros[-1].get("progress", 0.0)),
         }
+
+    def _seen_once(self, micro: Mapping[str, Any]) -> bool:
+        """Whether the pass over the data ended before this micro-batch: with it no step begins,
+        but one that has begun is filled up, and one step there always is."""
+        return bool(micro.get("last")) and self.job.steps is None and self.step > 0
 
     def _place(self, micro: Mapping[str, Any]) -> Batch:
         """The step's batch on the mesh: rows over the data axis."""

@@ -45,7 +45,7 @@ def lr_multiplier(
     if optim.lr_schedule == "linear":
         return 1.0 - step / jnp.asarray(max(num_iterations, 1), float)
     if optim.lr_schedule == "progress":
-        return _by_progress(optim, jnp.asarray(progress, float))
+        return _by_progress(optim, jnp.clip(jnp.asarray(progress, float), 0.0, 1.0))
     return _by_step(optim, step, num_iterations)
 
 

@@ -133,9 +133,12 @@ def test_what_is_due_runs_at_its_steps_and_at_the_end(tmp_path):
     assert seen == [("first", 0), ("first", 4), ("later", 4), ("first", 6), ("later", 6)]
 
 
-def test_a_pass_over_the_data_ends_the_run(tmp_path):
-    scores = loop.run(job(tmp_path, steps=None, loader=Counting(end=10)))
-    assert scores["steps"] == 2  # 4 micro-batches a step; the batch that ends the pass is not used
+@pytest.mark.parametrize(("end", "steps"), [(9, 2), (10, 3), (13, 3), (1, 1)])
+def test_a_pass_over_the_data_ends_the_run(tmp_path, end, steps):
+    """4 micro-batches a step: a step whose first one ends the pass is not begun, one that has begun
+    is finished, as in the original; the first always is."""
+    scores = loop.run(job(tmp_path, steps=None, loader=Counting(end=end), save_every=-1))
+    assert scores["steps"] == steps
 
 
 def test_metrics_survive_a_torn_last_line(tmp_path):
