@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
+from nanochat_jax.evals.chatcore.exams import BASELINES
 from nanochat_jax.evals.shares import wilson
 from nanochat_jax.report.html import Html, tag
 from nanochat_jax.report.sections import STAGES
@@ -13,8 +14,6 @@ VALUE = re.compile(rf"({NUMBER})(%?)")
 AROUND = re.compile(rf"±\s*({NUMBER})")
 BETWEEN = re.compile(rf"({NUMBER})%?\s*(?:to|-|–|,)\s*({NUMBER})")
 COUNT = re.compile(r"n\s*=\s*(\d[\d,]*)")
-# What guessing scores, for tasks of four choices. Source: nanochat `scripts/chat_eval.py`.
-CHANCE = {"ARC-Easy": 0.25, "ARC-Challenge": 0.25, "MMLU": 0.25}
 LOWER_IS_BETTER = ("val bpb",)
 
 
@@ -99,8 +98,6 @@ def _bar(name: str, score: Score, top: float) -> Html:
     if score.low is not None and score.high is not None:
         width = f"{100 * (min(1.0, score.high / full) - max(0.0, score.low / full)):.2f}%"
         parts.append(tag("i", class_="range", style=f"left:{place(score.low)};width:{width}"))
-    if name in CHANCE:
-        parts.append(
-            tag("i", class_="chance", style=f"left:{place(CHANCE[name])}", title="guessing")
-        )
+    if chance := BASELINES.get(name):
+        parts.append(tag("i", class_="chance", style=f"left:{place(chance / 100)}"))
     return tag("div", *parts, class_="bar", aria_hidden="true")

@@ -128,7 +128,9 @@ def run(job: Job) -> Scores:
     finally:
         bar.close()
         writer.close()
-    return scores | {"train_s": progress.train_s, "steps": loop.step, "tokens": progress.tokens}
+    done = {"train_s": progress.train_s, "steps": loop.step, "tokens": progress.tokens}
+    best = {"best_bpb": progress.best_bpb} if math.isfinite(progress.best_bpb) else {}
+    return scores | done | best
 
 
 class _Loop:

@@ -212,6 +212,7 @@ def initial_params(gpt: GPT, start: Origin, config: Stage) -> Callable[[], Any]:
 def figures(scores: Scores) -> dict[str, Any]:
     """The results of a run as the report shows them."""
     names = {
+        "best_bpb": "Minimum validation bpb",
         "val/bpb": "Final validation bpb",
         "core_metric": "CORE metric estimate",
         "core_tasks": "CORE tasks",
