@@ -134,6 +134,8 @@ def rows_of_step(config: Any) -> int:
     """Rows of one optimizer step (1 where the batch is derived later)."""
     if hasattr(config, "target_examples_per_step") and config.total_batch_size <= 0:
         return config.target_examples_per_step
+    if hasattr(config, "examples_per_step"):
+        return config.examples_per_step * config.num_samples
     return max(1, config.total_batch_size // config.max_seq_len)
 
 

@@ -32,7 +32,8 @@ def run(argv: Sequence[str]) -> None:
         prog="scripts.speedrun",
         description=Speedrun.__doc__,
     )
-    configs = {stage: configure(stage, config) for stage in (*STAGES, "eval")}
+    stages = (*STAGES, "rl") if config.rl else STAGES
+    configs = {stage: configure(stage, config) for stage in (*stages, "eval")}
     kind = chain.prepare_devices(configs["base"])
     root = base_dir()
     log.info("speedrun on %s, %s; everything lies in %s", kind, config.config or "defaults", root)
@@ -41,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
 
     if config.fresh or not (root / "report" / "header.md").exists():
         report.reset(root)
-    for stage in STAGES:
+    for stage in stages:
         # Anew: what a chat stage takes over from the checkpoint before it is known only now.
         ran = _stage(stage, configure(stage, config), config.fresh)
         _evaluate(stage, configs["eval"], ran)
@@ -49,7 +50,8 @@ def run(argv: Sequence[str]) -> None:
     log.info("\n%s", report.summary(path))
     log.info("the whole report: %s (%.0f s in all)", path, time.perf_counter() - started)
     log.info("to look at, with curves: %s", path.with_suffix(".html"))
-    log.info("now talk to it:  make chat   or   make web   (python -m scripts.chat_web -i sft)")
+    talk = f"python -m scripts.chat_web -i {stages[-1]}"
+    log.info("now talk to it:  make chat   or   make web   (%s)", talk)
 
 
 def configure(stage: str, config: Speedrun) -> Any:

@@ -1,4 +1,4 @@
-"""One stage of training: `python -m scripts.train --stage tokenizer|base|mid|sft [flags]`."""
+"""One stage of training: `python -m scripts.train --stage tokenizer|base|mid|sft|rl [flags]`."""
 
 import sys
 

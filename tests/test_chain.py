@@ -48,6 +48,17 @@ eval_metrics_every = -1
 sample_every = -1
 mixture = ["conversations:200"]
 val_mixture = ["conversations:20"]
+[rl]
+num_iterations = 2
+examples_per_step = 2
+num_samples = 2
+max_new_tokens = 8
+eval_every = 2
+eval_examples = 2
+eval_samples = 2
+sample_every = -1
+mixture = ["exchanges:sums"]
+val_mixture = ["exchanges:sums"]
 [eval]
 tasks = "bpb"
 split_tokens = 256
@@ -92,8 +103,10 @@ def test_the_chain_runs_skips_what_is_done_and_ends_with_a_report(tmp_path, tiny
     assert "| val bpb |" in said and "chat_web" in said
     assert (tmp_path / "report.md").exists()
     assert len(losses(base, "base_checkpoints/d1")) == 4
-    code, said = run()
+    assert not (base / "chatrl_checkpoints").exists()
+    code, said = run("--rl")
     assert code == 0 and said.count("done before, skipped") == 4, said
+    assert len(losses(base, "chatrl_checkpoints/d1")) == 2 and "chat_web -i rl" in said
     changed = tmp_path / "changed.toml"
     changed.write_text(TINY.replace("depth = 1", "depth = 1\nseed = 7"))
     code, said = program(base, "scripts.speedrun", f"--config={changed}", cwd=tmp_path)

@@ -29,7 +29,7 @@ COSMETIC = frozenset(
     "config resume resume_from_step init run device_type mesh simulate_devices log_every "
     "sample_every save_every eval_every eval_steps eval_tokens core_metric_every "
     "core_metric_max_per_task fresh eval_metrics_every eval_metrics_max_problems price "
-    "eval_metrics_tasks chatcore_max_sample "
+    "eval_metrics_tasks chatcore_max_sample eval_examples eval_samples "
     "task_data".split()
 )
 

@@ -220,6 +220,63 @@ class SFTTrain(Stage):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RLTrain(Stage):
+    """Learn by trying: replies are sampled, rewarded, and made likelier or less likely."""
+
+    source: Literal["mid", "sft"] = "sft"
+    """stage whose checkpoint to start from"""
+    step: Annotated[int, short("-s")] = -1
+    """its step; -1: the last"""
+    num_epochs: int = 1
+    """passes over the questions, when num_iterations is not given"""
+    device_batch_size: int = 8
+    """rows of one forward and backward pass on one device; the loss is a mean over such passes"""
+    examples_per_step: int = 16
+    """questions of an optimizer step"""
+    num_samples: Annotated[int, short("-n")] = 16
+    """replies sampled to each question"""
+    max_new_tokens: Annotated[int, short("-m")] = 256
+    """tokens of a reply"""
+    temperature: Annotated[float, short("-t")] = 1.0
+    """of sampling"""
+    top_k: Annotated[int, short("-k")] = 50
+    """sample among the k likeliest; 0: among all"""
+    learn_stop: bool = True
+    """the token that ends a reply is learnt as any other (the original leaves it out)"""
+    share_first_token: bool = False
+    """device_batch_size samples at a time begin with one and the same token, as the original's"""
+    init_lr_frac: float = 0.05
+    """all learning rates are multiplied by this once"""
+    eval_every: int = 60
+    """steps between evaluations (pass@k); -1: never"""
+    eval_examples: int = 400
+    """questions of an evaluation"""
+    eval_samples: int = 8
+    """replies to each: pass@1 to pass@this"""
+    save_every: int = 60
+    """steps between checkpoints; -1: only at the end"""
+    mixture: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--tasks"])] = ("GSM8K",)
+    """tasks with rewards as name[:variant or rows][*repeats]: GSM8K, SpellingBee, exchanges:sums"""
+    val_mixture: tuple[str, ...] = ("GSM8K",)
+    """the same for evaluation"""
+    task_data: str = ""
+    """local folder of task files instead of the Hugging Face hub"""
+
+    def __post_init__(self) -> None:
+        counts = "examples_per_step num_samples max_new_tokens eval_examples eval_samples"
+        for name in f"{counts} num_epochs".split():
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; set it to 1 or more")
+        if self.temperature <= 0:
+            raise ValueError(
+                f"temperature is {self.temperature}; set it above 0: greedy replies are all the "
+                "same, and nothing is learnt from them"
+            )
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k}; set it to 0 (all tokens) or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Eval(Program):
     """Score a checkpoint into the report."""
 
@@ -258,6 +315,8 @@ class Speedrun:
     """TOML file of settings (default: configs/cpu.toml on a CPU, configs/d20.toml on GPUs)"""
     fresh: bool = False
     """start over: finished stages are trained again"""
+    rl: bool = False
+    """also the rl stage, after sft"""
     download: int = 240
     """pretraining shards to fetch where the config trains on downloaded text; 0: none"""
     run: str = dataclasses.field(default_factory=lambda: os.environ.get("WANDB_RUN", "dummy"))
@@ -274,6 +333,7 @@ class Speedrun:
 
 STAGES: dict[str, type] = {
     "tokenizer": TokenizerTrain, "base": BaseTrain, "mid": MidTrain, "sft": SFTTrain,
+    "rl": RLTrain,
 }  # fmt: skip
 SECTIONS: dict[str, type] = {**STAGES, "eval": Eval, "speedrun": Speedrun}
 

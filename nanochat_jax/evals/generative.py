@@ -117,15 +117,31 @@ class Writers:
         for device, engine in zip(self.devices, self.engines, strict=True):
             engine.set_params(_on(device, params))
 
-    def write(self, asked: Iterable["Asked"], sampling: Sampling) -> Iterator[tuple["Asked", list]]:
+    def ask(self, problem: int, conversation: Conversation, sampling: Sampling) -> Asked:
+        """The problem with as much of the end of its prompt as leaves room for an answer."""
+        prompt = self.tokenizer.render_for_completion(conversation)
+        room = max(1, self.max_len - sampling.max_new_tokens)
+        return Asked(problem, conversation, prompt[-room:], len(prompt) > room)
+
+    def write(
+        self, asked: Iterable[Asked], sampling: Sampling, *, dealt: bool = False
+    ) -> Iterator[tuple[Asked, list[Job]]]:
         """(what was asked, its finished jobs), as they come to an end.
+
+        Args:
+            dealt: what is asked is dealt out to the engines in turn, so that each does the same
+                work in every run, to the bit; else each takes the next when it has room.
 
         Raises:
             RequestRefused: a prompt longer than `max_len`, or settings out of range.
         """
-        share, ready, stop = _Shared(asked), queue.Queue(), threading.Event()
-        run = lambda engine: _drive(engine, share, sampling, ready, stop)
-        threads = [threading.Thread(target=run, args=(e,), daemon=True) for e in self.engines]
+        ready, stop, n = queue.Queue(), threading.Event(), len(self.engines)
+        things = list(asked) if dealt else asked
+        shares = [_Shared(things[i::n]) for i in range(n)] if dealt else [_Shared(things)] * n
+        threads = [
+            threading.Thread(target=_drive, args=(*pair, sampling, ready, stop), daemon=True)
+            for pair in zip(self.engines, shares, strict=True)
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -148,6 +164,7 @@ def answer(
     *,
     mark: Mark | None = None,
     workers: int | None = None,
+    dealt: bool = False,
 ) -> Iterator[Answered]:
     """The problems of a task with their marked answers, as they are ready.
 
@@ -156,13 +173,13 @@ def answer(
         mark: (conversation, text) -> 0.0 or 1.0; None: the task's `score`.
         workers: answers marked at the same time (a sandbox waits for its program); None: one a
             core.
+        dealt: see `Writers.write`.
     """
-    room = max(1, writers.max_len - sampling.max_new_tokens)
-    asked = (_asked(writers.tokenizer, i, task[i], room) for i in problems)
+    asked = (writers.ask(i, task[i], sampling) for i in problems)
     marked = functools.partial(_marked, writers.tokenizer, mark or task.score)
     with concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         waiting: deque = deque()
-        for question, jobs in writers.write(asked, sampling):
+        for question, jobs in writers.write(asked, sampling, dealt=dealt):
             waiting.append(pool.submit(marked, question, jobs))
             while waiting and waiting[0].done():
                 yield waiting.popleft().result()
@@ -178,12 +195,6 @@ def pass_at_k(right: int, n: int, k: int) -> float:
     if not 0 <= right <= n or not 1 <= k <= n:
         raise ValueError(f"expected 0 <= right <= n and 1 <= k <= n, got {right=}, {n=}, {k=}")
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
-
-
-def _asked(tokenizer: Tokenizer, problem: int, conversation: Conversation, room: int) -> Asked:
-    """The problem with the last `room` tokens of its prompt."""
-    prompt = tokenizer.render_for_completion(conversation)
-    return Asked(problem, conversation, prompt[-room:], len(prompt) > room)
 
 
 def _marked(tokenizer: Tokenizer, mark: Mark, asked: Asked, jobs: Sequence[Job]) -> Answered:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nanochat_jax.serve.engine import Engine
+from nanochat_jax.tasks.exchanges import Reply
 from nanochat_jax.tokenizer import Tokenizer
 
 # What the mean is taken over; letter counting is told apart.
@@ -70,10 +71,6 @@ def mean_share(scores: Mapping[str, Score]) -> float:
     return sum(scores[k].share for k in KINDS) / len(KINDS)
 
 
-TOOL = re.compile(r"<\|python_start\|>(.*?)<\|python_end\|>", re.DOTALL)
-OUTPUT = re.compile(r"<\|output_start\|>.*?<\|output_end\|>", re.DOTALL)
-
-
 def is_right(probe: Mapping[str, Any], reply: str) -> bool:
     """Strict: the answer's own words, nothing else; a sum must come from the right tool call.
 
@@ -82,7 +79,8 @@ def is_right(probe: Mapping[str, Any], reply: str) -> bool:
     - sums and counts: the tool was asked for this very result, and the number told is its;
     - unknown: the reply says that it does not know, and claims nothing besides.
     """
-    calls, said = TOOL.findall(reply), OUTPUT.sub("", TOOL.sub("", reply)).strip()
+    heard = Reply.parse(reply)
+    calls, said = list(heard.calls), heard.said
     if probe["kind"] == "arithmetic":
         return _right_sum(probe, calls, said)
     if probe["kind"] == "letter count":

@@ -337,7 +337,7 @@ class Engine:
         room = self.max_len - len(request.tokens)
         budget = room if request.max_tokens is None else min(request.max_tokens, room)
         slot.tokens, slot.cached = list(request.tokens), len(request.tokens) - 1
-        slot.expression = None
+        slot.expression = self._open_call(request.tokens)
         slot.forced.clear()
         self._fit(slot.cached)
         self.pool.put(row)
@@ -413,6 +413,16 @@ class Engine:
             self._release(slot, "length", new)
         elif job.on_update is not None:
             job.on_update(job, new)
+
+    def _open_call(self, prompt: Sequence[int]) -> list[int] | None:
+        """What stands of a tool call that the prompt ends within; None where it ends in none."""
+        borders = self.specials.python_end, self.tokenizer.encode_special("<|assistant_start|>")
+        for i in range(len(prompt) - 1, -1, -1):
+            if prompt[i] in borders:
+                return None
+            if prompt[i] == self.specials.python_start:
+                return list(prompt[i + 1 :])
+        return None
 
     def _follow_tool(self, slot: Slot, token: int) -> None:
         """The original's tool machine: collects a Python block, forces its result as tokens."""

@@ -26,7 +26,8 @@ def build(
     Args:
         names: `name[:part][:rows][*repeats]`: rows are a number (the first so many) or a range
             (`1000-3000`) and bound the task before it is mixed; a part is one of its splits
-            (`MMLU:dev`), or `original` for spelling with the original's overlapping words.
+            (`MMLU:dev`), `original` for spelling with the original's overlapping words, or a kind
+            of exchanges (`exchanges:sums`).
         root: the base directory.
         split: `train`, or `val`: the rows that are held out.
         stage: `mid` or `sft`: the embedded world has conversations for each.

@@ -29,8 +29,13 @@ class Mixture:
         return len(self.order)
 
     def __getitem__(self, index: int) -> Conversation:
+        task, row = self.at(index)
+        return task[row]
+
+    def at(self, index: int) -> tuple[Task, int]:
+        """The task that an index falls to, and the row there."""
         task, row = self.order[index]
-        return self.tasks[task][row]
+        return self.tasks[task], row
 
 
 class Chain:
@@ -44,8 +49,13 @@ class Chain:
         return len(self.order)
 
     def __getitem__(self, index: int) -> Conversation:
+        task, row = self.at(index)
+        return task[row]
+
+    def at(self, index: int) -> tuple[Task, int]:
+        """The task that an index falls to, and the row there."""
         task, row = self.order[index]
-        return self.tasks[task][row]
+        return self.tasks[task], row
 
 
 class View:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nanochat_jax.tasks import arc, gsm8k, humaneval, mmlu, smoltalk, spelling
+from nanochat_jax.tasks import arc, exchanges, gsm8k, humaneval, mmlu, smoltalk, spelling
 from nanochat_jax.tasks.hub import Source, rows, words
 from nanochat_jax.tasks.local import Conversations, Documents
 from nanochat_jax.tasks.mixture import Task, View
@@ -28,7 +28,8 @@ ORIGINAL = "original"
 class Asked:
     """What a name asks for: `name[:part][:rows][*repeats]`.
 
-    `part` is a split of the task (`MMLU:dev`) or `original` for the spelling tasks.
+    `part` is a split of the task (`MMLU:dev`), `original` for the spelling tasks, or what kind of
+    `exchanges` (`exchanges:sums`).
     """
 
     name: str
@@ -99,7 +100,7 @@ ON_HUB = {
     ),
 }  # fmt: skip
 SPELLING = {"SimpleSpelling": spelling.simple_spelling, "SpellingBee": spelling.spelling_bee}
-OWN = ("conversations", "documents", "identity")
+OWN = ("conversations", "documents", "exchanges", "identity")
 KNOWN = (*OWN, *ON_HUB, *SPELLING)
 
 
@@ -126,6 +127,9 @@ def _whole(asked: Asked, place: Place) -> Task:
         near = difflib.get_close_matches(asked.name, KNOWN, 1, 0.5)
         hint = f", did you mean {near[0]}?" if near else ""
         raise ValueError(f"unknown task {asked.name!r}{hint} (known: {', '.join(KNOWN)})")
+    if asked.name == "exchanges":
+        _check_part(asked, exchanges.KINDS)
+        return exchanges.task(Conversations(_conversations(place)).rows, asked.part)
     _check_part(asked, ())
     if asked.name == "documents":
         return Documents(_shards(place.root), asked.stop)

@@ -55,7 +55,13 @@ class Due:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """All that a stage decides before its loop begins."""
+    """All that a stage decides before its loop begins.
+
+    Rows come from `loader`, or where it is None from `experience(model, step)`: the rows of a step
+    as the model itself makes them, as `_next_micro_batches` gives them (`inputs`, `targets`
+    int32 `[A, R, T]`, `progress`), and `weights` `[A, R, T]`, `tokens` (how many count for the
+    speed) and `numbers` (to log). It must be a function of the parameters and the step alone.
+    """
 
     stage: str
     config: Stage
@@ -73,6 +79,7 @@ class Job:
     fingerprint: Mapping[str, Any]
     saved: store.Saved | None = None
     warm_optimizer: store.Saved | None = None
+    experience: Callable[[Model, int], Mapping[str, Any]] | None = None
     flops_per_token: float = 0.0
 
     @property
@@ -114,8 +121,8 @@ def run(job: Job) -> Scores:
     state, place = _start(job)
     progress = Progress.from_json(job.saved.meta.get("loop", {})) if job.saved else Progress()
     start = job.saved.step if job.saved else 0
-    batches = iter(job.loader)
-    if job.saved and job.saved.loader is not None:
+    batches = iter(job.loader) if job.experience is None else None
+    if batches is not None and job.saved and job.saved.loader is not None:
         batches.set_state(job.saved.loader)
     writer = _writer(job, start if job.saved else None, progress.evaluated)
     compiled = _compile(job, place)
@@ -147,9 +154,9 @@ class _Loop:
         job, step = self.job, start
         for step in range(start, 1 << 60):
             self.step = step
-            self.loader_state = self.batches.get_state()
-            micro = None if step == job.steps else self._next_micro_batches()
-            last = micro is None
+            self.loader_state = self.batches.get_state() if self.batches is not None else None
+            rows = None if step == job.steps else self._next_micro_batches()
+            last = rows is None
             if self.stop.is_set():
                 self._collect()
                 self._interrupt(state)
@@ -159,15 +166,21 @@ class _Loop:
             self.first = False
             if last:
                 break
-            batch = self._place(micro)
-            state, metrics = self.compiled(state, batch)
+            if job.experience is not None:
+                rows = job.experience(Model(job.gpt, state.params), step)
+            state, metrics = self.compiled(state, self._place(rows))
             self._collect()
-            self.pending = (step, metrics, micro["progress"])
+            self.pending = (step, metrics, rows.get("tokens"), rows.get("numbers", {}))
             self.progress.evaluated = False
 
-    def _next_micro_batches(self) -> dict[str, np.ndarray] | None:
-        """The micro-batches of one step, stacked [A, R, T]; None when the data says it is over."""
+    def _next_micro_batches(self) -> dict[str, Any] | None:
+        """The micro-batches of one step, stacked [A, R, T]; None when the data says it is over.
+
+        Nothing yet where the model makes its rows itself.
+        """
         job, micros = self.job, []
+        if job.experience is not None:
+            return {}
         for _ in range(job.micro_per_step):
             micro = next(self.batches, None)
             if micro is None or (self._seen_once(micro) and not micros):
@@ -188,22 +201,25 @@ class _Loop:
         but one that has begun is filled up, and one step there always is."""
         return bool(micro.get("last")) and self.job.steps is None and self.step > 0
 
-    def _place(self, micro: Mapping[str, Any]) -> Batch:
+    def _place(self, rows: Mapping[str, Any]) -> Batch:
         """The step's batch on the mesh: rows over the data axis."""
         where = sharding.batch_sharding(self.job.mesh)
         put = lambda a: jax.make_array_from_callback(a.shape, where, lambda i: a[i])
-        return Batch(put(micro["inputs"]), put(micro["targets"]), np.float32(micro["progress"]))
+        weights = put(rows["weights"]) if "weights" in rows else None
+        progress = np.float32(rows["progress"])
+        return Batch(put(rows["inputs"]), put(rows["targets"]), progress, weights)
 
     def _collect(self) -> None:
         """Reads the numbers of the step before: the device is never waited for while it is idle."""
         if self.pending is None:
             return
-        (step, metrics, _), self.pending = self.pending, None
-        numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
+        (step, metrics, tokens, more), self.pending = self.pending, None
+        numbers = {k: float(v) for k, v in jax.device_get(metrics).items()} | more
         now = time.perf_counter()
         dt, self.mark = now - self.mark, now
         job, seen = self.job, self.progress
-        tokens = job.config.device_batch_size * job.config.max_seq_len * job.micro_per_step
+        if tokens is None:
+            tokens = job.config.device_batch_size * job.config.max_seq_len * job.micro_per_step
         seen.tokens += tokens
         seen.train_s += dt if step > WARM_STEPS else 0.0
         seen.smooth_loss = EMA * seen.smooth_loss + (1 - EMA) * numbers["train/loss"]
@@ -216,6 +232,8 @@ class _Loop:
         self.writer.write(step, numbers | speed)
         shown = seen.smooth_loss / (1 - EMA ** (step + 1))
         extra = {"mfu": f"{mfu:.1f}%"} if mfu else {}
+        if "train/reward" in numbers:
+            extra["reward"] = f"{numbers['train/reward']:.3f}"
         self.bar.set_postfix(
             loss=f"{shown:.3f}", tok_s=f"{tokens / dt:,.0f}", **extra, refresh=False
         )

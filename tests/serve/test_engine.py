@@ -203,6 +203,18 @@ def test_a_tool_runs_without_stopping_the_other_row():
     assert talk.tokens == [66] * 20 and talk.finish_reason == "length"
 
 
+def test_a_prompt_may_end_within_a_tool_call():
+    special = BYTES.encode_special
+    start, end = special("<|assistant_start|>"), special("<|python_end|>")
+    prompt = [256, start, special("<|python_start|>"), *b"6*"]
+    for before, output in (([], b"42"), ([start], None)):
+        tokens = [*prompt, *before]
+        model = scripted_model([[*b"7", end, 0, 0, 0, 0, 65]], len(tokens), 265, END)
+        (reply,) = Engine(model, BYTES, slots=1, steps=4).complete([tokens], 20)
+        forced = [special("<|output_start|>"), *(output or b""), special("<|output_end|>")]
+        assert reply.tokens == [*b"7", end, *(forced if output else [0, 0, 0, 0]), 65]
+
+
 @pytest.mark.parametrize(
     "request_, said",
     [

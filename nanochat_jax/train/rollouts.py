@@ -1,0 +1,155 @@
+"""Rollouts: questions of rewarded tasks, replies sampled by the engine, and the rows they make.
+
+All samples of all questions of a step are written at once; each has a seed of its own, so that what
+is sampled depends on the parameters and the question's number alone, not on devices or slots.
+"""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nanochat_jax import tasks
+from nanochat_jax.evals.generative import Answer, Answered
+from nanochat_jax.tasks.mixture import Conversation
+from nanochat_jax.train import rl_loss
+
+WIDTH = 64  # rows are a multiple of this long, so that few shapes are compiled
+
+
+class Questions:
+    """The questions of several tasks as one, in the order of their mixture; they begin again after
+    the last. A question's own task marks its replies.
+
+    One task keeps its own order, as in the original.
+
+    Raises:
+        ValueError: a task that rewards nothing, or no question at all.
+    """
+
+    def __init__(
+        self, names: Sequence[str], root: pathlib.Path, split: str, task_data: str | None = None
+    ):
+        built = tasks.build(names, root, split, stage="sft", task_data=task_data)
+        self.names = sorted({getattr(task, "name", "") for task in built.tasks})
+        if any(getattr(task, "reward", None) is None for task in built.tasks):
+            raise ValueError(
+                f"{', '.join(names)}: not every task has a reward to learn from; take GSM8K, "
+                "SpellingBee, ARC-Easy, ARC-Challenge, MMLU or exchanges[:sums|:counts|:spelling]"
+            )
+        if "HumanEval" in self.names:
+            raise ValueError("HumanEval has test rows alone: to train on them spoils its score")
+        self.mixture = tasks.Chain(built.tasks) if len(self.names) == 1 else built
+        if not len(built):
+            raise ValueError(f"{', '.join(names)}: not one question for the {split} split")
+
+    def __len__(self) -> int:
+        return len(self.mixture)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The conversation, and the task it belongs to."""
+        task, row = self.mixture.at(index % len(self))
+        return {**task[row], "task": task}
+
+    def reward(self, conversation: Conversation, reply: str) -> float:
+        """What a question's own task gives for a reply."""
+        return float(conversation["task"].reward(conversation, reply))
+
+    def first(self, count: int) -> list[int]:
+        """The first questions, about `count`: the same number of each task."""
+        by_task: dict[str, list[int]] = {name: [] for name in self.names}
+        for index in range(len(self)):
+            by_task[self.mixture.at(index)[0].name].append(index)
+        each = max(1, count // len(self.names))
+        return sorted(i for indices in by_task.values() for i in indices[:each])
+
+
+class Rollouts(NamedTuple):
+    """What a step learns from: P questions of S replies each, a row a reply.
+
+    `sequences` hold prompt and reply; `masks` are 1 where a token was sampled.
+    """
+
+    sequences: list[list[int]]
+    masks: list[list[int]]
+    rewards_PS: np.ndarray
+    advantages_PS: np.ndarray
+    records: list[dict[str, Any]]
+
+    @property
+    def written(self) -> int:
+        """Tokens of all replies."""
+        return sum(record["tokens"] for record in self.records)
+
+
+def collect(
+    step: int, questions: Questions, answered: Sequence[Answered], *, learn_stop: bool = True
+) -> Rollouts:
+    """The rows of a step and what its flight recorder keeps of them (see `train/recorder.py`)."""
+    rewards_PS = np.asarray([[a.mark for a in done.answers] for done in answered], np.float32)
+    advantages_PS = rl_loss.advantages(rewards_PS)
+    sequences, masks, records = [], [], []
+    for done, advantages_S in zip(answered, advantages_PS, strict=True):
+        conversation = questions[done.problem]
+        about = {
+            "step": step, "example": done.problem % len(questions),
+            "task": conversation["task"].name,
+            "question": conversation["messages"][-2]["content"],
+        }  # fmt: skip
+        for sample, (reply, advantage) in enumerate(zip(done.answers, advantages_S, strict=True)):
+            ids, mask = _tokens(reply, learn_stop)
+            sequences.append([*done.prompt, *ids])
+            masks.append([0] * len(done.prompt) + mask)
+            records.append({
+                **about, "sample": sample, "reply": reply.text, "reward": reply.mark,
+                "advantage": round(float(advantage), 6), "tokens": len(ids),
+                "finish": "length" if reply.terminal is None else "stop",
+                "ids": ids, "mask": mask,
+            })  # fmt: skip
+    return Rollouts(sequences, masks, rewards_PS, advantages_PS, records)
+
+
+def _tokens(reply: Answer, learn_stop: bool) -> tuple[list[int], list[int]]:
+    """(ids, mask) of a reply, with the token that ended it if that is to be learnt."""
+    if reply.terminal is None or not learn_stop:
+        return list(reply.tokens), list(reply.masks)
+    return [*reply.tokens, reply.terminal], [*reply.masks, 1]
+
+
+def batch(
+    rollouts: Rollouts, pad: int, context: int, *, devices: int, per_pass: int
+) -> dict[str, Any]:
+    """The rows as the train step wants them: `inputs`, `targets` and `weights`, `[A, R, T]`.
+
+    A pass is `per_pass` consecutive rows on one device; no row is longer than `context` tokens.
+    """
+    longest = max(map(len, rollouts.sequences)) - 1
+    width = min(-(-longest // WIDTH) * WIDTH, context)
+    inputs, targets = rl_loss.rollout_rows(rollouts.sequences, rollouts.masks, pad, width)
+    shape = (-1, devices * per_pass, width)
+    inputs_ART, targets_ART = inputs.reshape(shape), targets.reshape(shape)
+    advantages_AR = rollouts.advantages_PS.reshape(shape[:2])
+    weights_ART = np.asarray(rl_loss.policy_weights(targets_ART, advantages_AR, per_pass))
+    rows = {"inputs": inputs_ART, "targets": targets_ART, "weights": weights_ART}
+    return {**rows, "progress": 0.0}
+
+
+def numbers(rollouts: Rollouts) -> dict[str, float]:
+    """What is logged of a step: mean reward (of each task where there are several), mean tokens of
+    prompt and reply, share of replies that ended themselves, and of questions whose replies were
+    not all worth the same: only these teach anything."""
+    rewards = rollouts.rewards_PS
+    by_task: dict[str, list[float]] = {}
+    for record in rollouts.records:
+        by_task.setdefault(record["task"], []).append(record["reward"])
+    stopped = [record["finish"] == "stop" for record in rollouts.records]
+    found = {
+        "train/reward": float(rewards.mean()),
+        "train/sequence_length": float(np.mean([len(s) for s in rollouts.sequences])),
+        "train/stopped": float(np.mean(stopped)),
+        "train/mixed": float(np.mean(rewards.min(axis=1) != rewards.max(axis=1))),
+    }
+    if len(by_task) > 1:
+        found |= {f"train/reward/{name}": float(np.mean(by_task[name])) for name in sorted(by_task)}
+    return found

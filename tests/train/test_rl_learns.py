@@ -1,0 +1,44 @@
+"""A toy that only trying can teach: the rl stage must take it from luck to mastery."""
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+
+from nanochat_jax.train import metrics, rl
+from tests.train.rl_world import config, exchange, taught, write_conversations, write_sft
+
+LETTERS = "abcdefgh"
+
+
+@pytest.mark.slow
+def test_a_model_that_guesses_learns_what_is_rewarded_within_two_minutes(base_dir):
+    """It begins by answering any of eight letters to any letter; the same letter is rewarded."""
+    guesses = [exchange(f"{a}?", b) for a, b in itertools.product(LETTERS, LETTERS)]
+    write_conversations(base_dir, [exchange(f"{a}?", a) for a in LETTERS])
+    write_sft(base_dir, taught(guesses, steps=200))
+    started = time.process_time()
+    rl.run(
+        config(
+            mixture=("exchanges",),
+            val_mixture=("exchanges",),
+            num_iterations=150,
+            examples_per_step=8,
+            num_samples=16,
+            device_batch_size=128,
+            max_new_tokens=4,
+            init_lr_frac=0.3,
+            save_every=-1,
+            eval_every=50,
+            eval_samples=4,
+        )  # fmt: skip
+    )
+    spent = time.process_time() - started
+    lines = metrics.read(base_dir / "chatrl_checkpoints" / "d2" / "metrics.jsonl")
+    rewards = [line["train/reward"] for line in lines if "train/reward" in line]
+    tens = [round(float(np.mean(rewards[i : i + 10])), 3) for i in range(0, len(rewards), 10)]
+    print(f"mean reward of ten steps each: {tens}; {spent:.0f} CPU seconds")
+    assert np.mean(rewards[:5]) < 0.2
+    assert np.mean(rewards[-5:]) > 0.9
+    assert spent < 120
