@@ -59,9 +59,9 @@ def default_file() -> pathlib.Path | None:
 def configure(section: str, argv: Sequence[str], *, prog: str | None = None) -> Any:
     """The resolved config of a program.
 
-    With `--resume` over what its checkpoint ran with; mid and sft over what the checkpoint they
-    start from did; base with `--init` over what the shape of that checkpoint says, and without the
-    default file.
+    With `--resume` over what its checkpoint ran with; mid and sft (and the recipe of rl) over what
+    the checkpoint they start from did; base with `--init` over what the shape of that checkpoint
+    says, and without the default file.
     """
     make = lambda **over: config_load.load(
         SECTIONS[section],
@@ -74,7 +74,7 @@ def configure(section: str, argv: Sequence[str], *, prog: str | None = None) -> 
         **{"default_file": default_file(), **over},
     )
     config = make()
-    if section in ("mid", "sft") and not resuming(config):
+    if section in ("mid", "sft", "rl") and not resuming(config):
         from nanochat_jax.train import heritage
 
         return heritage.settled(section, make, base_dir())

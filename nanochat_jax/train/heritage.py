@@ -18,7 +18,8 @@ BATCH = ("device_batch_size", "total_batch_size")
 
 
 def settled(stage: str, make: Callable[..., Any], root: pathlib.Path) -> Any:
-    """The config of a chat stage: its recipe, rows, rates and batch are the checkpoint's.
+    """The config of a chat stage: its recipe, rows, rates and batch are the checkpoint's; of rl,
+    whose rates are its own, the recipe alone.
 
     Args:
         make: gives the config as files and flags have it; with `inherited` (flat settings), over
@@ -36,6 +37,8 @@ def settled(stage: str, make: Callable[..., Any], root: pathlib.Path) -> Any:
     if not config.init:
         taken["source"] = config.source  # another recipe may begin this stage elsewhere
     config = make(inherited=taken)
+    if stage == "rl":
+        return config
     return make(inherited=taken | _settings(stage, config, saved, theirs))
 
 
