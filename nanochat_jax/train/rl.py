@@ -136,6 +136,7 @@ class Trials:
     val: Questions
     directory: pathlib.Path
     _writers: Writers | None = None
+    _told: bool = False
 
     def experience(self, model: Model, step: int) -> dict[str, Any]:
         """The step's questions answered and marked, recorded, as weighted rows."""
@@ -143,6 +144,7 @@ class Trials:
         asked = range(step * count, (step + 1) * count)
         alike = config.share_first_token
         answered = self._answers(model, self.train, asked, config.num_samples, alike)
+        self._tell_cropped(answered)
         tried = rollouts.collect(step, self.train, answered, learn_stop=config.learn_stop)
         recorder.write(self.directory, step, tried.records)
         pad = self.tokenizer.encode_special("<|assistant_end|>")
@@ -181,6 +183,17 @@ class Trials:
             )
         done = answer(writers, questions, asked, sampling, mark=questions.reward, dealt=True)
         return sorted(done, key=lambda each: each.problem)
+
+    def _tell_cropped(self, answered: Sequence[Answered]) -> None:
+        """Says once that questions do not fit into the context."""
+        cropped = sum(done.cropped for done in answered)
+        if cropped and not self._told:
+            self._told = True
+            log.warning(
+                "%d of %d questions are longer than the %d tokens that the reply leaves them: they "
+                "lose their beginning (and so may later ones); lower --max-new-tokens",
+                cropped, len(answered), self.context - self.config.max_new_tokens,
+            )  # fmt: skip
 
     def _writers_of(self, model: Model) -> Writers:
         """The engines, made once, with the parameters of now."""

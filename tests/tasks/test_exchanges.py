@@ -1,0 +1,62 @@
+"""Exchanges: first questions of conversations, marked by the words of their own answers."""
+
+import json
+
+import pytest
+
+from nanochat_jax import tasks
+from nanochat_jax.tasks import exchanges
+
+TURN = lambda role, content: {"role": role, "content": content}
+CALL = lambda text, output: [
+    {"type": "python", "text": text},
+    {"type": "python_output", "text": output},
+    {"type": "text", "text": f"That makes {output}."},
+]
+SUM = [TURN("user", "2+3?"), TURN("assistant", CALL("2+3", "5"))]
+COUNT = [TURN("user", "l in hill?"), TURN("assistant", CALL("'hill'.count('l')", "2"))]
+SPELL = [TURN("user", "Spell ox."), TURN("assistant", "o x")]
+TALK = [TURN("user", "Hello!"), TURN("assistant", "Hello! Ask me.")]
+TWICE = [TURN("system", "Be brief."), *SPELL, *SUM]
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [
+        ("", ["2+3?", "l in hill?", "Spell ox.", "Hello!", "Spell ox."]),
+        ("sums", ["2+3?"]),
+        ("counts", ["l in hill?"]),
+        ("spelling", ["Spell ox.", "Spell ox."]),
+    ],
+)
+def test_the_first_questions_of_a_kind_are_asked(kind, asked):
+    task = exchanges.task([SUM, COUNT, SPELL, TALK, TWICE], kind)
+    assert [task[i]["messages"][-2]["content"] for i in range(len(task))] == asked
+    assert all(task[i]["messages"][-1]["role"] == "assistant" for i in range(len(task)))
+
+
+@pytest.mark.parametrize(
+    ("reply", "right"),
+    [
+        ("That makes 5.", 1.0),
+        ("<|python_start|>2+3<|python_end|><|output_start|>5<|output_end|>That makes 5.", 1.0),
+        ("<|python_start|>9-4<|python_end|><|output_start|>5<|output_end|>That makes 5.\n", 1.0),
+        ("That makes 6.", 0.0),
+        ("That makes 5. That makes 5.", 0.0),
+        ("<|python_start|>2+3", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_what_is_said_beside_the_tool_must_be_the_answer(reply, right):
+    assert exchanges.task([SUM]).reward({"messages": SUM}, reply) == right
+
+
+def test_they_are_named_as_other_tasks(tmp_path):
+    folder = tmp_path / "conversations"
+    folder.mkdir()
+    lines = "".join(json.dumps(chat) + "\n" for chat in (SUM, SPELL, TALK))
+    (folder / "train.jsonl").write_text(lines)
+    assert len(tasks.build(["exchanges"], tmp_path, "train")) == 3
+    assert len(tasks.build(["exchanges:sums*2", "exchanges:spelling:1"], tmp_path, "train")) == 3
+    with pytest.raises(ValueError, match="exchanges:sum: expected one of sums, counts, spelling"):
+        tasks.build(["exchanges:sum"], tmp_path, "train")
