@@ -22,14 +22,16 @@ SHARED = pathlib.Path(
 )
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(not (SHARED / "gsm8k").is_dir(), reason=f"no task files in {SHARED}"),
 ]
 NO_FILE = "sample_every = -1\n"  # instead of the demo's settings
 TINY = [
     "--depth=2", "--aspect-ratio=16", "--head-dim=32", "--device-batch-size=2", "--mesh=1",
-    "--max-seq-len=96", "--total-batch-size=384", "--num-iterations=3", "--eval-every=-1",
+    "--max-seq-len=192", "--total-batch-size=768", "--num-iterations=3", "--eval-every=-1",
 ]  # fmt: skip
 FEW = ["--mesh=1", "--num-iterations=4", "--eval-every=4"]
+FEW_SCORES = ["--eval-metrics-max-problems=6", "--chatcore-max-sample=2"]
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +88,10 @@ def test_classic_base_mid_and_sft_with_their_own_mixtures(base, base_dir, task_d
     flags = [*base("classic"), f"--task-data={task_data}"]
     run("mid", *flags, *FEW, "--eval-tokens=768")
     assert len(losses(base_dir, "mid_checkpoints")) == 4
-    assert settings("mid") == [96, 2, 384]
-    run("sft", *flags, *FEW, "--eval-steps=2")
+    assert settings("mid") == [192, 2, 768]
+    run("sft", *flags, *FEW, *FEW_SCORES, "--eval-steps=2")
     assert len(losses(base_dir, "chatsft_checkpoints")) == 4
-    assert settings("sft") == [96, 4, -1]
+    assert settings("sft") == [192, 4, -1]
     model, tokenizer, meta = load_model("sft")
     said = Engine(model, tokenizer).complete([tokenizer.encode("Hi")], max_tokens=4)
     assert meta["stage"] == "sft" and len(said[0].tokens) <= 4
@@ -99,9 +101,9 @@ def test_current_sft_from_the_base_model_with_its_optimizer(base, base_dir, task
     flags = [*base("current"), f"--task-data={task_data}"]
     found = {}
     for load in (1, 0):
-        run("sft", *flags, *FEW, "--eval-tokens=768", f"--load-optimizer={load}")
+        run("sft", *flags, *FEW, *FEW_SCORES, "--eval-tokens=768", f"--load-optimizer={load}")
         found[load] = losses(base_dir, "chatsft_checkpoints")
-    assert settings("sft") == [96, 2, 384]
+    assert settings("sft") == [192, 2, 768]
     assert len(found[1]) == 4 and found[1][0] == found[0][0] and found[1][2:] != found[0][2:]
 
 
@@ -114,6 +116,6 @@ def test_a_small_mixture_is_seen_once_and_teaches_even_if_a_step_is_larger(
     _, tokenizer, _ = load_model("mid")
     tokens = sum(len(tokenizer.render(rows[i], 2048)[0]) for i in range(len(rows)))
     steps = len(losses(base_dir, "mid_checkpoints"))
-    assert tokens / 384 - 1.5 <= steps <= tokens / 384 + 0.5
-    run("sft", *flags, "--mixture", "ARC-Easy:3", "--target-examples-per-step=32")
+    assert tokens / 768 - 1.5 <= steps <= tokens / 768 + 1
+    run("sft", *flags, "--mixture", "ARC-Easy:3", "--eval-metrics-every=-1")
     assert len(losses(base_dir, "chatsft_checkpoints")) == 1
