@@ -56,7 +56,7 @@ def _start(config: Any, root: pathlib.Path) -> store.Saved | None:
 def _settings(stage: str, config: Any, saved: store.Saved, theirs: dict) -> dict[str, Any]:
     names = RATES + BATCH if stage == "mid" or _counts_tokens(config) else RATES
     taken = {name: theirs[name] for name in names if name in theirs}
-    if taken.get("total_batch_size") == -1:
+    if taken.get("total_batch_size") == -1 and saved.meta["stage"] == "base":
         taken["total_batch_size"] = _derived_batch(saved.meta)
     return taken | {"max_seq_len": saved.meta["model_config"]["sequence_len"]}
 

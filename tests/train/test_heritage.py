@@ -8,7 +8,7 @@ import pytest
 from nanochat_jax import chain
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
 from nanochat_jax.config.load import flatten
-from nanochat_jax.config.stages import CHECKPOINT_DIRS, BaseTrain, MidTrain, recipes_of
+from nanochat_jax.config.stages import CHECKPOINT_DIRS, BaseTrain, MidTrain, SFTTrain, recipes_of
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def leave(base_dir, stage, cls, recipe="classic", **config):
     cfg = dataclasses.replace(cfg, **recipe_model_defaults(recipe))
     given = {k: v for k, v in {**recipes_of(stage)[recipe], **config}.items()}
     flat = {**flatten(cls()), **given, "recipe": recipe, "depth": 2}
-    meta = {"model_config": dataclasses.asdict(cfg), "config": flat}
+    meta = {"stage": stage, "model_config": dataclasses.asdict(cfg), "config": flat}
     folder = base_dir / CHECKPOINT_DIRS[stage] / "d2" / "000007"
     folder.mkdir(parents=True)
     (folder / "meta.json").write_text(json.dumps(meta))
@@ -82,6 +82,14 @@ def test_a_batch_that_the_base_run_derived_is_derived_again(base_dir, tmp_path):
     leave(base_dir, "base", BaseTrain, recipe="current", aspect_ratio=64, head_dim=128)
     (derived,) = settings("sft", f"--config={path}", "--recipe=current", names="total_batch_size")
     assert derived > 0 and derived & (derived - 1) == 0
+
+
+def test_a_stage_may_begin_at_a_checkpoint_of_its_own_kind(base_dir, tmp_path):
+    (path := tmp_path / "none.toml").write_text("[sft]\npacking = 'bestfit'\n")
+    folder = leave(base_dir, "sft", SFTTrain, matrix_lr=0.3)
+    names = "matrix_lr total_batch_size target_examples_per_step"
+    got = settings("sft", f"--config={path}", f"--init={folder}", names=names)
+    assert got == (0.3, -1, 32)
 
 
 def test_the_demo_s_stages_are_what_its_file_says(base_dir):
