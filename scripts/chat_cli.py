@@ -29,8 +29,9 @@ def talk(cfg: ChatCLI) -> None:
     settings = Settings(cfg.temperature, cfg.top_k, cfg.top_p, cfg.max_tokens, cfg.seed, cfg.system)
     engine = Engine(loaded.model, loaded.tokenizer, slots=1)
     sys.stdout.reconfigure(errors="replace")
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  (arrow keys and history in input())
+    if interactive:  # imported elsewhere it writes escape sequences into pipes
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  (arrow keys and history in input())
     terminal = Terminal(engine, settings, input, sys.stdout, interactive)
     try:
         terminal.answer(cfg.prompt) if cfg.prompt else terminal.run()
@@ -39,4 +40,8 @@ def talk(cfg: ChatCLI) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt:  # Ctrl-C while the model loads
+        code = 130
+    sys.exit(code)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
@@ -13,8 +13,14 @@ from nanochat_jax.serve.openai import error_body
 from nanochat_jax.serve.service import EngineFailed, Reply, Service, Session
 
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-STREAMS = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}  # for OpenAPI
+EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}  # for the OpenAPI document
 LOOK_S = 0.5  # seconds between looks whether the client is still there
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
 
 
 def pick(value, default):
@@ -38,8 +44,24 @@ def check_ready(service: Service) -> None:
 def check_model(service: Service, name: str | None) -> None:
     """Raises ApiError 404 for a model that this server does not have."""
     if name is not None and name not in (service.model_id, "nanochat"):
-        message = f"The model `{name}` does not exist; this server has `{service.model_id}`"
+        message = f"The model `{name[:100]}` does not exist; this server has `{service.model_id}`"
         raise ApiError(404, message, "model", "model_not_found")
+
+
+def check_tokens(service: Service, tokens: Iterable[int], param: str) -> None:
+    """Raises ApiError 400 for an id that is not in the vocabulary."""
+    last = service.tokenizer.get_vocab_size() - 1
+    unknown = next((token for token in tokens if not 0 <= token <= last), None)
+    if unknown is not None:
+        raise ApiError(400, f"{unknown} is no token of this model; ids lie in 0..{last}", param)
+
+
+def check_count(service: Service, count: int, param: str) -> None:
+    """Raises ApiError 400 for more replies in one request than could ever wait together."""
+    most = service.scheduler.queue_limit + len(service.scheduler.engine.slots)
+    if count > most:
+        message = f"{param}: {count} replies in one request, this server takes {most}: ask for less"
+        raise ApiError(400, message, param)
 
 
 def stream(events: AsyncGenerator[dict | str, None], done: str | None = "[DONE]"):
@@ -56,7 +78,7 @@ def stream(events: AsyncGenerator[dict | str, None], done: str | None = "[DONE]"
         if done is not None:
             yield f"data: {done}\n\n"
 
-    return StreamingResponse(lines(), media_type="text/event-stream", headers=STREAM_HEADERS)
+    return EventStream(lines(), headers=STREAM_HEADERS)
 
 
 async def unless_gone(session: Session, request: Request) -> list[Reply]:

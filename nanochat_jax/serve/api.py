@@ -2,18 +2,27 @@
 
 import contextlib
 import importlib.resources
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from nanochat_jax.serve import chat_api, completions_api, errors, guards, old_api
-from nanochat_jax.serve.answers import check_model
+from nanochat_jax.serve import chat_api, completions_api, document, errors, guards, old_api
+from nanochat_jax.serve.answers import check_model, check_tokens
 from nanochat_jax.serve.errors import ApiError
 from nanochat_jax.serve.schemas import DetokenizeAsk, TokenizeAsk
 from nanochat_jax.serve.service import Service
+from nanochat_jax.serve.shapes import (
+    Health,
+    ModelCard,
+    ModelList,
+    Stats,
+    Text,
+    TokenizerInfo,
+    Tokens,
+    refusals,
+)
 
 MEDIA = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 PAGE_HEADERS = {
@@ -25,6 +34,7 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+PROMETHEUS = "text/plain; version=0.0.4"  # of the text format
 DRAIN_S = 7.0  # seconds that running replies get after SIGTERM
 
 
@@ -42,7 +52,8 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.scheduler.start()
         yield
-        service.scheduler.close(drain_s)
+        if not service.scheduler.closing:
+            service.scheduler.close(drain_s)
 
     app = FastAPI(title="nanochat", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     errors.add_handlers(app)
@@ -52,7 +63,7 @@ def create_app(
     _add_tokenizer_routes(app, service)
     _add_watch_routes(app, service)
     _add_page(app)
-    app.openapi = _openapi(app)
+    app.openapi = document.writer(app, keys=bool(api_keys))
     # The one added last sees a request first.
     app.add_middleware(guards.BodyLimit)
     if rate_limit:
@@ -79,11 +90,11 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         "max_model_len": service.context,
     }
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", response_model=ModelList)
     async def list_models() -> dict:
         return {"object": "list", "data": [card()]}
 
-    @app.get("/v1/models/{name}")
+    @app.get("/v1/models/{name}", response_model=ModelCard, responses=refusals(404))
     async def show_model(name: str) -> dict:
         check_model(service, name)
         return card()
@@ -92,23 +103,24 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
 def _add_tokenizer_routes(app: FastAPI, service: Service) -> None:
     tokenizer = service.tokenizer
 
-    @app.post("/tokenize")
-    async def tokenize(ask: TokenizeAsk) -> dict:
+    @app.post("/tokenize", response_model=Tokens, responses=refusals(400, 413, 429))
+    def tokenize(ask: TokenizeAsk) -> dict:
         if ask.messages is not None:
             messages = [message.message() for message in ask.messages]
             tokens = service.chat_prompt(messages, 0).tokens
+        elif ask.prompt in tokenizer.get_special_tokens():
+            tokens = [tokenizer.encode_special(ask.prompt)]
         else:
-            tokens = tokenizer.encode(ask.prompt)
+            bos = tokenizer.get_bos_token_id() if ask.add_special_tokens else None
+            tokens = tokenizer.encode(ask.prompt, prepend=bos)
         return {"tokens": tokens, "count": len(tokens), "max_model_len": service.context}
 
-    @app.post("/detokenize")
-    async def detokenize(ask: DetokenizeAsk) -> dict:
-        unknown = [token for token in ask.tokens if token >= tokenizer.get_vocab_size()]
-        if unknown:
-            raise ApiError(400, f"{unknown[0]} is not a token id of this model", "tokens")
+    @app.post("/detokenize", response_model=Text, responses=refusals(400, 413, 429))
+    def detokenize(ask: DetokenizeAsk) -> dict:
+        check_tokens(service, ask.tokens, "tokens")
         return {"prompt": tokenizer.decode(ask.tokens)}
 
-    @app.get("/tokenizer_info")
+    @app.get("/tokenizer_info", response_model=TokenizerInfo)
     async def tokenizer_info() -> dict:
         return {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -122,7 +134,7 @@ def _add_tokenizer_routes(app: FastAPI, service: Service) -> None:
 
 
 def _add_watch_routes(app: FastAPI, service: Service) -> None:
-    @app.get("/health", responses={503: {"description": "loading, failed or shutting down"}})
+    @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> Response:
         engine, error = service.scheduler.engine, service.scheduler.error
         status = "failed" if error is not None else "ok" if service.ready else "loading"
@@ -134,13 +146,13 @@ def _add_watch_routes(app: FastAPI, service: Service) -> None:
         }
         return JSONResponse(body, 200 if status == "ok" else 503)
 
-    @app.get("/stats")
+    @app.get("/stats", response_model=Stats)
     async def stats() -> dict:
         return service.stats()
 
     @app.get("/metrics", response_class=PlainTextResponse)
-    async def metrics() -> str:
-        return service.metrics()
+    async def metrics() -> Response:
+        return PlainTextResponse(service.metrics(), media_type=PROMETHEUS)
 
 
 def _add_page(app: FastAPI) -> None:
@@ -165,29 +177,3 @@ def _add_page(app: FastAPI) -> None:
     @app.get("/web/{name}", include_in_schema=False)
     async def asset(name: str) -> Response:
         return page_file(name)
-
-
-def _openapi(app: FastAPI) -> Callable[[], dict]:
-    """The OpenAPI document, in which a bad body is answered 400 as it really is, never 422."""
-
-    def document() -> dict:
-        if app.openapi_schema is None:
-            schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            for operation in (op for path in schema["paths"].values() for op in path.values()):
-                operation["responses"].pop("422", None)
-                for status, reason in REFUSALS.items():
-                    operation["responses"].setdefault(status, {"description": reason})
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    return document
-
-
-REFUSALS = {
-    "400": "the request is not valid",
-    "401": "a bearer key is needed",
-    "404": "there is no such model",
-    "413": "the body is too large",
-    "429": "too many requests",
-    "503": "not ready",
-}

@@ -6,7 +6,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from nanochat_jax.serve.answers import (
-    STREAMS,
+    EVENTS,
+    check_count,
     check_model,
     check_ready,
     pick,
@@ -19,15 +20,21 @@ from nanochat_jax.serve.requests import Request as ReplyRequest
 from nanochat_jax.serve.requests import spread_seed
 from nanochat_jax.serve.schemas import ChatAsk
 from nanochat_jax.serve.service import Service, Session
+from nanochat_jax.serve.shapes import ChatCompletion, refusals
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
     """Adds the route to `app`."""
 
-    @app.post("/v1/chat/completions", responses=STREAMS)
+    @app.post(
+        "/v1/chat/completions",
+        response_model=ChatCompletion,
+        responses={200: {"content": EVENTS}, **refusals(400, 404, 413, 429, 499, 500, 503)},
+    )
     async def chat_completions(ask: ChatAsk, request: Request) -> Response:
         check_ready(service)
         check_model(service, ask.model)
+        check_count(service, ask.n or 1, "n")
         return await _answer(service, ask, request)
 
 

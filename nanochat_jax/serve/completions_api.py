@@ -1,42 +1,52 @@
 """POST /v1/completions: text or token ids in, text out; prompts can be echoed and scored."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from nanochat_jax.serve.answers import (
-    STREAMS,
+    EVENTS,
+    check_count,
     check_model,
     check_ready,
+    check_tokens,
     pick,
     pick_seed,
     stream,
     unless_gone,
 )
 from nanochat_jax.serve.errors import ApiError
-from nanochat_jax.serve.openai import Envelope, usage
+from nanochat_jax.serve.openai import Envelope, Ruler, usage
 from nanochat_jax.serve.requests import Choice, spread_seed
 from nanochat_jax.serve.requests import Request as ReplyRequest
 from nanochat_jax.serve.schemas import CompletionAsk
 from nanochat_jax.serve.service import Reply, Service, Session
+from nanochat_jax.serve.shapes import Completion, refusals
 from nanochat_jax.serve.text import ReplyReader
 
 MAX_TOKENS = 16  # OpenAI's default for plain completions
+BOS = "<|bos|>"
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
     """Adds the route to `app`."""
 
-    @app.post("/v1/completions", responses=STREAMS)
+    @app.post(
+        "/v1/completions",
+        response_model=Completion,
+        responses={200: {"content": EVENTS}, **refusals(400, 404, 413, 429, 499, 500, 503)},
+    )
     async def completions(ask: CompletionAsk, request: Request) -> Response:
         check_ready(service)
         check_model(service, ask.model)
+        check_count(service, len(ask.prompts()) * (ask.n or 1), "prompt")
         return await _answer(service, ask, request)
 
 
 async def _answer(service: Service, ask: CompletionAsk, request: Request) -> Response:
-    prompts = [_tokens(service, prompt) for prompt in ask.prompts()]
+    prompts = [await asyncio.to_thread(_tokens, service, prompt) for prompt in ask.prompts()]
     seed, count = pick_seed(ask.seed), sum(map(len, prompts))
     session = service.start(_requests(ask, prompts, seed), ask.stops(), raw=True)
     writer = _Writer(service, ask)
@@ -48,11 +58,16 @@ async def _answer(service: Service, ask: CompletionAsk, request: Request) -> Res
 
 
 def _tokens(service: Service, prompt: str | list[int]) -> list[int]:
-    """Token ids as they are; text after a bos, which opens every document."""
-    if not isinstance(prompt, str):
-        tokens = prompt
+    """Token ids as they are; text after a bos, which opens every document.
+
+    Text that begins with the bos by name has it already: ids that were read as text come back.
+    """
+    tokenizer = service.tokenizer
+    if isinstance(prompt, str):
+        tokens = tokenizer.encode(prompt.removeprefix(BOS), prepend=tokenizer.get_bos_token_id())
     else:
-        tokens = service.tokenizer.encode(prompt, prepend=service.tokenizer.get_bos_token_id())
+        tokens = prompt
+    check_tokens(service, tokens, "prompt")
     if len(tokens) > service.context:
         raise ApiError(
             400,
@@ -88,15 +103,17 @@ class _Writer:
     def __init__(self, service: Service, ask: CompletionAsk):
         self.envelope = Envelope(service.tokenizer, service.model_id, chat=False)
         self._tokenizer, self._ask = service.tokenizer, ask
-        self._plain = [isinstance(prompt, str) for prompt in ask.prompts()]
+        # The bos put before text is not shown: the echo is what was sent.
+        self._bare = [isinstance(p, str) and not p.startswith(BOS) for p in ask.prompts()]
+        self._rulers: dict[int, Ruler] = {}
 
     def _prompt(self, reply: Reply) -> tuple[str, list[Choice | int]]:
-        """The prompt as text and as scored tokens; the bos put before text is not shown."""
+        """The prompt as text and as scored tokens."""
         if not self._ask.echo:
             return "", []
         ids = reply.job.request.tokens
         scored: list[Choice | int] = [ids[0], *reply.job.prompt_scores]
-        if self._plain[reply.index // (self._ask.n or 1)]:
+        if self._bare[reply.index // (self._ask.n or 1)]:
             ids, scored = ids[1:], scored[1:]
         reader = ReplyReader(self._tokenizer, raw=True)
         pieces = [piece for token in ids for piece in reader.push(token)] + reader.finish()
@@ -105,7 +122,7 @@ class _Writer:
     def whole(self, reply: Reply) -> dict:
         """The choice of a reply that has ended."""
         text, scored = self._prompt(reply)
-        scores = self.envelope.text_logprobs([*scored, *reply.choices], self._ask.logprobs)
+        scores = self._scores(reply, [*scored, *reply.choices])
         return self.envelope.text_choice(
             reply.index, text + reply.text, reply.finish_reason, scores
         )
@@ -113,9 +130,19 @@ class _Writer:
     def chunk(self, reply: Reply, pieces, tokens, first: bool) -> dict:
         """The choice of a stream chunk."""
         text, scored = self._prompt(reply) if first else ("", [])
-        scores = self.envelope.text_logprobs([*scored, *tokens], self._ask.logprobs)
+        scores = self._scores(reply, [*scored, *tokens])
         text += "".join(piece.text for piece in pieces)
         return self.envelope.text_choice(reply.index, text, reply.finish_reason, scores)
+
+    def _scores(self, reply: Reply, tokens: list[Choice | int]) -> dict | None:
+        """Scores of new tokens. The terminal token that ended a reply is scored too, as it was
+        chosen: who asks for one token after a prompt finds one."""
+        job = reply.job
+        ended = reply.finish_reason is not None and job.finish_reason == "stop"
+        if ended and len(reply.choices) == len(job.choices) - 1:
+            tokens = [*tokens, job.choices[-1]]
+        ruler = self._rulers.setdefault(reply.index, Ruler(self._tokenizer))
+        return self.envelope.text_logprobs(tokens, self._ask.logprobs, ruler)
 
 
 async def _events(

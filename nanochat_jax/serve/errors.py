@@ -84,6 +84,6 @@ def first_problem(problems: Sequence[dict]) -> tuple[str | None, str]:
         return None, f"the body is not valid JSON: {problem['ctx']['error']}"
     place = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
     if not place:
-        return None, "the body must be a JSON object"
+        return None, "the body must be a JSON object, sent with Content-Type: application/json"
     message = problem["msg"].removeprefix("Value error, ")
     return place[0], f"{'.'.join(place)}: {message}"

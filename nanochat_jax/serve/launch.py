@@ -1,8 +1,11 @@
 """From flags to a running program: the model is found, loaded and handed to terminal or server."""
 
+import asyncio
 import contextlib
 import dataclasses
+import errno
 import logging
+import os
 import signal
 import socket
 import sys
@@ -14,8 +17,10 @@ from nanochat_jax.serve.settings import ChatWeb, Talk
 
 logger = logging.getLogger(__name__)
 
-GRACE_S = 7  # seconds that open streams get after SIGTERM
+DRAIN_S = 4.0  # seconds that running replies get after SIGTERM
+GRACE_S = 6  # seconds until connections are cut: the replies that were ended are told so first
 CPU_SLOTS, ACCELERATOR_SLOTS = 16, 32
+BACKLOG = 2048  # connections that may wait to be accepted
 
 
 class Loaded(NamedTuple):
@@ -45,19 +50,34 @@ def load(cfg: Talk) -> Loaded:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """The server's socket, taken before minutes of loading; raises ValueError when it is in use."""
+    """The server's socket, taken before minutes of loading; raises ValueError when it is in use.
+
+    It listens at once, so that no other server gets the same port meanwhile.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
-    except OSError as error:
+        sock.listen(BACKLOG)
+    except socket.gaierror as error:
         sock.close()
         raise ValueError(
-            f"cannot listen on {host}:{port} ({error.strerror}); choose another port with "
-            f"-p {port + 1 if port < 65535 else 8000}"
+            f"--host {host!r} is no address of this machine ({error.strerror}); use 127.0.0.1, or "
+            "0.0.0.0 to let other machines in"
         ) from None
+    except OSError as error:
+        sock.close()
+        raise ValueError(_cannot_listen(host, port, error)) from None
     return sock
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> str:
+    said = f"cannot listen on {host}:{port} ({error.strerror})"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{said}; use --host 127.0.0.1, or 0.0.0.0 to let other machines in"
+    other = 8000 if port < 1024 or port == 65535 else port + 1
+    return f"{said}; choose another port with -p {other}"
 
 
 def serve(cfg: ChatWeb) -> int:
@@ -87,18 +107,33 @@ def serve(cfg: ChatWeb) -> int:
         api_keys=cfg.api_key,
         cors_origins=cfg.cors_origin,
         rate_limit=cfg.rate_limit,
-        drain_s=1.0,
+        drain_s=DRAIN_S,
     )
     settings = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_S,
+        backlog=BACKLOG,
     )
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets=None) -> None:
+            """Ends the engine beside the server: replies that take too long get an honest end."""
+            closing = asyncio.to_thread(scheduler.close, DRAIN_S)
+            await asyncio.gather(super().shutdown(sockets), closing)
+
     host, port = sock.getsockname()[:2]
     logger.info("%s on http://%s:%d (compiling; Ctrl-C ends it)", service.model_id, host, port)
     # uvicorn raises the signal that ended it again; by then all is drained: leaving is no error.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(settings).run(sockets=[sock])
-    return 0 if scheduler.error is None else 1
+        Server(settings).run(sockets=[sock])
+    code = 0 if scheduler.error is None else 1
+    if scheduler.alive:  # in the middle of a compilation, which nothing can stop but this
+        logging.shutdown()
+        os._exit(code)
+    return code
 
 
 def log_to_stderr() -> None:

@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
-from nanochat_jax.serve.answers import STREAMS, check_ready, pick, pick_seed, stream
+from nanochat_jax.serve.answers import EventStream, check_ready, pick, pick_seed, stream
 from nanochat_jax.serve.chat import Message
+from nanochat_jax.serve.openai import error_body
 from nanochat_jax.serve.requests import Request as ReplyRequest
 from nanochat_jax.serve.schemas import (
     MAX_MESSAGE_CHARS,
@@ -17,6 +18,7 @@ from nanochat_jax.serve.schemas import (
     OldAsk,
 )
 from nanochat_jax.serve.service import Service, Session
+from nanochat_jax.serve.shapes import refusals
 from nanochat_jax.serve.text import Piece
 
 MARKERS = {
@@ -33,11 +35,16 @@ CALL = re.compile(
 def add_routes(app: FastAPI, service: Service) -> None:
     """Adds the route to `app`."""
 
-    @app.post("/chat/completions", responses=STREAMS)
+    @app.post(
+        "/chat/completions",
+        response_class=EventStream,
+        responses=refusals(400, 413, 429, 500, 503),
+    )
     async def old_chat_completions(ask: OldAsk) -> Response:
         problem = old_problem(ask)
         if problem is not None:
-            return JSONResponse({"detail": problem}, 400)
+            body = error_body(problem, "invalid_request_error")
+            return JSONResponse({**body, "detail": problem}, 400)  # the old page reads `detail`
         check_ready(service)
         defaults = service.defaults
         max_tokens = pick(ask.max_tokens, defaults.max_tokens)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from nanochat_jax.serve.requests import Choice
 from nanochat_jax.serve.service import Reply
-from nanochat_jax.serve.text import Piece, join_parts
+from nanochat_jax.serve.text import Piece, ReplyReader, join_parts
 from nanochat_jax.tokenizer import Tokenizer
 
 
 def error_body(message: str, kind: str, param: str | None = None, code: str | None = None) -> dict:
-    """The error object that OpenAI's clients read."""
+    """The error object that OpenAI's clients read. Halves of surrogate pairs become `?`."""
+    message = message.encode("utf-8", "replace").decode()
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -34,6 +35,23 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+class Ruler:
+    """Tells where in a text each of its tokens begins, in characters.
+
+    A character of several tokens is counted with the one that completes it, special tokens are
+    not counted: the text does not show them.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._reader, self._end = ReplyReader(tokenizer, raw=True), 0
+
+    def place(self, token: int) -> int:
+        """Where `token`, the next one, begins."""
+        begin = self._end
+        self._end += sum(len(piece.text) for piece in self._reader.push(token))
+        return begin
 
 
 class Envelope:
@@ -121,7 +139,7 @@ class Envelope:
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
 
     def text_logprobs(
-        self, choices: Sequence[Choice | int], count: int | None, offset: int = 0
+        self, choices: Sequence[Choice | int], count: int | None, ruler: Ruler
     ) -> dict | None:
         """The four parallel lists of a plain completion; a bare id is a token without a score.
 
@@ -134,8 +152,7 @@ class Envelope:
             token = choice if isinstance(choice, int) else choice.id
             text = token_text(self._tokenizer, token)
             out["tokens"].append(text)
-            out["text_offset"].append(offset)
-            offset += len(text)
+            out["text_offset"].append(ruler.place(token))
             if isinstance(choice, int):
                 out["token_logprobs"].append(None)
                 out["top_logprobs"].append(None)

@@ -11,6 +11,8 @@ from nanochat_jax.serve.requests import Job, Request
 
 logger = logging.getLogger(__name__)
 
+END_S = 3.0  # seconds for the thread to end; only a compilation takes longer
+
 
 class QueueFull(RuntimeError):
     """As many requests wait as may wait: try again later."""
@@ -62,6 +64,11 @@ class Scheduler:
         """Requests without a slot."""
         return len(self._incoming) + self.engine.waiting
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
     def close(self, drain_s: float = 0.0) -> None:
         """Takes no more requests, gives running ones `drain_s` seconds, then ends the thread."""
         with self._changed:
@@ -76,7 +83,7 @@ class Scheduler:
         with self._changed:
             self._stopped = True
             self._changed.notify()
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=END_S)
 
     _stopped = False
 

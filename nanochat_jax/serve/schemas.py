@@ -12,6 +12,8 @@ MAX_TOTAL_CHARS = 32000
 MAX_TOKENS = 4096
 MAX_CHOICES = 16
 MAX_PROMPTS = 256
+MAX_STOPS = 16
+MAX_TEXT = 2**20
 MAX_SEED = 2**63
 
 Role = Literal["system", "developer", "user", "assistant"]
@@ -127,6 +129,8 @@ class CompletionAsk(Sampling):
         ]
     )
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
+    # More than OpenAI's four: an evaluation's own list, and what its program adds.
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
@@ -138,9 +142,14 @@ class CompletionAsk(Sampling):
 
 
 class TokenizeAsk(Strict):
-    """POST /tokenize: plain text (`prompt`), or the prompt that `messages` become."""
+    """POST /tokenize: plain text (`prompt`), or the prompt that `messages` become.
 
-    prompt: Annotated[str, Field(max_length=MAX_TOTAL_CHARS)] | None = None
+    Text that is the name of a special token and nothing else is that token; `add_special_tokens`
+    puts the bos before text, as `/v1/completions` does.
+    """
+
+    prompt: Annotated[str, Field(max_length=MAX_TEXT)] | None = None
+    add_special_tokens: bool = False
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None = (
         None
     )
@@ -155,7 +164,7 @@ class TokenizeAsk(Strict):
 class DetokenizeAsk(Strict):
     """POST /detokenize."""
 
-    tokens: Annotated[list[Token], Field(max_length=MAX_TOTAL_CHARS)]
+    tokens: Annotated[list[Token], Field(max_length=MAX_TEXT)]
 
 
 class OldAsk(Strict):

@@ -7,6 +7,17 @@ import tyro
 
 from nanochat_jax.config.stages import Program
 
+# What a number may be. Beyond it there is nothing that a model or a socket could do.
+RANGES = {
+    "temperature": (0.0, 2.0),
+    "top_k": (0, 1_000_000),
+    "top_p": (0.01, 1.0),
+    "max_tokens": (1, 1_000_000),
+    "port": (0, 65535),
+    "slots": (0, 4096),
+    "queue": (0, 1_000_000),
+    "rate_limit": (0, 1_000_000),
+}
 short = lambda flag: tyro.conf.arg(aliases=[flag])
 
 
@@ -22,6 +33,13 @@ class Talk(Program):
     """sample among the k likeliest tokens; 0: all"""
     top_p: float = 1.0
     """sample among the likeliest tokens that hold this much probability"""
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name, low)
+            if not low <= value <= high:
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(f"{flag} is {value}; give a number from {low} to {high}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

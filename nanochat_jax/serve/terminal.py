@@ -13,6 +13,7 @@ from nanochat_jax.serve.requests import Request, spread_seed
 from nanochat_jax.serve.text import Piece, ReplyReader, join_parts
 
 AGAIN_S = 2.0  # a second Ctrl-C within this many seconds leaves
+QUOTES = '"""'
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 HELP = """\
   quit, exit, Ctrl-D     leave
@@ -69,6 +70,8 @@ class Terminal:
             except (EOFError, Leave):
                 return self._say("") if self._interactive else None
             except KeyboardInterrupt:
+                if not self._interactive:
+                    raise
                 if time.monotonic() - interrupted < AGAIN_S:
                     return self._say("")
                 interrupted = time.monotonic()
@@ -122,13 +125,22 @@ class Terminal:
     def _read(self) -> str:
         """One message: a line, lines joined by a backslash at their end, or a quoted block."""
         line = self._ask("\nUser: " if self._interactive else "")
-        if line.strip() == '"""':
-            return "\n".join(iter(lambda: self._ask("... "), '"""'))
+        if line.strip() == QUOTES:
+            return "\n".join(iter(self._more, None))
         lines = [line]
-        while lines[-1].endswith("\\"):
+        while lines[-1] is not None and lines[-1].endswith("\\"):
             lines[-1] = lines[-1][:-1]
-            lines.append(self._ask("... " if self._interactive else ""))
-        return "\n".join(lines)
+            lines.append(self._more())
+        return "\n".join(line for line in lines if line is not None)
+
+    def _more(self) -> str | None:
+        """A further line of a message; None at closing quotes, and where the input ends: what was
+        typed until then is answered."""
+        try:
+            line = self._ask("... " if self._interactive else "")
+        except EOFError:
+            return None
+        return None if line.strip() == QUOTES else line
 
     # Replying.
 
@@ -143,30 +155,32 @@ class Terminal:
             spread_seed(wanted.seed, self._turns),
         )
         self._turns += 1
-        if self._interactive:
-            self._write("\nAssistant: ")
         pieces = []
-        for piece in self._pieces(request):
-            self._show(piece, pieces[-1].kind if pieces else "text")
-            pieces.append(piece)
+        with _interrupts_as_flag() as interrupted:
+            if self._interactive:
+                self._write("\nAssistant: ")
+            for piece in self._pieces(request, interrupted):
+                self._show(piece, pieces[-1].kind if pieces else "text")
+                pieces.append(piece)
         if pieces and pieces[-1].kind != "text":
             self._show(Piece("text", ""), pieces[-1].kind)
         self._say(self._ending)
+        if interrupted() and not self._interactive:
+            raise KeyboardInterrupt  # nobody is there to type the next message
         return pieces
 
-    def _pieces(self, request: Request) -> Iterator[Piece]:
-        """The reply as it comes; Ctrl-C ends it, and is not seen by anyone else."""
+    def _pieces(self, request: Request, interrupted: Callable[[], bool]) -> Iterator[Piece]:
+        """The reply as it comes, until it ends or is interrupted."""
         reader, seen = ReplyReader(self._engine.tokenizer), 0
         job = self._engine.submit(request)
-        with _interrupts_as_flag() as interrupted:
-            while not job.done:
-                self._engine.tick()
-                for choice in job.choices[seen:]:
-                    yield from reader.push(choice.id)
-                seen = len(job.choices)
-                if interrupted():
-                    job.cancel()
-            yield from reader.finish()
+        while not job.done:
+            self._engine.tick()
+            for choice in job.choices[seen:]:
+                yield from reader.push(choice.id)
+            seen = len(job.choices)
+            if interrupted():
+                job.cancel()
+        yield from reader.finish()
         ends = {"cancelled": " (stopped)", "length": " (cut: no room for more)"}
         self._ending = ends.get(job.finish_reason, "") if self._interactive else ""
 

@@ -8,6 +8,7 @@ import time
 import httpx
 import openai
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from nanochat_jax.serve.engine import Engine
 from tests.serve.conftest import RunningServer, new_service
@@ -143,11 +144,50 @@ def test_completions_echo_and_score_prompts_of_every_kind(client):
     )
 
 
-def test_completions_stream_the_same_text(client):
+def test_completions_stream_the_same_text_and_scores(client):
     settings = {"model": "nanochat-test", "prompt": "abc", "max_tokens": 9, "seed": 4, "echo": True}
-    whole = client.completions.create(**settings).choices[0]
-    chunks = client.completions.create(**settings, stream=True)
-    assert "".join(c.choices[0].text for c in chunks if c.choices) == whole.text
+    whole = client.completions.create(**settings, logprobs=2).choices[0]
+    chunks = [c for c in client.completions.create(**settings, logprobs=2, stream=True)]
+    choices = [c.choices[0] for c in chunks if c.choices]
+    assert "".join(choice.text for choice in choices) == whole.text
+    for name in ("tokens", "token_logprobs", "text_offset"):
+        parts = [getattr(choice.logprobs, name) for choice in choices]
+        assert sum(parts, []) == getattr(whole.logprobs, name)
+
+
+def test_offsets_tell_where_each_token_stands_in_the_text(client):
+    settings = {"model": "nanochat-test", "echo": True, "logprobs": 0, "max_tokens": 0}
+    choice = client.completions.create(prompt=[256, *"aé🙂b".encode()], **settings).choices[0]
+    assert choice.text == "aé🙂b"
+    assert choice.logprobs.text_offset == [0, 0, 1, 1, 2, 2, 2, 2, 3]
+
+
+def test_text_that_begins_with_the_bos_by_name_gets_no_other(client):
+    settings = {"model": "nanochat-test", "echo": True, "logprobs": 1, "max_tokens": 0}
+    named = client.completions.create(prompt="<|bos|>ab<|bos|>", **settings).choices[0].logprobs
+    ids = client.completions.create(prompt=[256, *b"ab<|bos|>"], **settings).choices[0].logprobs
+    assert named == ids and len(named.tokens) == 10
+
+
+def test_the_token_that_ends_a_completion_is_scored_and_not_shown(talker):
+    begin = BYTES.encode_special("<|assistant_start|>")
+    body = {"prompt": [begin], "max_tokens": 100, "logprobs": 1, "temperature": 0}
+    with httpx.Client(base_url=talker.url, timeout=60) as http:
+        choice = post(http, body, "/v1/completions").json()["choices"][0]
+    assert choice["finish_reason"] == "stop"
+    assert choice["logprobs"]["tokens"][-1] == "<|assistant_end|>"
+    assert choice["logprobs"]["token_logprobs"][-1] > -0.01
+    assert choice["text"].endswith("makes 138.")
+
+
+def test_chat_scores_every_token_with_its_alternatives(client):
+    ask = {**ASK, "max_tokens": 6, "logprobs": True, "top_logprobs": 3}
+    scored = client.chat.completions.create(**ask).choices[0].logprobs.content
+    assert len(scored) == 6
+    for token in scored:
+        assert len(token.top_logprobs) == 3
+        best = [other.logprob for other in token.top_logprobs]
+        assert best == sorted(best, reverse=True) and token.logprob <= best[0] + 1e-6
 
 
 def test_the_async_client_gets_many_replies_at_once(server):
@@ -163,6 +203,24 @@ def test_the_async_client_gets_many_replies_at_once(server):
     assert all(reply.choices[0].finish_reason for reply in replies)
 
 
+def test_the_async_client_streams(server, client):
+    async def stream():
+        async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="none") as client:
+            chunks = await client.chat.completions.create(**ASK, max_tokens=12, stream=True)
+            return [c.choices[0].delta.content or "" async for c in chunks]
+
+    whole = client.chat.completions.create(**ASK, max_completion_tokens=12)
+    assert "".join(asyncio.run(stream())) == whole.choices[0].message.content
+
+
+def test_errors_reach_the_client_as_its_own_exceptions(client):
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(**{**ASK, "model": "gpt-9"})
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(**ASK, temperature=9)
+    assert caught.value.param == "temperature"
+
+
 def test_models_tokens_and_health(http, server):
     models = http.get("/v1/models").json()["data"]
     assert [m["id"] for m in models] == ["nanochat-test"]
@@ -174,8 +232,35 @@ def test_models_tokens_and_health(http, server):
         "status": "ok", "ready": True, "num_gpus": 1, "available_workers": 4
     }  # fmt: skip
     assert http.get("/stats").json()["total_workers"] == 4
-    metrics = http.get("/metrics").text
-    assert "nanochat_time_to_first_token_seconds_count" in metrics and "path=" in metrics
+
+
+def test_tokenize_knows_special_tokens_and_the_bos(http):
+    tokens = lambda **body: http.post("/tokenize", json=body).json()["tokens"]
+    assert tokens(prompt="<|bos|>") == [256]
+    assert tokens(prompt="<|bos|>x") == [*b"<|bos|>x"]
+    assert tokens(prompt="x", add_special_tokens=True) == [256, *b"x"]
+    assert len(tokens(prompt="x" * 100_000)) == 100_000
+
+
+def test_metrics_are_prometheus_text(http):
+    http.get("/v1/models")
+    answer = http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    families = {f.name: f for f in text_string_to_metric_families(answer.text)}
+    assert families["nanochat_total_workers"].samples[0].value == 4
+    asked = [s.labels for s in families["nanochat_requests"].samples]
+    assert {"path": "/v1/models", "status": "200"} in asked
+    first = families["nanochat_time_to_first_token_seconds"]
+    assert first.type == "histogram" and first.samples[0].labels["le"] == "0.05"
+
+
+def test_the_document_says_what_is_answered_and_never_422(http):
+    document = http.get("/openapi.json").json()
+    operations = [op for path in document["paths"].values() for op in path.values()]
+    assert not [op for op in operations if "422" in op["responses"]]
+    ask = document["paths"]["/v1/chat/completions"]["post"]["responses"]
+    assert set(ask["200"]["content"]) == {"application/json", "text/event-stream"}
+    assert ask["400"]["content"]["application/json"]["schema"]["$ref"].endswith("ErrorBody")
 
 
 @pytest.mark.parametrize(
@@ -216,6 +301,26 @@ def test_bodies_that_are_no_json_object_are_400(http):
     nan = '{"messages":[{"role":"user","content":"x"}],"temperature":NaN}'
     answer = http.post("/v1/chat/completions", content=nan, headers={"content-type": "text/json"})
     assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/v1/completions"])
+def test_half_a_surrogate_is_no_server_error(http, path):
+    message = r'{"messages": [{"role": "user", "content": "\ud800"}], "prompt": "\ud800"'
+    for model in ("nanochat", r"\udfff"):
+        body = f'{message}, "model": "{model}"}}'
+        answer = http.post(path, content=body, headers={"content-type": "application/json"})
+        assert answer.status_code in (200, 400, 404), answer.text
+
+
+def test_more_than_can_ever_wait_is_refused_for_good(http):
+    body = {"prompt": ["a"] * 5, "n": 16}
+    assert "takes 68" in refused(post(http, body, "/v1/completions"), 400, "prompt")
+
+
+def test_completions_take_more_stops_than_chats(http):
+    body = {"prompt": "a", "stop": ["z"] * 16}
+    assert post(http, body, "/v1/completions").status_code == 200
+    refused(post(http, {**body, "stop": ["z"] * 17}, "/v1/completions"), 400, "stop")
 
 
 def test_other_refusals_have_the_same_body(http):

@@ -68,6 +68,17 @@ def test_several_lines_are_one_message(engine):
     assert [m.content for m in terminal._messages if m.role == "user"] == ["a \nb", "c\nd"]
 
 
+def test_a_message_that_the_end_of_input_cuts_is_answered_all_the_same(engine):
+    for lines in (['"""', "a", "b"], ["a\\", "b\\"]):
+        _, terminal, _ = talk(engine, *lines)
+        assert [m.content for m in terminal._messages if m.role == "user"] == ["a\nb"]
+
+
+def test_an_interrupt_ends_the_program_where_nobody_types(engine):
+    with pytest.raises(KeyboardInterrupt):
+        talk(engine, "hi", KeyboardInterrupt, "more")
+
+
 def test_what_no_longer_fits_is_forgotten_and_said(engine):
     out, terminal, _ = talk(engine, "x" * 40, "y" * 40)
     assert "2 messages no longer fit" in out
