@@ -13,7 +13,8 @@ from nanochat_jax.serve.openai import error_body
 from nanochat_jax.serve.service import EngineFailed, Reply, Service, Session
 
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}  # for the OpenAPI document
+ONE_EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+EVENTS = {"text/event-stream": {"schema": ONE_EVENT}}  # for the OpenAPI document
 LOOK_S = 0.5  # seconds between looks whether the client is still there
 
 
@@ -37,6 +38,8 @@ def check_ready(service: Service) -> None:
     """Raises ApiError 503 while nothing can be answered."""
     if service.scheduler.error is not None:
         raise EngineFailed("the engine has failed; the server's log says how")
+    if service.scheduler.closing:
+        raise ApiError(503, "the server is shutting down", code="shutting_down")
     if not service.ready:
         raise ApiError(503, "the model is still loading; try again soon", code="loading")
 

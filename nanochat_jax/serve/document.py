@@ -8,7 +8,8 @@ from fastapi.openapi.utils import get_openapi
 from nanochat_jax.serve.guards import OPEN_PATHS
 from nanochat_jax.serve.shapes import REASONS
 
-ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+ERROR_MEDIA = {"schema": {"$ref": "#/components/schemas/ErrorBody"}}
+ERROR = {"application/json": ERROR_MEDIA}
 
 
 def writer(app: FastAPI, keys: bool) -> Callable[[], dict]:
@@ -18,6 +19,7 @@ def writer(app: FastAPI, keys: bool) -> Callable[[], dict]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
             _without_422(schema)
+            _refusals_as_json(schema)
             if keys:
                 _with_keys(schema)
             app.openapi_schema = schema
@@ -38,6 +40,14 @@ def _without_422(schema: dict) -> None:
         operation["responses"].pop("422", None)
     for unused in ("HTTPValidationError", "ValidationError"):
         schema["components"]["schemas"].pop(unused, None)
+
+
+def _refusals_as_json(schema: dict) -> None:
+    """Refusals are JSON, also where the answer is a stream."""
+    for _, operation in _operations(schema):
+        for answer in operation["responses"].values():
+            if any(media == ERROR_MEDIA for media in answer.get("content", {}).values()):
+                answer["content"] = ERROR
 
 
 def _with_keys(schema: dict) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
-from nanochat_jax.serve.answers import EventStream, check_ready, pick, pick_seed, stream
+from nanochat_jax.serve.answers import EVENTS, EventStream, check_ready, pick, pick_seed, stream
 from nanochat_jax.serve.chat import Message
 from nanochat_jax.serve.openai import error_body
 from nanochat_jax.serve.requests import Request as ReplyRequest
@@ -38,7 +38,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post(
         "/chat/completions",
         response_class=EventStream,
-        responses=refusals(400, 413, 429, 500, 503),
+        responses={200: {"content": EVENTS}, **refusals(400, 413, 429, 500, 503)},
     )
     async def old_chat_completions(ask: OldAsk) -> Response:
         problem = old_problem(ask)

@@ -65,7 +65,7 @@ class StreamOptions(Strict):
 class Sampling(Strict):
     """What chat and plain completions share; None means the server's default."""
 
-    model: str | None = None
+    model: Annotated[str, Field(examples=["nanochat"])] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=1, le=200)] | None = None
@@ -87,7 +87,14 @@ class Sampling(Strict):
 class ChatAsk(Sampling):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[
+        list[ChatMessage],
+        Field(
+            min_length=1,
+            max_length=MAX_MESSAGES,
+            examples=[[{"role": "user", "content": "Who are you?"}]],
+        ),
+    ]
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     logprobs: bool | None = None
@@ -167,6 +174,22 @@ class DetokenizeAsk(Strict):
     tokens: Annotated[list[Token], Field(max_length=MAX_TEXT)]
 
 
+class OldMessage(BaseModel):
+    """A message as the original takes it."""
+
+    role: Literal["user", "assistant"]
+    content: Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_CHARS)]
+
+
+class OldLimits(BaseModel):
+    """What the document says of `OldAsk`."""
+
+    messages: Annotated[list[OldMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=200)] | None = None
+
+
 class OldAsk(Strict):
     """POST /chat/completions, the original's own format; checked by `old_problem`, in its order."""
 
@@ -174,3 +197,7 @@ class OldAsk(Strict):
     temperature: float | None = None
     max_tokens: int | None = None
     top_k: int | None = None
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema, handler) -> dict:
+        return handler(OldLimits.__pydantic_core_schema__)

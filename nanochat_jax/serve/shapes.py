@@ -52,7 +52,7 @@ class Usage(BaseModel):
     prompt_tokens_details: PromptDetails
 
 
-class Part(BaseModel):
+class ReplyPart(BaseModel):
     type: Literal["text", "python", "python_output"]
     text: str
 
@@ -63,7 +63,7 @@ class ReplyMessage(BaseModel):
     role: Literal["assistant"]
     content: str
     refusal: None
-    parts: list[Part] | None = None
+    parts: list[ReplyPart] | None = None
 
 
 class TokenScore(BaseModel):

@@ -426,6 +426,26 @@ def test_without_keys_another_origin_gets_no_leave(http):
     assert "access-control-allow-origin" not in answer.headers
 
 
+def test_a_reply_that_takes_longer_than_the_server_waits_is_told_so():
+    class Slow(Engine):
+        def tick(self):
+            time.sleep(0.2)
+            return super().tick()
+
+    model = talking_model(spoken(SAID), sequence_len=256)
+    service = new_service(model, slots=1, kind=Slow)
+    with RunningServer(service) as running, httpx.Client(base_url=running.url, timeout=60) as http:
+        running.wait_ready()
+        with http.stream("POST", "/v1/chat/completions", json={**ASK, "stream": True}) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            service.scheduler.close(0.1)
+            rest = [line for line in lines if line]
+        refused(post(http, ASK), 503, None, "shutting_down")
+    assert json.loads(rest[-2][6:])["error"]["type"] == "server_error"
+    assert rest[-1] == "data: [DONE]"
+
+
 def test_health_is_503_while_loading_and_a_stream_is_drained_at_the_end():
     service = new_service(talking_model(spoken(SAID), sequence_len=256), slots=1)
     with RunningServer(service) as running, httpx.Client(base_url=running.url, timeout=60) as http:
