@@ -51,7 +51,7 @@ $(VENV)/.ready: $(SOURCES)
 	$(call environment,$(VENV),$(EXTRAS))
 
 # What the slow tests want besides: torch and transformers, which no other environment needs to
-# carry (5 GB), and a browser to look at the page with.
+# carry (5 GB), lm-eval and schemathesis to ask the server, a browser to look at the page with.
 $(ALL)/.ready: $(SOURCES)
 	$(call environment,$(ALL),dev$(comma)full)
 	@command -v chromium >/dev/null 2>&1 || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1 \

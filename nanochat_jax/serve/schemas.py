@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from nanochat_jax.serve.chat import Message
 
@@ -27,6 +35,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
 
+def forms(said: str) -> WrapValidator:
+    """A validator that says in one sentence what a field takes that may have several forms."""
+
+    def check(value, handler):
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(f"give {said}") from None
+
+    return WrapValidator(check)
+
+
 class Part(Strict):
     """A content part; `python` and `python_output` are a reply's tool call and its result."""
 
@@ -38,7 +58,9 @@ class ChatMessage(Strict):
     """One message of a conversation."""
 
     role: Role
-    content: str | list[Part] | None = None
+    content: Annotated[
+        str | list[Part] | None, forms('text, or a list of parts {"type": "text", "text": ...}')
+    ] = None
 
     def message(self) -> Message:
         """As the engine's side knows it: text, or an assistant's parts."""
@@ -70,7 +92,10 @@ class Sampling(Strict):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=1, le=200)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    stop: Annotated[
+        Stop | Annotated[list[Stop], Field(max_length=4)] | None,
+        forms("a text of 1 to 256 characters, or a list of up to 4"),
+    ] = None
     seed: Annotated[int, Field(ge=-MAX_SEED, lt=MAX_SEED)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -126,18 +151,22 @@ class ChatAsk(Sampling):
 class CompletionAsk(Sampling):
     """POST /v1/completions."""
 
-    prompt: (
+    prompt: Annotated[
         str
         | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
         | Annotated[list[Token], Field(min_length=1)]
         | Annotated[
             list[Annotated[list[Token], Field(min_length=1)]],
             Field(min_length=1, max_length=MAX_PROMPTS),
-        ]
-    )
+        ],
+        forms(f"text, token ids, or a list of 1 to {MAX_PROMPTS} of either; no empty list"),
+    ]
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     # More than OpenAI's four: an evaluation's own list, and what its program adds.
-    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
+    stop: Annotated[
+        Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None,
+        forms(f"a text of 1 to 256 characters, or a list of up to {MAX_STOPS}"),
+    ] = None
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 

@@ -303,6 +303,15 @@ def test_bodies_that_are_no_json_object_are_400(http):
     assert answer.status_code == 400
 
 
+def test_what_may_have_several_forms_is_refused_in_one_sentence(http):
+    for prompt in ([], [1, "a"], [-1], [True], [[]], {}, None):
+        message = refused(post(http, {"prompt": prompt}, "/v1/completions"), 400, "prompt")
+        assert message.startswith("prompt: give text, token ids, or a list of 1 to 256")
+    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}
+    said = refused(post(http, {**ASK, "messages": [image]}), 400, "messages")
+    assert said.startswith("messages.0.content: give text, or a list of parts")
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/v1/completions"])
 def test_half_a_surrogate_is_no_server_error(http, path):
     message = r'{"messages": [{"role": "user", "content": "\ud800"}], "prompt": "\ud800"'
