@@ -125,7 +125,7 @@ def _add_tokenizer_routes(app: FastAPI, service: Service) -> None:
         return {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "vocab_size": tokenizer.get_vocab_size(),
-            "bos_token": "<|bos|>",
+            "bos_token": tokenizer.id_to_token(tokenizer.get_bos_token_id()),
             "eos_token": "<|assistant_end|>",
             "special_tokens": sorted(tokenizer.get_special_tokens()),
             "model_max_length": service.context,

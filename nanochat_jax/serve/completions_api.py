@@ -27,7 +27,6 @@ from nanochat_jax.serve.shapes import Completion, refusals
 from nanochat_jax.serve.text import ReplyReader
 
 MAX_TOKENS = 16  # OpenAI's default for plain completions
-BOS = "<|bos|>"
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -62,9 +61,9 @@ def _tokens(service: Service, prompt: str | list[int]) -> list[int]:
 
     Text that begins with the bos by name has it already: ids that were read as text come back.
     """
-    tokenizer = service.tokenizer
     if isinstance(prompt, str):
-        tokens = tokenizer.encode(prompt.removeprefix(BOS), prepend=tokenizer.get_bos_token_id())
+        tokenizer, bos = service.tokenizer, service.tokenizer.get_bos_token_id()
+        tokens = tokenizer.encode(prompt.removeprefix(tokenizer.id_to_token(bos)), prepend=bos)
     else:
         tokens = prompt
     check_tokens(service, tokens, "prompt")
@@ -104,7 +103,8 @@ class _Writer:
         self.envelope = Envelope(service.tokenizer, service.model_id, chat=False)
         self._tokenizer, self._ask = service.tokenizer, ask
         # The bos put before text is not shown: the echo is what was sent.
-        self._bare = [isinstance(p, str) and not p.startswith(BOS) for p in ask.prompts()]
+        bos = service.tokenizer.id_to_token(service.tokenizer.get_bos_token_id())
+        self._bare = [isinstance(p, str) and not p.startswith(bos) for p in ask.prompts()]
         self._rulers: dict[int, Ruler] = {}
 
     def _prompt(self, reply: Reply) -> tuple[str, list[Choice | int]]:
