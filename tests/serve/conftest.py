@@ -4,6 +4,7 @@ import threading
 import time
 
 import httpx
+import openai
 import pytest
 import uvicorn
 
@@ -11,7 +12,8 @@ from nanochat_jax.serve.api import create_app
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.scheduler import Scheduler
 from nanochat_jax.serve.service import Defaults, Service
-from tests.serve.world import BYTES, random_model
+from tests.serve.asking import SAID
+from tests.serve.world import BYTES, random_model, spoken, talking_model
 
 
 class RunningServer(uvicorn.Server):
@@ -60,3 +62,23 @@ def server():
 def http(server):
     with httpx.Client(base_url=server.url, timeout=60) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def talker():
+    """A server whose model always says `SAID`, slowly enough to be interrupted."""
+
+    class Slow(Engine):
+        def tick(self):
+            time.sleep(0.04)
+            return super().tick()
+
+    model = talking_model(spoken(SAID), sequence_len=256)
+    service = new_service(model, slots=2, queue_limit=2, kind=Slow)
+    with RunningServer(service) as running:
+        yield running.wait_ready()
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    return openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)

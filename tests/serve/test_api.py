@@ -11,51 +11,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from nanochat_jax.serve.engine import Engine
+from tests.serve.asking import ASK, SAID, assert_idle, post, refused
 from tests.serve.conftest import RunningServer, new_service
 from tests.serve.world import BYTES, spoken, talking_model
-
-ASK = {"model": "nanochat-test", "messages": [{"role": "user", "content": "hi"}], "seed": 1}
-SAID = "Grüße 🙂: <<72+66>> makes 138."
-
-
-@pytest.fixture(scope="session")
-def talker():
-    """A server whose model always says `SAID`, slowly enough to be interrupted."""
-
-    class Slow(Engine):
-        def tick(self):
-            time.sleep(0.04)
-            return super().tick()
-
-    model = talking_model(spoken(SAID), sequence_len=256)
-    service = new_service(model, slots=2, queue_limit=2, kind=Slow)
-    with RunningServer(service) as running:
-        yield running.wait_ready()
-
-
-@pytest.fixture(scope="session")
-def client(server):
-    return openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
-
-
-def post(http, body, path="/v1/chat/completions"):
-    return http.post(path, json=body)
-
-
-def refused(answer, status, param=None, code=None):
-    error = answer.json()["error"]
-    assert answer.status_code == status, answer.text
-    assert set(error) == {"message", "type", "param", "code"}
-    assert (error["param"], error["code"]) == (param, code), error
-    return error["message"]
-
-
-def assert_idle(http, within_s: float = 5.0):
-    deadline = time.monotonic() + within_s
-    busy = lambda: [http.get("/stats").json()[key] for key in ("busy_workers", "waiting")]
-    while any(busy()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert busy() == [0, 0]
 
 
 def test_a_stream_says_the_same_as_the_whole_answer(client):
@@ -213,14 +171,6 @@ def test_the_async_client_streams(server, client):
     assert "".join(asyncio.run(stream())) == whole.choices[0].message.content
 
 
-def test_errors_reach_the_client_as_its_own_exceptions(client):
-    with pytest.raises(openai.NotFoundError):
-        client.chat.completions.create(**{**ASK, "model": "gpt-9"})
-    with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(**ASK, temperature=9)
-    assert caught.value.param == "temperature"
-
-
 def test_models_tokens_and_health(http, server):
     models = http.get("/v1/models").json()["data"]
     assert [m["id"] for m in models] == ["nanochat-test"]
@@ -263,89 +213,6 @@ def test_the_document_says_what_is_answered_and_never_422(http):
     assert ask["400"]["content"]["application/json"]["schema"]["$ref"].endswith("ErrorBody")
 
 
-@pytest.mark.parametrize(
-    "changes, param",
-    [
-        ({"messages": []}, "messages"),
-        ({"messages": "hi"}, "messages"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
-        ({"messages": [{"role": "user", "content": ""}]}, "messages"),
-        ({"messages": [{"role": "user"}]}, "messages"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
-        ({"messages": [{"role": "user", "content": "x" * 8001}]}, "messages"),
-        ({"messages": [{"role": "user", "content": "x" * 8000}] * 5}, "messages"),
-        ({"messages": [{"role": "user", "content": "x"}] * 501}, "messages"),
-        ({"temperature": 2.1}, "temperature"),
-        ({"temperature": "hot"}, "temperature"),
-        ({"top_p": 0}, "top_p"),
-        ({"top_k": 201}, "top_k"),
-        ({"max_tokens": 0}, "max_tokens"),
-        ({"max_completion_tokens": 4097}, "max_completion_tokens"),
-        ({"n": 0}, "n"),
-        ({"stop": ["a"] * 5}, "stop"),
-        ({"stop": ""}, "stop"),
-        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
-    ],
-)
-def test_what_is_out_of_range_is_400_with_openais_error_body(http, changes, param):
-    message = refused(post(http, {**ASK, **changes}), 400, param)
-    assert param in message
-
-
-def test_bodies_that_are_no_json_object_are_400(http):
-    for body in ("{bad", "[]", "3", "", '{"messages": 1e999}', '{"a":' * 2000, "[" * 100_000):
-        answer = http.post(
-            "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
-        )
-        assert answer.status_code == 400 and "error" in answer.json(), body[:40]
-    nan = '{"messages":[{"role":"user","content":"x"}],"temperature":NaN}'
-    answer = http.post("/v1/chat/completions", content=nan, headers={"content-type": "text/json"})
-    assert answer.status_code == 400
-
-
-def test_what_may_have_several_forms_is_refused_in_one_sentence(http):
-    for prompt in ([], [1, "a"], [-1], [True], [[]], {}, None):
-        message = refused(post(http, {"prompt": prompt}, "/v1/completions"), 400, "prompt")
-        assert message.startswith("prompt: give text, token ids, or a list of 1 to 256")
-    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}
-    said = refused(post(http, {**ASK, "messages": [image]}), 400, "messages")
-    assert said.startswith("messages.0.content: give text, or a list of parts")
-
-
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/v1/completions"])
-def test_half_a_surrogate_is_no_server_error(http, path):
-    message = r'{"messages": [{"role": "user", "content": "\ud800"}], "prompt": "\ud800"'
-    for model in ("nanochat", r"\udfff"):
-        body = f'{message}, "model": "{model}"}}'
-        answer = http.post(path, content=body, headers={"content-type": "application/json"})
-        assert answer.status_code in (200, 400, 404), answer.text
-
-
-def test_more_than_can_ever_wait_is_refused_for_good(http):
-    body = {"prompt": ["a"] * 5, "n": 16}
-    assert "takes 68" in refused(post(http, body, "/v1/completions"), 400, "prompt")
-
-
-def test_completions_take_more_stops_than_chats(http):
-    body = {"prompt": "a", "stop": ["z"] * 16}
-    assert post(http, body, "/v1/completions").status_code == 200
-    refused(post(http, {**body, "stop": ["z"] * 17}, "/v1/completions"), 400, "stop")
-
-
-def test_other_refusals_have_the_same_body(http):
-    refused(post(http, {**ASK, "model": "gpt-9"}), 404, "model", "model_not_found")
-    refused(http.get("/v1/models/gpt-9"), 404, "model", "model_not_found")
-    refused(http.get("/v1/nothing"), 404)
-    refused(http.get("/v1/chat/completions"), 405)
-    refused(http.post("/v1/chat/completions", content=b"x" * (2**20 + 1)), 413, None, "too_large")
-    long = {**ASK, "messages": [{"role": "user", "content": "x" * 500}]}
-    refused(post(http, long), 400, "messages", "context_length_exceeded")
-    many = {"model": "nanochat-test", "prompt": [1] * 200}
-    refused(post(http, many, "/v1/completions"), 400, "prompt", "context_length_exceeded")
-    unknown = {"model": "nanochat-test", "prompt": [1, 9999]}
-    assert "0..264" in refused(post(http, unknown, "/v1/completions"), 400, "prompt")
-
-
 def test_unknown_fields_and_content_parts_are_taken(http):
     parts = [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]
     body = {**ASK, "messages": [{"role": "user", "content": parts}], "logit_bias": {}, "user": "me"}
@@ -359,24 +226,6 @@ def test_a_conversation_that_is_too_long_says_what_it_dropped(http):
     answer = post(http, {**ASK, "messages": [*turns, *ASK["messages"]]}).json()
     assert answer["nanochat"]["dropped_messages"] >= 2
     assert answer["usage"]["prompt_tokens"] < 128
-
-
-def test_a_full_queue_is_429_and_a_client_that_leaves_frees_its_slot(talker):
-    long = {**ASK, "stream": True}
-    with httpx.Client(base_url=talker.url, timeout=60) as http:
-        streams = []
-        for _ in range(4):
-            ask = http.build_request("POST", "/v1/chat/completions", json=long)
-            stream = http.send(ask, stream=True)
-            streams.append(stream)
-            assert stream.status_code == 200
-        answer = post(http, ASK)
-        assert "try again" in refused(answer, 429, None, "queue_full")
-        assert answer.headers["retry-after"] == "1"
-        for stream in streams:
-            stream.close()
-        assert_idle(http)
-        assert post(http, ASK).status_code == 200
 
 
 def test_a_client_that_does_not_stream_can_leave_too(talker):
@@ -395,44 +244,6 @@ def test_the_originals_endpoint_streams_tokens_and_ends_with_done(talker):
     assert all(set(event) == {"token", "gpu"} for event in events[:-1])
     call = "<|python_start|>72+66<|python_end|><|output_start|>138<|output_end|>"
     assert "".join(e["token"] for e in events[:-1]) == f"Grüße 🙂: {call} makes 138."
-
-
-@pytest.mark.parametrize(
-    "changes, said",
-    [
-        ({"messages": []}, "at least one"),
-        ({"messages": [{"role": "system", "content": "x"}]}, "role"),
-        ({"messages": [{"role": "user", "content": ""}]}, "no content"),
-        ({"temperature": 2.5}, "temperature"),
-        ({"top_k": 0}, "top_k"),
-        ({"max_tokens": 4097}, "max_tokens"),
-    ],
-)
-def test_the_originals_limits_are_kept_at_its_endpoint(http, changes, said):
-    answer = post(http, {"messages": ASK["messages"], **changes}, "/chat/completions")
-    assert answer.status_code == 400 and said in answer.json()["detail"]
-
-
-def test_keys_rate_and_origins_are_asked_for_only_when_wanted():
-    options = {"api_keys": ["secret"], "cors_origins": ["https://a.example"], "rate_limit": 3}
-    with RunningServer(new_service(slots=1), **options) as running:
-        with httpx.Client(base_url=running.url, timeout=60) as http:
-            assert http.get("/health").status_code in (200, 503)
-            assert http.get("/").status_code == 200
-            refused(http.get("/v1/models"), 401, None, "invalid_api_key")
-            key = {"Authorization": "Bearer secret", "Origin": "https://a.example"}
-            answer = http.get("/v1/models", headers=key)
-            assert answer.headers["access-control-allow-origin"] == "https://a.example"
-            for _ in range(3):
-                assert http.post("/tokenize", json={"prompt": "x"}, headers=key).status_code == 200
-            answer = http.post("/tokenize", json={"prompt": "x"}, headers=key)
-            refused(answer, 429, None, "rate_limit_exceeded")
-        running.wait_ready()
-
-
-def test_without_keys_another_origin_gets_no_leave(http):
-    answer = http.get("/v1/models", headers={"Origin": "https://evil.example"})
-    assert "access-control-allow-origin" not in answer.headers
 
 
 def test_a_reply_that_takes_longer_than_the_server_waits_is_told_so():
