@@ -51,7 +51,7 @@ def run(base: pathlib.Path, program: str, *flags: str, **more) -> subprocess.Com
     """Runs a program to its end."""
     return subprocess.run(
         [sys.executable, "-m", f"scripts.{program}", *flags],
-        env=environment(base), cwd=ROOT, capture_output=True, text=True, timeout=120, **more,
+        env=environment(base), cwd=ROOT, capture_output=True, text=True, timeout=240, **more,
     )  # fmt: skip
 
 
