@@ -1,148 +1,164 @@
 // Markdown as DOM nodes. Text only ever becomes text nodes: nothing a model or a person writes can
 // become an element, an attribute or a request of its own.
 
-export function el(name, properties = {}, ...children) {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(properties)) {
-    if (key.startsWith("aria-")) node.setAttribute(key, value);
-    else node[key] = value;
-  }
-  node.append(...children);
-  return node;
+import { copyText, el, icon } from "./dom.js";
+
+// Shows `text` in `node`, touching only the blocks that changed since the last call. A character of
+// the private use area stands for a tool call: `toolAt` gives [what makes its node, its plain text].
+export function showMarkdown(node, text, toolAt = () => null) {
+  const wanted = blocks(text);
+  const key = (block) => JSON.stringify([block, (block[1].match(/[\uE000-\uF8FF]/g) ?? []).map((c) => toolAt(c)?.[1])]);
+  const keys = wanted.map(key);
+  const have = node.blockKeys ?? [];
+  let same = 0;
+  while (same < have.length && have[same] === keys[same]) same++;
+  while (node.childNodes.length > same) node.lastChild.remove();
+  node.append(...wanted.slice(same).map((block) => new Writer(toolAt).block(block)));
+  node.blockKeys = keys;
 }
 
-// [kind, source, ...] of each block; a block's source is all that decides how it looks.
+const FENCE = /^\s*(```+|~~~+)\s*([\w+#.-]*)\s*$/;
+const HEADING = /^(#{1,6})\s+(.*)$/;
+const RULE = /^\s*([-*_])(\s*\1){2,}\s*$/;
+const ITEM = /^(\s*)(?:[-*+]|(\d{1,9})[.)])\s+(.*)$/;
+const QUOTE = /^\s*>\s?/;
+const TABLE = /^\s*\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?\s*)?$/;
+
+// [kind, source, extra] of each block; that alone decides how it looks.
 export function blocks(text) {
   const out = [];
   const lines = text.split("\n");
-  let i = 0;
-  while (i < lines.length) {
+  for (let i = 0; i < lines.length; ) {
     const line = lines[i];
-    const fence = /^\s*(```+|~~~+)\s*([\w+#.-]*)\s*$/.exec(line);
+    const fence = FENCE.exec(line);
+    const heading = HEADING.exec(line);
     if (fence) {
-      const inside = [];
-      for (i++; i < lines.length && !lines[i].trimStart().startsWith(fence[1]); i++) inside.push(lines[i]);
+      const from = ++i;
+      while (i < lines.length && !lines[i].trimStart().startsWith(fence[1])) i++;
+      out.push(["code", lines.slice(from, i++).join("\n"), fence[2]]);
+    } else if (heading) {
+      out.push(["heading", heading[2], heading[1].length]);
       i++;
-      out.push(["code", inside.join("\n"), fence[2]]);
-    } else if (!line.trim()) {
-      i++;
-    } else if (/^#{1,6}\s/.test(line)) {
-      out.push(["heading", line.replace(/^#+\s+/, ""), Math.min(4, /^#+/.exec(line)[0].length)]);
-      i++;
-    } else if (/^\s*([-*_])(\s*\1){2,}\s*$/.test(line)) {
+    } else if (RULE.test(line)) {
       out.push(["rule", ""]);
       i++;
-    } else {
-      const kind = kindOf(line);
-      const taken = [];
-      while (i < lines.length && lines[i].trim() && belongs(kind, lines[i], taken.length)) taken.push(lines[i++]);
-      out.push([kind, taken.join("\n")]);
-    }
+    } else if (line.trim()) {
+      const kind = kindAt(lines, i);
+      const from = i++;
+      while (i < lines.length && goesOn(kind, lines, i)) i++;
+      out.push([kind, lines.slice(from, i).join("\n")]);
+    } else i++;
   }
   return out;
 }
 
-const BULLET = /^\s*[-*+]\s+/;
-const NUMBER = /^\s*\d{1,9}[.)]\s+/;
-const QUOTE = /^\s*>\s?/;
-
-function kindOf(line) {
-  if (BULLET.test(line)) return "bullets";
-  if (NUMBER.test(line)) return "numbers";
-  return QUOTE.test(line) ? "quote" : "paragraph";
+function kindAt(lines, i) {
+  if (ITEM.test(lines[i])) return "list";
+  if (QUOTE.test(lines[i])) return "quote";
+  return lines[i].includes("|") && TABLE.test(lines[i + 1] ?? "") ? "table" : "paragraph";
 }
 
-function belongs(kind, line, count) {
-  if (count === 0) return true;
-  if (/^\s*(```|~~~)|^#{1,6}\s/.test(line)) return false;
-  if (kind === "bullets" || kind === "numbers") return kindOf(line) === kind || /^\s{2,}/.test(line);
-  return kindOf(line) === kind;
+function goesOn(kind, lines, i) {
+  const line = lines[i];
+  if (!line.trim() || FENCE.test(line) || HEADING.test(line)) return false;
+  if (kind === "list") return ITEM.test(line) || /^\s{2,}/.test(line);
+  if (kind === "table") return line.includes("|");
+  return kindAt(lines, i) === kind;
 }
 
-export function renderBlock([kind, source, extra]) {
-  if (kind === "code") return codeBlock(source, extra);
-  if (kind === "heading") return el(`h${extra}`, {}, ...inline(source));
-  if (kind === "rule") return el("hr");
-  if (kind === "bullets") return list("ul", source, BULLET);
-  if (kind === "numbers") return list("ol", source, NUMBER);
-  if (kind === "quote") return el("blockquote", {}, ...inline(source.replace(/^\s*>\s?/gm, "")));
-  return el("p", {}, ...inline(source));
-}
+const INLINE = new RegExp(
+  [
+    /\\([\\`*_{}[\]()#+\-.!|>~])/, // an escaped mark
+    /(?<ticks>`+)([\s\S]+?)\k<ticks>/,
+    /\*\*([^\n]+?)\*\*/,
+    /(?<![\w*])\*([^\s*](?:[^*\n]*[^\s*])?)\*(?!\w)/,
+    /(?<!\w)_([^\s_](?:[^_\n]*[^\s_])?)_(?!\w)/,
+    /\[([^[\]\n]+)\]\((https?:\/\/[^\s()]+)\)/,
+    /(https?:\/\/[^\s<>"')\]]*[^\s<>"')\].,;:!?])/,
+    /([\uE000-\uF8FF])/, // a tool call
+  ].map((part) => part.source).join("|"),
+  "g",
+);
+const LONGEST = 20_000; // characters of one block in which marks are looked for
 
-function list(name, source, marker) {
-  const items = [];
-  for (const line of source.split("\n")) {
-    if (marker.test(line)) items.push(line.replace(marker, ""));
-    else items[items.length - 1] += "\n" + line.trim();
+class Writer {
+  constructor(toolAt) {
+    this.toolAt = toolAt;
   }
-  const node = el(name, {}, ...items.map((item) => el("li", {}, ...inline(item))));
-  const first = /\d+/.exec(source);
-  if (name === "ol" && first) node.start = Number(first[0]);
-  return node;
-}
 
-function codeBlock(source, language) {
-  const copy = el("button", { type: "button", textContent: "Copy code" });
-  copy.addEventListener("click", () => copyText(source, copy));
-  const bar = el("div", { className: "bar" }, el("span", { textContent: language || "code" }), copy);
-  return el("pre", {}, bar, el("code", { textContent: source }));
-}
-
-const INLINE = /(`+)([\s\S]+?)\1|\*\*([^\n]+?)\*\*|(?<![\w*])\*([^\s*](?:[^*\n]*[^\s*])?)\*(?!\w)|(?<!\w)_([^\s_](?:[^_\n]*[^\s_])?)_(?!\w)|\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)|(https?:\/\/[^\s<>"')\]]+)/g;
-
-function inline(text, depth = 0) {
-  const nodes = [];
-  let end = 0;
-  for (const match of depth > 4 ? [] : text.matchAll(INLINE)) {
-    if (match.index > end) nodes.push(...plain(text.slice(end, match.index)));
-    nodes.push(mark(match, depth + 1));
-    end = match.index + match[0].length;
+  block([kind, source, extra]) {
+    if (kind === "code") return this.code(source, extra);
+    if (kind === "heading") return el(`h${Math.min(6, extra + 1)}`, {}, ...this.inline(source));
+    if (kind === "rule") return el("hr");
+    if (kind === "list") return this.list(source.split("\n"));
+    if (kind === "quote") return el("blockquote", {}, ...this.blocks(source.replace(/^\s*>\s?/gm, "")));
+    if (kind === "table") return this.table(source.split("\n"));
+    return el("p", {}, ...this.inline(source));
   }
-  if (end < text.length) nodes.push(...plain(text.slice(end)));
-  return nodes;
-}
 
-function mark([, ticks, code, bold, star, under, label, target, bare], depth) {
-  if (ticks) return el("code", { textContent: code.trim() });
-  if (bold) return el("strong", {}, ...inline(bold, depth));
-  if (star || under) return el("em", {}, ...inline(star || under, depth));
-  const href = target || bare;
-  return el("a", { href, textContent: label || bare, target: "_blank", rel: "noopener noreferrer" });
-}
-
-function plain(text) {
-  return text.split("\n").flatMap((line, i) => (i ? [el("br"), line] : [line])).filter((part) => part !== "");
-}
-
-export async function copyText(text, button) {
-  const before = button.textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-    button.textContent = "Copied";
-  } catch {
-    button.textContent = copyOldWay(text) ? "Copied" : "Cannot copy here";
+  blocks(source) {
+    return blocks(source).map((block) => this.block(block));
   }
-  setTimeout(() => (button.textContent = before), 1200);
+
+  code(source, language) {
+    const text = this.plain(source);
+    const copy = el("button", { type: "button" }, icon("copy"), "Copy code");
+    copy.addEventListener("click", () => copyText(text, copy));
+    const bar = el("div", { className: "bar" }, el("span", { textContent: language || "code" }), copy);
+    const label = `${language || "Code"} block`;
+    return el("figure", { className: "code", "aria-label": label }, bar, el("pre", { tabIndex: 0 }, el("code", { textContent: text })));
+  }
+
+  // A list; what is indented under an item is that item's own.
+  list(lines) {
+    const items = [];
+    const [, first, number] = ITEM.exec(lines[0]);
+    for (const line of lines) {
+      const item = ITEM.exec(line);
+      if (item && item[1].length <= first.length + 1) items.push([item[3], []]);
+      else if (item || items.at(-1)[1].length) items.at(-1)[1].push(line.replace(/^\s{2}/, ""));
+      else items.at(-1)[0] += `\n${line.trim()}`;
+    }
+    const written = items.map(([text, under]) => el("li", {}, ...this.inline(text), ...this.blocks(under.join("\n"))));
+    const node = el(number ? "ol" : "ul", {}, ...written);
+    if (number) node.start = Number(number);
+    return node;
+  }
+
+  table([head, , ...rows]) {
+    const cells = (line) => line.trim().replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
+    const width = cells(head).length;
+    const row = (name, line) =>
+      el("tr", {}, ...Array.from({ length: width }, (_, i) => el(name, {}, ...this.inline(cells(line)[i] ?? ""))));
+    const body = el("tbody", {}, ...rows.map((line) => row("td", line)));
+    const table = el("table", {}, el("thead", {}, row("th", head)), body);
+    return el("div", { className: "wide", tabIndex: 0, role: "group", "aria-label": "Table" }, table);
+  }
+
+  inline(text, depth = 0) {
+    const nodes = [];
+    let end = 0;
+    for (const match of depth > 4 || text.length > LONGEST ? [] : text.matchAll(INLINE)) {
+      nodes.push(...broken(text.slice(end, match.index)), this.mark(match, depth + 1));
+      end = match.index + match[0].length;
+    }
+    return [...nodes, ...broken(this.plain(text.slice(end)))];
+  }
+
+  mark([, escaped, ticks, code, bold, star, under, label, target, bare, tool], depth) {
+    if (escaped) return escaped;
+    if (ticks) return el("code", { textContent: this.plain(code.trim()) });
+    if (bold) return el("strong", {}, ...this.inline(bold, depth));
+    if (star || under) return el("em", {}, ...this.inline(star || under, depth));
+    if (tool) return this.toolAt(tool)?.[0]() ?? "\uFFFD";
+    const href = target || bare;
+    return el("a", { href, title: href, textContent: label || bare, target: "_blank", rel: "noopener noreferrer" });
+  }
+
+  // The text with every tool call written out, for where no element may stand.
+  plain(text) {
+    return text.replace(/[\uE000-\uF8FF]/g, (c) => this.toolAt(c)?.[1] ?? "\uFFFD");
+  }
 }
 
-// Pages on plain http from another machine have no clipboard object.
-function copyOldWay(text) {
-  const box = el("textarea", { value: text, className: "hidden" });
-  document.body.prepend(box);
-  box.select();
-  const done = document.execCommand("copy");
-  box.remove();
-  return done;
-}
-
-// Shows `text` in `node`, touching only the blocks that changed since the last call.
-export function showMarkdown(node, text) {
-  const wanted = blocks(text);
-  const keys = wanted.map((block) => JSON.stringify(block));
-  const have = node.blockKeys || [];
-  let same = 0;
-  while (same < have.length && have[same] === keys[same]) same++;
-  while (node.childNodes.length > same) node.lastChild.remove();
-  node.append(...wanted.slice(same).map(renderBlock));
-  node.blockKeys = keys;
-}
+const broken = (text) => text.split("\n").flatMap((line, i) => (i ? [el("br"), line] : [line])).filter((part) => part !== "");

@@ -1,92 +1,125 @@
 // Chats and settings, kept in this browser alone. Each chat is its own entry, so that two tabs with
-// two chats never overwrite each other.
+// two chats never overwrite each other. A chat in which nothing was asked yet belongs to its tab.
+
+import { chatFrom, isKept } from "./chat.js";
 
 const CHAT = "nanochat.chat.";
 const SETTINGS = "nanochat.settings";
 const CURRENT = "nanochat.current";
-export const DEFAULTS = { temperature: 0.8, top_k: 50, max_tokens: 512, inspect: false, theme: "", api_key: "" };
+const DRAFT = "nanochat.draft";
 
-const kept = new Map(); // stands in where the browser refuses to store
+// Stands in for a storage that the browser denies: it then lasts as long as the page.
+class Memory extends Map {
+  getItem = (key) => this.get(key) ?? null;
+  setItem = (key, value) => this.set(key, value);
+  removeItem = (key) => this.delete(key);
+}
 
-function read(key) {
+function storage(name) {
   try {
-    return JSON.parse(localStorage.getItem(key) ?? kept.get(key) ?? "null");
+    window[name].getItem(CURRENT);
+    return window[name];
+  } catch {
+    return new Memory();
+  }
+}
+
+const local = storage("localStorage");
+const tab = storage("sessionStorage");
+const overflow = new Memory(); // what no longer fitted
+const keys = () => [...(local instanceof Memory ? local.keys() : Object.keys(local)), ...overflow.keys()];
+
+function read(place, key) {
+  try {
+    return JSON.parse(overflow.getItem(key) ?? place.getItem(key));
   } catch {
     return null;
   }
 }
 
-function write(key, value) {
+function write(place, key, value) {
   const text = JSON.stringify(value);
   try {
-    localStorage.setItem(key, text);
-    kept.delete(key);
+    place.setItem(key, text);
+    overflow.removeItem(key);
     return true;
   } catch {
-    kept.set(key, text);
+    overflow.setItem(key, text);
     return false;
   }
 }
 
-export function newChat() {
-  const id = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 8)}`;
-  return { id, title: "", system: "", created: Date.now(), changed: Date.now(), messages: [] };
-}
+// Chats.
 
-export const loadChat = (id) => read(CHAT + id);
+export const loadChat = (id) => (id ? chatFrom(read(local, CHAT + id) ?? read(tab, CHAT + id), id) : null);
 
-// False when the browser is full: the chat then lives only as long as the page.
+// How it went: "kept"; "trimmed" when token probabilities of other chats had to make room; "full"
+// when the browser takes no more, and the chat lives only as long as the page.
 export function saveChat(chat) {
   chat.changed = Date.now();
-  return write(CHAT + chat.id, chat);
+  if (!isKept(chat)) return write(tab, CHAT + chat.id, chat) ? "kept" : "full";
+  tab.removeItem(CHAT + chat.id);
+  if (write(local, CHAT + chat.id, chat)) return "kept";
+  return dropTokens(chat.id) && write(local, CHAT + chat.id, chat) ? "trimmed" : "full";
+}
+
+function dropTokens(except) {
+  const heavy = listChats().filter((chat) => chat.id !== except && chat.messages.some((message) => message.tokens));
+  for (const chat of heavy) {
+    for (const message of chat.messages) delete message.tokens;
+    write(local, CHAT + chat.id, chat);
+  }
+  return heavy.length > 0;
 }
 
 export function deleteChat(id) {
-  localStorage.removeItem(CHAT + id);
-  kept.delete(CHAT + id);
+  for (const place of [local, tab, overflow]) place.removeItem(CHAT + id);
 }
 
 export function listChats() {
-  const keys = new Set([...Object.keys(localStorage), ...kept.keys()]);
-  const chats = [...keys].filter((key) => key.startsWith(CHAT)).map(read);
-  return chats.filter(Boolean).sort((a, b) => b.changed - a.changed);
+  const ids = new Set(keys().filter((key) => key.startsWith(CHAT)).map((key) => key.slice(CHAT.length)));
+  return [...ids].map(loadChat).filter(Boolean).sort((a, b) => b.changed - a.changed);
 }
 
 // This tab's chat survives a reload; a new tab begins with the chat used last.
-export const currentId = () => sessionStorage.getItem(CURRENT) ?? read(CURRENT);
+export const currentId = () => tab.getItem(CURRENT) ?? read(local, CURRENT);
 
-export function setCurrent(id) {
-  sessionStorage.setItem(CURRENT, id);
-  write(CURRENT, id);
+export function setCurrent(chat) {
+  tab.setItem(CURRENT, chat.id);
+  if (isKept(chat)) write(local, CURRENT, chat.id);
 }
 
-export const loadSettings = () => ({ ...DEFAULTS, ...read(SETTINGS) });
-export const saveSettings = (settings) => write(SETTINGS, settings);
+// What stands in the message box, unsent.
+export const loadDraft = () => read(tab, DRAFT) ?? "";
+export const saveDraft = (text) => write(tab, DRAFT, text);
 
-export function titleOf(chat) {
-  if (chat.title) return chat.title;
-  const first = chat.messages.find((message) => message.role === "user");
-  return first ? first.content.trim().replace(/\s+/g, " ").slice(0, 60) : "New chat";
+// Settings.
+
+const NUMBERS = { temperature: [0.8, 0, 2], top_k: [50, 1, 200], max_tokens: [512, 1, 4096] };
+const THEMES = ["", "light", "dark"];
+
+// Whether the server takes `value` for this setting.
+export function allowed(name, value) {
+  const [, low, high] = NUMBERS[name];
+  const whole = name === "temperature" || Number.isInteger(value);
+  return Number.isFinite(value) && whole && value >= low && value <= high;
 }
 
-// A conversation as nanochat trains on it: a message's content is text, or parts where a tool spoke.
-export function exported(chat) {
-  const system = chat.system ? [{ role: "system", content: chat.system }] : [];
-  return { title: titleOf(chat), messages: [...system, ...spoken(chat.messages)] };
+export const range = (name) => NUMBERS[name].slice(1);
+
+export function loadSettings() {
+  const kept = read(local, SETTINGS) ?? {};
+  const settings = { inspect: kept.inspect === true, theme: THEMES.includes(kept.theme) ? kept.theme : "" };
+  settings.api_key = typeof kept.api_key === "string" ? kept.api_key : "";
+  for (const name of Object.keys(NUMBERS)) settings[name] = allowed(name, kept[name]) ? kept[name] : NUMBERS[name][0];
+  return settings;
 }
 
-export function spoken(messages) {
-  return messages
-    .filter((message) => message.role === "user" || message.role === "assistant")
-    .filter((message) => message.role === "user" || message.parts?.length)
-    .map((message) => ({ role: message.role, content: message.role === "user" ? message.content : content(message) }));
-}
+export const saveSettings = (settings) => write(local, SETTINGS, settings);
 
-function content({ parts }) {
-  return parts.every((part) => part.type === "text") ? parts.map((part) => part.text).join("") : parts;
-}
-
-export const onOtherTab = (listener) =>
+// What other tabs change: `onChat(id, deleted)` and `onSettings()`.
+export const onOtherTab = (onChat, onSettings) =>
   addEventListener("storage", (event) => {
-    if (event.key?.startsWith(CHAT)) listener(event.key.slice(CHAT.length));
+    if (event.key?.startsWith(CHAT)) onChat(event.key.slice(CHAT.length), event.newValue === null);
+    if (event.key === SETTINGS) onSettings();
   });

@@ -1,123 +1,88 @@
 // Draws one message: text as markdown, tool calls as such, tokens with their probabilities.
 
-import { copyText, el, showMarkdown } from "./markdown.js";
+import { pieces, textOf, toolText } from "./chat.js";
+import { copyText, el, iconButton } from "./dom.js";
+import { showMarkdown } from "./markdown.js";
+import { showTokens } from "./tokens.js";
 
-export function turnNode(message, index, actions) {
-  const node = el("article", { className: `turn ${message.role}`, "aria-label": speaker(message) });
-  node.dataset.index = index;
+const SPEAKERS = { user: "You", assistant: "Assistant", console: "Note" };
+const FIRST_TOOL = 0xe000; // a tool call is one character of the private use area to markdown
+
+// An empty turn; `buttons` stand below it.
+export function turnNode(message, buttons) {
+  const node = el("article", { className: `turn ${message.role}`, "aria-label": SPEAKERS[message.role] });
   node.append(el("div", { className: "body" }), el("div", { className: "after" }));
-  const buttons = Object.entries(actions).map(([label, run]) => actionButton(label, run, node));
   if (buttons.length) node.append(el("div", { className: "actions" }, ...buttons));
   return node;
 }
 
-function actionButton(label, run, node) {
-  const button = el("button", { type: "button", textContent: label });
-  button.addEventListener("click", () => run(node, button));
-  return button;
-}
+export const copyButton = (message) => iconButton("copy", "Copy", (button) => copyText(textOf(message), button));
 
-const speaker = ({ role }) => ({ user: "You", assistant: "Assistant" })[role] ?? "Note";
-
-// Shows what a message holds now; `live` while it is still coming.
-export function showMessage(node, message, { live = false, inspect = false } = {}) {
+// Shows what a message holds now; `live` while it is still coming, `elsewhere` in another tab.
+export function showMessage(node, message, { live = false, elsewhere = false, inspect = false } = {}) {
   const body = node.querySelector(".body");
+  const mode = inspect && message.tokens?.length ? "tokens" : "text";
+  if (body.dataset.mode !== mode) {
+    body.replaceChildren();
+    delete body.blockKeys;
+    body.dataset.mode = mode;
+  }
   if (message.role !== "assistant") body.textContent = message.content;
-  else if (inspect && message.tokens?.length) showTokens(body, message.tokens);
-  else showParts(body, message.parts ?? []);
-  body.classList.toggle("waiting", live && !message.parts?.length);
+  else if (mode === "tokens") showTokens(body, message.tokens);
+  else showReply(body, message.parts);
+  body.classList.toggle("waiting", live);
   node.setAttribute("aria-busy", String(live));
-  showNotes(node.querySelector(".after"), message, inspect && !live);
+  if (message.role === "assistant") showNotes(node.querySelector(".after"), message, { live, elsewhere, inspect });
 }
 
-function showParts(body, parts) {
-  if (body.dataset.mode !== "parts") body.replaceChildren();
-  body.dataset.mode = "parts";
-  parts.forEach((part, i) => {
-    const kind = part.type === "text" ? "said" : "tool";
-    let node = body.children[i];
-    if (!node?.classList.contains(kind)) {
-      node?.remove();
-      node = el(kind === "said" ? "div" : "span", { className: kind });
-      body.insertBefore(node, body.children[i] ?? null);
-    }
-    if (kind === "said") showMarkdown(node, part.text);
-    else showTool(node, part);
-  });
-  while (body.children.length > parts.length) body.lastChild.remove();
+function showReply(body, parts) {
+  const tools = [];
+  const character = (tool) => String.fromCharCode(FIRST_TOOL + tools.push(tool) - 1);
+  const source = pieces(parts).map((piece) => piece.text?.replace(/[\uE000-\uF8FF]/g, "\uFFFD") ?? character(piece));
+  const toolAt = (c) => {
+    const tool = tools[c.charCodeAt(0) - FIRST_TOOL];
+    return tool && [() => toolNode(tool), toolText(tool)];
+  };
+  showMarkdown(body, source.join(""), toolAt);
 }
 
-function showTool(node, part) {
-  const label = part.type === "python" ? "calculator" : "result";
-  node.replaceChildren(el("b", { textContent: `${label} ` }), part.text);
+function toolNode({ call, result }) {
+  const node = el("span", { className: "tool" }, el("b", { textContent: "calculator" }), ` ${call}`);
+  if (result !== undefined) node.append(" = ", el("strong", { textContent: result }));
+  return node;
 }
 
-function showNotes(after, message, inspect) {
-  after.replaceChildren();
-  if (message.dropped) note(after, `The oldest ${message.dropped} messages no longer fit and were not read.`);
-  if (message.finish === "length") note(after, "The reply ends here: it reached its limit of tokens.");
-  if (message.finish === "stopped") note(after, "Stopped.");
-  if (inspect && message.role === "assistant" && !message.tokens?.length && !message.failure)
-    note(after, "No token probabilities were asked for with this reply; regenerate it to see them.");
+function showNotes(after, message, { live, elsewhere, inspect }) {
+  const notes = [];
+  if (message.dropped) notes.push(`The oldest ${message.dropped === 1 ? "message" : `${message.dropped} messages`} of this chat no longer fit into the model's context and were not read.`);
+  if (message.finish === "length") notes.push("The reply ends here: it reached its limit of tokens.");
+  if (message.finish === "stopped") notes.push("Stopped.");
+  if (elsewhere) notes.push("Coming in another tab…");
+  else if (message.finish === "left" || !(live || message.finish || message.failure)) notes.push("Cut short: the page was left while this reply came.");
+  if (inspect && !live && !message.tokens?.length && message.parts.length)
+    notes.push("This reply came without token probabilities; regenerate it to see them.");
+  after.replaceChildren(...notes.map((textContent) => el("p", { className: "note", textContent })));
   if (message.failure) after.append(el("p", { className: "failure", role: "alert", textContent: message.failure }));
 }
 
-const note = (after, text) => after.append(el("p", { className: "note", textContent: text }));
-
-// Tokens: [text, probability, forced, [[text, probability], ...]] each.
-function showTokens(body, tokens) {
-  body.dataset.mode = "tokens";
-  const line = el("div", { className: "tokens said" });
-  for (const [text, probability, forced, top] of tokens) {
-    const name = forced ? "forced" : shade(probability);
-    const node = el("span", { className: `token ${name}`, textContent: visible(text), tabIndex: 0 });
-    node.setAttribute("aria-description", describe(probability, forced));
-    for (const begin of ["mouseenter", "focus"])
-      node.addEventListener(begin, () => showCard(node, text, probability, forced, top));
-    for (const end of ["mouseleave", "blur"]) node.addEventListener(end, hideCard);
-    line.append(node);
-  }
-  body.replaceChildren(line);
-  delete body.blockKeys;
+// "42 tokens, 31 a second", or nothing where it was not counted.
+export function paceOf({ count, seconds }) {
+  if (!count) return "";
+  const pace = count > 1 && seconds > 0 ? `, ${Math.round((count - 1) / seconds)} a second` : "";
+  return `${count} token${count === 1 ? "" : "s"}${pace}`;
 }
-
-const visible = (text) => (text.startsWith("bytes:") ? `⟨${text.slice(6)}⟩` : text.replace(/\n/g, "⏎\n"));
-const percent = (p) => (p >= 0.0995 ? `${Math.round(p * 100)} %` : `${(p * 100).toPrecision(2)} %`);
-const describe = (p, forced) => (forced ? "written by the tool" : `probability ${percent(p)}`);
-
-function shade(p) {
-  if (p > 0.8) return "sure";
-  if (p > 0.3) return "likely";
-  return p > 0.05 ? "unlikely" : "rare";
-}
-
-function showCard(node, text, probability, forced, top) {
-  hideCard();
-  const row = ([name, p]) =>
-    el("tr", {}, el("td", { textContent: JSON.stringify(name) }), el("td", { textContent: percent(p) }));
-  const head = forced ? `${JSON.stringify(text)}: forced, the tool wrote it` : `${JSON.stringify(text)}: ${percent(probability)}`;
-  const card = el("div", { id: "card", role: "tooltip" }, head);
-  if (!forced) card.append(el("table", {}, el("tbody", {}, ...top.map(row))));
-  document.body.prepend(card);
-  const place = node.getBoundingClientRect();
-  const left = Math.min(place.left, innerWidth - card.offsetWidth - 8);
-  const below = place.bottom + 6;
-  card.style.left = `${Math.max(8, left)}px`;
-  card.style.top = `${below + card.offsetHeight > innerHeight ? place.top - card.offsetHeight - 6 : below}px`;
-}
-
-const hideCard = () => document.getElementById("card")?.remove();
 
 // Turns a message into a box to change it in; `done` gets the new text.
 export function editMessage(node, text, done) {
   const body = node.querySelector(".body");
   const box = el("textarea", { value: text, rows: Math.min(10, text.split("\n").length + 1), "aria-label": "Edit message" });
-  const send = el("button", { type: "button", textContent: "Send edited" });
+  const send = el("button", { type: "button", className: "main", textContent: "Send edited" });
   const cancel = el("button", { type: "button", textContent: "Cancel" });
   const form = el("div", { className: "edit" }, box, el("div", {}, cancel, send));
   const close = () => {
     form.remove();
-    body.hidden = false;
+    node.classList.remove("editing");
+    node.querySelector("[aria-label=Edit]")?.focus();
   };
   send.addEventListener("click", () => {
     if (!box.value.trim()) return;
@@ -126,16 +91,17 @@ export function editMessage(node, text, done) {
   });
   cancel.addEventListener("click", close);
   box.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") close();
+    if (event.key === "Escape") {
+      event.stopPropagation();
+      close();
+    }
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       send.click();
     }
   });
-  body.hidden = true;
+  if (node.classList.contains("editing")) return;
+  node.classList.add("editing");
   body.before(form);
   box.focus();
 }
-
-export const copyMessage = (message, button) =>
-  copyText(message.content ?? message.parts.map((part) => part.text).join(""), button);

@@ -1,0 +1,53 @@
+// What the page itself has to say: a banner while something is wrong, a toast that goes by itself.
+
+import { health } from "./client.js";
+import { $ } from "./dom.js";
+
+const TOAST_MS = 8000;
+const TROUBLE = {
+  loading: "The model is still loading…",
+  failed: "The model has failed; the server's log says why.",
+  gone: "The server does not answer; trying again…",
+};
+
+export function banner(text) {
+  $("banner").hidden = !text;
+  if ($("banner").textContent !== text) $("banner").textContent = text;
+}
+
+let toastEnd;
+export function toast(text, undo) {
+  const box = $("toast");
+  const [label, button] = box.children;
+  label.textContent = text;
+  button.hidden = !undo;
+  button.onclick = () => {
+    box.classList.remove("shown");
+    undo();
+  };
+  box.classList.add("shown");
+  clearTimeout(toastEnd);
+  toastEnd = setTimeout(() => box.classList.remove("shown"), TOAST_MS);
+}
+
+let watching = false;
+
+// Says what is wrong with the server until nothing is; `back` is called when it answers (again).
+export async function watchHealth(back) {
+  if (watching) return;
+  watching = true;
+  let trouble = false;
+  for (let wait = 500; ; wait = Math.min(wait * 1.5, 5000)) {
+    const state = await health();
+    if (state === "ok") break;
+    trouble = true;
+    banner(TROUBLE[state] ?? TROUBLE.gone);
+    await new Promise((resolve) => setTimeout(resolve, wait));
+  }
+  watching = false;
+  if (trouble) {
+    banner("");
+    toast("Connected.");
+  }
+  back?.();
+}

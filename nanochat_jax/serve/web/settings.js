@@ -1,0 +1,71 @@
+// What every chat is asked with: the panel, the theme, and the switch of the token inspector.
+
+import { $ } from "./dom.js";
+import { toast } from "./notice.js";
+import * as store from "./store.js";
+
+const NUMBERS = ["temperature", "top_k", "max_tokens"];
+const NEXT_THEME = { "": "dark", dark: "light", light: "" };
+
+export let settings = store.loadSettings();
+
+export function changeSettings(changes) {
+  settings = { ...settings, ...changes };
+  store.saveSettings(settings);
+  showSettings();
+}
+
+// What another tab changed.
+export function reloadSettings() {
+  settings = store.loadSettings();
+  showSettings();
+}
+
+function showSettings() {
+  for (const name of [...NUMBERS, "api_key"]) $(name).value = settings[name];
+  $("inspect").setAttribute("aria-pressed", String(settings.inspect));
+  const theme = settings.theme;
+  if (theme) document.documentElement.dataset.theme = theme;
+  else delete document.documentElement.dataset.theme;
+  $("theme").title = `Theme: ${theme || "as the system"}`;
+  $("theme").setAttribute("aria-label", $("theme").title);
+}
+
+function numberChanged({ target: input }) {
+  const value = input.value === "" ? NaN : Number(input.value);
+  if (store.allowed(input.id, value)) return changeSettings({ [input.id]: value });
+  toast(`${input.dataset.name} must be between ${input.min} and ${input.max}; ${settings[input.id]} stays.`);
+  input.value = settings[input.id];
+}
+
+export function openPanel(open) {
+  $("settings").hidden = !open;
+  $("open-settings").setAttribute("aria-expanded", String(open));
+  if (open) $("system").focus();
+}
+
+// `onInspect` is called when the inspector is switched.
+export function setUpSettings(onInspect) {
+  for (const name of NUMBERS) {
+    [$(name).min, $(name).max] = store.range(name);
+    $(name).addEventListener("change", numberChanged);
+  }
+  $("api_key").addEventListener("change", () => changeSettings({ api_key: $("api_key").value.trim() }));
+  $("theme").addEventListener("click", () => changeSettings({ theme: NEXT_THEME[settings.theme] }));
+  $("inspect").addEventListener("click", () => {
+    changeSettings({ inspect: !settings.inspect });
+    onInspect();
+  });
+  $("open-settings").addEventListener("click", () => openPanel($("settings").hidden));
+  $("settings").addEventListener("submit", (event) => event.preventDefault());
+  $("settings").addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    event.stopPropagation();
+    openPanel(false);
+    $("open-settings").focus();
+  });
+  addEventListener("pointerdown", ({ target }) => {
+    if (!$("settings").hidden && !target.closest("#settings, #open-settings, #toast")) openPanel(false);
+  });
+  showSettings();
+}
