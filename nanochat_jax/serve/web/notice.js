@@ -31,9 +31,13 @@ export function toast(text, undo) {
 }
 
 let watching = false;
+let well = () => {};
 
-// Says what is wrong with the server until nothing is; `back` is called when it answers (again).
-export async function watchHealth(back) {
+// `listener` is called whenever the server is found to be well.
+export const onWell = (listener) => (well = listener);
+
+// Says what is wrong with the server until nothing is.
+export async function watchHealth() {
   if (watching) return;
   watching = true;
   let trouble = false;
@@ -49,5 +53,5 @@ export async function watchHealth(back) {
     banner("");
     toast("Connected.");
   }
-  back?.();
+  well();
 }

@@ -55,7 +55,9 @@ function add(message, type, text) {
 }
 
 // Other tabs see by `live` that the chat is being written to.
-function keep({ chat, told }) {
+function keep(reply) {
+  const { chat, told } = reply;
+  if (running.get(chat.id) !== reply) return;
   chat.live = Date.now();
   told.kept(saveChat(chat));
 }
@@ -88,9 +90,11 @@ export function forget(id) {
 
 // The page is left: what has come is kept, and that it was cut short.
 export function leaveReplies() {
-  for (const { chat, message } of running.values()) {
+  for (const { chat, message, abort } of running.values()) {
     message.finish ??= "left";
     chat.live = 0;
     saveChat(chat);
+    abort.abort();
   }
+  running.clear();
 }

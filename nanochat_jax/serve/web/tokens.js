@@ -55,7 +55,11 @@ function move(event) {
 }
 
 const visible = (text) => (text.startsWith("bytes:") ? `⟨${text.slice(6)}⟩` : text.replace(/\n/g, "⏎\n"));
-const percent = (p) => (p >= 0.0995 ? `${Math.round(p * 100)} %` : `${Number((p * 100).toPrecision(2))} %`);
+
+function percent(p) {
+  if (p < 0.0001) return "<0.01 %";
+  return p >= 0.0995 ? `${Math.round(p * 100)} %` : `${Number((p * 100).toPrecision(2))} %`;
+}
 
 function shade(p) {
   if (p > 0.8) return "sure";

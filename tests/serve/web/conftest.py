@@ -72,7 +72,7 @@ def url(talker):
 @pytest.fixture
 def slow_url(talker, monkeypatch):
     """The same while its replies take some seconds."""
-    monkeypatch.setattr(Slow, "pause_s", 0.25)
+    monkeypatch.setattr(Slow, "pause_s", 0.5)
     return talker.url
 
 

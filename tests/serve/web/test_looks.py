@@ -79,6 +79,7 @@ def test_the_chats_open_and_close_on_a_phone(visit, url):
     assert page.locator("#sidebar").is_hidden()
     page.get_by_role("button", name="Chats", exact=True).click()
     assert page.locator("#sidebar").is_visible()
+    assert page.evaluate("document.activeElement.id") == "new-chat"
     assert button(page, "Delete first chat").is_visible()
     page.keyboard.press("Escape")
     page.locator("#sidebar").wait_for(state="hidden")
