@@ -2,7 +2,7 @@
 
 import { imported, isKept, newChat, titleOf } from "./chat.js";
 import { model } from "./client.js";
-import { atEnd, chat, draw, goToEnd, keep, onChange, send, show, warnOfStorage } from "./conversation.js";
+import { atEnd, chat, draw, follow, goToEnd, keep, onChange, send, show, warnOfStorage } from "./conversation.js";
 import { $ } from "./dom.js";
 import { download, drawHistory } from "./history.js";
 import { onWell, toast, watchHealth } from "./notice.js";
@@ -147,7 +147,8 @@ function chatChanged(id, deleted) {
   if (reply && deleted) forget(id);
   else if (reply && stored) Object.assign(reply.chat, { title: stored.title, system: stored.system });
   if (id !== chat.id || isRunning(id)) drawChats();
-  else if (!messages.querySelector(".edit")) show(stored ?? newChat(), { toEnd: false });
+  else if (stored) follow(stored);
+  else show(newChat());
 }
 
 setUpSettings(() => draw());

@@ -2,7 +2,7 @@
 // or a file is checked here once; whatever does not fit is left out.
 
 const KINDS = ["text", "python", "python_output"];
-const LIVE_MS = 4000; // a reply that is coming is kept at least this often
+export const LIVE_MS = 4000; // a reply that is coming is kept at least this often
 
 export function newChat() {
   const now = Date.now();
@@ -90,6 +90,7 @@ export function imported(source) {
     const first = messages?.[0]?.role === "system" ? text(messages[0].content) : "";
     const chat = chatFrom({ ...newChat(), title: value?.title, system: first, messages }, newChat().id);
     if (!chat || !isKept(chat)) throw new Error(`line ${place} is no conversation: expected {"messages": [{"role": "user", "content": "…"}, …]}`);
+    for (const message of chat.messages) if (message.role === "assistant") message.finish = "stop";
     return chat;
   });
 }

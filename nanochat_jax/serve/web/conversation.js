@@ -1,6 +1,6 @@
 // The chat on screen: its turns, and what people do with them.
 
-import { isKept, isLive, newChat, titleOf } from "./chat.js";
+import { isKept, isLive, LIVE_MS, newChat, titleOf } from "./chat.js";
 import { ServerError } from "./client.js";
 import { runCommand } from "./commands.js";
 import { $, el, iconButton } from "./dom.js";
@@ -15,6 +15,7 @@ const TRIES = ["Who are you?", "What is 48 plus 37?", "Spell the word river."];
 const messages = $("messages");
 export let chat = store.loadChat(store.currentId()) ?? newChat();
 let around = () => {};
+let lookAgain;
 
 // `listener` draws what stands around the conversation, whenever that may have changed.
 export const onChange = (listener) => (around = listener);
@@ -24,6 +25,19 @@ export function show(next, { toEnd = true } = {}) {
   chat = next;
   store.setCurrent(chat);
   draw({ toEnd });
+}
+
+// Takes over what another tab made of this chat: a reply that grows disturbs nothing above it.
+export function follow(stored) {
+  if (messages.querySelector(".edit")) return;
+  const earlier = ({ title, system, messages }) => JSON.stringify([title, system, messages.length, messages.slice(0, -1)]);
+  if (!stored.messages.length || earlier(stored) !== earlier(chat)) return show(stored, { toEnd: false });
+  const stick = atEnd();
+  chat.messages.splice(-1, 1, stored.messages.at(-1));
+  chat.live = stored.live;
+  messages.lastChild.replaceWith(turn(chat.messages.at(-1), chat.messages.length - 1));
+  if (stick) goToEnd();
+  drawAround();
 }
 
 export function draw({ toEnd = false } = {}) {
@@ -51,6 +65,8 @@ function turn(message, index) {
   const node = turnNode(message, live ? [] : buttonsOf(message));
   if (live) node.id = "live";
   const elsewhere = !live && index === chat.messages.length - 1 && isLive(chat);
+  clearTimeout(lookAgain);
+  if (elsewhere) lookAgain = setTimeout(() => follow(chat), LIVE_MS); // that tab may die
   showMessage(node, message, { live, elsewhere, inspect: settings.inspect });
   return node;
 }
@@ -81,13 +97,13 @@ export const goToEnd = () => (messages.scrollTop = messages.scrollHeight);
 // What people do with a chat.
 
 export function send(text) {
+  if (busyElsewhere()) return ($("message").value = text);
   const line = runCommand(text, commandPage());
   if (line !== null) {
     if (line) chat.messages.push({ role: "console", content: `${text.trim()}\n${line}` });
     if (line) keep();
     return draw({ toEnd: true });
   }
-  if (busyElsewhere()) return ($("message").value = text);
   chat.messages.push({ role: "user", content: text });
   ask();
 }
@@ -160,9 +176,10 @@ function regenerate(message) {
 // Takes `message` and all after it out of the chat; what was there can be brought back.
 function replaceFrom(message, what) {
   stopReply(chat.id);
+  const at = chat.messages.indexOf(message);
   const [here, before] = [chat, [...chat.messages]];
-  chat.messages.splice(chat.messages.indexOf(message));
-  const later = before.length - chat.messages.length - 1;
+  chat.messages.splice(at);
+  const later = before.length - at - 1;
   toast(later ? `${what}; what came after it was replaced.` : `${what}.`, () => {
     stopReply(here.id);
     here.messages = before;

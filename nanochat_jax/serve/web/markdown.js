@@ -79,11 +79,13 @@ const INLINE = new RegExp(
   ].map((part) => part.source).join("|"),
   "g",
 );
+const DEEPEST = 8; // quotes in quotes, lists in lists
 const LONGEST = 20_000; // characters of one block in which marks are looked for
 
 class Writer {
-  constructor(toolAt) {
+  constructor(toolAt, depth = 0) {
     this.toolAt = toolAt;
+    this.depth = depth;
   }
 
   block([kind, source, extra]) {
@@ -96,8 +98,12 @@ class Writer {
     return el("p", {}, ...this.inline(source));
   }
 
+  // What stands within a quote or a list item.
   blocks(source) {
-    return blocks(source).map((block) => this.block(block));
+    if (!source.trim()) return [];
+    if (this.depth >= DEEPEST) return [el("p", {}, ...this.inline(source))];
+    const within = new Writer(this.toolAt, this.depth + 1);
+    return blocks(source).map((block) => within.block(block));
   }
 
   code(source, language) {

@@ -16,18 +16,26 @@ export function banner(text) {
 }
 
 let toastEnd;
+
+// `undo`, where there is one, is offered as long as the words stand there.
 export function toast(text, undo) {
-  const box = $("toast");
-  const [label, button] = box.children;
+  const [label, button] = $("toast").children;
   label.textContent = text;
   button.hidden = !undo;
   button.onclick = () => {
-    box.classList.remove("shown");
+    closeToast();
     undo();
   };
-  box.classList.add("shown");
+  $("toast").classList.add("shown");
   clearTimeout(toastEnd);
-  toastEnd = setTimeout(() => box.classList.remove("shown"), TOAST_MS);
+  toastEnd = setTimeout(closeToast, TOAST_MS);
+}
+
+function closeToast() {
+  const [label, button] = $("toast").children;
+  $("toast").classList.remove("shown");
+  label.textContent = "";
+  button.hidden = true;
 }
 
 let watching = false;

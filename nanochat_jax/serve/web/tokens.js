@@ -18,7 +18,8 @@ export const compact = ({ token, logprob, forced, top_logprobs }) => [
 export function showTokens(body, tokens) {
   let line = body.querySelector(".tokens");
   if (!line || line.children.length > tokens.length) {
-    line = el("div", { className: "tokens", role: "listbox", "aria-label": "Tokens of the reply; arrow keys move", "aria-orientation": "horizontal" });
+    line = el("div", { className: "tokens", role: "listbox", "aria-label": "Tokens of the reply; arrow keys move" });
+    line.setAttribute("aria-orientation", "horizontal");
     line.addEventListener("keydown", move);
     for (const begin of ["mouseover", "focusin"]) line.addEventListener(begin, ({ target }) => showCard(target));
     for (const end of ["mouseleave", "focusout"]) line.addEventListener(end, hideCard);

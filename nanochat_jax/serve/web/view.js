@@ -54,11 +54,13 @@ function toolNode({ call, result }) {
 
 function showNotes(after, message, { live, elsewhere, inspect }) {
   const notes = [];
-  if (message.dropped) notes.push(`The oldest ${message.dropped === 1 ? "message" : `${message.dropped} messages`} of this chat no longer fit into the model's context and were not read.`);
+  const oldest = message.dropped === 1 ? "message" : `${message.dropped} messages`;
+  if (message.dropped) notes.push(`The oldest ${oldest} of this chat no longer fit into the model's context and were not read.`);
   if (message.finish === "length") notes.push("The reply ends here: it reached its limit of tokens.");
   if (message.finish === "stopped") notes.push("Stopped.");
   if (elsewhere) notes.push("Coming in another tab…");
-  else if (message.finish === "left" || !(live || message.finish || message.failure)) notes.push("Cut short: the page was left while this reply came.");
+  else if (message.finish === "left" || !(live || message.finish || message.failure))
+    notes.push("Cut short: the page was left while this reply came.");
   if (inspect && !live && !message.tokens?.length && message.parts.length)
     notes.push("This reply came without token probabilities; regenerate it to see them.");
   after.replaceChildren(...notes.map((textContent) => el("p", { className: "note", textContent })));

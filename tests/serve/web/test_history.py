@@ -68,6 +68,34 @@ def test_a_tab_does_not_write_into_a_chat_that_another_is_answering(visit, slow_
     button(other, "Stop").click()
 
 
+def test_a_tab_that_died_in_mid_reply_blocks_nothing(page):
+    send(page, "hi")
+    stale = """() => { const key = Object.keys(localStorage).find((k) => k.includes('chat.'));
+      const chat = JSON.parse(localStorage[key]);
+      delete chat.messages[1].finish;
+      localStorage[key] = JSON.stringify({ ...chat, live: Date.now() }) }"""
+    page.evaluate(stale)
+    page.reload()
+    reply = page.locator(".turn.assistant")
+    assert "Coming in another tab" in reply.inner_text()
+    until(page, lambda: "Cut short" in reply.inner_text())
+    send(page, "on we go")
+    assert turns(page, "assistant").count() == 2
+
+
+def test_a_name_given_in_one_tab_while_another_writes_the_chat_stays(visit, slow_url):
+    page = visit(slow_url)
+    send(page, "old name", wait=False)
+    other = visit(slow_url, same=page)
+    press_of(other, "old name", "Rename")
+    other.get_by_label("New name").fill("new name")
+    other.keyboard.press("Enter")
+    until(page, lambda: chats(page) == ["new name"])
+    page.wait_for_timeout(1500)
+    button(page, "Stop").click()
+    assert chats(page) == chats(other) == ["new name"]
+
+
 def test_a_reply_goes_on_while_another_chat_is_shown(visit, slow_url):
     page = visit(slow_url)
     send(page, "long one", wait=False)
@@ -139,6 +167,7 @@ def test_an_exported_chat_is_training_data_and_comes_back_by_import(page, tmp_pa
     press_of(page, "Rosa's books", "Delete")
     take_file(page, line)
     until(page, lambda: chats(page) == ["Rosa's books"])
+    assert "Cut short" not in page.locator(".turn.assistant").inner_text()
     assert texts(page, "assistant") == before and page.locator(".told").inner_text() == "Be brief."
 
 
