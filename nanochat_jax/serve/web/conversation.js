@@ -141,17 +141,17 @@ function soon() {
 
 function ended(reply, error) {
   const { message } = reply;
-  if (error) message.failure = failureText(error);
+  if (error) message.failure = failureText(error, message.parts.length > 0);
   const spoken = message.parts.map((part) => part.text).join("");
   $("status").textContent = error ? "" : message.finish === "stopped" ? "Stopped." : `Reply: ${spoken}`;
   if (reply.chat.id === chat.id) draw();
   else drawAround();
 }
 
-function failureText(error) {
+function failureText(error, begun) {
   if (!(error instanceof ServerError)) {
     watchHealth();
-    return "The connection to the server was lost. What had come is kept; Retry asks again.";
+    return `The connection to the server was lost${begun ? "; what had come is kept" : ""}. Retry asks again.`;
   }
   if (error.status === 401) return `${error.message}. Enter the key under Settings, then Retry.`;
   if (error.status === 0 || error.status >= 500) watchHealth();
