@@ -103,10 +103,10 @@ def test_a_reply_goes_on_while_another_chat_is_shown(visit, slow_url):
     assert button(page, "Send").is_visible()
     send(page, "other", wait=False)
     assert page.locator("#chats .busy").count() == 2
-    page.get_by_role("button", name="long one", exact=True).click()
-    until(page, lambda: len(texts(page, "assistant")[0]) > 20)
+    page.locator("#chats .open").filter(has_text="long one").click()
+    until(page, lambda: len(texts(page, "assistant")[0]) > 8)
     button(page, "Stop").click()
-    page.get_by_role("button", name="other", exact=True).click()
+    page.locator("#chats .open").filter(has_text="other").click()
     button(page, "Stop").click()
     assert texts(page, "user") == ["other"] and texts(page, "assistant")[0].startswith("Rosa")
 
@@ -123,9 +123,9 @@ def test_a_chat_deleted_in_mid_reply_stays_deleted(visit, slow_url):
 def test_leaving_the_page_in_mid_reply_keeps_what_came_and_says_so(visit, slow_url):
     page = visit(slow_url)
     send(page, "hi", wait=False)
-    until(page, lambda: len(texts(page, "assistant")[0]) > 20)
+    until(page, lambda: len(texts(page, "assistant")[0]) > 8)
     page.reload()
-    assert len(texts(page, "assistant")[0]) > 20
+    assert len(texts(page, "assistant")[0]) > 8
     assert "Cut short" in page.locator(".turn.assistant").inner_text()
     assert button(page, "Regenerate").is_visible()
 
