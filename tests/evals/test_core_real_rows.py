@@ -1,0 +1,60 @@
+"""The published bundle, where a copy lies beside the repository: every task can be asked."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from nanochat_jax.evals.core import bundle, prompts
+from tests.evals.core_bundles import TOKENIZER
+
+DATA = pathlib.Path(
+    os.environ.get("NANOCHAT_TASK_DATA")
+    or pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
+)
+BUNDLE = DATA / "core_eval"
+pytestmark = pytest.mark.skipif(
+    not BUNDLE.is_dir(), reason=f"no CORE bundle in {DATA}; set $NANOCHAT_TASK_DATA to its folder"
+)
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    return {task.label: task for task in bundle.read(BUNDLE)}
+
+
+def test_all_22_tasks_are_named_and_what_has_no_file_is_known(tasks):
+    assert len(tasks) == 22
+    assert {label for label, task in tasks.items() if bundle.file_of(task) is None} <= {"coqa"}
+
+
+def test_every_task_s_questions_can_be_scored(tasks):
+    for label, task in tasks.items():
+        if bundle.file_of(task) is None:
+            continue
+        items = bundle.rows(task, -1)
+        assert len(items) > task.shots + 20, label
+        chosen = [0, len(items) // 2, len(items) - 1]
+        for i, example in zip(
+            chosen, prompts.examples(task, items, chosen, TOKENIZER, 10**9), strict=True
+        ):
+            assert not example.cropped and not example.mended, (label, i)
+            assert all(0 < row.start < row.end <= len(row.ids) for row in example.rows), (label, i)
+            _shots_come_first(task, items, i, example)
+
+
+def _shots_come_first(task, items, i, example):
+    """The prompt holds the drawn examples in order; of an option its own end is scored."""
+    text = TOKENIZER.decode(example.rows[example.gold].ids.tolist())
+    at = [text.index(prompts._solved(task, items[j])) for j in _shots(task, items, i)]
+    assert at == sorted(at)
+    if task.kind == "multiple_choice":
+        row = example.rows[example.gold]
+        scored = TOKENIZER.decode(row.ids[row.start :].tolist())
+        assert items[i]["choices"][items[i]["gold"]].endswith(scored.strip())
+        assert np.array_equal(row.ids[: row.start], example.rows[0].ids[: row.start])
+
+
+def _shots(task, items, i):
+    return prompts.shot_indices(i, len(items), task.shots)
