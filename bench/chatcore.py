@@ -4,9 +4,10 @@
 [--rounds 3]` answers the same problems with the same random model both ways, in turn, and prints
 problems a second round by round; the last line is one JSON object. One at a time is as the original
 does it, but compiled: a prompt a forward pass with the logits of every position, padded to a
-multiple of 128; a problem an engine of one row, with its tool and its cache. Compilation is left
-out of both (each way runs once before), tokenizing and marking are in both. A random model never
-ends an answer, so all are of the full length; programs are run in the sandbox in both.
+multiple of 128; a problem an engine of one row, with its tool and its cache; on one device with all
+its threads. Batches go over all devices (of a CPU, one a core). Compilation is left out of both
+(each way runs once before), tokenizing and marking are in both. A random model never ends an
+answer, so all are of the full length; programs are run in the sandbox in both.
 Without a folder of task files the problems are made up, of the kinds and lengths that ChatCORE has.
 """
 
@@ -16,9 +17,12 @@ import logging
 import pathlib
 import random
 import statistics
+import sys
 import tempfile
+import time
 
-from core import random_model, timed
+from core import add_model_flags, mesh_of, random_model
+from ways import in_turn, serve
 
 WORDS = 600
 # Words of a question, of each of its choices; of worked answers.
@@ -30,75 +34,102 @@ def main() -> None:
     parser.add_argument("--task-data", type=pathlib.Path)
     parser.add_argument("--max-problems", type=int, default=32)
     parser.add_argument("--max-new-tokens", type=int, default=128)
-    parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--vocab", type=int, default=4096)
-    parser.add_argument("--recipe", default="classic")
-    parser.add_argument("--rounds", type=int, default=3)
+    add_model_flags(parser)
     args = parser.parse_args()
-    logging.disable(logging.WARNING)
+    if args.way:
+        logging.disable(logging.WARNING)
+        serve({"one": one_at_a_time, "batched": batched}[args.way](args))
+        return
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(args, pathlib.Path(folder))))
+        data = args.task_data or made_up(pathlib.Path(folder), args.max_problems)
+        argv = [*sys.argv[1:], "--task-data", str(data)]
+        first, *rounds = in_turn(__file__, ("one", "batched"), argv, args.rounds)
+    print(json.dumps(figures(first, rounds)))
 
 
-def measure(args: argparse.Namespace, folder: pathlib.Path) -> dict:
-    """Figures of all rounds, and of each task the median ratio."""
-    from nanochat_jax.evals.chatcore import Sampling, engines, evaluate, exams
-    from nanochat_jax.serve.engine import Engine
+def figures(first: dict, rounds: list[dict]) -> dict:
+    """Of each task and of all: problems a second both ways, and their ratio; medians of rounds."""
+    ways, names = ("one", "batched"), list(first["one"][1])
+    for found in (first, *rounds):
+        answers = [{name: found[way][1][name][:2] for name in names} for way in ways]
+        assert answers[0] == answers[1], "the two ways answer differently"
+    n = {name: first["one"][1][name][1] for name in names}
+    seconds = lambda r, way, name: r[way][1][name][2]
+    whole = lambda r, way: sum(seconds(r, way, name) for name in names)
+    median = lambda of: round(statistics.median(map(of, rounds)), 2)
+    return {
+        "problems": n,
+        "per_s": {
+            name: [median(lambda r: n[name] / seconds(r, way, name)) for way in ways]  # noqa: B023
+            for name in names
+        },
+        "ratio_of": {
+            name: median(lambda r: seconds(r, "one", name) / seconds(r, "batched", name))  # noqa: B023
+            for name in names
+        },
+        "median_ratio": median(lambda r: whole(r, "one") / whole(r, "batched")),
+        "first_run_s": {way: round(first[way][0], 1) for way in ways},
+    }  # fmt: skip
+
+
+def setting(args: argparse.Namespace):
+    """(the random model, a tokenizer of the problems' own words, the tasks)."""
+    from nanochat_jax.evals.chatcore import exams
     from nanochat_jax.tasks import View
     from nanochat_jax.tokenizer import Tokenizer
 
-    data = args.task_data or made_up(folder / "tasks", args.max_problems)
-    tasks, skipped = exams.at_hand(folder, str(data))
+    tasks, _ = exams.at_hand(args.task_data, str(args.task_data))
     tasks = {name: View(task, stop=args.max_problems) for name, task in tasks.items()}
     rows = (task[i] for task in tasks.values() for i in range(len(task)))
     texts = [json.dumps(row, ensure_ascii=False) for row in rows]
     tokenizer = Tokenizer.train(texts, args.vocab)
-    model = random_model(args, tokenizer)
+    return random_model(args, tokenizer), tokenizer, tasks
+
+
+def batched(args: argparse.Namespace):
+    """Task -> (right answers, problems, seconds) of the evaluation as it is, on all devices."""
+    mesh = mesh_of(args)
+    from nanochat_jax.evals.chatcore import Sampling, engines, evaluate
+
+    model, tokenizer, tasks = setting(args)
     sampling = Sampling(max_new_tokens=args.max_new_tokens)
     written = [task for task in tasks.values() if task.kind == "generative"]
-    writers = engines(model, tokenizer, written, sampling)
-    alone = Engine(model, tokenizer, slots=1, max_len=writers.max_len, reuse=False)
-    ways = {
-        "one": lambda task, name: one_at_a_time(model, tokenizer, task, alone, sampling),
-        "batched": lambda task, name: evaluate(
-            model, tokenizer, {name: task}, sampling=sampling, writers=writers
-        ).tasks[name].correct,
-    }  # fmt: skip
-    run = lambda way, name: timed(lambda: ways[way](tasks[name], name))
-    first = {way: round(sum(run(way, name)[0] for name in tasks), 1) for way in ways}
-    rounds = []
-    for _ in range(args.rounds):
-        seconds = {}
-        for name in tasks:
-            one, both = (run(way, name) for way in ways)
-            assert one[1] == both[1], f"the two ways answer {name} differently"
-            seconds[name] = one[0], both[0]
-        rounds.append(seconds)
-        told = (f"{name} {a / b:.2f}" for name, (a, b) in seconds.items())
-        print(f"one at a time / batched: {', '.join(told)}; all {ratio(seconds):.2f}")
-    median = lambda of: {name: round(statistics.median(map(of(name), rounds)), 2) for name in tasks}
-    return {
-        "problems": {name: len(task) for name, task in tasks.items()},
-        "not_here": sorted(skipped),
-        "one_per_s": median(lambda name: lambda r: len(tasks[name]) / r[name][0]),
-        "batched_per_s": median(lambda name: lambda r: len(tasks[name]) / r[name][1]),
-        "ratio_of": median(lambda name: lambda r: r[name][0] / r[name][1]),
-        "median_ratio": round(statistics.median(map(ratio, rounds)), 2),
-        "first_run_s": first,
-    }
+    writers = engines(model, tokenizer, written, sampling, mesh=mesh)
+    settings = dict(sampling=sampling, mesh=mesh, writers=writers)
+
+    def one_task(name: str) -> list:
+        done = evaluate(model, tokenizer, {name: tasks[name]}, **settings)
+        return [done.tasks[name].correct, done.tasks[name].n, done.seconds]
+
+    return lambda: {name: one_task(name) for name in tasks}
 
 
-def ratio(seconds: dict[str, tuple[float, float]]) -> float:
-    return sum(one for one, _ in seconds.values()) / sum(both for _, both in seconds.values())
+def one_at_a_time(args: argparse.Namespace):
+    """The same, with one forward pass or one row of an engine a problem."""
+    from nanochat_jax.devices import prepare
 
+    prepare("")
+    from nanochat_jax.serve.engine import Engine
 
-def one_at_a_time(model, tokenizer, task, engine, sampling) -> int:
-    """Right answers, with one forward pass or one row of an engine a problem."""
-    if task.kind == "categorical":
-        answers = letters(model, tokenizer, task)
-    else:
-        answers = texts_of(engine, tokenizer, task, sampling)
-    return sum(task.score(task[i], answer) > 0 for i, answer in enumerate(answers))
+    model, tokenizer, tasks = setting(args)
+    longest = max(
+        len(tokenizer.render_for_completion(task[i]))
+        for task in tasks.values()
+        for i in range(len(task))
+    )
+    room = longest + args.max_new_tokens
+    engine = Engine(model, tokenizer, slots=1, max_len=room, reuse=False)
+
+    def one_task(task) -> list:
+        begun = time.perf_counter()
+        if task.kind == "categorical":
+            answers = letters(model, tokenizer, task)
+        else:
+            answers = texts_of(engine, tokenizer, task, args.max_new_tokens)
+        right = sum(task.score(task[i], answer) > 0 for i, answer in enumerate(answers))
+        return [right, len(task), time.perf_counter() - begun]
+
+    return lambda: {name: one_task(task) for name, task in tasks.items()}
 
 
 def letters(model, tokenizer, task):
@@ -115,11 +146,11 @@ def letters(model, tokenizer, task):
         yield task[i]["letters"][int(logits.argmax())]
 
 
-def texts_of(engine, tokenizer, task, sampling):
+def texts_of(engine, tokenizer, task, most: int):
     """The written answer to each problem."""
     for i in range(len(task)):
         prompt = tokenizer.render_for_completion(task[i])
-        (done,) = engine.complete([prompt], sampling.max_new_tokens)
+        (done,) = engine.complete([prompt], most)
         yield tokenizer.decode(done.tokens)
 
 

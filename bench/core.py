@@ -4,7 +4,8 @@
 questions with the same random model both ways, in turn, and prints questions a second round by
 round; the last line is one JSON object. One question a forward pass is as the original does it (all
 its options side by side, logits of every position), compiled, with lengths padded to a multiple of
-128. Compilation is left out of both (each way runs once before), tokenizing is in both.
+128, on one device with all its threads. Batches go over all devices (of a CPU, one a core).
+Compilation is left out of both (each way runs once before), tokenizing is in both.
 Without a bundle the questions are made up, of the kinds, shots and lengths that CORE has.
 """
 
@@ -14,9 +15,11 @@ import logging
 import pathlib
 import random
 import statistics
+import sys
 import tempfile
-import time
 from functools import partial
+
+from ways import WAY, in_turn, serve
 
 # Of the 22 tasks: label -> (kind, solved examples, words before, words of an option, options).
 TASKS = {
@@ -50,63 +53,77 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=pathlib.Path)
     parser.add_argument("--max-per-task", type=int, default=16)
+    add_model_flags(parser)
+    args = parser.parse_args()
+    if args.way:
+        logging.disable(logging.WARNING)
+        serve({"one": one_at_a_time, "batched": batched}[args.way](args))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = args.bundle or made_up(pathlib.Path(folder) / "bundle", args.max_per_task)
+        argv = [*sys.argv[1:], "--bundle", str(bundle)]
+        first, *rounds = told(in_turn(__file__, ("one", "batched"), argv, args.rounds))
+    questions = sum(n for _, n in first["one"][1].values())
+    per_s = [[round(questions / r[way][0], 2) for way in ("one", "batched")] for r in rounds]
+    print(json.dumps({
+        "questions": questions, "tasks": len(first["one"][1]), "rounds": per_s,
+        "median_ratio": round(statistics.median(b / a for a, b in per_s), 2),
+        "first_run_s": {way: round(first[way][0], 1) for way in first},
+    }))  # fmt: skip
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """What the benches of evaluations share."""
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--vocab", type=int, default=4096)
     parser.add_argument("--recipe", default="classic")
     parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
-    logging.disable(logging.WARNING)
-    with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(args, pathlib.Path(folder))))
+    parser.add_argument("--devices", type=int, default=0, help="for batches; 0: all")
+    parser.add_argument(WAY, default="")
 
 
-def measure(args: argparse.Namespace, folder: pathlib.Path) -> dict:
-    """Figures of all rounds."""
+def told(rounds):
+    """The rounds, each printed; both ways must have given the same answers."""
+    for n, found in enumerate(rounds):
+        assert found["one"][1] == found["batched"][1], "the two ways answer differently"
+        one, batched = found["one"][0], found["batched"][0]
+        note = "; compiles, not counted" if n == 0 else ""
+        print(
+            f"one at a time {one:.2f} s, batched {batched:.2f} s, ratio {one / batched:.2f}{note}"
+        )
+        yield found
+
+
+def batched(args: argparse.Namespace):
+    """Task -> (right answers, questions) of the evaluation as it is, on all devices."""
+    mesh = mesh_of(args)
     from nanochat_jax.evals import core
+
+    model, tokenizer = setting(args)
+    most = args.max_per_task
+    ask = lambda: core.evaluate(model, tokenizer, args.bundle, max_per_task=most, mesh=mesh).tasks
+    return lambda: {label: [task.correct, task.n] for label, task in ask().items()}
+
+
+def mesh_of(args: argparse.Namespace):
+    """The mesh of all devices, or of so many."""
+    from nanochat_jax import sharding
+    from nanochat_jax.devices import cpu_count, prepare
+
+    prepare("", virtual=args.devices or cpu_count())
+    return sharding.make_mesh(str(args.devices or ""))
+
+
+def setting(args: argparse.Namespace):
+    """The random model, and a tokenizer of the bundle's own words."""
     from nanochat_jax.tokenizer import Tokenizer
 
-    bundle = args.bundle or made_up(folder / "bundle", args.max_per_task)
-    tokenizer = Tokenizer.train(texts(bundle), args.vocab)
-    model = random_model(args, tokenizer)
-    ways = {
-        "one": partial(one_at_a_time, model, tokenizer, bundle, args.max_per_task),
-        "batched": lambda: (
-            core.evaluate(model, tokenizer, bundle, max_per_task=args.max_per_task).tasks
-        ),
-    }
-    first = {name: timed(way) for name, way in ways.items()}
-    rounds = []
-    for _ in range(args.rounds):
-        one, batched = (timed(way) for way in ways.values())
-        right = {label: task.correct for label, task in batched[1].items()}
-        assert right == one[1], "the two ways answer differently"
-        questions = sum(task.n for task in batched[1].values())
-        rounds.append((questions / one[0], questions / batched[0]))
-        ratio = one[0] / batched[0]
-        print(
-            f"{questions} questions; one at a time {rounds[-1][0]:.1f}/s, "
-            f"batched {rounds[-1][1]:.1f}/s, ratio {ratio:.2f}"
-        )
-    return {
-        "questions": questions,
-        "rounds": [[round(x, 2) for x in r] for r in rounds],
-        "median_ratio": round(statistics.median(b / a for a, b in rounds), 2),
-        "first_run_s": {name: round(t, 1) for name, (t, _) in first.items()},
-    }
-
-
-def timed(way):
-    """(seconds, result)."""
-    begun = time.perf_counter()
-    done = way()
-    return time.perf_counter() - begun, done
+    tokenizer = Tokenizer.train(texts(args.bundle), args.vocab)
+    return random_model(args, tokenizer), tokenizer
 
 
 def random_model(args: argparse.Namespace, tokenizer):
     """A random model of `--depth`, of the demo's proportions."""
-    from nanochat_jax.devices import prepare
-
-    prepare("")
     import jax
 
     from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults, shape_of_depth
@@ -134,21 +151,27 @@ def texts(bundle: pathlib.Path):
         yield from (json.dumps(row, ensure_ascii=False) for row in some)
 
 
-def one_at_a_time(model, tokenizer, bundle: pathlib.Path, most: int) -> dict[str, int]:
-    """Task -> right answers, with one forward pass a question."""
-    from nanochat_jax.evals.core import prompts, result
+def one_at_a_time(args: argparse.Namespace):
+    """Task -> (right answers, questions), with one forward pass a question."""
+    from nanochat_jax.devices import prepare
+
+    prepare("")
     from nanochat_jax.evals.core.bundle import file_of, read, rows
 
-    right = {}
-    for task in read(bundle):
-        if file_of(task) is None:
-            continue
-        items, right[task.label] = rows(task, most), 0
-        for i in range(len(items)):
-            (example,) = prompts.examples(task, items, [i], tokenizer, 10**9)
-            mark = result.mark(task, example, scores(model, example))
-            right[task.label] += mark["correct"]
-    return right
+    model, tokenizer = setting(args)
+    right = partial(_right, model, tokenizer)
+    asked = lambda: ((t, rows(t, args.max_per_task)) for t in read(args.bundle) if file_of(t))
+    return lambda: {task.label: [right(task, items), len(items)] for task, items in asked()}
+
+
+def _right(model, tokenizer, task, items) -> int:
+    from nanochat_jax.evals.core import prompts, result
+
+    count = 0
+    for i in range(len(items)):
+        (example,) = prompts.examples(task, items, [i], tokenizer, 10**9)
+        count += result.mark(task, example, scores(model, example))["correct"]
+    return count
 
 
 def scores(model, example):

@@ -31,7 +31,7 @@ from nanochat_jax.tasks.mixture import Conversation
 from nanochat_jax.tokenizer import Tokenizer
 
 Mark = Callable[[Conversation, str], float]
-SLOTS = {"cpu": 32}  # answers at once on each device; elsewhere:
+SLOTS = {"cpu": 16}  # answers at once on each device; elsewhere:
 SLOTS_ELSEWHERE = 128
 
 

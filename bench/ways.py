@@ -1,0 +1,57 @@
+"""Several ways to do one thing, each in a process of its own, asked in turn.
+
+So each way has the devices it wants, and no compiled code, cache or thread of one serves another.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+WAY = "--way"  # the flag by which a script is started as one of its ways
+
+
+class Way:
+    """A script's way, waiting in a process to be asked."""
+
+    def __init__(self, script: str, name: str, argv: Sequence[str]):
+        command = [sys.executable, script, *argv, WAY, name]
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.name, self.process = name, subprocess.Popen(command, text=True, **pipes)
+
+    def ask(self) -> tuple[float, Any]:
+        """(seconds, what came out) of doing it once.
+
+        Raises:
+            RuntimeError: the process has ended.
+        """
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{' '.join(self.process.args)} ended; run it by hand to see why")
+        return tuple(json.loads(line))
+
+
+def serve(do: Callable[[], Any]) -> None:
+    """The other end: does it once for every line that comes in."""
+    for _ in sys.stdin:
+        begun = time.perf_counter()
+        found = do()
+        print(json.dumps([time.perf_counter() - begun, found]), flush=True)
+
+
+def in_turn(
+    script: str, names: Sequence[str], argv: Sequence[str], rounds: int
+) -> Iterator[dict[str, tuple[float, Any]]]:
+    """Name -> (seconds, result) of each round; the first is not to be counted: it compiles."""
+    ways = [Way(script, name, argv) for name in names]
+    try:
+        for _ in range(rounds + 1):
+            yield {way.name: way.ask() for way in ways}
+    finally:
+        for way in ways:
+            way.process.stdin.close()
+            way.process.wait()
