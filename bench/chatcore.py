@@ -19,10 +19,10 @@ import random
 import statistics
 import sys
 import tempfile
-import time
+from functools import partial
 
 from core import add_model_flags, mesh_of, random_model
-from ways import in_turn, serve
+from ways import in_turn, serve, timed
 
 WORDS = 600
 # Words of a question, of each of its choices; of worked answers.
@@ -49,26 +49,27 @@ def main() -> None:
 
 def figures(first: dict, rounds: list[dict]) -> dict:
     """Of each task and of all: problems a second both ways, and their ratio; medians of rounds."""
-    ways, names = ("one", "batched"), list(first["one"][1])
-    for found in (first, *rounds):
-        answers = [{name: found[way][1][name][:2] for name in names} for way in ways]
-        assert answers[0] == answers[1], "the two ways answer differently"
-    n = {name: first["one"][1][name][1] for name in names}
-    seconds = lambda r, way, name: r[way][1][name][2]
-    whole = lambda r, way: sum(seconds(r, way, name) for name in names)
+    ways, names = ("one", "batched"), list(first["one"].found)
+    for r in (first, *rounds):
+        right = [{name: r[way].found[name][0] for name in names} for way in ways]
+        assert right[0] == right[1], "the two ways answer differently"
+    n = {name: first["one"].found[name][0][1] for name in names}
     median = lambda of: round(statistics.median(map(of, rounds)), 2)
+    # Of a task: [right answers, problems], wall clock, processor seconds.
+    ratio = lambda names, k: median(
+        lambda r: (
+            sum(r["one"].found[name][k] for name in names)
+            / sum(r["batched"].found[name][k] for name in names)
+        )
+    )
+    per_s = lambda name, way: median(lambda r: n[name] / r[way].found[name][1])
     return {
         "problems": n,
-        "per_s": {
-            name: [median(lambda r: n[name] / seconds(r, way, name)) for way in ways]  # noqa: B023
-            for name in names
-        },
-        "ratio_of": {
-            name: median(lambda r: seconds(r, "one", name) / seconds(r, "batched", name))  # noqa: B023
-            for name in names
-        },
-        "median_ratio": median(lambda r: whole(r, "one") / whole(r, "batched")),
-        "first_run_s": {way: round(first[way][0], 1) for way in ways},
+        "per_s": {name: [per_s(name, way) for way in ways] for name in names},
+        "ratio_of": {name: ratio([name], 1) for name in names},
+        "cpu_ratio_of": {name: ratio([name], 2) for name in names},
+        "median_ratio": ratio(names, 1), "median_cpu_ratio": ratio(names, 2),
+        "first_run_s": {way: round(first[way].wall_s, 1) for way in ways},
     }  # fmt: skip
 
 
@@ -87,7 +88,7 @@ def setting(args: argparse.Namespace):
 
 
 def batched(args: argparse.Namespace):
-    """Task -> (right answers, problems, seconds) of the evaluation as it is, on all devices."""
+    """Task -> [right answers, problems] and times of the evaluation as it is, on all devices."""
     mesh = mesh_of(args)
     from nanochat_jax.evals.chatcore import Sampling, engines, evaluate
 
@@ -97,11 +98,11 @@ def batched(args: argparse.Namespace):
     writers = engines(model, tokenizer, written, sampling, mesh=mesh)
     settings = dict(sampling=sampling, mesh=mesh, writers=writers)
 
-    def one_task(name: str) -> list:
-        done = evaluate(model, tokenizer, {name: tasks[name]}, **settings)
-        return [done.tasks[name].correct, done.tasks[name].n, done.seconds]
+    def one_task(name: str) -> list[int]:
+        done = evaluate(model, tokenizer, {name: tasks[name]}, **settings).tasks[name]
+        return [done.correct, done.n]
 
-    return lambda: {name: one_task(name) for name in tasks}
+    return lambda: {name: timed(partial(one_task, name)) for name in tasks}
 
 
 def one_at_a_time(args: argparse.Namespace):
@@ -120,16 +121,15 @@ def one_at_a_time(args: argparse.Namespace):
     room = longest + args.max_new_tokens
     engine = Engine(model, tokenizer, slots=1, max_len=room, reuse=False)
 
-    def one_task(task) -> list:
-        begun = time.perf_counter()
+    def one_task(task) -> list[int]:
         if task.kind == "categorical":
             answers = letters(model, tokenizer, task)
         else:
             answers = texts_of(engine, tokenizer, task, args.max_new_tokens)
         right = sum(task.score(task[i], answer) > 0 for i, answer in enumerate(answers))
-        return [right, len(task), time.perf_counter() - begun]
+        return [right, len(task)]
 
-    return lambda: {name: one_task(task) for name, task in tasks.items()}
+    return lambda: {name: timed(partial(one_task, task)) for name, task in tasks.items()}
 
 
 def letters(model, tokenizer, task):

@@ -63,12 +63,14 @@ def main() -> None:
         bundle = args.bundle or made_up(pathlib.Path(folder) / "bundle", args.max_per_task)
         argv = [*sys.argv[1:], "--bundle", str(bundle)]
         first, *rounds = told(in_turn(__file__, ("one", "batched"), argv, args.rounds))
-    questions = sum(n for _, n in first["one"][1].values())
-    per_s = [[round(questions / r[way][0], 2) for way in ("one", "batched")] for r in rounds]
+    questions = sum(n for _, n in first["one"].found.values())
+    per_s = [[round(questions / r[way].wall_s, 2) for way in ("one", "batched")] for r in rounds]
+    cpu = [r["one"].cpu_s / r["batched"].cpu_s for r in rounds]
     print(json.dumps({
-        "questions": questions, "tasks": len(first["one"][1]), "rounds": per_s,
+        "questions": questions, "tasks": len(first["one"].found), "rounds": per_s,
         "median_ratio": round(statistics.median(b / a for a, b in per_s), 2),
-        "first_run_s": {way: round(first[way][0], 1) for way in first},
+        "median_cpu_ratio": round(statistics.median(cpu), 2),
+        "first_run_s": {way: round(done.wall_s, 1) for way, done in first.items()},
     }))  # fmt: skip
 
 
@@ -84,14 +86,16 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 def told(rounds):
     """The rounds, each printed; both ways must have given the same answers."""
-    for n, found in enumerate(rounds):
-        assert found["one"][1] == found["batched"][1], "the two ways answer differently"
-        one, batched = found["one"][0], found["batched"][0]
-        note = "; compiles, not counted" if n == 0 else ""
+    for n, r in enumerate(rounds):
+        one, batched = r["one"], r["batched"]
+        assert one.found == batched.found, "the two ways answer differently"
+        note = "" if n else " (compiles, not counted)"
         print(
-            f"one at a time {one:.2f} s, batched {batched:.2f} s, ratio {one / batched:.2f}{note}"
-        )
-        yield found
+            f"one at a time {one.wall_s:.2f} s, batched {batched.wall_s:.2f} s: "
+            f"{one.wall_s / batched.wall_s:.2f}x, of processor time "
+            f"{one.cpu_s / batched.cpu_s:.2f}x{note}", flush=True,
+        )  # fmt: skip
+        yield r
 
 
 def batched(args: argparse.Namespace):

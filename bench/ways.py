@@ -8,9 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 WAY = "--way"  # the flag by which a script is started as one of its ways
+
+
+class Done(NamedTuple):
+    """What came out, wall clock and processor seconds (of all threads: true on a busy machine)."""
+
+    found: Any
+    wall_s: float
+    cpu_s: float
 
 
 class Way:
@@ -21,8 +29,8 @@ class Way:
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.name, self.process = name, subprocess.Popen(command, text=True, **pipes)
 
-    def ask(self) -> tuple[float, Any]:
-        """(seconds, what came out) of doing it once.
+    def ask(self) -> "Done":
+        """What came of doing it once.
 
         Raises:
             RuntimeError: the process has ended.
@@ -32,21 +40,26 @@ class Way:
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"{' '.join(self.process.args)} ended; run it by hand to see why")
-        return tuple(json.loads(line))
+        return Done(*json.loads(line))
 
 
 def serve(do: Callable[[], Any]) -> None:
     """The other end: does it once for every line that comes in."""
     for _ in sys.stdin:
-        begun = time.perf_counter()
-        found = do()
-        print(json.dumps([time.perf_counter() - begun, found]), flush=True)
+        print(json.dumps(timed(do)), flush=True)
+
+
+def timed(do: Callable[[], Any]) -> Done:
+    """Does it once."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = do()
+    return Done(found, time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def in_turn(
     script: str, names: Sequence[str], argv: Sequence[str], rounds: int
-) -> Iterator[dict[str, tuple[float, Any]]]:
-    """Name -> (seconds, result) of each round; the first is not to be counted: it compiles."""
+) -> Iterator[dict[str, Done]]:
+    """Name -> what came of it, round by round; the first is not to be counted: it compiles."""
     ways = [Way(script, name, argv) for name in names]
     try:
         for _ in range(rounds + 1):

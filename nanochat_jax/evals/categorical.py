@@ -1,7 +1,8 @@
 """Multiple choice without writing: which of a question's letters the model would begin with.
 
-Many prompts a forward pass, of about one length; only the last position of each reaches the output
-matrix. What else is in a batch changes nothing: padding lies to the right, attention looks left.
+Many prompts a forward pass, padded to one of a few lengths (each is compiled); only the last
+position of each reaches the output matrix. What else is in a batch changes nothing: padding lies
+to the right, attention looks left.
 Source: nanochat `scripts/chat_eval.py`.
 """
 
@@ -16,11 +17,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from nanochat_jax import sharding
+from nanochat_jax.evals.core.batches import LENGTHS, fit
 from nanochat_jax.evals.placing import batch_tokens, mesh_of, placed
 from nanochat_jax.models.gpt import GPT, Model
 from nanochat_jax.tokenizer import Tokenizer
 
-BUCKET = 64  # rows are a multiple of this long, so that few shapes are compiled
 IN_FLIGHT = 2  # batches that the device may have before it
 
 Key = Hashable
@@ -116,7 +117,7 @@ def _batches(
     """(width, prompts that fit in it): full batches first, then what is left, longest first."""
     pools: dict[int, list[Asked]] = collections.defaultdict(list)
     for one in asked:
-        width = -(-len(one.prompt) // BUCKET) * BUCKET
+        width = fit(len(one.prompt), LENGTHS)
         pools[width].append(one)
         if len(pools[width]) == rows_of(width):
             yield width, pools.pop(width)
