@@ -34,6 +34,7 @@ from nanochat_jax.models.cache import init_cache  # noqa: E402
 from nanochat_jax.models.gpt import GPT, init_params  # noqa: E402
 from nanochat_jax.serve import decode  # noqa: E402
 from nanochat_jax.serve.pool import idle_rows  # noqa: E402
+from nanochat_jax.serve.weights import prepare_params  # noqa: E402
 from nanochat_jax.train.peaks import peaks  # noqa: E402
 
 EMBEDDINGS = ("wte", "value_embeds")  # a step reads a line of these a row, not the table
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--context", type=int, default=128 if on_cpu else 1024)
     parser.add_argument("--dtype", default="float32" if on_cpu else "bfloat16")
+    parser.add_argument("--int8", action="store_true", help="matrices in 8 bits")
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--top-k", type=int, default=50)
     parser.add_argument("--steps", type=int, default=8, help="tokens a row per dispatch")
@@ -58,8 +60,10 @@ def main() -> None:
     copied, published = copy_bandwidth(2**26 if on_cpu else 2**31), peaks(device_name())[1]
     model = GPT(cfg, dtype=jnp.dtype(args.dtype), param_dtype=jnp.dtype(args.dtype))
     params = jax.jit(partial(random_params, cfg, dtype=model.dtype))(jax.random.key(0))
+    params = prepare_params(params, model.dtype, args.int8)
+    types = f"{args.dtype}, matrices in int8" if args.int8 else args.dtype
     known = {"published_gb_per_s": published / 1e9} if math.isfinite(published) else {}
-    print(f"{device_name()}: copies {copied / 1e9:.1f} GB/s {known}, d{args.depth} {args.dtype}")
+    print(f"{device_name()}: copies {copied / 1e9:.1f} GB/s {known}, d{args.depth} {types}")
     rows = [measure(model, params, batch, args, copied, published) for batch in args.batch]
     head = {"device": device_name(), "copy_gb_per_s": copied / 1e9, **known}
     print(json.dumps({**head, **vars(args), "weight_bytes": weight_bytes(params), "rows": rows}))

@@ -53,6 +53,8 @@ class Bench:
     """tokens of a reply, at most"""
     slots: int = 32
     """slots of the server"""
+    queue: int = 1000
+    """requests that may wait for a slot"""
     source: Annotated[str, tyro.conf.arg(aliases=["-i"])] = ""
     """a stage's checkpoint; empty: random weights"""
     baseline: bool = True
@@ -94,7 +96,7 @@ def run_server(cfg: Bench) -> None:
     engine = Engine(model, tokenizer, slots=cfg.slots)
     if cfg.one_at_a_time:
         engine = Engine(model, tokenizer, slots=1, steps=1, reuse=False)
-    scheduler = Scheduler(engine, queue_limit=1000)
+    scheduler = Scheduler(engine, cfg.queue)
     app = create_app(Service(scheduler, tokenizer, f"bench-{kind}", Defaults()))
     uvicorn.run(app, port=cfg.port, log_level="warning", access_log=False)
 
@@ -116,8 +118,18 @@ def random_model():
     return model, Tokenizer({raw: i for i, raw in enumerate([*singles, *pairs])})
 
 
-async def ask(port: int, path: str, messages: list[dict], max_tokens: int, seed: int) -> Timing:
-    """One streamed reply over a socket of its own.
+class Refused(RuntimeError):
+    """The server answered with an error; `status` is HTTP's."""
+
+    def __init__(self, status: int):
+        self.status = status
+        super().__init__(f"the server answered {status}")
+
+
+async def ask(
+    port: int, path: str, messages: list[dict], max_tokens: int, seed: int, leave: bool = False
+) -> Timing:
+    """One streamed reply over a socket of its own, left at its first text when `leave` says so.
 
     Tokens are what our server's usage says; the original sends an event for each.
     """
@@ -133,6 +145,10 @@ async def ask(port: int, path: str, messages: list[dict], max_tokens: int, seed:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head.encode() + data)
     seen, texts, tokens = [], [], None
+    status = int((await reader.readline()).split()[1])
+    if status != 200:
+        writer.close()
+        raise Refused(status)
     async for line in reader:
         if not line.startswith(b"data: {"):
             continue
@@ -140,6 +156,9 @@ async def ask(port: int, path: str, messages: list[dict], max_tokens: int, seed:
         if text:
             seen.append(time.perf_counter() - began)
             texts.append(text)
+        if leave and texts:
+            tokens = len(texts)
+            break
         tokens = tokens if used is None else used
     writer.close()
     whole = time.perf_counter() - began
@@ -231,7 +250,7 @@ def free_port() -> int:
 
 def own_server(cfg: Bench, port: int, one_at_a_time: bool = False):
     """Our server, as this file run once more."""
-    flags = ["--port", str(port), "--slots", str(cfg.slots)]
+    flags = ["--port", str(port), "--slots", str(cfg.slots), "--queue", str(cfg.queue)]
     flags += ["--source", cfg.source] if cfg.source else []
     flags += ["--one-at-a-time"] if one_at_a_time else []
     return serving([sys.executable, __file__, *flags], port)

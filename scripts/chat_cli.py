@@ -27,7 +27,7 @@ def talk(cfg: ChatCLI) -> None:
 
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not cfg.prompt
     settings = Settings(cfg.temperature, cfg.top_k, cfg.top_p, cfg.max_tokens, cfg.seed, cfg.system)
-    engine = Engine(loaded.model, loaded.tokenizer, slots=1)
+    engine = Engine(loaded.model, loaded.tokenizer, slots=1, int8=cfg.int8)
     sys.stdout.reconfigure(errors="replace")
     if interactive:  # imported elsewhere it writes escape sequences into pipes
         with contextlib.suppress(ImportError):

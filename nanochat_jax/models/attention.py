@@ -12,6 +12,7 @@ import numpy as np
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.models import cache as kv
 from nanochat_jax.models.init import matrix_init, zeros
+from nanochat_jax.models.linear import Linear
 
 
 def rms_norm(x: jax.Array, eps: float) -> jax.Array:
@@ -86,7 +87,7 @@ class Attention(nn.Module):
 
     def setup(self):
         c = self.cfg
-        dense = partial(nn.Dense, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
+        dense = partial(Linear, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
         self.c_q = dense(c.n_head * c.head_dim, kernel_init=matrix_init(c))
         self.c_k = dense(c.n_kv_head * c.head_dim, kernel_init=matrix_init(c))
         self.c_v = dense(c.n_kv_head * c.head_dim, kernel_init=matrix_init(c))

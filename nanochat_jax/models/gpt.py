@@ -23,6 +23,7 @@ from nanochat_jax.models.init import (
     matrix_init,
     zeros,
 )
+from nanochat_jax.models.linear import Linear
 
 Params = dict[str, Any]
 
@@ -35,7 +36,7 @@ class MLP(nn.Module):
     param_dtype: Any
 
     def setup(self):
-        dense = partial(nn.Dense, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
+        dense = partial(Linear, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
         self.c_fc = dense(4 * self.cfg.n_embd, kernel_init=matrix_init(self.cfg, 0.4))
         self.c_proj = dense(self.cfg.n_embd, kernel_init=zeros)
 
@@ -92,7 +93,7 @@ class GPT(nn.Module):
         self.h = [
             block(c, c.masks[i], i in gated, self.attention, **types) for i in range(c.n_layer)
         ]
-        self.lm_head = nn.Dense(
+        self.lm_head = Linear(
             c.padded_vocab_size, use_bias=False, kernel_init=head_init(c), **types
         )
         uniform = centered_uniform((3.0 / c.n_embd) ** 0.5)

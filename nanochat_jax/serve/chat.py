@@ -49,7 +49,11 @@ def fit_conversation(
     """
     system, turns = _turns(messages)
     encoded = [[_encode(tokenizer, message) for message in turn] for turn in turns]
-    for first in range(len(turns)):
+    lengths = [sum(map(len, turn)) for turn in encoded]
+    # From where the turns alone would fit; only then the system text is put in front of one.
+    last = len(turns) - 1
+    enough = (i for i in range(last) if sum(lengths[i:]) + 2 + reserve <= context)
+    for first in range(next(enough, last), len(turns)):
         ids = _join(tokenizer, system, turns[first], encoded[first:])
         if len(ids) + reserve <= context:
             break

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from jax.sharding import Mesh
 
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.decode import Chunk, Specials
@@ -25,42 +26,23 @@ from nanochat_jax.serve.requests import (
     RequestRefused,
     spread_seed,
 )
+from nanochat_jax.serve.slots import Loading, Slot, best_prefix, choose_slot
 from nanochat_jax.serve.tools import use_calculator
+from nanochat_jax.serve.weights import prepare, prepare_params
 from nanochat_jax.tokenizer import Tokenizer
 
 STEPS = 8  # tokens a row per dispatch: few enough to stream, enough to hide the host
 FIRST_STEPS = 2  # while a row waits for its first token
 PREFILL_PER_TICK = 512  # tokens: a long prompt does not hold the other rows up
-WORTH_REUSING = 8  # tokens: below this a copy costs more than it saves
-
-
-@dataclasses.dataclass(eq=False)
-class Slot:
-    """One row. `tokens` are known to the host; the cache holds the first `cached` of them."""
-
-    row: int
-    job: Job | None = None
-    tokens: list[int] = dataclasses.field(default_factory=list)
-    cached: int = 0
-    expression: list[int] | None = None
-    forced: deque[int] = dataclasses.field(default_factory=deque)
-    used_at: int = 0
-
-
-@dataclasses.dataclass(eq=False)
-class Loading:
-    """A prompt on its way into a slot; `position` tokens of it are in the scratch cache."""
-
-    job: Job
-    slot: Slot
-    position: int
+PATIENCE = 256  # dispatches before the cache shrinks: a long chat may go on in the meantime
 
 
 class Engine:
     """Replies of `model`, `slots` at a time, each at most `max_len` tokens with its prompt.
 
-    `dtype` casts model and cache once (None: as the model is). `reuse`: prompts go on from cached
-    beginnings. Not thread-safe: see `Scheduler`.
+    Weights and cache are cast once, to `dtype` (None: what the model computes in). `int8`: the
+    matrices are kept in 8 bits. `mesh`: the slots are spread over its devices. `reuse`: prompts go
+    on from cached beginnings. Not thread-safe: see `Scheduler`.
     """
 
     def __init__(
@@ -71,11 +53,13 @@ class Engine:
         slots: int = 8,
         max_len: int | None = None,
         dtype=None,
+        int8: bool = False,
+        mesh: Mesh | None = None,
         steps: int = STEPS,
         reuse: bool = True,
         tool: Callable[[str], object | None] = use_calculator,
     ):
-        self.model = model if dtype is None else cast_model(model, dtype)
+        self.model, self.int8 = prepare(model, dtype, int8), int8
         self.tokenizer, self.tool, self.steps = tokenizer, tool, steps
         self.max_len, self.reuse = max_len or model.cfg.sequence_len, reuse
         special = tokenizer.encode_special
@@ -84,13 +68,15 @@ class Engine:
         self.specials = Specials(
             special("<|python_start|>"), special("<|python_end|>"), self.terminal
         )
-        self.pool = Pool(self.model, self.specials, slots=slots, max_len=self.max_len, steps=steps)
+        size = {"slots": slots, "max_len": self.max_len, "steps": steps, "mesh": mesh}
+        self.pool = Pool(self.model, self.specials, **size)
         self.slots = [Slot(row) for row in range(slots)]
         self._rows = idle_rows(slots, steps)
         self._waiting: deque[Job] = deque()
         self._loading: Loading | None = None
         self._scratch: list[int] = []  # the tokens whose keys the scratch cache holds
         self._ticks = 0
+        self._roomy = 0  # dispatches in a row that a shorter cache would have done for
 
     # What the guide uses.
 
@@ -208,7 +194,7 @@ class Engine:
 
     def set_params(self, params: dict) -> None:
         """Goes on with other weights of the same shapes. Only while nothing is running."""
-        self.pool.params = params
+        self.pool.params = prepare_params(params, self.model.gpt.dtype, self.int8)
         self.forget()
 
     def forget(self) -> None:
@@ -288,29 +274,17 @@ class Engine:
             return False
         job = self._waiting.popleft()
         fresh = job.request.score_prompt or not self.reuse
-        start, source = (0, None) if fresh else self._best_prefix(job)
-        # Low rows first: the decode loop runs over as few rows as hold all replies.
-        near = self.pool.rows_for(self.active + 1)
-        free = [slot for slot in free if slot.row < near] or free
-        slot = source if source in free else min(free, key=lambda slot: (slot.cached, slot.used_at))
+        prompt = job.request.tokens
+        start, source = (0, None) if fresh else best_prefix(prompt, self.slots, self._scratch)
+        slot = choose_slot(free, source, start, self.pool.rows_for(self.active + 1))
         if source is not None:
             self.pool.take(source.row)
-            self._scratch = source.tokens[: source.cached]
+            self._scratch = source.held
         job.cached_tokens = start
         slot.job, slot.used_at = job, self._ticks
         slot.tokens, slot.cached = [], 0
         self._loading = Loading(job, slot, start)
         return True
-
-    def _best_prefix(self, job: Job) -> tuple[int, Slot | None]:
-        """How much of the prompt is cached already, and in which slot (None: the scratch cache)."""
-        prompt = job.request.tokens[:-1]
-        best, source = common_prefix(prompt, self._scratch), None
-        for slot in self.slots:
-            count = common_prefix(prompt, slot.tokens[: slot.cached])
-            if count > best:
-                best, source = count, slot
-        return (best, source) if best >= WORTH_REUSING else (0, None)
 
     def _load_chunk(self) -> int:
         """Feeds one chunk of the prompt; the slot starts replying when it was the last."""
@@ -350,9 +324,18 @@ class Engine:
             self._release(slot, "length")
 
     def _fit(self, need: int) -> None:
-        """Gives the rows room for `need` tokens and for what the running rows hold."""
+        """Gives the rows room for `need` tokens and for what the running rows hold.
+
+        They grow at once. What idle rows keep for their chats is cut only when nobody has needed
+        the length for a while.
+        """
         held = [slot.cached for slot in self.slots if self._rows.running_B[slot.row]]
-        if self.pool.fit(min(max([need, *held]), self.max_len)):
+        need = min(max([need, *held]), self.max_len)
+        self._roomy = self._roomy + 1 if self.pool.would_shrink(need) else 0
+        idle = max(slot.cached for slot in self.slots)
+        if self._roomy < PATIENCE:
+            need = max(need, min(idle, self.pool.length))
+        if self.pool.fit(need):
             for slot in self.slots:
                 slot.cached = min(slot.cached, self.pool.length)
 
@@ -439,23 +422,7 @@ class Engine:
             slot.expression.append(token)
 
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens `a` and `b` share from the beginning."""
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))
-
-
 def pairs(ids_TN: np.ndarray, logprobs_TN: np.ndarray) -> list[tuple[tuple[int, float], ...]]:
     """(id, logprob) of every alternative, in plain Python numbers, a tuple for each token."""
     both = zip(ids_TN.tolist(), logprobs_TN.tolist(), strict=True)
     return [tuple(zip(ids, logprobs, strict=True)) for ids, logprobs in both]
-
-
-def cast_model(model: Model, dtype) -> Model:
-    """The model with its matrices stored and used in `dtype`; scalars stay as they are."""
-    import jax
-
-    cast = lambda x: x.astype(dtype) if x.ndim > 1 else x
-    return Model(model.gpt.clone(dtype=dtype), jax.tree.map(cast, model.params))

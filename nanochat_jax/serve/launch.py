@@ -38,7 +38,7 @@ def load(cfg: Talk) -> Loaded:
     Raises FileNotFoundError with the command that makes the checkpoint when there is none.
     """
     kind = devices.prepare(
-        cfg.device_type, simulate=cfg.simulate_devices, cache=base_dir() / "jax_cache"
+        cfg.device_type, cfg.mesh, cfg.simulate_devices, cache=base_dir() / "jax_cache"
     )
     from nanochat_jax.checkpoint import load_model
 
@@ -47,6 +47,16 @@ def load(cfg: Talk) -> Loaded:
     model, tokenizer, meta = load_model(cfg.source, cfg.model_tag or None, step, dtype=dtype)
     tag = cfg.model_tag or meta.get("model_tag") or f"d{model.cfg.n_layer}"
     return Loaded(model, tokenizer, kind, f"nanochat-{cfg.source}-{tag}")
+
+
+def with_mesh(cfg: ChatWeb) -> ChatWeb:
+    """The config with `-n 8` as `--mesh 8`; raises ValueError when the two contradict."""
+    if cfg.num_gpus < 1 or (cfg.mesh and cfg.num_gpus not in (1, devices.mesh_size(cfg.mesh))):
+        raise ValueError(
+            f"num_gpus is {cfg.num_gpus} and mesh {cfg.mesh!r}; expected -n 1 or more, and one of "
+            "the two flags: -n 8 is --mesh 8"
+        )
+    return cfg if cfg.mesh else dataclasses.replace(cfg, mesh=str(cfg.num_gpus))
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -82,11 +92,7 @@ def _cannot_listen(host: str, port: int, error: OSError) -> str:
 
 def serve(cfg: ChatWeb) -> int:
     """Serves until SIGINT or SIGTERM; returns the exit code."""
-    if cfg.num_gpus != 1:
-        raise ValueError(
-            f"num_gpus is {cfg.num_gpus}; the server uses one device: leave -n out, or start one "
-            "server a device, each with its own -p"
-        )
+    cfg = with_mesh(cfg)
     sock = bind(cfg.host, cfg.port)
     loaded = load(cfg)
     import uvicorn
@@ -95,9 +101,12 @@ def serve(cfg: ChatWeb) -> int:
     from nanochat_jax.serve.engine import Engine
     from nanochat_jax.serve.scheduler import Scheduler
     from nanochat_jax.serve.service import Defaults, Service
+    from nanochat_jax.sharding import make_mesh
 
-    slots = cfg.slots or (CPU_SLOTS if loaded.kind == "cpu" else ACCELERATOR_SLOTS)
-    engine = Engine(loaded.model, loaded.tokenizer, slots=slots)
+    mesh = make_mesh(cfg.mesh)
+    each = -(-CPU_SLOTS // mesh.size) if loaded.kind == "cpu" else ACCELERATOR_SLOTS
+    slots = cfg.slots or each * mesh.size
+    engine = Engine(loaded.model, loaded.tokenizer, slots=slots, int8=cfg.int8, mesh=mesh)
     names = [field.name for field in dataclasses.fields(Defaults)]
     defaults = Defaults(**{name: getattr(cfg, name) for name in names})
     scheduler = Scheduler(engine, cfg.queue)

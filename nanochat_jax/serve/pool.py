@@ -2,7 +2,8 @@
 
 A prompt is prefilled in a one-row scratch cache of full length, in chunks whose sizes are powers of
 two, and then copied into its row. So the prefill is compiled once per chunk size and the decode
-loop once per cache length: nothing else that people do can start the compiler.
+loop once per cache length: nothing else that people do can start the compiler. `Spread` says
+which device holds which row.
 """
 
 import itertools
@@ -12,11 +13,14 @@ from functools import partial
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from nanochat_jax.models.cache import init_cache
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve import decode
 from nanochat_jax.serve.decode import Chunk, Rows, Specials
+from nanochat_jax.serve.spread import Spread
+from nanochat_jax.serve.weights import nbytes
 
 logger = logging.getLogger(__name__)
 
@@ -66,24 +70,37 @@ def idle_rows(slots: int, steps: int) -> Rows:
 
 
 class Pool:
-    """`slots` cache rows of up to `max_len` tokens and the five compiled functions over them.
+    """`slots` cache rows of up to `max_len` tokens and the six compiled functions over them.
 
-    `compilations` counts what was traced so far; after `warm_up` it stays as it is.
+    With a mesh the rows are spread over its devices. `compilations` counts what was traced so far;
+    after `warm_up` it stays as it is.
     """
 
-    def __init__(self, model: Model, specials: Specials, *, slots: int, max_len: int, steps: int):
-        self.params, self.slots, self.max_len, self.steps = model.params, slots, max_len, steps
+    def __init__(
+        self,
+        model: Model,
+        specials: Specials,
+        *,
+        slots: int,
+        max_len: int,
+        steps: int,
+        mesh: Mesh | None = None,
+    ):
+        self._spread = Spread(mesh, slots)
+        self.slots, self.max_len, self.steps = slots, max_len, steps
+        self.params = model.params
         self.lengths = powers_of_two(min(SMALLEST_CACHE, max_len), max_len)
         # A small processor's time grows with the rows; an accelerator waits for its memory anyway,
         # and in bfloat16 the shape of a product shows in its last bits.
         on_cpu = jax.default_backend() == "cpu"
-        self.row_counts = fours(2, slots) if on_cpu else (slots,)
+        n = self._spread.devices
+        self.row_counts = tuple(n * c for c in fours(2, slots // n)) if on_cpu else (slots,)
         self.chunks = powers_of_two(SMALLEST_CHUNK, min(LARGEST_CHUNK, max(max_len, 17)))
         self.compilations = 0
         self.alternatives = min(MAX_ALTERNATIVES, model.cfg.vocab_size)
         new_cache = lambda *size: decode.by_layer(init_cache(model.cfg, *size, model.gpt.dtype))
-        self.cache = new_cache(slots, self.lengths[0])
-        self._scratch = new_cache(1, max_len)
+        self.cache = self._spread.new_rows(lambda: new_cache(slots, self.lengths[0]))
+        self._scratch = self._spread.place(new_cache(1, max_len))
         # Asked now: later the array may be in the middle of being replaced by another thread.
         self.devices = sorted(str(device) for device in self.cache.keys[0].devices())
         self._build(model.gpt.apply, specials)
@@ -102,20 +119,40 @@ class Pool:
             cache_1S, logits_1TV = prefill(params, cache_1S, start, before, tokens_1T, count)
             return cache_1S, decode.score_chunk(logits_1TV, targets_T, self.alternatives)
 
-        self._prefill = self._jit(lambda *args: prefill(*args)[0], donate_argnums=1)
-        self._score = self._jit(score, donate_argnums=1)
-        self._insert = self._jit(decode.insert_row, donate_argnums=0)
-        self._extract = self._jit(decode.extract_row, donate_argnums=0)
-        self._resize = {n: self._jit(partial(decode.resize, length=n)) for n in self.lengths}
-        self._decode = {
-            count: self._jit(partial(decode.decode_chunk, apply, specials, count), donate_argnums=1)
-            for count in (0, self.alternatives)
-        }
+        spread = self._spread
+        only_cache = lambda *args: prefill(*args)[0]
+        self._prefill = self._jit(spread.on_all(only_cache), donate_argnums=1)
+        self._score = self._jit(spread.on_all(score), donate_argnums=1)
+        self._insert = self._jit(spread.insert(), donate_argnums=0)
+        self._extract = self._jit(spread.extract(), donate_argnums=0)
+        resize = lambda n: spread.resize(partial(decode.resize, length=n))
+        self._resize = {n: self._jit(resize(n)) for n in self.lengths}
+        chunk = lambda N: spread.decode(partial(decode.decode_chunk, apply, specials, N))
+        self._decode = {N: self._jit(chunk(N), donate_argnums=1) for N in (0, self.alternatives)}
+
+    @property
+    def params(self) -> dict:
+        """The weights; when set they go to every device."""
+        return self._params
+
+    @params.setter
+    def params(self, params: dict) -> None:
+        self._params = self._spread.place(params)
+        self.weight_bytes = nbytes(params)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of all rows just now."""
+        return nbytes(self.cache)
 
     @property
     def length(self) -> int:
         """Tokens that a row of the cache can hold just now."""
         return self.cache.keys[0].shape[1]
+
+    def would_shrink(self, need: int) -> bool:
+        """Whether rows of `need` tokens would do with a shorter cache than there is."""
+        return smallest_fit(self.lengths, need) < self.length
 
     def fit(self, need: int) -> bool:
         """Makes the rows hold `need` tokens, growing or shrinking; True when the length changed."""
@@ -167,9 +204,9 @@ class Pool:
         """
         computed = self.rows_for(count or self.slots)
         run = self._decode[self.alternatives if alternatives else 0]
-        first = jax.tree.map(lambda x: x[:computed], rows)
+        first = self._spread.arrange(rows, computed)
         self.cache, chunk = run(self.params, self.cache, first, np.int32(steps))
-        return jax.device_get(chunk)
+        return self._spread.restore(jax.device_get(chunk))
 
     def warm_up(self) -> None:
         """Compiles everything that serving can need; leaves the pool as it was, but empty."""

@@ -83,13 +83,45 @@ class EngineFailed(RuntimeError):
     """The engine's thread ended with an error; the log says which."""
 
 
+class Mail:
+    """From the engine's thread into the queues of the event loop, which is woken once a dispatch.
+
+    Woken once a reply it would spend more time on waking than on writing.
+    """
+
+    def __init__(self):
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._posted: collections.deque[tuple[asyncio.Queue, tuple]] = collections.deque()
+        self._called = False
+
+    def open(self) -> None:
+        """Delivers in the running event loop from now on."""
+        self._loop = asyncio.get_running_loop()
+
+    def post(self, queue: asyncio.Queue, news: tuple) -> None:
+        """Puts `news` into `queue` soon; raises RuntimeError when the event loop is closed."""
+        self._posted.append((queue, news))
+        if not self._called:
+            self._called = True
+            try:
+                self._loop.call_soon_threadsafe(self._deliver)
+            except RuntimeError:
+                self._called = False
+                raise
+
+    def _deliver(self) -> None:
+        self._called = False  # first: what is posted from here on calls again
+        while self._posted:
+            queue, news = self._posted.popleft()
+            queue.put_nowait(news)
+
+
 class Session:
     """The replies of one request on their way. Iterating yields what is new until all ended."""
 
     def __init__(self, service: "Service"):
         self._service, self._began = service, time.monotonic()
         self._queue: asyncio.Queue = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
         self._by_job: dict[Job, Reply] = {}
 
     @property
@@ -103,9 +135,8 @@ class Session:
 
     def tell(self, job: Job, new: Sequence[Choice]) -> None:
         """Called in the engine's thread with what it chose."""
-        news = job, list(new), job.finish_reason
         try:
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, news)
+            self._service.mail.post(self._queue, (job, list(new), job.finish_reason))
         except RuntimeError:  # the event loop is gone: nobody listens any more
             job.cancel()
 
@@ -158,7 +189,7 @@ class Service:
         self.scheduler, self.tokenizer = scheduler, tokenizer
         self.model_id, self.defaults = model_id, defaults
         self.context = scheduler.engine.max_len
-        self.counters = Counters()
+        self.counters, self.mail = Counters(), Mail()
 
     @property
     def ready(self) -> bool:
@@ -177,6 +208,7 @@ class Service:
         """
         if self.scheduler.error is not None:
             raise EngineFailed("the engine has failed; the server's log says how")
+        self.mail.open()
         session = Session(self)
         try:
             for request in requests:
@@ -202,6 +234,9 @@ class Service:
             "queue_limit": self.scheduler.queue_limit,
             "compilations": engine.pool.compilations,
             "cache_tokens_per_row": engine.pool.length,
+            "cache_bytes": engine.pool.cache_bytes,
+            "weight_bytes": engine.pool.weight_bytes,
+            "int8": engine.int8,
             "uptime_s": round(time.time() - counters.started, 3),
             "prompt_tokens": counters.prompt_tokens,
             "cached_prompt_tokens": counters.cached_tokens,

@@ -9,6 +9,9 @@ from nanochat_jax.serve.requests import Request
 from tests.serve.world import BYTES, random_model, scripted_model
 
 MODEL = random_model()
+# Windows of 32 in a context of 64: in three of four layers a query no longer sees everything.
+WINDOWS = random_model("current", n_layer=4, short_window="half")
+LONG = [256, *((7 * n) % 251 for n in range(60))]
 END = BYTES.encode_special("<|assistant_end|>")
 PROMPTS = [[256, *range(n, 2 * n)] for n in range(1, 33)]
 
@@ -37,24 +40,37 @@ def run(engine, *requests):
     return jobs
 
 
-@pytest.mark.parametrize("recipe", ["classic", "current"])
-def test_cached_decoding_equals_the_uncached_model(recipe):
-    model = random_model(recipe)
+@pytest.mark.parametrize("model", [MODEL, WINDOWS], ids=["classic", "current"])
+def test_cached_decoding_equals_the_uncached_model(model):
     engine = Engine(model, BYTES, slots=2, tool=lambda _: None)
-    prompts = [PROMPTS[0], PROMPTS[4], PROMPTS[20]]
+    prompts = [PROMPTS[0], PROMPTS[4], PROMPTS[20], LONG[:52]]
     replies = engine.complete(prompts, 12)
     assert [reply.tokens for reply in replies] == [greedy(model, p, 12) for p in prompts]
 
 
-def test_a_reply_is_the_same_alone_and_among_32_others(engine):
-    settings = {"max_tokens": 20, "temperature": 1.0, "top_k": 40}
-    crowd = [Request(tuple(p), seed=i, **settings) for i, p in enumerate(PROMPTS)]
-    together = run(engine, *crowd)
-    engine.forget()
-    for place in (0, 7, 31):
-        (alone,) = run(engine, crowd[place])
+def test_a_prompt_read_in_chunks_is_the_prompt_read_at_once():
+    engine = Engine(WINDOWS, BYTES, slots=2, steps=4, tool=lambda _: None)
+    engine.pool.chunks = (4, 16)
+    for count in (4, 5, 16, 17, 18, 21, 32, 33, 34, 50):  # around where chunks begin
+        (reply,) = engine.complete([LONG[:count]], 6)
+        assert reply.tokens == greedy(WINDOWS, LONG[:count], 6)
         engine.forget()
-        assert [c.id for c in alone.choices] == [c.id for c in together[place].choices]
+
+
+@pytest.mark.parametrize("model", [MODEL, WINDOWS], ids=["classic", "current"])
+def test_a_reply_is_the_same_alone_and_among_32_others(model):
+    engine = Engine(model, BYTES, slots=33, steps=4)
+    crowd = [
+        Request(tuple(p), 20, [1.0, 0.7, 1.3][i % 3], [40, None][i % 2], [1.0, 0.9][i % 2], seed=i)
+        for i, p in enumerate([*PROMPTS, LONG[:40]])
+    ]
+    together = run(engine, *crowd)
+    for place in (0, 7, 31, 32):
+        for keep in (True, False):  # going on from what is cached, and from nothing
+            if not keep:
+                engine.forget()
+            (alone,) = run(engine, crowd[place])
+            assert [c.id for c in alone.choices] == [c.id for c in together[place].choices]
 
 
 def test_a_cached_prefix_changes_nothing_but_the_work(engine):
@@ -72,8 +88,8 @@ def test_a_cached_prefix_changes_nothing_but_the_work(engine):
 
 
 def test_a_prefix_is_reused_with_smear_too():
-    engine = Engine(random_model("current"), BYTES, slots=2, steps=4, tool=lambda _: None)
-    request = Request(tuple(PROMPTS[15]), 8, 0.0)
+    engine = Engine(WINDOWS, BYTES, slots=2, steps=4, tool=lambda _: None)
+    request = Request(tuple(LONG[:40]), 8, 0.0)
     run(engine, request)
     longer = dataclasses.replace(request, tokens=(*request.tokens, 9, 8, 7))
     (reused,) = run(engine, longer)
@@ -158,15 +174,23 @@ def test_a_long_prompt_does_not_stop_the_other_rows():
     assert short.finish_reason is None
 
 
-def test_the_cache_grows_with_its_rows_and_shrinks_again():
+def test_the_cache_grows_with_its_rows_and_shrinks_when_nobody_needs_it(monkeypatch):
     engine = Engine(random_model(sequence_len=1024), BYTES, slots=2, tool=lambda _: None)
     assert engine.pool.length == 256
     prompt = [256, *(i % 250 for i in range(300))]
     (long,) = engine.complete([prompt], 8)
     assert engine.pool.length == 512
-    fresh = Engine(engine.model, BYTES, slots=2, tool=lambda _: None)
-    assert fresh.complete([[256, 1, 2]], 8) == engine.complete([[256, 1, 2]], 8)
     assert long.tokens == greedy(engine.model, prompt, 8)
+    short = [[256, 1, 2]]
+    beside = engine.complete(short, 8)
+    assert engine.pool.length == 512  # the long chat may go on: its row is kept
+    (job,) = run(engine, Request((*prompt, *long.tokens, 9), 4, 0.0))
+    assert job.cached_tokens >= len(prompt)
+    monkeypatch.setattr("nanochat_jax.serve.engine.PATIENCE", 2)
+    assert engine.complete(short, 8) == beside
+    assert engine.pool.length == 256
+    fresh = Engine(engine.model, BYTES, slots=2, tool=lambda _: None)
+    assert fresh.complete(short, 8) == beside
 
 
 def test_after_warm_up_nothing_is_compiled():

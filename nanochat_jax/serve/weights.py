@@ -1,0 +1,56 @@
+"""The weights as serving wants them: cast once, or int8 with a scale for every output channel."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from nanochat_jax.models.gpt import Model
+
+# The matrices that every token reads whole. Embeddings give a line each; the gates are tiny.
+MATRICES = frozenset("c_q c_k c_v c_proj c_fc lm_head".split())
+LARGEST = 127  # of an int8, with -127 on the other side
+
+
+def prepare(model: Model, dtype: Any = None, int8: bool = False) -> Model:
+    """The model that computes in `dtype` (None: as it does) with its matrices stored so."""
+    computes = jnp.dtype(model.gpt.dtype)
+    dtype = jnp.dtype(dtype or computes)
+    gpt = model.gpt if dtype == computes else model.gpt.clone(dtype=dtype)
+    return Model(gpt, prepare_params(model.params, dtype, int8))
+
+
+def prepare_params(params: Any, dtype: Any, int8: bool) -> Any:
+    """Floating matrices in `dtype`, those of `MATRICES` in int8 if asked; vectors as they are.
+
+    The model would cast them in every step: the numbers are the same, the bytes read are not.
+    """
+    params = as_int8(params) if int8 else params
+    floats = lambda x: x.ndim > 1 and jnp.issubdtype(x.dtype, jnp.floating)
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype) if floats(x) else jnp.asarray(x), params)
+
+
+def as_int8(params: Any) -> Any:
+    """Kernels of `MATRICES` as int8, each with the float32 `scale` of its output channels.
+
+    Rounded to the nearest of 255 levels up to the channel's largest weight: the error of a weight
+    is at most half a level. Source: arXiv:2208.07339 (the absolute-maximum scale, per channel).
+    """
+    flat = dict(traverse_util.flatten_dict(params))
+    for path in [p for p in flat if p[-1] == "kernel" and p[-2] in MATRICES]:
+        if flat[path].dtype != jnp.int8:
+            flat[path], flat[*path[:-1], "scale"] = _rounded(jnp.asarray(flat[path], jnp.float32))
+    return traverse_util.unflatten_dict(flat)
+
+
+@jax.jit
+def _rounded(kernel_IO: jax.Array) -> tuple[jax.Array, jax.Array]:
+    scale_O = jnp.max(jnp.abs(kernel_IO), axis=0) / LARGEST
+    scale_O = jnp.where(scale_O > 0, scale_O, 1.0)
+    return jnp.round(kernel_IO / scale_O[None]).astype(jnp.int8), scale_O
+
+
+def nbytes(tree: Any) -> int:
+    """Bytes of all arrays of `tree`, each counted once however many devices hold it."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,96 @@
+"""Serving from several devices: four virtual ones say what one says."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from nanochat_jax.serve.engine import Engine
+from nanochat_jax.serve.pool import idle_rows
+from nanochat_jax.serve.requests import Request
+from nanochat_jax.serve.spread import Spread
+from nanochat_jax.sharding import make_mesh
+from tests.serve.world import BYTES, random_model
+
+MODEL = random_model("current", sequence_len=64)
+PROMPTS = [[256, *range(n, 2 * n)] for n in range(1, 25)]
+
+
+@pytest.fixture(scope="module")
+def spread_engine():
+    engine = Engine(MODEL, BYTES, slots=8, steps=4, mesh=make_mesh("4"))
+    engine.warm_up()
+    return engine
+
+
+def run(engine, *requests):
+    jobs = [engine.submit(request) for request in requests]
+    while any(not job.done for job in jobs):
+        engine.tick()
+    return [[choice.id for choice in job.choices] for job in jobs]
+
+
+def requests():
+    kinds = [(0.0, None, 1.0), (1.0, 40, 1.0), (0.7, None, 0.9)]
+    return [
+        Request(tuple(prompt), 12, *kinds[i % 3], seed=i, alternatives=i % 4 == 0)
+        for i, prompt in enumerate(PROMPTS)
+    ]
+
+
+def test_four_devices_say_what_one_says_and_compile_nothing_more(spread_engine):
+    counted = spread_engine.pool.compilations
+    compiled = []
+    listener = lambda name, _, **__: compiled.append(name) if "backend_compile" in name else None
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    several = run(spread_engine, *requests())
+    assert spread_engine.pool.compilations == counted and not compiled
+    assert several == run(Engine(MODEL, BYTES, slots=8, steps=4), *requests())
+    assert len(spread_engine.devices) == 4
+
+
+def test_the_rows_lie_on_their_devices_and_the_weights_on_all(spread_engine):
+    keys_BSKH = spread_engine.pool.cache.keys[0]
+    assert {shard.data.shape[0] for shard in keys_BSKH.addressable_shards} == {2}
+    weights = jax.tree.leaves(spread_engine.pool.params)
+    assert all(len(w.devices()) == 4 and w.is_fully_replicated for w in weights)
+
+
+def test_a_chat_goes_on_from_whatever_device_its_row_lies_on(spread_engine):
+    spread_engine.forget()
+    asked = requests()
+    for i, (request, reply) in enumerate(zip(asked, run(spread_engine, *asked), strict=True)):
+        if i < len(asked) - 8:
+            continue  # its row has been given to another since
+        longer = dataclasses.replace(request, tokens=(*request.tokens, *reply, 7, 8, 9))
+        job = spread_engine.submit(longer)
+        while not job.done:
+            spread_engine.tick()
+        assert job.cached_tokens >= len(request.tokens)
+        spread_engine.forget()
+        ((*again,),) = run(spread_engine, longer)
+        assert again == [choice.id for choice in job.choices]
+        run(spread_engine, request)
+
+
+def test_generate_takes_a_mesh(spread_engine):
+    settings = {"num_samples": 3, "max_tokens": 6, "seed": 5}
+    one = Engine(MODEL, BYTES, slots=4, steps=4)
+    assert list(spread_engine.generate(PROMPTS[4], **settings)) == list(
+        one.generate(PROMPTS[4], **settings)
+    )
+
+
+def test_slots_that_the_devices_do_not_divide_are_refused_with_the_next_number():
+    with pytest.raises(ValueError, match="6 slots .* 4 devices; take 8"):
+        Engine(MODEL, BYTES, slots=6, mesh=make_mesh("4"))
+
+
+def test_rows_filled_first_are_spread_evenly_and_come_back_in_order():
+    spread, rows = Spread(make_mesh("4"), 12), idle_rows(12, 2)
+    rows.seed_B[:] = np.arange(12)
+    arranged = spread.arrange(rows, 8).seed_B
+    assert arranged.tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+    back = spread.restore(np.stack([arranged, arranged]))
+    assert back.tolist() == [list(range(8))] * 2
