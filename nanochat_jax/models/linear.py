@@ -13,5 +13,6 @@ class Linear(nn.Dense):
     def __call__(self, x: jax.Array) -> jax.Array:
         y = super().__call__(x)
         if self.has_variable("params", "scale"):
-            y = y * self.get_variable("params", "scale").astype(y.dtype)
+            scale = self.get_variable("params", "scale").astype(y.dtype)
+            y = y * scale.reshape(*[1] * (y.ndim - 1), -1)
         return y

@@ -9,8 +9,8 @@ from nanochat_jax.serve.requests import Request
 from tests.serve.world import BYTES, random_model, scripted_model
 
 MODEL = random_model()
-# Windows of 32 in a context of 64: in three of four layers a query no longer sees everything.
-WINDOWS = random_model("current", n_layer=4, short_window="half")
+# A window of 32 in a context of 64: in the first layer a query does not see everything.
+WINDOWS = random_model("current", short_window="half")
 LONG = [256, *((7 * n) % 251 for n in range(60))]
 END = BYTES.encode_special("<|assistant_end|>")
 PROMPTS = [[256, *range(n, 2 * n)] for n in range(1, 33)]

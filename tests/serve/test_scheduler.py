@@ -20,7 +20,7 @@ def scheduler():
     """Two slots, two cache lengths, two chunk sizes; every Python block gets the answer 7."""
     patch = pytest.MonkeyPatch()
     patch.setattr(pool, "LARGEST_CHUNK", 32)
-    model = random_model("current", sequence_len=300, n_layer=4, short_window="half")
+    model = random_model("current", sequence_len=300, short_window="half")
     engine = Engine(model, BYTES, slots=2, steps=4, tool=lambda _: 7)
     running = Scheduler(engine, queue_limit=1000)
     running.start()
@@ -122,7 +122,8 @@ def test_who_asks_first_is_served_first(scheduler):
         scheduler.submit(request, told)
         ends.append(ended)
     assert all(ended.wait(30) for ended in ends)
-    assert order == sorted(order)
+    # Two begin in one dispatch, for there are two slots; nobody comes before them.
+    assert all(order.index(i) < order.index(i + 2) for i in range(4))
 
 
 def test_when_the_device_fails_every_job_ends_and_none_is_taken():

@@ -59,19 +59,19 @@ def test_the_rows_lie_on_their_devices_and_the_weights_on_all(spread_engine):
 
 def test_a_chat_goes_on_from_whatever_device_its_row_lies_on(spread_engine):
     spread_engine.forget()
-    asked = requests()
-    for i, (request, reply) in enumerate(zip(asked, run(spread_engine, *asked), strict=True)):
-        if i < len(asked) - 8:
-            continue  # its row has been given to another since
-        longer = dataclasses.replace(request, tokens=(*request.tokens, *reply, 7, 8, 9))
-        job = spread_engine.submit(longer)
-        while not job.done:
-            spread_engine.tick()
-        assert job.cached_tokens >= len(request.tokens)
-        spread_engine.forget()
-        ((*again,),) = run(spread_engine, longer)
-        assert again == [choice.id for choice in job.choices]
-        run(spread_engine, request)
+    asked = requests()[-8:]  # one a slot
+    replies = run(spread_engine, *asked)
+    longer = [
+        dataclasses.replace(request, tokens=(*request.tokens, *reply, 7, 8, 9))
+        for request, reply in zip(asked, replies, strict=True)
+    ]
+    jobs = [spread_engine.submit(request) for request in reversed(longer)]
+    while any(not job.done for job in jobs):
+        spread_engine.tick()
+    assert all(job.cached_tokens >= len(job.request.tokens) - 15 for job in jobs)
+    spread_engine.forget()
+    again = run(spread_engine, *longer)
+    assert again == [[choice.id for choice in job.choices] for job in reversed(jobs)]
 
 
 def test_generate_takes_a_mesh(spread_engine):
