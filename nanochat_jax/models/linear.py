@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+from jax import lax
 
 
 class Linear(nn.Dense):
@@ -11,8 +12,13 @@ class Linear(nn.Dense):
     """
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = super().__call__(x)
-        if self.has_variable("params", "scale"):
-            scale = self.get_variable("params", "scale").astype(y.dtype)
-            y = y * scale.reshape(*[1] * (y.ndim - 1), -1)
-        return y
+        if not self.has_variable("params", "scale"):
+            return super().__call__(x)
+        kernel_IO, scale_O = (self.get_variable("params", name) for name in ("kernel", "scale"))
+        # W shall be widened in every step, not before the loop of steps, which would keep a wide
+        # copy beside it. XLA for CPUs (0.10.2) does not heed this: there it is done once a dispatch.
+        kernel_IO, x = lax.optimization_barrier((kernel_IO, x))
+        y = lax.dot_general(
+            x.astype(self.dtype), kernel_IO.astype(self.dtype), (((x.ndim - 1,), (0,)), ((), ()))
+        )
+        return y * scale_O.astype(y.dtype).reshape(*[1] * (y.ndim - 1), -1)
