@@ -16,7 +16,7 @@ class Linear(nn.Dense):
             return super().__call__(x)
         kernel_IO, scale_O = (self.get_variable("params", name) for name in ("kernel", "scale"))
         # W shall be widened in every step, not before the loop of steps, which would keep a wide
-        # copy beside it. XLA for CPUs (0.10.2) does not heed this: there it is done once a dispatch.
+        # copy beside it. XLA for CPUs does not heed this: there it is done once a dispatch.
         kernel_IO, x = lax.optimization_barrier((kernel_IO, x))
         y = lax.dot_general(
             x.astype(self.dtype), kernel_IO.astype(self.dtype), (((x.ndim - 1,), (0,)), ((), ()))
