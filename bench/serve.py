@@ -89,14 +89,14 @@ def run_server(cfg: Bench) -> None:
     from nanochat_jax.checkpoint import load_model
     from nanochat_jax.serve.api import create_app
     from nanochat_jax.serve.engine import Engine
-    from nanochat_jax.serve.scheduler import Scheduler
+    from nanochat_jax.serve.scheduler import Scheduler, settle
     from nanochat_jax.serve.service import Defaults, Service
 
     model, tokenizer = load_model(cfg.source)[:2] if cfg.source else random_model()
     engine = Engine(model, tokenizer, slots=cfg.slots)
     if cfg.one_at_a_time:
         engine = Engine(model, tokenizer, slots=1, steps=1, reuse=False)
-    scheduler = Scheduler(engine, cfg.queue)
+    scheduler = Scheduler(engine, cfg.queue, when_ready=settle)
     app = create_app(Service(scheduler, tokenizer, f"bench-{kind}", Defaults()))
     uvicorn.run(app, port=cfg.port, log_level="warning", access_log=False)
 

@@ -99,7 +99,7 @@ def serve(cfg: ChatWeb) -> int:
 
     from nanochat_jax.serve.api import create_app
     from nanochat_jax.serve.engine import Engine
-    from nanochat_jax.serve.scheduler import Scheduler
+    from nanochat_jax.serve.scheduler import Scheduler, settle
     from nanochat_jax.serve.service import Defaults, Service
     from nanochat_jax.sharding import make_mesh
 
@@ -109,7 +109,7 @@ def serve(cfg: ChatWeb) -> int:
     engine = Engine(loaded.model, loaded.tokenizer, slots=slots, int8=cfg.int8, mesh=mesh)
     names = [field.name for field in dataclasses.fields(Defaults)]
     defaults = Defaults(**{name: getattr(cfg, name) for name in names})
-    scheduler = Scheduler(engine, cfg.queue)
+    scheduler = Scheduler(engine, cfg.queue, when_ready=settle)
     service = Service(scheduler, loaded.tokenizer, cfg.model_name or loaded.name, defaults)
     app = create_app(
         service,
