@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from nanochat_jax.serve.engine import Engine
+from nanochat_jax.serve.launch import with_mesh
 from nanochat_jax.serve.pool import idle_rows
 from nanochat_jax.serve.requests import Request
+from nanochat_jax.serve.settings import ChatWeb
 from nanochat_jax.serve.spread import Spread
 from nanochat_jax.sharding import make_mesh
 from tests.serve.world import BYTES, random_model
@@ -94,3 +96,12 @@ def test_rows_filled_first_are_spread_evenly_and_come_back_in_order():
     assert arranged.tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
     back = spread.restore(np.stack([arranged, arranged]))
     assert back.tolist() == [list(range(8))] * 2
+
+
+def test_n_names_the_mesh_of_the_server():
+    assert with_mesh(ChatWeb(num_gpus=8)).mesh == "8"
+    assert with_mesh(ChatWeb()).mesh == "1"
+    assert with_mesh(ChatWeb(mesh="data=2,fsdp=2")).mesh == "data=2,fsdp=2"
+    for wrong in (ChatWeb(num_gpus=0), ChatWeb(num_gpus=2, mesh="4")):
+        with pytest.raises(ValueError, match="-n 8 is --mesh 8"):
+            with_mesh(wrong)
