@@ -41,6 +41,13 @@ log = logging.getLogger(__name__)
 
 Lines = list[str]
 
+# By what rule the token bytes beside a tokenizer count.
+RULES = {
+    "corrected": "its token bytes, and so a recorded bpb, follow the corrected rule",
+    "old": "its token bytes, and so a recorded bpb, follow the old rule (a bpb of ours is higher)",
+    "unknown": "no token_bytes.pt beside it tells which rule a recorded bpb follows",
+}
+
 # nanochat's own flags of base training, both eras: what its meta file calls `user_config`.
 USER_CONFIG = (
     "run device_type depth aspect_ratio head_dim max_seq_len window_pattern num_iterations "
@@ -68,6 +75,11 @@ def _from_nanochat(command: Import) -> tuple[imported.Import, Lines]:
     step = command.step if command.step >= 0 else None
     directory = pathlib.Path(command.dir).expanduser()
     files = nanochat.find(directory, command.source, command.model_tag, step)
+    if not files.source:
+        raise ValueError(
+            f"{directory} does not say which stage its model is of; "
+            f"add --source {'|'.join(CHECKPOINT_DIRS)}"
+        )
     contents = nanochat.read(files, weights_only=command.weights_only)
     tokenizer, rule = _tokenizer_of(files, command.tokenizer)
     era, lines = settle(contents, tokenizer, command)
@@ -98,8 +110,7 @@ def _from_nanochat(command: Import) -> tuple[imported.Import, Lines]:
     lines += [
         f"step {files.step}, {state(contents.optimizer)} the optimizer's state, "
         f"{state(contents.position)} the place in the data",
-        f"tokenizer: {tokenizer.get_vocab_size()} ids; its token bytes, and so a recorded bpb, "
-        f"follow the {rule} rule",
+        f"tokenizer: {tokenizer.get_vocab_size()} ids; {RULES[rule]}",
     ]
     return found, lines
 
@@ -121,6 +132,8 @@ def settle(
 ) -> tuple[eras.Found, Lines]:
     """The era after `--softcap` and `--probe` had their say, and lines that tell of it."""
     found = contents.found
+    if not 0 <= command.softcap < float("inf"):
+        raise ValueError(f"--softcap is {command.softcap:g}; expected a number above 0, e.g. 15")
     if command.softcap:
         config = dataclasses.replace(found.config, logit_softcap=command.softcap)
         found = dataclasses.replace(

@@ -28,11 +28,15 @@ def read_ids(path: str) -> list[int]:
     """Token ids of a file: a JSON list, or numbers with blanks or commas between.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: something else stands in it.
     """
-    text = pathlib.Path(path).expanduser().read_text()
+    file = pathlib.Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}; --ids takes a file of token ids")
     try:
-        return [int(word) for word in text.replace(",", " ").strip(" \n\t[]").split()]
+        words = file.read_text().replace(",", " ").strip(" \n\t[]").split()
+        return [int(word) for word in words]
     except ValueError as error:
         raise ValueError(f"{path} is no list of token ids ({error})") from None
 

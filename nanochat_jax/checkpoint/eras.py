@@ -82,7 +82,7 @@ def detect(shapes: Shapes, meta: Mapping[str, Any]) -> Found:
     if era == "A" and rows != shape["vocab_size"]:
         constants |= dict(pad_vocab_to=64, softcap_dtype="float32")
         why.append(f"{rows} rows for {shape['vocab_size']} ids: padded, since 23 December 2025")
-    make = lambda **changes: GPTConfig(**{**constants, **shape, **changes})
+    make = lambda **changes: _config({**constants, **shape, **changes})
     others: list[tuple[str, GPTConfig]] = []
     if era in ("C", "C20"):
         era, reason = _softcap(meta)
@@ -146,7 +146,9 @@ def check_shapes(shapes: Shapes, found: Found) -> None:
         parts = [f"missing {_some(missing)}"] * bool(missing)
         parts += [f"unknown {_some(unknown)}"] * bool(unknown)
         raise ValueError(
-            f"the keys are not those of a nanochat model of {found}: {' and '.join(parts)}"
+            f"not the keys of a nanochat model of era {found.era} ({'; '.join(found.why)}) with "
+            f"{found.config.n_layer} layers: {' and '.join(parts)}; is the meta file that of "
+            "another model?"
         )
     for key, size in want.items():
         if tuple(shapes[key]) != size:
@@ -175,6 +177,8 @@ def _era(shapes: Shapes) -> tuple[str, list[str]]:
 def _pattern(shapes: Shapes, meta: Mapping[str, Any]) -> tuple[str | None, list[str]]:
     """The window pattern (None: the era has none), and why where the meta does not say."""
     pattern = meta["model_config"].get("window_pattern")
+    if not isinstance(pattern, str | None):
+        raise ValueError(f"the meta file's window_pattern is {pattern!r}; expected text like SSSL")
     if pattern is not None or "resid_lambdas" not in shapes:
         return pattern, []
     if "depth" in (meta.get("user_config") or {}):
@@ -198,7 +202,17 @@ def _shape(meta: Mapping[str, Any]) -> dict[str, int]:
     missing = [name for name in SHAPE if name not in (config or {})]
     if missing:
         raise ValueError(f"the meta file has no model_config with {', '.join(missing)}")
-    return {name: int(config[name]) for name in SHAPE}
+    for name in SHAPE:
+        if type(config[name]) is not int:
+            raise ValueError(f"the meta file's {name} is {config[name]!r}; expected a whole number")
+    return {name: config[name] for name in SHAPE}
+
+
+def _config(values: Mapping[str, Any]) -> GPTConfig:
+    try:
+        return GPTConfig(**values)
+    except ValueError as error:
+        raise ValueError(f"the meta file's model_config is of no model: {error}") from None
 
 
 def _some(keys: Any, most: int = 4) -> str:

@@ -27,6 +27,11 @@ log = logging.getLogger(__name__)
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 OWN = "nanochat_jax"  # our key in config.json: what transformers computes in its own way
+DTYPES = ("rope_table_dtype", "softcap_dtype")
+SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "max_position_embeddings",
+)  # fmt: skip
 TO_HF = (
     (r"transformer\.wte\.weight", "model.embed_tokens.weight"),
     (
@@ -168,6 +173,9 @@ def config_of(config: Mapping[str, Any]) -> GPTConfig:
         raise ValueError(
             f"config.json is of model_type {config.get('model_type')!r}; expected 'nanochat'"
         )
+    for name in SIZES:
+        if type(config.get(name)) is not int:
+            raise ValueError(f"config.json: {name} is {config.get(name)!r}; expected a number")
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rope.get("rope_type", "default")
     other = {"rope_type": kind != "default", "tied": config.get("tie_word_embeddings", False),
@@ -189,7 +197,7 @@ def config_of(config: Mapping[str, Any]) -> GPTConfig:
         rope_base=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
         logit_softcap=15.0 if cap is None else float(cap),
         norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-        **{"rope_table_dtype": "float32", "softcap_dtype": "float32", **config.get(OWN, {})},
+        **{name: config.get(OWN, {}).get(name, "float32") for name in DTYPES},
     )
 
 
@@ -220,7 +228,7 @@ def _texts(
         use_cache=True,
         dtype=str(state["lm_head.weight"].dtype),
         **ids,
-        **{OWN: dict(rope_table_dtype=cfg.rope_table_dtype, softcap_dtype=cfg.softcap_dtype)},
+        **{OWN: {name: getattr(cfg, name) for name in DTYPES}},
     )
     generation = dict(ids, eos_token_id=[end, bos], do_sample=True, temperature=0.8, top_k=50)
     names = dict(bos_token="<|bos|>", eos_token="<|assistant_end|>", pad_token="<|assistant_end|>")

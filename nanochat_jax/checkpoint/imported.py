@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,10 +70,17 @@ def save(root: pathlib.Path, found: Import) -> pathlib.Path:
         "loop": dict(found.loop),
         "imported": dict(found.origin),
     }
+    had = beside.is_dir()
     found.tokenizer.save(beside)
-    path = store.save(
-        directory, found.step, found.params, meta, optimizer=found.optimizer, loader=found.loader
-    )
+    try:
+        path = store.save(
+            directory, found.step, found.params, meta,
+            optimizer=found.optimizer, loader=found.loader,
+        )  # fmt: skip
+    except BaseException:
+        if not had:
+            shutil.rmtree(beside)
+        raise
     if not (root / "tokenizer").exists():
         found.tokenizer.save(root / "tokenizer")
     return path

@@ -65,17 +65,23 @@ def find(
 ) -> Files:
     """The files of one step below a base directory of nanochat, or in a folder that holds them.
 
+    `directory` may also be a model's file. `source` of what is found is empty where nothing tells.
+
     Raises:
         FileNotFoundError: there is none.
         ValueError: there are several; the message names them and the flag that chooses.
     """
+    if directory.is_file() and (named := MODEL.fullmatch(directory.name)):
+        directory, step = directory.parent, int(named[1]) if step is None else step
     if not directory.is_dir():
         raise FileNotFoundError(f"no folder {directory}; --dir takes nanochat's base directory, "
                                 "or the folder that holds model_<step>.pt")  # fmt: skip
     folder, source = _folder(directory, source, tag)
     models = {int(m[1]): p for p in folder.iterdir() if (m := MODEL.fullmatch(p.name))}
     if step is None and len(models) > 1:
-        raise ValueError(f"{folder} has the steps {_listed(models)}; choose with --step N")
+        raise ValueError(
+            f"{folder} has the steps {_listed(models)}; choose with --step N, or name the file"
+        )
     if step is not None and step not in models:
         raise FileNotFoundError(f"no model of step {step} in {folder}; found {_listed(models)}")
     step = next(iter(models)) if step is None else step
@@ -103,10 +109,7 @@ def read(files: Files, *, weights_only: bool = False) -> Contents:
     found = eras.detect({key: value.shape for key, value in state.items()}, meta)
     shapes = {key: value.shape for key, value in state.items()}
     optimizer = None if weights_only else _optimizer(files.optimizer, shapes)
-    position = None if weights_only else meta.get("dataloader_state_dict")
-    if isinstance(position, Mapping):
-        position = {"epoch": 1, **{k: int(v) for k, v in position.items()}}
-    return Contents(state, meta, found, optimizer, position)
+    return Contents(state, meta, found, optimizer, None if weights_only else _position(meta))
 
 
 def read_meta(path: pathlib.Path) -> dict[str, Any]:
@@ -117,7 +120,25 @@ def read_meta(path: pathlib.Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON ({error}); copy it again") from None
     if not isinstance(meta, dict) or not isinstance(meta.get("model_config"), dict):
         raise ValueError(f"{path} has no model_config; is it nanochat's meta file?")
+    for name in ("user_config", "loop_state", "dataloader_state_dict"):
+        if not isinstance(meta.get(name), dict | None):
+            raise ValueError(f"{path}: {name} is {meta[name]!r}; expected an object, or nothing")
     return meta
+
+
+def _position(meta: Mapping[str, Any]) -> dict[str, int] | None:
+    """The place in the data of a meta file; the epoch was not told from the first."""
+    told = meta.get("dataloader_state_dict")
+    if told is None:
+        return None
+    position = {"epoch": 1, **told}
+    wrong = position.keys() ^ {"epoch", "pq_idx", "rg_idx"}
+    if wrong or any(type(value) is not int for value in position.values()):
+        raise ValueError(
+            f"dataloader_state_dict is {told}; expected whole numbers pq_idx, rg_idx and epoch. "
+            "--weights-only leaves it and the optimizer"
+        )
+    return position
 
 
 def read_tokenizer(folder: pathlib.Path) -> tuple[Tokenizer, str]:
@@ -171,28 +192,40 @@ def write(
     for name in (*files, f"meta_{step:06d}.json"):
         if (folder / name).exists():
             raise ValueError(f"{folder / name} exists; choose another --dir, or remove it")
-    write_tokenizer(out / "tokenizer", tokenizer, rule)
-    part = folder.parent / f".{tag}.part"
+    there = has_tokenizer(out / "tokenizer", tokenizer)
+    part = out / f".{source}-{tag}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         for name, tree in files.items():
             torchfile.save(part / name, tree)
         (part / f"meta_{step:06d}.json").write_text(json.dumps(dict(meta), indent=2))
-        folder.mkdir(exist_ok=True)
-        for name in (*files, f"meta_{step:06d}.json"):
-            os.replace(part / name, folder / name)
+        if not there:
+            write_tokenizer(part / "tokenizer", tokenizer, rule)
+            _move(part / "tokenizer", out / "tokenizer", (BYTES, PICKLE))
+        _move(part, folder, (*files, f"meta_{step:06d}.json"))
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        if not any(out.iterdir()):
+            out.rmdir()
     return folder
 
 
-def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, rule: str = "corrected") -> None:
-    """`tokenizer.pkl` and `token_bytes.pt` as nanochat has them; another one there is kept."""
-    if (folder / PICKLE).exists():
-        if read_tokenizer(folder)[0].hash == tokenizer.hash:
-            return
+def _move(source: pathlib.Path, target: pathlib.Path, names: Sequence[str]) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        os.replace(source / name, target / name)
+
+
+def has_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer lies in a folder already; raises ValueError if another one does."""
+    if (folder / PICKLE).exists() and read_tokenizer(folder)[0].hash != tokenizer.hash:
         raise ValueError(f"{folder} holds another tokenizer; choose another --dir")
+    return (folder / PICKLE).exists()
+
+
+def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, rule: str = "corrected") -> None:
+    """`tokenizer.pkl` and `token_bytes.pt` as nanochat has them, in a new folder."""
     folder.mkdir(parents=True, exist_ok=True)
     table = np.asarray(tokenizer.token_bytes(corrected=rule != "old"), np.int32)
     torchfile.save(folder / BYTES, table)
@@ -206,13 +239,7 @@ def _folder(directory: pathlib.Path, source: str, tag: str) -> tuple[pathlib.Pat
     """The folder that holds the model files, and the stage they belong to."""
     if _has_models(directory):
         by_name = {name: stage for stage, name in CHECKPOINT_DIRS.items()}
-        stage = source or by_name.get(directory.parent.name, "")
-        if not stage:
-            raise ValueError(
-                f"{directory} does not say which stage its model is of; "
-                f"add --source {'|'.join(CHECKPOINT_DIRS)}"
-            )
-        return directory, stage
+        return directory, source or by_name.get(directory.parent.name, "")
     tags = {
         stage: sorted(p.name for p in (directory / name).iterdir() if _has_models(p))
         for stage, name in CHECKPOINT_DIRS.items()
@@ -227,14 +254,16 @@ def _folder(directory: pathlib.Path, source: str, tag: str) -> tuple[pathlib.Pat
     if source and source not in tags:
         raise FileNotFoundError(f"no {source} model in {directory}; found {_listed(tags)}")
     if not source and len(tags) > 1:
-        raise ValueError(f"{directory} has models of {_listed(tags)}; choose with --source")
+        raise ValueError(
+            f"{directory} has models of {_listed(tags)}; choose with --source, or name the folder"
+        )
     source = source or next(iter(tags))
     if tag and tag not in tags[source]:
         raise FileNotFoundError(f"no {source} model {tag!r}; found {_listed(tags[source])}")
     if not tag and len(tags[source]) > 1:
         raise ValueError(
             f"{directory / CHECKPOINT_DIRS[source]} has the tags {_listed(tags[source])}; "
-            "choose with --model-tag"
+            "choose with --model-tag, or name the folder"
         )
     return directory / CHECKPOINT_DIRS[source] / (tag or tags[source][0]), source
 
@@ -280,8 +309,9 @@ def _optimizer(paths: Sequence[pathlib.Path], shapes: optim_files.Shapes) -> dic
     """Our optimizer state of the files; None where there are none or nanochat saved only a part."""
     if not paths:
         return None
+    trees = [torchfile.load(path) for path in paths]
     try:
-        return optim_files.read([torchfile.load(path) for path in paths], shapes)
+        return optim_files.read(trees, shapes)
     except optim_files.Incomplete as error:
         if "_rank" in paths[0].name:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import resource
 import shutil
 
 import numpy as np
@@ -108,6 +109,35 @@ def broken_meta(folder):
     (folder / "meta_000007.json").write_text("{")
 
 
+def changed_meta(folder, **model_config):
+    """Changes the meta file: top entries by `top`, the model's shape by the others."""
+    file = folder / "meta_000007.json"
+    meta = json.loads(file.read_text())
+    meta |= model_config.pop("top", {})
+    meta["model_config"] |= model_config
+    file.write_text(json.dumps(meta))
+
+
+def odd_size(folder):
+    changed_meta(folder, n_head=None)
+
+
+def uneven_heads(folder):
+    changed_meta(folder, n_head=5)
+
+
+def more_layers(folder):
+    changed_meta(folder, n_layer=4)
+
+
+def odd_settings(folder):
+    changed_meta(folder, top={"user_config": "depth"})
+
+
+def odd_place(folder):
+    changed_meta(folder, top={"dataloader_state_dict": {"pq_idx": 1}})
+
+
 def unknown_key(folder):
     torchfile.save(folder / "model_000007.pt", state_of("A") | {"extra": np.ones(2)})
 
@@ -144,6 +174,8 @@ def rank_missing(folder):
 
 DAMAGE = {
     cut_model: "copy it again", no_meta: "meta_000007.json", broken_meta: "not JSON",
+    odd_size: "n_head is None", odd_settings: "user_config is", odd_place: "--weights-only",
+    more_layers: "with 4 layers: missing", uneven_heads: "of no model",
     unknown_key: "unknown extra", wrong_vocabulary: "another model", no_tokenizer: "--tokenizer",
     another_tokenizer: "310 ids", mixed_tokenizer: "does not belong", rank_missing: "ranks 1",
     foreign_optimizer: "another model's file", cut_optimizer: "optim_000007.pt",
@@ -156,6 +188,35 @@ def test_what_is_wrong_is_said_and_nothing_is_written(damage, theirs, base):
     with pytest.raises((ValueError, FileNotFoundError), match=DAMAGE[damage]):
         take(theirs)
     assert nothing_written(base)
+
+
+@pytest.fixture
+def small_disk():
+    """No file may grow beyond 40 kB: a disk that runs full in the middle of a write."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_an_import_that_breaks_off_leaves_nothing(theirs, base, small_disk):
+    with pytest.raises(Exception, match="large|full|write"):
+        take(theirs)
+    assert nothing_written(base)
+    small_disk()
+    take(theirs)
+
+
+def test_an_export_that_breaks_off_leaves_nothing(theirs, base, tmp_path, request):
+    take(theirs)
+    lift = request.getfixturevalue("small_disk")
+    out = tmp_path / "out"
+    for form in ("nanochat", "huggingface"):
+        with pytest.raises(Exception, match="large|full|write"):
+            bridge.export_model(Export(dir=str(out), source="base", format=form))
+        assert not out.exists()
+    lift()
+    bridge.export_model(Export(dir=str(out), source="base"))
 
 
 def test_an_empty_folder_says_what_was_looked_for(tmp_path, base):
@@ -310,6 +371,29 @@ def test_compare_names_the_parameter_and_the_layer_that_differ(theirs, base, tmp
     assert any("h_1/mlp/c_fc/kernel: max 1.0" in line for line in lines)
     layers = {line.split(":")[0].strip(): line for line in lines if line.startswith("  layer")}
     assert "max 0.000e+00" in layers["layer 0"] and "max 0.000e+00" not in layers["layer 1"]
+
+
+def test_compare_takes_a_models_file_and_a_folder_that_tells_no_stage(theirs, base, tmp_path):
+    take(theirs)
+    several_steps(theirs)
+    flat = tmp_path / "published"
+    shutil.copytree(theirs / "base_checkpoints/d3", flat)
+    with pytest.raises(ValueError, match="name the file"):
+        bridge.compare(Compare(a="base", b=str(flat), prompt="the cat"))
+    text = bridge.compare(Compare(a="base", b=str(flat / "model_000009.pt"), prompt="the cat"))
+    assert "parameters: 20 of 20 equal to the bit" in text
+
+
+def test_compare_says_which_file_of_ids_is_missing(theirs, base, tmp_path):
+    take(theirs)
+    with pytest.raises(FileNotFoundError, match="--ids"):
+        bridge.compare(Compare(a="base", b=str(theirs), ids=str(tmp_path / "none.json")))
+
+
+def test_a_softcap_that_is_none_is_refused(theirs, base):
+    with pytest.raises(ValueError, match="--softcap is -1"):
+        take(theirs, softcap=-1.0)
+    assert nothing_written(base)
 
 
 def test_compare_refuses_ids_outside_the_vocabulary(theirs, base, tmp_path):

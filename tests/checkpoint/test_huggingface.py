@@ -106,6 +106,7 @@ DAMAGE = {
     "another width inside": (dict(intermediate_size=8192), "intermediate_size"),
     "another size": (dict(hidden_size=64, intermediate_size=256), "asks for"),
     "another number of layers": (dict(num_hidden_layers=3), "missing"),
+    "no width": (dict(hidden_size=None), "hidden_size is None"),
     "tied tables": (dict(tie_word_embeddings=True), "tied"),
 }
 

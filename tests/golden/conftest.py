@@ -60,6 +60,13 @@ def era_of(path: Path) -> str:
     return path.relative_to(golden_root()).parts[0]
 
 
+def beside(folder: Path, pattern: str) -> Path:
+    """The file or folder in an era's folder that matches, the first where there are several."""
+    found = sorted(folder.glob(pattern))
+    assert found, f"no {pattern} in {folder}"
+    return found[0]
+
+
 def files(pattern: str) -> list:
     """Parameters (Path, id `era/stem`) of the files or folders that match, in a fixed order.
 

@@ -5,8 +5,9 @@ import math
 import pytest
 
 from nanochat_jax.evals.bpb import bits_per_byte
-from tests.golden.conftest import TOL, files, load_json, load_npz
+from tests.golden.conftest import files, load_json, load_npz
 from tests.golden.models import golden_model
+from tests.golden.numbers import ratio
 
 
 @pytest.mark.parametrize("path", files("bpb_*.json"))
@@ -19,4 +20,4 @@ def test_bits_per_byte_are_the_same(path):
         batches = ({"inputs": x, "targets": y} for x, y in rows)
         got = bits_per_byte(model, batches, arrays[case["token_bytes"]], case["steps"])
         want = math.inf if case["bpb"] == "inf" else case["bpb"]
-        assert got == pytest.approx(want, rel=TOL["bpb"]), name
+        ratio(got, want, "bpb", name)

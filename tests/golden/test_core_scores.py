@@ -1,10 +1,10 @@
 """CORE scores as the original: losses, predictions, choices, right answers, accuracy."""
 
-import numpy as np
 import pytest
 
-from tests.golden.conftest import TOL, load_json
+from tests.golden.conftest import load_json
 from tests.golden.core_files import cases, scored
+from tests.golden.numbers import absolute
 
 
 def both(path, n):
@@ -20,7 +20,7 @@ def test_losses_are_the_same(path, n):
             got, want = [s.nll.mean() for s in scores], golden["mean_losses"]
         else:
             got, want = scores[0].nll, golden["continuation_losses"]
-        np.testing.assert_allclose(got, want, rtol=0, atol=TOL["core_loss"])
+        absolute(got, want, "core_loss")
 
 
 @pytest.mark.parametrize(("path", "n"), cases())

@@ -7,8 +7,9 @@ import pytest
 
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.requests import Request
-from tests.golden.conftest import TOL, files, load_npz
+from tests.golden.conftest import files, load_npz
 from tests.golden.models import golden_model
+from tests.golden.numbers import absolute
 from tests.golden.tokenizers import golden_tokenizer
 
 FILES = files("generate_*.npz")
@@ -45,9 +46,7 @@ def test_many_prompts_at_once_give_the_originals_tokens(path):
             job.choices, data[f"{p}.top8_ids"], expected_TN, strict=True
         ):
             found = dict(choice.top)
-            np.testing.assert_allclose(
-                [found[i] for i in ids_N.tolist()], logprobs_N, atol=TOL["logits"], err_msg=p
-            )
+            absolute([found[i] for i in ids_N.tolist()], logprobs_N, "logits", p)
 
 
 @pytest.mark.parametrize("path", FILES)

@@ -11,14 +11,12 @@ from nanochat_jax.checkpoint.names import to_nanochat
 from nanochat_jax.models.attention import rotary_tables
 from nanochat_jax.models.gpt import GPT
 from nanochat_jax.models.loss import token_nll
-from tests.golden.conftest import ERAS, TOL, files, load_npz
+from tests.golden.conftest import ERAS, files, load_npz
 from tests.golden.models import golden_model
+from tests.golden.numbers import absolute, ratio, tensor
 
 MODELS = files("model_*.npz")
 CLASSIC = files(f"{ERAS[0]}/model_*.npz")
-close = lambda got, want, name: np.testing.assert_allclose(
-    got, want, rtol=0, atol=TOL[name], err_msg=name
-)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -36,7 +34,7 @@ def losses(gpt, params, ids, targets):
 @pytest.mark.parametrize("path", MODELS)
 def test_logits(path):
     arrays = load_npz(path)
-    close(golden_model(path)(arrays["in.ids"]), arrays["out.logits"], "logits")
+    absolute(golden_model(path)(arrays["in.ids"]), arrays["out.logits"], "logits")
 
 
 @pytest.mark.parametrize("path", MODELS)
@@ -45,34 +43,32 @@ def test_losses_and_every_gradient(path):
     loss, total, nll, grads = losses(
         model.gpt, model.params, arrays["in.ids"], arrays["in.targets"]
     )
-    close(loss, arrays["out.loss"], "loss")
-    close(nll, arrays["out.loss_tokens"], "logits")
-    np.testing.assert_allclose(total, arrays["out.loss_sum"], rtol=TOL["loss"])
+    absolute(loss, arrays["out.loss"], "loss")
+    absolute(nll, arrays["out.loss_tokens"], "logits")
+    ratio(total, arrays["out.loss_sum"], "loss")
     for key, got in to_nanochat(grads).items():
-        want = arrays[f"grad.{key}"]
-        error = np.linalg.norm(got - want) / max(np.linalg.norm(want), 1e-30)
-        assert error <= TOL["grad"], (key, error)
+        tensor(got, arrays[f"grad.{key}"], "grad", key)
 
 
 @pytest.mark.parametrize("path", MODELS)
 def test_ignored_targets_count_nowhere(path):
     arrays, model = load_npz(path), golden_model(path)
     loss, _, nll, _ = losses(model.gpt, model.params, arrays["in.ids"], arrays["in.targets_masked"])
-    close(loss, arrays["out.loss_masked"], "loss")
-    close(nll, arrays["out.loss_masked_tokens"], "logits")
+    absolute(loss, arrays["out.loss_masked"], "loss")
+    absolute(nll, arrays["out.loss_masked_tokens"], "logits")
 
 
 @pytest.mark.parametrize("path", MODELS)
 def test_rows_longer_than_the_sequence_length(path):
     arrays = load_npz(path)
     logits = golden_model(path)(arrays["in.long_ids"])
-    close(logits[:, -16:], arrays["out.long_logits_last16"], "logits")
+    absolute(logits[:, -16:], arrays["out.long_logits_last16"], "logits")
 
 
 @pytest.mark.parametrize("path", MODELS)
 def test_the_first_two_tokens_alone(path):
     arrays = load_npz(path)
-    close(golden_model(path)(arrays["in.ids"][:, :2]), arrays["out.short2_logits"], "logits")
+    absolute(golden_model(path)(arrays["in.ids"][:, :2]), arrays["out.short2_logits"], "logits")
 
 
 @pytest.mark.parametrize("path", MODELS)
@@ -84,8 +80,8 @@ def test_what_leaves_every_block(path):
     )
     seen = seen["intermediates"]
     for i in range(model.cfg.n_layer):
-        close(seen[f"h_{i}"]["__call__"][0][0], arrays[f"act.block{i}"], "logits")
-    close(seen["hidden"][0][0], arrays["act.final_norm"], "logits")
+        absolute(seen[f"h_{i}"]["__call__"][0][0], arrays[f"act.block{i}"], "logits")
+    absolute(seen["hidden"][0][0], arrays["act.final_norm"], "logits")
 
 
 @pytest.mark.parametrize("path", MODELS)
@@ -94,14 +90,14 @@ def test_the_rotary_tables(path):
     want = arrays["rotary.cos"].reshape(-1, model.cfg.head_dim // 2)
     positions = jnp.arange(want.shape[0])[None]
     cos, sin = rotary_tables(model.cfg, positions, jnp.float32)
-    close(cos[0, :, 0], want, "probs")
-    close(sin[0, :, 0], arrays["rotary.sin"].reshape(want.shape), "probs")
+    absolute(cos[0, :, 0], want, "probs")
+    absolute(sin[0, :, 0], arrays["rotary.sin"].reshape(want.shape), "probs")
 
 
 @pytest.mark.parametrize("path", CLASSIC)
 def test_float32_rotary_tables_are_told_from_rounded_ones(path):
     arrays, model = load_npz(path), golden_model(path, rope_table_dtype="float32")
-    close(model(arrays["in.ids"][:1]), arrays["out.logits_rotary_f32_row0"], "logits")
+    absolute(model(arrays["in.ids"][:1]), arrays["out.logits_rotary_f32_row0"], "logits")
 
 
 @pytest.mark.parametrize("path", MODELS)

@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from nanochat_jax.checkpoint.names import from_nanochat
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
@@ -18,6 +19,7 @@ from nanochat_jax.train.optimizer import make_optimizer
 from nanochat_jax.train.schedules import make_schedule
 from nanochat_jax.train.step import Batch, TrainState, train_step
 from tests.golden.conftest import TOL, era_of, files, load_npz
+from tests.golden.numbers import absolute, ratio, tensor
 
 
 def settings(path, data) -> tuple[GPTConfig, BaseTrain]:
@@ -29,18 +31,11 @@ def settings(path, data) -> tuple[GPTConfig, BaseTrain]:
 
 def scaled_optim(cfg: GPTConfig, config: BaseTrain, data) -> OptimConfig:
     """The optimizer after batch and horizon had their say."""
-    optim = config.optim
-    if not optim.scale_to_batch:
-        return optim
-    # These runs fixed the number of kv heads for the reference model too.
-    reference = dataclasses.replace(scaling.reference_config(cfg, config), n_kv_head=cfg.n_kv_head)
-    tokens = [
-        config.target_param_data_ratio * scaling.counted_params(c, optim) for c in (cfg, reference)
-    ]
-    optim = scaling.scaled(optim, config.total_batch_size, *tokens)
-    derived = data["cfg.json"].get("derived")
-    if derived:
-        assert optim.weight_decay == pytest.approx(derived["weight_decay_scaled"], rel=1e-12)
+    config = dataclasses.replace(config, reference_kv_heads=cfg.n_kv_head)
+    optim = scaling.plan(cfg, config).optim
+    derived = data["cfg.json"].get("derived") or {}
+    if "weight_decay_scaled" in derived:
+        ratio(optim.weight_decay, derived["weight_decay_scaled"], "formula")
     return optim
 
 
@@ -64,35 +59,25 @@ def train(cfg, optim, data, state_of, first: int = 0):
     return {k: np.array([float(m[k]) for m in history]) for k in history[0]}, state.params
 
 
-def worst(got: dict, want: dict) -> dict[str, float]:
-    """Relative L2 per tensor, by path."""
-    leaves = jax.tree_util.tree_leaves_with_path(
-        jax.tree.map(
-            lambda a, b: float(np.linalg.norm(a - b) / (np.linalg.norm(b) or 1.0)), got, want
-        )
-    )
-    return {jax.tree_util.keystr(k, simple=True, separator="/"): x for k, x in leaves}
-
-
 def losses_close(got, want, era: str, variant: str, between: float) -> None:
     """`between`: how far the file's own two precisions are apart, which grows with the rates."""
-    off = np.abs(got - want)
-    if variant == "bf16":
-        assert off.max() < max(TOL["traj_loss_classic_bf16"], 2 * between), off
-    elif era == "classic":
-        assert off.max() < TOL["traj_loss_classic_f32"], off
+    if era == "classic":
+        absolute(got, want, f"traj_loss_classic_{variant}")
+    elif variant == "bf16":
+        assert np.abs(got - want).max() < max(TOL["traj_loss_classic_bf16"], 2 * between)
     else:
-        assert off[:4].max() < TOL["traj_loss_current_early"], off
-        assert off.max() < TOL["traj_loss_current"], off
+        absolute(got[:4], want[:4], "traj_loss_current_early")
+        absolute(got, want, "traj_loss_current")
 
 
 def finals_close(got, want, era: str, variant: str) -> None:
-    for path, off in worst(got, want).items():
-        if era == "classic":
-            assert off < TOL[f"traj_final_classic_{variant}"], (path, off)
-        else:
-            scalar = path.endswith(("lambdas", "lambda", "smear_gate/kernel"))
-            assert off < TOL["traj_final_current" + "_scalars" * scalar], (path, off)
+    got, want = (flatten_dict(tree, sep="/") for tree in (got, want))
+    assert got.keys() == want.keys()
+    for path in want:
+        scalar = path.endswith(("lambdas", "lambda", "smear_gate/kernel"))
+        current = "traj_final_current" + "_scalars" * scalar
+        kind = f"traj_final_classic_{variant}" if era == "classic" else current
+        tensor(got[path], want[path], kind, path)
 
 
 def recorded(data, era: str, variant: str):

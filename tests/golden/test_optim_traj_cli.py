@@ -11,7 +11,7 @@ import pytest
 
 from nanochat_jax.checkpoint import store
 from nanochat_jax.checkpoint.names import from_nanochat
-from tests.golden.conftest import ROOT, era_of, files, load_npz
+from tests.golden.conftest import ROOT, beside, era_of, files, load_npz
 from tests.golden.models import config_of
 from tests.golden.test_optim_traj import finals_close, losses_close, weights
 from tests.golden.tokenizers import golden_tokenizer
@@ -26,7 +26,7 @@ def base(tmp_path, monkeypatch) -> Path:
 
 def put_data(base: Path, era_folder: Path) -> None:
     """The shards and the tokenizer that the golden runs read."""
-    shutil.copytree(next(era_folder.glob("loader_data*")), base / "base_data")
+    shutil.copytree(beside(era_folder, "loader_data*"), base / "base_data")
     golden_tokenizer(era_folder).save(base / "tokenizer")
 
 
@@ -74,8 +74,8 @@ def test_a_run_from_their_weights_gives_their_losses(path, base, tmp_path):
 def test_their_checkpoint_imported_and_resumed_gives_their_losses(path, base):
     data = load_npz(path)
     put_data(base, path.parent)
-    theirs = next(path.parent.glob("checkpoint_resume*"))
-    tokenizer = next(path.parent.glob("checkpoint_tiny*")) / "tokenizer"
+    theirs = beside(path.parent, "checkpoint_resume*")
+    tokenizer = beside(path.parent, "checkpoint_*/tokenizer")
     run("convert", "import", "--dir", str(theirs), "--tokenizer", str(tokenizer))
     run("train", "--stage", "base", "--resume", *flags_of(data))
     tag = next((theirs / "base_checkpoints").iterdir()).name

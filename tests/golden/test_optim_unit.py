@@ -14,16 +14,11 @@ from nanochat_jax.config.optim import OptimConfig, optim_defaults
 from nanochat_jax.train import muon
 from nanochat_jax.train.optimizer import make_optimizer
 from nanochat_jax.train.schedules import Hyper
-from tests.golden.conftest import TOL, era_of, files, load_npz
+from tests.golden.conftest import era_of, files, load_npz
+from tests.golden.numbers import tensor
 
 VARIANTS = ("f32", "bf16", "f32_wd")
 DTYPE = {"f32": jnp.float32, "bf16": jnp.bfloat16}
-
-
-def relative(got, want) -> float:
-    """Relative L2 distance; the distance itself where the reference is zero."""
-    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
-    return float(np.linalg.norm(got - want) / (np.linalg.norm(want) or 1.0))
 
 
 def kernel(weight):
@@ -32,7 +27,7 @@ def kernel(weight):
 
 
 def close(got, want, variant: str, what: str) -> None:
-    assert relative(got, want) < TOL[f"optim_{variant[:4].strip('_')}"], (what, relative(got, want))
+    tensor(got, want, f"optim_{variant[:4].strip('_')}", what)
 
 
 def mostly(equal: list[bool]) -> bool:

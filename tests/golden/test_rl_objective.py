@@ -10,8 +10,9 @@ import pytest
 from nanochat_jax.checkpoint.names import to_nanochat
 from nanochat_jax.models.loss import token_nll
 from nanochat_jax.train import rl_loss, step
-from tests.golden.conftest import TOL, files, load_npz
+from tests.golden.conftest import files, load_npz
 from tests.golden.models import golden_model
+from tests.golden.numbers import absolute
 
 RUN = re.compile(r"(?P<case>.+)\.passes(?P<passes>\d+)\.ex(?P<examples>\d+)\.loss")
 
@@ -57,7 +58,7 @@ def test_rollouts_become_the_same_rows(path, case):
 def test_advantages_are_the_same(path, case):
     data = load_npz(path)
     got = rl_loss.advantages(data[f"{case}.rewards"])
-    np.testing.assert_allclose(got, data[f"{case}.advantages"], rtol=0, atol=TOL["rl"])
+    absolute(got, data[f"{case}.advantages"], "rl")
 
 
 @pytest.mark.parametrize(("path", "case"), CASES)
@@ -65,7 +66,7 @@ def test_the_log_probability_of_every_sampled_token(path, case):
     data, model = load_npz(path), model_of(path)
     targets = data[f"{case}.targets"]
     nll = token_nll(model(padded(path, data[f"{case}.inputs"], 0))[: len(targets)], targets)
-    np.testing.assert_allclose(-nll, data[f"{case}.logp"], rtol=0, atol=TOL["rl"])
+    absolute(-nll, data[f"{case}.logp"], "rl")
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -85,14 +86,14 @@ def test_loss_and_gradients_are_the_same(path, run):
     rows = (data[f"{case}.inputs"], 0), (targets, -1), (share * np.asarray(weights[0]), 0)
     inputs, targets, weights = (padded(path, array, fill)[None] for array, fill in rows)
     loss, grads = gradients(model.gpt, model.params, inputs, targets, weights)
-    np.testing.assert_allclose(loss, data[f"{run}.loss"], rtol=0, atol=TOL["rl"])
+    absolute(loss, data[f"{run}.loss"], "rl")
     grads = to_nanochat(grads)
     for name, norm in zip(data["grad_norm_names"], data[f"{run}.grad_norms"], strict=True):
         got = np.linalg.norm(np.asarray(grads[str(name)]))
-        np.testing.assert_allclose(got, norm, rtol=0, atol=TOL["rl"], err_msg=str(name))
+        absolute(got, norm, "rl", name)
     for key in (k for k in data if k.startswith(f"{run}.grad.")):
         got = grads[key.removeprefix(f"{run}.grad.")]
-        np.testing.assert_allclose(got, data[key], rtol=0, atol=TOL["rl"], err_msg=key)
+        absolute(got, data[key], "rl", key)
 
 
 @pytest.mark.parametrize(("path", "case"), CASES)

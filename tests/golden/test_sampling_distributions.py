@@ -6,7 +6,8 @@ import pytest
 
 from nanochat_jax.serve.decode import sample, sampling_probs
 from nanochat_jax.serve.pool import idle_rows
-from tests.golden.conftest import TOL, files, load_npz
+from tests.golden.conftest import files, load_npz
+from tests.golden.numbers import absolute
 
 FILES = files("generate_*.npz")
 
@@ -27,7 +28,7 @@ def test_top_k_and_temperature_give_the_originals_probabilities(path):
         if case["temperature"] > 0:
             probs_BV = sampling_probs(logits_BV, *settings(len(logits_BV), case))
             expected_BV = data[f"topk.case{j}.probs"]
-            np.testing.assert_allclose(probs_BV, expected_BV, atol=TOL["probs"], err_msg=str(case))
+            absolute(probs_BV, expected_BV, "probs", case)
             assert ((np.asarray(probs_BV) > 0) == (expected_BV > 0)).all(), case
 
 

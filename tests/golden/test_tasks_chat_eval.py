@@ -3,13 +3,13 @@
 import functools
 import re
 
-import numpy as np
 import pytest
 
 from nanochat_jax.evals import categorical, chatcore
 from nanochat_jax.tasks import View
-from tests.golden.conftest import TOL, files, load_json
+from tests.golden.conftest import files, load_json
 from tests.golden.models import golden_model
+from tests.golden.numbers import absolute
 from tests.golden.task_files import golden_task
 from tests.golden.tokenizers import golden_tokenizer
 
@@ -64,7 +64,7 @@ def test_prompts_and_letter_logits_are_the_same(path, n):
         prompts = [tokenizer.render_for_completion(c) for c in conversations]
         assert prompts == golden["prompt_ids"]
     for choice, want in zip(choices, golden.get("letter_logits", []), strict=False):
-        np.testing.assert_allclose(choice.logits, want, rtol=0, atol=TOL["task_logits"])
+        absolute(choice.logits, want, "task_logits")
 
 
 @pytest.mark.parametrize("path", TASKS)

@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 
 from nanochat_jax.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERN, Tokenizer
-from tests.golden.conftest import era_of, files, load_json
+from tests.golden.conftest import beside, era_of, files, load_json
 
 TOKENIZERS = files("tokenizer_*.json")
 
@@ -33,14 +33,19 @@ def _ranks(golden) -> dict[bytes, int]:
 
 
 def _texts(path, golden):
-    """The texts that this golden tokenizer was trained on: its `how` says where they come from."""
-    if "text_" in golden["how"]:
-        name = re.search(r"text_\w+\.txt", golden["how"])[0]
-        with open(path.parent / name, encoding="utf-8", newline="") as file:
+    """What it was trained on: the text file if it is named by its size, else the train shards."""
+    if re.fullmatch(r"tokenizer_\d+.*", path.stem):
+        with open(_text_file(path), encoding="utf-8", newline="") as file:
             return file.read().split("\x1e")
-    shards = sorted((path.parent / "loader_data").rglob("*.parquet"))[:-1]
+    shards = sorted(beside(path.parent, "loader_data*").rglob("*.parquet"))[:-1]
     texts = (text for shard in shards for text in pq.read_table(shard)["text"].to_pylist())
     return _capped(texts, golden.get("max_chars", 10_000_000_000), golden.get("doc_cap", 10_000))
+
+
+def _text_file(path):
+    """The text that its `how` names, else the only one beside it."""
+    named = re.search(r"text_\w+\.txt", load_json(path).get("how", ""))
+    return beside(path.parent, named[0] if named else "text_*.txt")
 
 
 def _capped(texts, max_chars, doc_cap):
