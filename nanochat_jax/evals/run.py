@@ -166,7 +166,8 @@ def _bpb(
     steps = max(1, config.split_tokens // (rows * T))
     steps = min(steps, config.max_problems) if config.max_problems > 0 else steps
     value = bits_per_byte(model, first, np.asarray(tokenizer.token_bytes()), steps)
-    return {"val bpb": f"{value:.4f}"}, []
+    rule = "a token's raw bytes (corrected rule; nanochat's of before July 2026 reads lower)"
+    return {"val bpb": f"{value:.4f}"}, [{"bits per byte count": rule}]
 
 
 def _until_second_epoch(batches: Any) -> Any:

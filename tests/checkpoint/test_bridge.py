@@ -1,6 +1,7 @@
 """`convert import|export|compare` on folders of nanochat's: what goes through, what is refused."""
 
 import dataclasses
+import hashlib
 import json
 import resource
 import shutil
@@ -349,6 +350,33 @@ def test_the_probe_tells_the_softcap_that_fits(base, tmp_path):
 def test_a_given_softcap_is_taken(base, tmp_path):
     path, _ = take(folder_of(tmp_path / "theirs", state_of("C"), meta_of("C")), softcap=20.0)
     assert store.find(path).meta["model_config"]["logit_softcap"] == 20.0
+
+
+def changed_config(path, **changes):
+    """Changes the model's constants in a checkpoint of ours, and its digests with them."""
+    meta = json.loads((path / "meta.json").read_text())
+    meta["model_config"] |= changes
+    (path / "meta.json").write_text(json.dumps(meta))
+    digests = json.loads((path / store.MANIFEST).read_text())
+    whole = (path / "meta.json").read_bytes()
+    digests["meta.json"] = (len(whole), hashlib.sha256(whole).hexdigest())
+    (path / store.MANIFEST).write_text(json.dumps(digests))
+
+
+def test_a_model_that_no_nanochat_computes_is_not_given_to_it(theirs, base, tmp_path):
+    path, _ = take(theirs)
+    changed_config(path, window_pattern="SL", short_window="half")
+    with pytest.raises(ValueError, match="has not attention windows"):
+        bridge.export_model(Export(dir=str(tmp_path / "out"), source="base"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_says_whose_it_is_and_what_is_rounded_otherwise(theirs, base, tmp_path, caplog):
+    path, _ = take(theirs)
+    changed_config(path, rope_table_dtype="float32")
+    _, lines = bridge.export_model(Export(dir=str(tmp_path / "out"), source="base"))
+    assert "read by nanochat of October 2025 to 11 January 2026" in lines
+    assert "rope_table_dtype" in caplog.text
 
 
 def test_compare_finds_equal_models_equal_in_every_format(theirs, base, tmp_path):
