@@ -58,6 +58,7 @@ def export_model(command: Export) -> tuple[pathlib.Path, list[str]]:
         folder = huggingface.export(out, cfg, params, tokenizer, lossy=command.lossy)
         return folder, ["load it with transformers.AutoModelForCausalLM.from_pretrained"]
     state, meta = to_nanochat(params), nanochat_meta(saved, cfg, command.source)
+    state = {key: state[key] for key in eras.expected_shapes(cfg)}
     reader = reader_of(cfg, {key: value.shape for key, value in state.items()}, meta)
     optimizer, why_not = None, "left out (--no-optimizer)"
     if command.optimizer:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 
 from nanochat_jax.checkpoint import optim_files, store
 from nanochat_jax.checkpoint.names import path_of, to_nanochat
@@ -22,19 +21,11 @@ def optimizer_file(saved: store.Saved, cfg: GPTConfig, params: Any) -> tuple[Any
     stage = saved.meta["stage"]
     if stage not in STAGES or not saved.meta.get("config"):
         return None, "the run's settings are not known"
-    state = saved.optimizer(_plain_like(saved))
+    state = saved.optimizer()
     config = config_load.build(STAGES[stage], saved.meta["config"])
     shapes = {key: value.shape for key, value in to_nanochat(params).items()}
     numbers, layout = rates(cfg, config, saved.step)
     return optim_files.write(state, shapes, layout, numbers), ""
-
-
-def _plain_like(saved: store.Saved) -> Any:
-    """The optimizer state's own shapes, on one device."""
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    with ocp.StandardCheckpointer() as reader:
-        tree = reader.metadata((saved.path / "optimizer").absolute()).item_metadata.tree
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), tree)
 
 
 def rates(cfg: GPTConfig, config: Any, step: int) -> tuple[optim_files.Rates, optim_files.Layout]:

@@ -114,9 +114,14 @@ def refuse_foreign(shapes: Shapes) -> None:
 
 
 def expected_shapes(cfg: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """nanochat's keys and shapes (`[out, in]`) of a model."""
+    """nanochat's keys and shapes (`[out, in]`) of a model, in the order of its modules."""
     D, V, kv = cfg.n_embd, cfg.padded_vocab_size, cfg.n_kv_head * cfg.head_dim
-    shapes: dict[str, tuple[int, ...]] = {"transformer.wte.weight": (V, D)}
+    shapes: dict[str, tuple[int, ...]] = {}
+    if cfg.residual_scalars:
+        shapes |= {"resid_lambdas": (cfg.n_layer,), "x0_lambdas": (cfg.n_layer,)}
+    shapes |= {"smear_lambda": (1,)} if cfg.smear else {}
+    shapes |= {"backout_lambda": (1,)} if cfg.backout else {}
+    shapes["transformer.wte.weight"] = (V, D)
     for i in range(cfg.n_layer):
         at = f"transformer.h.{i}"
         shapes |= {
@@ -129,12 +134,7 @@ def expected_shapes(cfg: GPTConfig) -> dict[str, tuple[int, ...]]:
             shapes[f"{at}.attn.ve_gate.weight"] = (cfg.n_kv_head, cfg.ve_gate_width)
         shapes |= {f"{at}.mlp.c_fc.weight": (4 * D, D), f"{at}.mlp.c_proj.weight": (D, 4 * D)}
     shapes["lm_head.weight"] = (V, D)
-    if cfg.residual_scalars:
-        shapes |= {"resid_lambdas": (cfg.n_layer,), "x0_lambdas": (cfg.n_layer,)}
-    if cfg.smear:
-        shapes |= {"smear_gate.weight": (1, cfg.smear_width), "smear_lambda": (1,)}
-    if cfg.backout:
-        shapes["backout_lambda"] = (1,)
+    shapes |= {"smear_gate.weight": (1, cfg.smear_width)} if cfg.smear else {}
     return shapes | {f"value_embeds.{i}.weight": (V, kv) for i in cfg.value_embed_layers}
 
 

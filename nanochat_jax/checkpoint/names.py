@@ -56,10 +56,10 @@ def from_nanochat(state: Mapping[str, np.ndarray]) -> Params:
 
 
 def to_nanochat(params: Params) -> dict[str, np.ndarray]:
-    """The state dict of a parameter tree, contiguous arrays under nanochat's keys."""
+    """The state dict of a parameter tree; matrices become views, nothing is copied."""
     out = {}
     for keys, value in flatten_dict(params).items():
         path = "/".join(keys)
         array = np.asarray(value)
-        out[key_of(path)] = np.ascontiguousarray(array.T if path.endswith("/kernel") else array)
+        out[key_of(path)] = array.T if path.endswith("/kernel") else array
     return out

@@ -52,7 +52,7 @@ class Saved:
         """The parameters, placed and typed as `like` (ShapeDtypeStructs with shardings)."""
         return _restore(self.path / "params", like)
 
-    def optimizer(self, like: Any) -> Any:
+    def optimizer(self, like: Any = None) -> Any:
         """The optimizer state, placed and typed as `like`."""
         return _restore(self.path / "optimizer", like)
 
@@ -199,13 +199,14 @@ def _write(path: pathlib.Path, tree: Any) -> None:
 
 
 def _restore(path: pathlib.Path, like: Any) -> Any:
-    with ocp.StandardCheckpointer(restore_concurrent_gb=1) as reader:
-        if like is None:
-            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    if like is None:
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        with ocp.StandardCheckpointer() as reader:
             tree = reader.metadata(path.absolute()).item_metadata.tree
-            like = jax.tree.map(
-                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), tree
-            )
+        like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), tree)
+    # What is read at a time lies in memory twice; Orbax refuses an array beyond its limit.
+    largest = max((a.size * a.dtype.itemsize for a in jax.tree.leaves(like)), default=0)
+    with ocp.StandardCheckpointer(restore_concurrent_gb=1.25 * largest / 1e9 + 0.05) as reader:
         return reader.restore(path.absolute(), like)
 
 

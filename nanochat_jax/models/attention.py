@@ -25,8 +25,10 @@ def rms_norm(x: jax.Array, eps: float) -> jax.Array:
 def rotary_tables(cfg: GPTConfig, position_BT: jax.Array, dtype: Any) -> tuple[jax.Array, ...]:
     """(cos, sin) `[B, T, 1, H/2]` of the angles position x base^(-2i/H), as the era rounds them."""
     H = cfg.head_dim
-    # Power and reciprocal are rounded each, as torch does: far out in a row the last bit shows.
-    frequency_h = np.float32(1.0) / np.float32(cfg.rope_base ** (np.arange(0, H, 2) / H))
+    # Exponent, power and reciprocal are rounded each, as torch does: the last bit shows far out in
+    # a row, and in a table of bfloat16.
+    exponent_h = (np.arange(0, H, 2, dtype=np.float32) / np.float32(H)).astype(np.float64)
+    frequency_h = np.float32(1.0) / np.float32(cfg.rope_base**exponent_h)
     angle_BTh = position_BT.astype(jnp.float32)[..., None] * frequency_h[None, None]
     table = dtype if cfg.rope_table_dtype == "compute" else cfg.rope_table_dtype
     cast = lambda a: a.astype(table).astype(dtype)[:, :, None, :]

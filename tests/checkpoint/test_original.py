@@ -40,7 +40,10 @@ FLAGS = {
     "depth": 2, "max_seq_len": 48, "device_batch_size": 2, "total_batch_size": 96,
     "num_iterations": STEPS, "eval_every": 4, "eval_tokens": 192, "core_metric_every": -1,
 }  # fmt: skip
-LATER = {"aspect_ratio": 16, "head_dim": 16, "sample_every": -1, "save_every": HALF}
+LATER = {  # rates that move a model of this size, at a batch that the recipe scales them down for
+    "aspect_ratio": 16, "head_dim": 16, "sample_every": -1, "save_every": HALF, "embedding_lr": 8.0,
+    "unembedding_lr": 0.25, "matrix_lr": 1.0, "scalar_lr": 6.0, "warmup_steps": 1,
+}  # fmt: skip
 LOGITS = """
 import sys, numpy as np, torch
 from nanochat.checkpoint_manager import load_model

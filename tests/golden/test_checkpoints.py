@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nanochat_jax import bridge
-from nanochat_jax.checkpoint import load_model, nanochat, torchfile
+from nanochat_jax.checkpoint import find_checkpoint, load_model, nanochat, torchfile
 from nanochat_jax.config.convert import Export, Import
 from nanochat_jax.serve.engine import Engine
 from tests.golden.conftest import beside, files, load_json, load_npz
@@ -101,7 +101,7 @@ def test_weights_come_back_to_the_byte(path, tmp_path, monkeypatch):
     (theirs,) = path.glob("model_*.pt")
     ours = tmp_path / "out" / "base_checkpoints" / path.name / theirs.name
     a, b = dict(torchfile.load(theirs)), dict(torchfile.load(ours))
-    same(dict(sorted(a.items())), dict(sorted(b.items())))
+    same(a, b)
 
 
 @pytest.mark.parametrize("path", files("checkpoint_*/base_checkpoints/*"))
@@ -135,7 +135,7 @@ def test_tokenizer_files_come_back_with_their_rule(path, tmp_path):
 def test_the_optimizer_and_the_place_in_the_data_are_taken(path, tmp_path, monkeypatch):
     _, _, meta = imported(path, tmp_path, monkeypatch)
     theirs = json.loads(next(path.glob("meta_*.json")).read_text())
-    saved = bridge.find_checkpoint("base", None, None, tmp_path)
+    saved = find_checkpoint("base", None, None, tmp_path)
     assert saved.has_optimizer
     assert saved.loader == theirs.get("dataloader_state_dict")
     assert meta["step"] == theirs["step"] and jax.tree.leaves(saved.params())

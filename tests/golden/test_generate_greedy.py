@@ -17,8 +17,11 @@ FILES = files("generate_*.npz")
 
 @functools.cache
 def engine_for(path) -> Engine:
-    model = golden_model(path.parent / load_npz(path)["cfg.json"]["model"])
-    engine = Engine(model, golden_tokenizer(path.parent), slots=8)
+    data, prompts = load_npz(path), prompts_of(path)
+    model = golden_model(path.parent / data["cfg.json"]["model"])
+    longest = max(len(data[f"{p}.prompt"]) for p in prompts) + data["cfg.json"]["max_tokens"]
+    room = max(model.cfg.sequence_len, longest)
+    engine = Engine(model, golden_tokenizer(path.parent), slots=len(prompts), max_len=room)
     engine.pool.chunks = (16, 256)  # two sizes to compile, and chunks that follow one another
     return engine
 
