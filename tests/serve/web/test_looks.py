@@ -237,7 +237,7 @@ def test_the_readme_s_pictures_are_drawn(visit):
             for question in ("Who are you?", "What is 48 plus 37?", "Where does Mira live?"):
                 send(page, question)
             if scheme == "dark":
-                page.locator(".turn.assistant").nth(1).locator(".token").last.hover()
+                page.locator(".turn.assistant").nth(1).locator(".token").nth(1).hover()
             page.screenshot(path=DOCS / f"chat-{scheme}.png")
             page.close()
     assert all(
