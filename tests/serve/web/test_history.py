@@ -70,7 +70,8 @@ def test_a_tab_does_not_write_into_a_chat_that_another_is_answering(visit, slow_
 
 def test_a_tab_that_died_in_mid_reply_blocks_nothing(page):
     send(page, "hi")
-    stale = """() => { const key = Object.keys(localStorage).find((k) => k.startsWith('nanochat.chat.'));
+    stale = """() => { const ours = (key) => key.startsWith('nanochat.chat.');
+      const key = Object.keys(localStorage).find(ours);
       const chat = JSON.parse(localStorage[key]);
       delete chat.messages[1].finish;
       localStorage[key] = JSON.stringify({ ...chat, live: Date.now() }) }"""
