@@ -30,11 +30,11 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 def make_base(base: pathlib.Path) -> pathlib.Path:
-    """A base directory whose sft stage is a tiny random model with a context of 128 tokens."""
-    model = random_model(sequence_len=128)
+    """A base directory whose sft stage is a tiny random model with a context of 64 tokens."""
+    model = random_model(sequence_len=64, n_layer=1)
     BYTES.save(base / "tokenizer")
     meta = {"model_config": dataclasses.asdict(model.cfg), "tokenizer_hash": BYTES.hash}
-    store.save(base / "chatsft_checkpoints" / "d2", 1, model.params, meta)
+    store.save(base / "chatsft_checkpoints" / "d1", 1, model.params, meta)
     cache = ROOT / ".cache" / "jax"  # what earlier tests compiled need not be compiled again
     cache.mkdir(parents=True, exist_ok=True)
     (base / "jax_cache").symlink_to(cache)

@@ -22,7 +22,7 @@ def test_the_server_answers_503_while_it_loads_then_200_and_ends_well_on_sigterm
         server.wait("loading", within_s=30)
         server.wait("ok")
         answer = httpx.get(server.url + "/v1/models", timeout=60)
-        assert answer.json()["data"][0]["id"] == "nanochat-sft-d2"
+        assert answer.json()["data"][0]["id"] == "nanochat-sft-d1"
         got = []
         ask = lambda: got.append(
             httpx.post(server.url + "/v1/chat/completions", json=MORE, timeout=60)
@@ -85,7 +85,7 @@ def test_one_question_on_the_command_line_is_answered_and_that_is_all(base):
 
 
 def test_a_terminal_edits_stops_and_leaves_as_its_keys_say(base):
-    with Typist(base, "-m", "100") as person:
+    with Typist(base) as person:
         person.expect("User: ")
         person.type("hello\r")
         person.expect("Assistant: ")
