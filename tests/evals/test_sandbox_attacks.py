@@ -40,7 +40,7 @@ def attack(request):
     if names:
         pytest.skip(f"not on this machine: {', '.join(names)}")
 
-    def run(what: str, code: str, timeout_s: float = 2.0, **more) -> sandbox.Result:
+    def run(what: str, code: str, timeout_s: float = 20.0, **more) -> sandbox.Result:
         start = time.monotonic()
         source = textwrap.dedent(code)
         result = sandbox.run_python(source, timeout_s=timeout_s, layers=request.param, **more)
