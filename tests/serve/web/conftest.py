@@ -21,7 +21,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 class Slow(Engine):
     """Streams slowly enough to be watched; `pause_s` a dispatch of eight tokens."""
 
-    pause_s = 0.03
+    pause_s = 0.01
 
     def tick(self):
         time.sleep(self.pause_s)

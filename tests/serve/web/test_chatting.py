@@ -3,13 +3,14 @@
 import pytest
 
 from nanochat_jax.serve.guards import BearerKeys
-from tests.serve.web.conftest import EVIL, Front, serve
+from tests.serve.web.conftest import EVIL, Front, Slow, serve
 from tests.serve.web.driving import asked, button, finished, send, texts, toast, turns, until
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_message_is_streamed_and_shown_as_markdown_with_its_tool_call(page):
+def test_a_message_is_streamed_and_shown_as_markdown_with_its_tool_call(page, monkeypatch):
+    monkeypatch.setattr(Slow, "pause_s", 0.05)
     send(page, "How many books?", wait=False)
     button(page, "Stop").wait_for()
     seen = set()
@@ -207,12 +208,14 @@ def test_a_server_that_wants_a_key_gets_it_from_the_settings(visit, talker):
         page.close()
 
 
-def test_a_restart_in_mid_stream_is_told_and_the_chat_goes_on(visit, talker, slow_url):
+def test_a_restart_in_mid_stream_is_told_and_the_chat_goes_on(visit, talker, monkeypatch):
+    monkeypatch.setattr(Slow, "pause_s", 0.5)
     with Front(talker) as front:
         page = visit(front.url)
         send(page, "hi", wait=False)
         until(page, lambda: texts(page, "assistant")[0].startswith("Rosa"))
         front.force_exit = True
+    monkeypatch.undo()
     page.locator(".failure").wait_for(timeout=15_000)
     assert "connection to the server was lost" in page.locator(".failure").inner_text()
     assert texts(page, "assistant")[0].startswith("Rosa")
