@@ -1,6 +1,5 @@
 """From text to a chat model on real rows: both recipes' own mixtures, stage after stage."""
 
-import itertools
 import json
 import os
 import pathlib
@@ -13,7 +12,6 @@ from nanochat_jax.checkpoint import find_checkpoint, load_model
 from nanochat_jax.config.stages import base_dir as config_base_dir
 from nanochat_jax.data import importer
 from nanochat_jax.serve.engine import Engine
-from nanochat_jax.tasks.jsonl import read_values
 from nanochat_jax.train import metrics
 
 SHARED = pathlib.Path(
@@ -51,8 +49,9 @@ def task_data(tmp_path_factory):
 @pytest.fixture
 def base(base_dir, task_data, tmp_path):
     """Makes a tokenizer and a tiny base model of a recipe; gives the flags of what comes after."""
-    rows = itertools.islice(read_values(task_data / "gsm8k" / "train.jsonl.gz"), 600)
-    lines = (json.dumps({"text": row["answer"]}) + "\n" for row in rows)
+    rows = tasks.build_one("GSM8K:600", base_dir, "train", task_data=str(task_data))
+    texts = (row["messages"][0]["content"] for row in rows)
+    lines = (json.dumps({"text": text}) + "\n" for text in texts)
     (tmp_path / "text.jsonl").write_text("".join(lines))
     importer.add_documents(base_dir, [tmp_path / "text.jsonl"])
     (tmp_path / "c.toml").write_text(NO_FILE)
