@@ -1,6 +1,6 @@
 """Many people for a long time: does everybody get an answer, does memory stay, is `/health` quick?
 
-`python bench/soak.py [--chats 200] [--seconds 600]` starts the server of `bench/serve.py` and keeps
+`python bench/soak.py [--chats 200] [--seconds 60]` starts the server of `bench/serve.py` and keeps
 that many chats going at once, of turns of mixed lengths, some of them left in the middle of a
 reply. Each reply must be whole or be refused with 429, after which its client waits and asks
 again. From a process of its own `/health` is asked ten times a second; the server's memory is read
@@ -33,7 +33,7 @@ class Soak:
 
     chats: int = 200
     """chats going on at once"""
-    seconds: float = 600.0
+    seconds: float = 60.0
     """how long"""
     slots: int = 32
     """slots of the server"""
