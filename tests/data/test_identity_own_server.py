@@ -28,6 +28,7 @@ def test_a_model_that_writes_conversations_fills_the_file(tmp_path):
     assert made.new == 1 and list(read_conversations(path)) == [TALK]
 
 
+@pytest.mark.slow
 def test_a_random_model_is_asked_again_and_then_given_up_with_the_count(tmp_path):
     path = tmp_path / "out.jsonl"
     with RunningServer(new_service(random_model(sequence_len=1536), slots=2)) as server:
