@@ -9,6 +9,7 @@ import optax
 
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.config.optim import OptimConfig, optim_defaults
 from nanochat_jax.config.stages import RLTrain
 from nanochat_jax.models.gpt import GPT, Model, init_params
 from nanochat_jax.models.loss import token_nll
@@ -84,7 +85,9 @@ def config(**settings):
         num_iterations=4, eval_every=-1, save_every=2, sample_every=-1, mesh="1",
         mixture=("exchanges:sums",), val_mixture=("exchanges:sums",),
     )  # fmt: skip
-    return RLTrain(**(small | settings))
+    own = {k: settings.pop(k) for k in list(settings) if hasattr(OptimConfig, k)}
+    optim = OptimConfig(**{**optim_defaults("classic", "rl"), **own})
+    return RLTrain(optim=optim, **(small | settings))
 
 
 def arrays(step: pathlib.Path):
