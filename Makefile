@@ -8,6 +8,7 @@ SOURCES := pyproject.toml rustbpe/Cargo.toml $(wildcard rustbpe/src/*.rs)
 ACCELERATOR := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda)
 EXTRAS := dev$(if $(ACCELERATOR),$(comma)$(ACCELERATOR))
 comma := ,
+JOBS ?= 2# test processes of `make test`; each takes up to 3 GB
 UV := $(shell command -v uv 2>/dev/null)
 # The newest interpreter at hand that is 3.11 or later; PYTHON=... on the command line wins.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -20,7 +21,7 @@ speedrun: $(VENV)/.ready ## raw text to a chat model, then the report
 	$(PY) -m scripts.speedrun $(ARGS)
 
 test: $(VENV)/.ready ## everything that is quick and needs no torch
-	$(PY) -m pytest -q -m "not slow" $(ARGS)
+	$(PY) -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
 test-all: test $(ALL)/.ready ## also the slow laws, torch and transformers, a real browser
 	$(ALL)/bin/python -m pytest -q -m slow $(ARGS)
