@@ -19,6 +19,7 @@ def endpoint(server: RunningServer, **more) -> Endpoint:
     return Endpoint(server.url + "/v1", pause_s=0.01, **more)
 
 
+@pytest.mark.slow
 def test_a_model_that_writes_conversations_fills_the_file(tmp_path):
     path = tmp_path / "out.jsonl"
     said = BYTES.encode(json.dumps({"messages": TALK}))

@@ -72,6 +72,7 @@ def rewards(directory):
     return [(line["step"], line["train/reward"]) for line in lines if "train/reward" in line]
 
 
+@pytest.mark.slow
 def test_a_killed_and_an_interrupted_run_end_with_the_bytes_of_one_that_was_not(
     root, tmp_path, model, monkeypatch
 ):
@@ -119,6 +120,7 @@ def test_rewards_that_are_all_alike_change_nothing(root):
     assert before == after
 
 
+@pytest.mark.slow
 def test_rollouts_do_not_depend_on_the_mesh(trials, model):
     _, one = tried(trials(), model, step=5)
     _, four = tried(trials(mesh="4"), model, step=5)
