@@ -1,7 +1,8 @@
 """The first question of each conversation, marked by the words of its own answer.
 
-So any conversations with short, certain answers can be learnt from by trying: what is said, tool
-calls left out, must be the answer word for word.
+So any conversations with short, certain answers can be learnt from by trying: what is said must be
+the answer word for word, and the tool asked what the answer asks it. Marked by what is said alone,
+a model soon learns to make a tool's output up and to guess.
 """
 
 import dataclasses
@@ -56,14 +57,20 @@ def kind_of(answer: str | Sequence[Mapping[str, str]]) -> str:
 
 
 def score(conversation: Conversation, answer: str) -> float:
-    """1.0 where the answer says, beside its tool calls, what the conversation's own says."""
-    return float(Reply.parse(answer).said == _said(conversation["messages"][-1]["content"]))
+    """1.0 where the answer says what the conversation's own says, by the same calls of the tool
+    (but for spaces in them)."""
+    own, given = _own(conversation["messages"][-1]["content"]), Reply.parse(answer)
+    same = lambda a, b: a.replace(" ", "") == b.replace(" ", "")
+    alike = len(own.calls) == len(given.calls) and all(map(same, own.calls, given.calls))
+    return float(alike and own.said == given.said)
 
 
-def _said(answer: str | Sequence[Mapping[str, str]]) -> str:
+def _own(answer: str | Sequence[Mapping[str, str]]) -> Reply:
+    """A conversation's answer, taken apart as a reply."""
     if isinstance(answer, str):
-        return answer.strip()
-    return "".join(part["text"] for part in answer if part["type"] == "text").strip()
+        return Reply((), answer.strip())
+    of = lambda kind: [part["text"] for part in answer if part["type"] == kind]
+    return Reply(tuple(of("python")), "".join(of("text")).strip())
 
 
 def _conversation(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -38,16 +38,18 @@ def test_the_first_questions_of_a_kind_are_asked(kind, asked):
 @pytest.mark.parametrize(
     ("reply", "right"),
     [
-        ("That makes 5.", 1.0),
         ("<|python_start|>2+3<|python_end|><|output_start|>5<|output_end|>That makes 5.", 1.0),
-        ("<|python_start|>9-4<|python_end|><|output_start|>5<|output_end|>That makes 5.\n", 1.0),
+        ("<|python_start|>2 + 3<|python_end|><|output_start|>5<|output_end|>That makes 5.\n", 1.0),
+        ("<|python_start|>9-4<|python_end|><|output_start|>5<|output_end|>That makes 5.", 0.0),
+        ("<|python_start|>2+'<|python_end|><|output_start|>5<|output_end|>That makes 5.", 0.0),
+        ("That makes 5.", 0.0),
         ("That makes 6.", 0.0),
         ("That makes 5. That makes 5.", 0.0),
         ("<|python_start|>2+3", 0.0),
         ("", 0.0),
     ],
 )
-def test_what_is_said_beside_the_tool_must_be_the_answer(reply, right):
+def test_the_words_and_the_calls_must_be_the_answer_s(reply, right):
     assert exchanges.task([SUM]).reward({"messages": SUM}, reply) == right
 
 

@@ -236,5 +236,7 @@ def test_questions_of_several_tasks_are_mixed_and_marked_each_by_its_own(root):
     for i in range(5):
         right = questions[i]["messages"][-1]["content"]
         said = right if isinstance(right, str) else right[-1]["text"]
+        if said != right:
+            said = f"<|python_start|>{right[0]['text']}<|python_end|>{said}"
         assert questions.reward(questions[i], said) == 1.0
         assert questions.reward(questions[i], said + "!") == 0.0
