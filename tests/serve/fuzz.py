@@ -39,7 +39,8 @@ def _round(url: str, examples: int, seed: int) -> bool:
     """One run over all operations with up to `examples` made for each of them."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", url + "/openapi.json"]
     command += ["--phases", "examples,coverage,fuzzing", "--exclude-checks", NOT_CHECKED]
-    command += ["-n", str(examples), "-w", "2", "--seed", str(seed), "--no-shrink"]
+    # One worker: in CPython 3.11 two threads that parse at once break each other's `ast.parse`.
+    command += ["-n", str(examples), "-w", "1", "--seed", str(seed), "--no-shrink"]
     return subprocess.run([*command, "--warnings", "off"]).returncode == 0
 
 

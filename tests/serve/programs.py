@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 
 import httpx
+import psutil
 
 from nanochat_jax.checkpoint import store
 from tests.serve.world import BYTES, random_model
@@ -135,6 +136,17 @@ class Typist:
                 raise AssertionError(f"{text!r} never came; the screen: {self.screen!r}")
         seen, self.screen = self.screen.split(text, 1)
         return seen + text
+
+    def at_prompt(self) -> None:
+        """Waits for "User: " and until the program sleeps, that is, waits for a key.
+
+        A Ctrl-C that comes between the prompt and readline's `select` is seen at the next key only.
+        """
+        self.expect("User: ")
+        main_thread, asleep = psutil.Process(self.process.pid), 0
+        while asleep < 4:
+            time.sleep(0.03)
+            asleep = asleep + 1 if main_thread.status() == psutil.STATUS_SLEEPING else 0
 
     def leave(self) -> int:
         """The exit code, once the program has ended."""

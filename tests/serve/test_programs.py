@@ -86,21 +86,21 @@ def test_one_question_on_the_command_line_is_answered_and_that_is_all(base):
 
 def test_a_terminal_edits_stops_and_leaves_as_its_keys_say(base):
     with Typist(base) as person:
-        person.expect("User: ")
+        person.at_prompt()
         person.type("hello\r")
         person.expect("Assistant: ")
         person.type("\x03")
         person.expect("(stopped)")
-        person.expect("User: ")
+        person.at_prompt()
         person.type("half a line\x03")
         person.expect("Ctrl-C again")
-        person.expect("User: ")
+        person.at_prompt()
         person.type("/temperature 0.5\r")
         person.expect("temperature: 0.5")
-        person.expect("User: ")
+        person.at_prompt()
         person.type("\x1b[A\x7f7\r")  # the last line again, its last character another
         person.expect("temperature: 0.7")
-        person.expect("User: ")
+        person.at_prompt()
         person.type("quit\r")
         assert person.leave() == 0
 
@@ -108,8 +108,7 @@ def test_a_terminal_edits_stops_and_leaves_as_its_keys_say(base):
 @pytest.mark.parametrize("keys", [["\x04"], ["exit\r"], ["\x03", "\x03"]])
 def test_ctrl_d_exit_and_ctrl_c_twice_leave_with_0(base, keys):
     with Typist(base) as person:
-        person.expect("User: ")
         for key in keys:
+            person.at_prompt()
             person.type(key)
-            time.sleep(0.3)
         assert person.leave() == 0
