@@ -24,7 +24,7 @@ test: $(VENV)/.ready ## everything that is quick and needs no torch
 	$(PY) -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
 test-all: test $(ALL)/.ready ## also the slow laws, torch and transformers, a real browser
-	$(ALL)/bin/python -m pytest -q -m slow $(ARGS)
+	$(ALL)/bin/python -m pytest -q -m slow -n $(JOBS) --dist loadfile $(ARGS)
 
 chat: $(VENV)/.ready ## talk in the terminal
 	$(PY) -m scripts.chat_cli $(ARGS)

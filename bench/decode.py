@@ -31,10 +31,10 @@ from nanochat_jax.config.gpt import (  # noqa: E402
     shape_of_depth,
 )
 from nanochat_jax.models.cache import init_cache  # noqa: E402
-from nanochat_jax.models.gpt import GPT, init_params  # noqa: E402
+from nanochat_jax.models.gpt import GPT, Model, init_params  # noqa: E402
 from nanochat_jax.serve import decode  # noqa: E402
-from nanochat_jax.serve.pool import idle_rows  # noqa: E402
-from nanochat_jax.serve.weights import prepare_params  # noqa: E402
+from nanochat_jax.serve.pool import idle_rows, loop_options  # noqa: E402
+from nanochat_jax.serve.weights import prepare  # noqa: E402
 from nanochat_jax.train.peaks import peaks  # noqa: E402
 
 EMBEDDINGS = ("wte", "value_embeds")  # a step reads a line of these a row, not the table
@@ -58,15 +58,16 @@ def main() -> None:
     args = parser.parse_args()
     cfg = config(args)
     copied, published = copy_bandwidth(2**26 if on_cpu else 2**31), peaks(device_name())[1]
-    model = GPT(cfg, dtype=jnp.dtype(args.dtype), param_dtype=jnp.dtype(args.dtype))
-    params = jax.jit(partial(random_params, cfg, dtype=model.dtype))(jax.random.key(0))
-    params = prepare_params(params, model.dtype, args.int8)
+    gpt = GPT(cfg, dtype=jnp.dtype(args.dtype), param_dtype=jnp.dtype(args.dtype))
+    model = prepare(Model(gpt, random_params(gpt)), int8=args.int8)
     types = f"{args.dtype}, matrices in int8" if args.int8 else args.dtype
     known = {"published_gb_per_s": published / 1e9} if math.isfinite(published) else {}
     print(f"{device_name()}: copies {copied / 1e9:.1f} GB/s {known}, d{args.depth} {types}")
-    rows = [measure(model, params, batch, args, copied, published) for batch in args.batch]
+    rows = [measure(model, batch, args, copied, published) for batch in args.batch]
     head = {"device": device_name(), "copy_gb_per_s": copied / 1e9, **known}
-    print(json.dumps({**head, **vars(args), "weight_bytes": weight_bytes(params), "rows": rows}))
+    print(
+        json.dumps({**head, **vars(args), "weight_bytes": weight_bytes(model.params), "rows": rows})
+    )
 
 
 def config(args: argparse.Namespace) -> GPTConfig:
@@ -77,12 +78,17 @@ def config(args: argparse.Namespace) -> GPTConfig:
     return GPTConfig(sequence_len=longest, vocab_size=args.vocab, **shape, **more)
 
 
-def random_params(cfg: GPTConfig, key: jax.Array, dtype) -> dict:
+def random_params(gpt: GPT) -> dict:
     """Weights none of which is zero, so that nothing can be skipped."""
-    leaves, tree = jax.tree.flatten(jax.eval_shape(partial(init_params, cfg), key))
-    keys = jax.random.split(key, len(leaves))
-    draw = lambda leaf, key: 0.02 * jax.random.normal(key, leaf.shape, dtype)
-    return jax.tree.unflatten(tree, list(map(draw, leaves, keys)))
+    shapes = jax.eval_shape(partial(init_params, gpt.cfg), jax.random.key(0))
+    leaves, tree = jax.tree.flatten(shapes)
+    # Leaf by leaf: one program that draws them all takes a GPU's compiler longer than a minute.
+    draw = jax.jit(
+        lambda key, shape: 0.02 * jax.random.normal(key, shape, gpt.dtype), static_argnums=1
+    )
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    drawn = [draw(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, drawn)
 
 
 def device_name() -> str:
@@ -112,22 +118,24 @@ def weight_bytes(params: dict) -> int:
 
 
 def measure(
-    model: GPT, params: dict, batch: int, args: argparse.Namespace, copied: float, published: float
+    model: Model, batch: int, args: argparse.Namespace, copied: float, published: float
 ) -> dict[str, float]:
     """Median time of a dispatch over `batch` rows with `context` cached tokens each."""
     specials = decode.Specials(-1, -1, (-1,))
-    run = jax.jit(partial(decode.decode_chunk, model.apply, specials, 0), donate_argnums=1)
-    cache = decode.by_layer(init_cache(model.cfg, batch, args.context + args.steps, model.dtype))
+    chunk = partial(decode.decode_chunk, model.gpt.apply, specials, 0)
+    run = jax.jit(chunk, donate_argnums=1, compiler_options=loop_options())
+    dtype = jnp.dtype(model.gpt.dtype)
+    cache = decode.by_layer(init_cache(model.cfg, batch, args.context + args.steps, dtype))
     rows = settings(batch, args)
     times = []
     for i in range(args.dispatches + 3):
         begun = time.perf_counter()
-        cache, chunk = run(params, cache, rows, np.int32(args.steps))
+        cache, chunk = run(model.params, cache, rows, np.int32(args.steps))
         chunk = jax.device_get(chunk)
         times += [time.perf_counter() - begun] if i >= 3 else []
         assert chunk.valid_KB.all()
-    kv = kv_bytes_read(model.cfg, args.context, jnp.dtype(model.dtype).itemsize) * batch
-    step_s, read = statistics.median(times) / args.steps, weight_bytes(params) + kv
+    kv = kv_bytes_read(model.cfg, args.context, dtype.itemsize) * batch
+    step_s, read = statistics.median(times) / args.steps, weight_bytes(model.params) + kv
     row = {
         "batch": batch,
         "tokens_per_s": batch / step_s,

@@ -156,6 +156,7 @@ def _checked_kind(config):
     return devices.resolve_kind(getattr(config, "device_type", ""))
 
 
+@pytest.mark.slow
 def test_a_base_run_without_a_tokenizer_names_the_command(base_dir, capsys, monkeypatch):
     monkeypatch.setattr(chain, "prepare_devices", _checked_kind)
     with pytest.raises(SystemExit):
@@ -163,6 +164,7 @@ def test_a_base_run_without_a_tokenizer_names_the_command(base_dir, capsys, monk
     assert "--stage tokenizer" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_divide_says_what_would(base_dir, tiny, capsys, monkeypatch):
     monkeypatch.setattr(chain, "prepare_devices", _checked_kind)
     assert train_program.main(["--stage", "tokenizer", f"--config={tiny}"]) == 0

@@ -11,6 +11,7 @@ import numpy as np
 
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.models import cache as kv
+from nanochat_jax.models.attend_one import attend_one
 from nanochat_jax.models.init import matrix_init, zeros
 from nanochat_jax.models.linear import Linear
 
@@ -108,9 +109,13 @@ class Attention(nn.Module):
             gate_BTK = nn.sigmoid(self.ve_gate(x_BTD[..., : c.ve_gate_width]))
             gate_BTK = gate_BTK * jnp.asarray(c.ve_gate_scale, self.dtype)
             v_BTKH = v_BTKH + gate_BTK[..., None] * heads(value_embed_BTX, c.n_kv_head)
-        turned = lambda y, n: rms_norm(rotate(heads(y, n), tables), c.norm_eps)
-        q_BTNH = self._scaled(turned(self.c_q(x_BTD), c.n_head))
-        k_BTKH = self._scaled(turned(self.c_k(x_BTD), c.n_kv_head))
+        q_BTNH, k_BTKH = heads(self.c_q(x_BTD), c.n_head), heads(self.c_k(x_BTD), c.n_kv_head)
+        if self.attention == "pallas" and past is not None and T == 1:
+            new = q_BTNH[:, 0], k_BTKH[:, 0], v_BTKH[:, 0]
+            scales = dict(window=self.window, eps=c.norm_eps, qk_scale=c.qk_scale)
+            out, layer = attend_one(*new, tables, past, position_BT[:, 0], **scales)
+            return self.c_proj(out.reshape(B, T, -1)), layer
+        q_BTNH, k_BTKH = (self._turned(y, tables) for y in (q_BTNH, k_BTKH))
         if past is None:
             out = self._fresh(q_BTNH, k_BTKH, v_BTKH, position_BT)
             return self.c_proj(out.reshape(B, T, -1)), None
@@ -119,8 +124,10 @@ class Attention(nn.Module):
         out = attend(q_BTNH, k_BSKH, v_BSKH, position_BT, self.window)
         return self.c_proj(out.reshape(B, T, -1)), (k_BSKH, v_BSKH)
 
-    def _scaled(self, x: jax.Array) -> jax.Array:
-        return x if self.cfg.qk_scale == 1.0 else x * jnp.asarray(self.cfg.qk_scale, x.dtype)
+    def _turned(self, x_BTNH: jax.Array, tables: tuple[jax.Array, ...]) -> jax.Array:
+        x_BTNH = rms_norm(rotate(x_BTNH, tables), self.cfg.norm_eps)
+        scale = self.cfg.qk_scale
+        return x_BTNH if scale == 1.0 else x_BTNH * jnp.asarray(scale, x_BTNH.dtype)
 
     def _fresh(self, q_BTNH, k_BTKH, v_BTKH, position_BT):
         """Attention of whole rows, without a cache: through cuDNN where that was asked for."""

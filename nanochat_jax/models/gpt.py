@@ -70,7 +70,8 @@ class GPT(nn.Module):
     """`apply({"params": params}, tokens_BT, cache, valid_B) -> (logits_BTV float32, cache)`.
 
     `dtype` computes, `param_dtype` stores matrices, `embed_dtype` the embedding tables (None: as
-    matrices). `attention` is "xla" or "cudnn" (bfloat16 on NVIDIA GPUs, rows without a cache).
+    matrices). `attention` is "xla", "cudnn" (bfloat16 on NVIDIA GPUs, rows without a cache) or
+    "pallas" (NVIDIA GPUs, one token after what is cached).
     `remat`: blocks are computed again in the backward pass instead of kept.
     """
 

@@ -28,6 +28,9 @@ MAX_ALTERNATIVES = 20
 SMALLEST_CACHE = 256
 SMALLEST_CHUNK = 16
 LARGEST_CHUNK = 512
+# A GPU replays the loop over the steps as one graph. XLA leaves loops out of its graphs unless
+# told, and waits for the host in each step. The others are what it records by itself (jax 0.11).
+RECORDED = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,DYNAMIC_SLICE_FUSION,WHILE"
 
 
 def powers_of_two(low: int, high: int) -> tuple[int, ...]:
@@ -47,6 +50,12 @@ def fours(low: int, high: int) -> tuple[int, ...]:
 def smallest_fit(sizes: Sequence[int], need: int) -> int:
     """The smallest of the ascending `sizes` that holds `need`, or the largest."""
     return next((size for size in sizes if size >= need), sizes[-1])
+
+
+def loop_options() -> dict[str, str]:
+    """Options of XLA for the decode loop on this backend."""
+    gpu = jax.default_backend() == "gpu"
+    return {"xla_gpu_enable_command_buffer": RECORDED} if gpu else {}
 
 
 def idle_rows(slots: int, steps: int) -> Rows:
@@ -128,7 +137,8 @@ class Pool:
         resize = lambda n: spread.resize(partial(decode.resize, length=n))
         self._resize = {n: self._jit(resize(n)) for n in self.lengths}
         chunk = lambda N: spread.decode(partial(decode.decode_chunk, apply, specials, N))
-        self._decode = {N: self._jit(chunk(N), donate_argnums=1) for N in (0, self.alternatives)}
+        options = dict(donate_argnums=1, compiler_options=loop_options())
+        self._decode = {N: self._jit(chunk(N), **options) for N in (0, self.alternatives)}
 
     @property
     def params(self) -> dict:

@@ -14,10 +14,14 @@ LARGEST = 127  # of an int8, with -127 on the other side
 
 
 def prepare(model: Model, dtype: Any = None, int8: bool = False) -> Model:
-    """The model that computes in `dtype` (None: as it does) with its matrices stored so."""
-    computes = jnp.dtype(model.gpt.dtype)
-    dtype = jnp.dtype(dtype or computes)
-    gpt = model.gpt if dtype == computes else model.gpt.clone(dtype=dtype)
+    """The model that computes in `dtype` (None: as it does) with its matrices stored so.
+
+    On a GPU it attends to its cache by a kernel of ours, where heads have a width for it.
+    """
+    dtype = jnp.dtype(dtype or model.gpt.dtype)
+    kernel = jax.default_backend() == "gpu" and model.cfg.head_dim.bit_count() == 1
+    attention = "pallas" if kernel else model.gpt.attention
+    gpt = model.gpt.clone(dtype=dtype, attention=attention)
     return Model(gpt, prepare_params(model.params, dtype, int8))
 
 

@@ -40,6 +40,7 @@ MIXTURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("name", MIXTURES)
 def test_every_micro_batch_teaches_something_pass_after_pass(name, ranks, tokenizer):

@@ -33,6 +33,7 @@ def asked(world):
     return turns
 
 
+@pytest.mark.slow
 def test_it_holds_eight_megabytes_and_no_document_twice(world):
     texts = [t for group in shards.iter_documents(shards.list_shards(world)) for t in group]
     assert sum(map(len, texts)) >= 8_000_000

@@ -21,7 +21,7 @@ def model(recipe="current", **changes):
     noise = lambda keys, p: (
         p + 0.3 * jax.random.normal(jax.random.key(len(jax.tree_util.keystr(keys))), p.shape)
     )
-    params = init_params(cfg, jax.random.key(0))
+    params = jax.jit(lambda: init_params(cfg, jax.random.key(0)))()
     return Model.create(cfg, jax.tree_util.tree_map_with_path(noise, params), dtype="float32")
 
 

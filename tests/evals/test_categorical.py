@@ -18,7 +18,7 @@ TOKENIZER = Tokenizer.train(["which letter is right, A or B? the cat sat"] * 3, 
 def model():
     shape = dict(sequence_len=64, vocab_size=300, n_layer=1, n_head=2, n_kv_head=1, n_embd=32)
     cfg = GPTConfig(**recipe_model_defaults("current") | shape)
-    params = init_params(cfg, jax.random.key(0))
+    params = jax.jit(lambda: init_params(cfg, jax.random.key(0)))()
     noise = lambda keys, p: (
         p + 0.3 * jax.random.normal(jax.random.key(len(jax.tree_util.keystr(keys))), p.shape)
     )

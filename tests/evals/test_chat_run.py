@@ -50,6 +50,7 @@ def test_every_task_of_chatcore_has_a_name(tmp_path):
         run.tasks_of(Eval(tasks="GSM8"), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_folder_s_tasks_are_scored_and_the_others_named_as_missing(tmp_path, checkpoint, files):
     config = Eval(tasks="ChatCORE", task_data=str(files), max_new_tokens=4, max_problems=3)
     title, scores, items = run.run(config, tmp_path)

@@ -64,6 +64,7 @@ def _number(line):
     return line["question"]
 
 
+@pytest.mark.slow
 def test_a_mesh_changes_no_mark(model):
     assert ask(model, mesh=sharding.make_mesh("data=2,fsdp=1")) == ask(model)
 

@@ -92,6 +92,7 @@ def test_questions_with_nothing_to_score_are_answered_and_counted(tmp_path, ask)
     assert done.tasks["a"].mended == 1
 
 
+@pytest.mark.slow
 def test_a_mesh_gives_the_same_marks(tmp_path, ask, gpt):
     folder = three(tmp_path)
     spread = ask(folder, mesh=sharding.make_mesh("4"), batch_tokens=512)

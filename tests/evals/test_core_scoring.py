@@ -55,6 +55,7 @@ def assert_same(found, want):
             assert got.best.tolist() == expected.best.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_scores_are_those_of_the_whole_model_on_one_row(recipe):
     for key, (example, found) in together(recipe).items():
@@ -87,6 +88,7 @@ def test_one_row_a_forward_pass_gives_the_same(recipe):
     assert_same(scores(recipe, batch_tokens=1, least_shared=16), together(recipe))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", ["4", "data=2,fsdp=2"])
 def test_a_mesh_gives_the_same(axes):
     mesh = sharding.make_mesh(axes)

@@ -45,6 +45,7 @@ def test_greedy_answers_are_those_of_one_prompt_at_a_time(model, writers):
         assert got.answers[0][:2] == want[:2]
 
 
+@pytest.mark.slow
 def test_sampled_answers_depend_on_their_seed_alone_on_any_mesh(model, writers):
     mesh = sharding.make_mesh("data=1,fsdp=2")
     spread = Writers(model, BYTES, max_len=LONG, slots=2, mesh=mesh)

@@ -83,6 +83,7 @@ def test_bfloat16_tables_stay_so_and_compute_their_logits(path, tmp_path, monkey
     absolute(got[0], want["out.logits_bf16emb_row0"].reshape(got.shape[1:]), "logits")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", WITH_NUMBERS)
 def test_an_imported_model_speaks_their_tokens(path, tmp_path, monkeypatch):
     want = load_npz(path)

@@ -36,6 +36,7 @@ def ours(path, run):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "run"), runs())
 def test_accuracies_are_the_same(path, run):
     got = {label: task.accuracy for label, task in ours(path, run).tasks.items()}

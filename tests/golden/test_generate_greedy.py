@@ -30,6 +30,7 @@ def prompts_of(path) -> list[str]:
     return [f"p{i}" for i in range(int(load_npz(path)["n_prompts"]))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES)
 def test_many_prompts_at_once_give_the_originals_tokens(path):
     data, engine = load_npz(path), engine_for(path)

@@ -91,6 +91,7 @@ def recorded(data, era: str, variant: str):
     return loss, prefix if any(k.startswith(prefix) for k in data) else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["f32", "bf16"])
 @pytest.mark.parametrize("path", [*files("optim_traj_init*.npz"), *files("optim_traj_rand*.npz")])
 def test_a_run_of_the_train_step_is_the_originals(path, variant):

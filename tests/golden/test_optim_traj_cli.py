@@ -48,6 +48,7 @@ def losses(folder: Path) -> np.ndarray:
     return np.array([line["train/loss"] for line in lines if "train/loss" in line])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("optim_traj_init*.npz"))
 def test_a_run_from_their_weights_gives_their_losses(path, base, tmp_path):
     data, era = load_npz(path), era_of(path)
@@ -70,6 +71,7 @@ def test_a_run_from_their_weights_gives_their_losses(path, base, tmp_path):
         assert bpb == pytest.approx(data["cfg.json"]["val_bpb_final"], rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("current/optim_traj_resume*.npz"))
 def test_their_checkpoint_imported_and_resumed_gives_their_losses(path, base):
     data = load_npz(path)

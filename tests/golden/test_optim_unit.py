@@ -79,6 +79,7 @@ def first_step(cfg, x, w, dtype) -> dict[str, jax.Array]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["f32", "bf16"])
 @pytest.mark.parametrize("path", files("current/optim_unit*.npz"))
 def test_every_stage_of_the_2026_step_is_the_originals(path, variant):

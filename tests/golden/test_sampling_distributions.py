@@ -4,8 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nanochat_jax.serve.decode import sample, sampling_probs
-from nanochat_jax.serve.pool import idle_rows
+from nanochat_jax.serve.sampling import sample, sampling_probs
 from tests.golden.conftest import files, load_npz
 from tests.golden.numbers import absolute
 
@@ -36,6 +35,6 @@ def test_top_k_and_temperature_give_the_originals_probabilities(path):
 def test_temperature_zero_takes_the_originals_token(path):
     data = load_npz(path)
     logits_BV = jnp.asarray(data["topk.logits"])
-    rows = idle_rows(len(logits_BV), 1)
-    token_B = sample(logits_BV, rows, rows.step_B)
+    greedy, whole = jnp.zeros(len(logits_BV)), jnp.ones(len(logits_BV))
+    token_B = sample(logits_BV, greedy, greedy.astype(jnp.int32), whole, greedy)
     np.testing.assert_array_equal(token_B, data["topk.greedy"].ravel())

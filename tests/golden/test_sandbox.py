@@ -9,6 +9,7 @@ from nanochat_jax.tasks import humaneval
 from tests.golden.conftest import era_of, files, load_json
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("tasks_*.json"))
 def test_programs_end_as_in_the_original(path):
     golden = load_json(path)

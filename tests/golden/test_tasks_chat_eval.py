@@ -76,6 +76,7 @@ def test_the_first_problems_alone_have_their_accuracy(path):
     assert accuracy(task, conversations[:5], choices[:5]) == pytest.approx(want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", TASKS)
 def test_written_answers_have_the_same_accuracy(path):
     golden = load_json(path)

@@ -40,6 +40,7 @@ def run(engine, *requests):
     return jobs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [MODEL, WINDOWS], ids=["classic", "current"])
 def test_cached_decoding_equals_the_uncached_model(model):
     engine = Engine(model, BYTES, slots=2, tool=lambda _: None)
@@ -57,6 +58,7 @@ def test_a_prompt_read_in_chunks_is_the_prompt_read_at_once():
         engine.forget()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [MODEL, WINDOWS], ids=["classic", "current"])
 def test_a_reply_is_the_same_alone_and_among_32_others(model):
     engine = Engine(model, BYTES, slots=33, steps=4)
@@ -174,6 +176,7 @@ def test_a_long_prompt_does_not_stop_the_other_rows():
     assert short.finish_reason is None
 
 
+@pytest.mark.slow
 def test_the_cache_grows_with_its_rows_and_shrinks_when_nobody_needs_it(monkeypatch):
     engine = Engine(random_model(sequence_len=1024), BYTES, slots=2, tool=lambda _: None)
     assert engine.pool.length == 256

@@ -38,6 +38,7 @@ def test_the_server_answers_503_while_it_loads_then_200_and_ends_well_on_sigterm
     assert got[0].text.endswith("data: [DONE]\n\n")
 
 
+@pytest.mark.slow
 def test_sigterm_in_the_middle_of_compiling_ends_the_server_too(base, tmp_path):
     cold = tmp_path / "base"
     make_base(cold)
@@ -55,6 +56,7 @@ def test_a_busy_port_is_told_before_anything_is_loaded(tmp_path):
     assert ended.returncode == 2 and f"-p {port + 1}" in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "program, flags, said",
     [
@@ -79,6 +81,7 @@ def test_piped_questions_are_answered_one_a_line_until_the_input_ends(base):
     assert "\x1b" not in ended.stdout and "User:" not in ended.stdout
 
 
+@pytest.mark.slow
 def test_one_question_on_the_command_line_is_answered_and_that_is_all(base):
     ended = run(base, "chat_cli", "-p", "hi", "-m", "8", "-t", "0")
     assert ended.returncode == 0 and len(ended.stdout.splitlines()) == 1
@@ -105,6 +108,7 @@ def test_a_terminal_edits_stops_and_leaves_as_its_keys_say(base):
         assert person.leave() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [["\x04"], ["exit\r"], ["\x03", "\x03"]])
 def test_ctrl_d_exit_and_ctrl_c_twice_leave_with_0(base, keys):
     with Typist(base) as person:

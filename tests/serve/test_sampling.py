@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanochat_jax.serve.decode import sample, sampling_probs
+from nanochat_jax.serve.draw_kernel import draw
 from nanochat_jax.serve.pool import idle_rows
+from nanochat_jax.serve.sampling import sample, sampling_probs, uniform
 
 V = 50
 
@@ -20,6 +23,11 @@ def rows_with(count: int, **values):
     for name, value in values.items():
         getattr(rows, name)[:] = value
     return rows
+
+
+def drawn(x_BV, rows, step_B=None, by=sample):
+    settings = map(jnp.asarray, (rows.temperature_B, rows.top_k_B, rows.top_p_B))
+    return by(x_BV, *settings, uniform(rows.seed_B, rows.step_B if step_B is None else step_B))
 
 
 def slow_probs(x_V, temperature, top_k, top_p):
@@ -36,6 +44,7 @@ def slow_probs(x_V, temperature, top_k, top_p):
     return out
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(
     st.lists(
@@ -60,7 +69,7 @@ def test_draws_follow_the_distribution():
     count = 4000
     x_BV = jnp.tile(logits(1), (count, 1))
     rows = rows_with(count, temperature_B=0.8, top_k_B=10, seed_B=np.arange(count))
-    drawn_B = np.asarray(sample(x_BV, rows, rows.step_B))
+    drawn_B = np.asarray(drawn(x_BV, rows))
     settings = (rows.temperature_B[:1], rows.top_k_B[:1], rows.top_p_B[:1])
     probs_V = np.asarray(sampling_probs(x_BV[:1], *map(jnp.asarray, settings))[0])
     found_V = np.bincount(drawn_B, minlength=V) / count
@@ -72,7 +81,7 @@ def test_draws_follow_the_distribution():
 def test_temperature_zero_and_top_k_one_are_greedy(values):
     x_BV = logits()
     rows = rows_with(4, **values)
-    np.testing.assert_array_equal(sample(x_BV, rows, rows.step_B), jnp.argmax(x_BV, -1))
+    np.testing.assert_array_equal(drawn(x_BV, rows), jnp.argmax(x_BV, -1))
 
 
 def test_a_draw_depends_on_its_own_seed_and_step_alone():
@@ -80,6 +89,29 @@ def test_a_draw_depends_on_its_own_seed_and_step_alone():
     rows = rows_with(3, temperature_B=1.0, seed_B=np.array([7, 1, 2]))
     other = rows_with(3, temperature_B=np.array([1.0, 0, 2]), seed_B=np.array([7, 8, 9]))
     step_B = jnp.array([5, 0, 1])
-    assert sample(x_BV, rows, step_B)[0] == sample(x_BV, other, step_B)[0]
-    many = [int(sample(x_BV, rows, jnp.full(3, step))[0]) for step in range(30)]
+    assert drawn(x_BV, rows, step_B)[0] == drawn(x_BV, other, step_B)[0]
+    many = [int(drawn(x_BV, rows, jnp.full(3, step))[0]) for step in range(30)]
     assert len(set(many)) > 3
+
+
+@pytest.mark.slow
+def test_the_kernel_for_gpus_draws_the_same_tokens():
+    """As an interpreter runs it; sums in another order could move a token in a million."""
+    rng, count = np.random.default_rng(0), 96
+    x_BV = jnp.asarray(2 * rng.normal(size=(count, 1000)), jnp.float32)
+    rows = rows_with(
+        count,
+        temperature_B=rng.choice([0, 0.5, 1.0, 1.5], count),
+        top_k_B=rng.choice([0, 1, 5, 50, 2000], count),
+        top_p_B=rng.choice([1.0, 0.9, 0.3], count),
+        seed_B=np.arange(count),
+    )
+    kernel = partial(draw, chunk=256, interpret=True)
+    np.testing.assert_array_equal(drawn(x_BV, rows, by=kernel), drawn(x_BV, rows))
+
+
+def test_the_kernel_can_be_compiled_for_a_gpu():
+    shaped = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype)
+    settings = (shaped(t, 4) for t in (jnp.float32, jnp.int32, jnp.float32, jnp.float32))
+    traced = jax.jit(draw).trace(shaped(jnp.float32, 4, 65536), *settings)
+    assert "triton" in traced.lower(lowering_platforms=("cuda",)).as_text()

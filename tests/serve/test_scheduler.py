@@ -57,6 +57,7 @@ def storm(count=60):
         )
 
 
+@pytest.mark.slow
 def test_a_storm_of_mixed_requests_is_served_and_compiles_nothing(scheduler):
     counted, compiled = scheduler.engine.pool.compilations, []
     listener = lambda name, _, **__: compiled.append(name) if "backend_compile" in name else None
@@ -126,6 +127,7 @@ def test_who_asks_first_is_served_first(scheduler):
     assert all(order.index(i) < order.index(i + 2) for i in range(4))
 
 
+@pytest.mark.slow
 def test_when_the_device_fails_every_job_ends_and_none_is_taken():
     engine = Engine(random_model(sequence_len=32), BYTES, slots=1, steps=2)
     broken = Scheduler(engine)

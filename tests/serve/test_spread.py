@@ -41,6 +41,7 @@ def requests():
     ]
 
 
+@pytest.mark.slow
 def test_four_devices_say_what_one_says_and_compile_nothing_more(spread_engine):
     counted = spread_engine.pool.compilations
     compiled = []

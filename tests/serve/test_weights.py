@@ -31,6 +31,7 @@ def test_what_is_int8_already_stays_as_it_is():
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), once, as_int8(once)))
 
 
+@pytest.mark.slow
 def test_int8_logits_are_close_and_greedy_text_mostly_the_same():
     small = prepare(MODEL, int8=True)
     ids_BT = np.array(PROMPTS)

@@ -19,14 +19,15 @@ def random_model(recipe: str = "classic", sequence_len: int = 64, seed: int = 0,
     """A two-layer model with every weight random, so that context matters."""
     shape = {"n_layer": 2, "n_head": 2, "n_kv_head": 1, "n_embd": 32, "vocab_size": 265} | shape
     cfg = GPTConfig(sequence_len=sequence_len, **shape, **recipe_model_defaults(recipe))
-    params = init_params(cfg, jax.random.key(seed))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    noisy = [
-        leaf + 0.3 * jax.random.normal(key, leaf.shape, leaf.dtype)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return Model.create(cfg, jax.tree.unflatten(tree, noisy), dtype="float32")
+
+    @jax.jit  # one program, which the compilation cache keeps
+    def noisy():
+        leaves, tree = jax.tree.flatten(init_params(cfg, jax.random.key(seed)))
+        keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+        noise = lambda leaf, key: 0.3 * jax.random.normal(key, leaf.shape, leaf.dtype)
+        return jax.tree.unflatten(tree, [x + noise(x, key) for x, key in zip(leaves, keys)])
+
+    return Model.create(cfg, noisy(), dtype="float32")
 
 
 @dataclasses.dataclass(frozen=True)

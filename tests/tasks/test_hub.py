@@ -148,6 +148,7 @@ def test_a_data_set_that_the_hub_lacks_is_told(build):
     assert "could not have openai/openai_humaneval" in build("HumanEval")
 
 
+@pytest.mark.slow
 def test_a_download_that_breaks_off_leaves_no_part_of_the_rows(hub, build):
     hub.broken = {f"{FOLDER}/0001.parquet"}
     assert build("GSM8K").startswith("FileNotFoundError")

@@ -92,6 +92,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path):
     assert losses(whole) == losses(parts) and len(losses(whole)) == STEPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["2", "4", "data=2,fsdp=2"])
 def test_the_loss_does_not_depend_on_the_mesh(tmp_path, mesh):
     exact = OptimConfig(muon_dtype="float32")  # bfloat16 would make much of a last bit

@@ -126,6 +126,7 @@ def test_a_limit_of_zero_leaves_gradients_alone():
     assert optimizer.clip(grads, 0.0) is grads
 
 
+@pytest.mark.slow
 def test_the_models_type_decides_muons_precision_only_where_asked(key):
     cfg = model_config("current")
     _, params, grads = setup("current", key)
@@ -142,6 +143,7 @@ def test_the_models_type_decides_muons_precision_only_where_asked(key):
     assert all(jax.tree.leaves(differs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["classic", "current"])
 @pytest.mark.parametrize("text", ["3", "data=2,fsdp=2"])
 def test_devices_share_the_work_and_the_step_is_the_same(recipe, text, key):

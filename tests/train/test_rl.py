@@ -110,6 +110,7 @@ def test_a_killed_and_an_interrupted_run_end_with_the_bytes_of_one_that_was_not(
     assert rewards(parts) == rewards(whole) and len(rewards(whole)) == 4
 
 
+@pytest.mark.slow
 def test_rewards_that_are_all_alike_change_nothing(root):
     directory = train(root, mixture=("exchanges:spelling",), num_iterations=2)
     assert rewards(directory) == [(0, 0.0), (1, 0.0)]

@@ -135,6 +135,7 @@ def test_how_rows_are_accumulated_does_not_change_the_step(key, shape):
     same(steps(params, batch_of(*shape), rows), want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "shape"), [("2", (1, 8)), ("4", (2, 4)), ("data=2,fsdp=2", (1, 8))]
 )

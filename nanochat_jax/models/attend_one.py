@@ -1,0 +1,151 @@
+"""Attention of one new token a row on NVIDIA GPUs: one kernel from the projections to the output.
+
+What XLA does in a dozen kernels a layer (turn, norm, write into the cache, scores, softmax, sum)
+is one here, because the gaps between small kernels take longer than the kernels. Keys and values
+are read once, only those the row has. `attend` of `models/attention.py` says what is computed.
+Source of splitting the keys and merging the parts: arXiv:2205.14135, arXiv:2311.01282.
+Letters: B rows, K kv heads, G query heads each, S cached tokens, H head width, J splits.
+"""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+
+BLOCK = 64  # keys read at once
+PROGRAMS = 1280  # about ten for each multiprocessor of an H100: splits until there are so many
+NOTHING = -1e30  # below every score; a true infinity would make 0 x inf when parts are merged
+
+
+def attend_one(
+    q_BNH: jax.Array,
+    k_BKH: jax.Array,
+    v_BKH: jax.Array,
+    tables: tuple[jax.Array, jax.Array],
+    past: tuple[jax.Array, jax.Array],
+    length_B: jax.Array,
+    *,
+    window: int | None,
+    eps: float,
+    qk_scale: float,
+    interpret: bool = False,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """(output `[B, N, H]`, the layer's keys and values with the new token at `length_B`).
+
+    Args:
+        q_BNH, k_BKH: as projected, neither turned nor normed. H is a power of two.
+        tables: cosines and sines `[B, 1, 1, H/2]` of the new positions.
+        past: keys and values `[B, S, K, H]`; they are written in place.
+        window: how many earlier positions are seen; None: all.
+    """
+    (B, N, H), (S, K) = q_BNH.shape, past[0].shape[1:3]
+    most = -(-S // BLOCK)
+    splits = max(1, min(most, -(-PROGRAMS // (B * K))))
+    span = -(-most // splits) * BLOCK
+    splits = -(-S // span)
+    cos_Bh, sin_Bh = (table.reshape(B, H // 2) for table in tables)
+    options = dict(window=window, eps=eps, qk_scale=qk_scale, span=span)
+    part = lambda *last: jax.ShapeDtypeStruct((B, K, splits, N // K, *last), jnp.float32)
+    cache = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
+    out_BKJGH, top_BKJG, sum_BKJG, *new = pl.pallas_call(
+        partial(_kernel, **options),
+        grid=(B, K, splits),
+        out_shape=(part(H), part(), part(), *map(cache, past)),
+        input_output_aliases={6: 3, 7: 4},
+        compiler_params=triton.CompilerParams(num_warps=4, num_stages=3),
+        interpret=interpret,
+        name="attend_one",
+    )(length_B, q_BNH.reshape(B, K, N // K, H), k_BKH, v_BKH, cos_Bh, sin_Bh, *past)
+    weight_BKJG = jnp.exp(top_BKJG - top_BKJG.max(axis=2, keepdims=True))
+    out_BKGH = (out_BKJGH * weight_BKJG[..., None]).sum(axis=2)
+    out_BKGH /= (sum_BKJG * weight_BKJG).sum(axis=2)[..., None]
+    return out_BKGH.reshape(B, N, H).astype(q_BNH.dtype), tuple(new)
+
+
+def _kernel(
+    length_ref,
+    q_ref,
+    k_ref,
+    v_ref,
+    cos_ref,
+    sin_ref,
+    keys_ref,
+    values_ref,
+    out_ref,
+    top_ref,
+    sum_ref,
+    new_keys_ref,
+    new_values_ref,
+    *,
+    window: int | None,
+    eps: float,
+    qk_scale: float,
+    span: int,
+):
+    """One row, one kv head, one part of the cached tokens; float32 inside."""
+    row, head, part = pl.program_id(0), pl.program_id(1), pl.program_id(2)
+    (S, _, H), G = keys_ref.shape[1:], q_ref.shape[2]
+    length = length_ref[row]
+    lane_H = jnp.arange(H)
+    left_H = lane_H < H // 2
+    angle_H = jnp.where(left_H, lane_H, lane_H - H // 2)
+    partner_H = jnp.where(left_H, lane_H + H // 2, lane_H - H // 2)
+    cos_H = cos_ref[row, angle_H].astype(jnp.float32)
+    sin_H = sin_ref[row, angle_H].astype(jnp.float32)
+    sin_H = jnp.where(left_H, sin_H, -sin_H)
+
+    def turned(ref, *at):
+        x_H, other_H = (ref[(*at, i)].astype(jnp.float32) for i in (lane_H, partner_H))
+        x_H = x_H * cos_H + other_H * sin_H
+        x_H = x_H * lax.rsqrt(jnp.sum(x_H * x_H) / H + eps) * qk_scale
+        return x_H.astype(ref.dtype).astype(jnp.float32)
+
+    scaled = lambda g: turned(q_ref, row, head, g) * (1.0 / math.sqrt(H))
+    queries = [scaled(g) for g in range(G)]
+    key_H, value_H = turned(k_ref, row, head), v_ref[row, head, lane_H].astype(jnp.float32)
+    first, behind = part * span, jnp.minimum((part + 1) * span, S)
+    mine = (first <= length) & (length < behind)
+    # The new token is taken from here: what is being written is not read again.
+    write = lambda ref, x: triton.store(
+        ref.at[row, length, head, lane_H],
+        x.astype(ref.dtype),
+        mask=jnp.broadcast_to(mine, (H,)),
+    )
+    write(new_keys_ref, key_H)
+    write(new_values_ref, value_H)
+
+    def start(q_H):
+        top = jnp.where(mine, jnp.sum(q_H * key_H), NOTHING)
+        return jnp.where(mine, value_H, 0.0), top, mine.astype(jnp.float32)
+
+    oldest = jnp.int32(0) if window is None else jnp.maximum(length - window, 0)
+    low, high = jnp.maximum(first, oldest), jnp.minimum(behind, length)
+
+    def fold(i, parts):
+        at_C = low + i * BLOCK + jnp.arange(BLOCK)
+        there_C = at_C < high
+        load = partial(triton.load, mask=jnp.broadcast_to(there_C[:, None], (BLOCK, H)), other=0.0)
+        read = lambda ref: load(ref.at[row, at_C[:, None], head, lane_H[None]]).astype(jnp.float32)
+        keys_CH, values_CH = read(keys_ref), read(values_ref)
+        return [
+            merged(q_H, *before, there_C, keys_CH, values_CH)
+            for q_H, before in zip(queries, parts, strict=True)
+        ]
+
+    def merged(q_H, out_H, top, total, there_C, keys_CH, values_CH):
+        score_C = jnp.where(there_C, jnp.sum(keys_CH * q_H[None], axis=1), NOTHING)
+        new_top = jnp.maximum(top, jnp.max(score_C))
+        weight_C = jnp.where(there_C, jnp.exp(score_C - new_top), 0.0)
+        kept = jnp.exp(top - new_top)
+        out_H = out_H * kept + jnp.sum(values_CH * weight_C[:, None], axis=0)
+        return out_H, new_top, total * kept + jnp.sum(weight_C)
+
+    blocks = pl.cdiv(jnp.maximum(high - low, 0), BLOCK)
+    parts = lax.fori_loop(0, blocks, fold, [start(q_H) for q_H in queries])
+    for g, (out_H, top, total) in enumerate(parts):
+        out_ref[row, head, part, g, lane_H] = out_H
+        top_ref[row, head, part, g], sum_ref[row, head, part, g] = top, total

@@ -1,0 +1,52 @@
+"""The kernel that attends with one new token, against the attention it stands for.
+
+On a CPU the kernel is interpreted; that it can be compiled for a GPU is asked of the compiler.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nanochat_jax.models import cache as kv
+from nanochat_jax.models.attend_one import attend_one
+from nanochat_jax.models.attention import attend, rms_norm, rotate
+
+EPS, SCALE = 1e-6, 1.2
+
+
+def drawn(B, N, K, H, S, dtype):
+    """(q, k, v, tables, past) of random numbers."""
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
+    angle = normal(B, 1, 1, H // 2)
+    tables = jnp.cos(angle), jnp.sin(angle)
+    new = normal(B, N, H), normal(B, K, H), normal(B, K, H)
+    return *new, tables, (normal(B, S, K, H), normal(B, S, K, H))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window", [None, 70])
+@pytest.mark.parametrize("heads", [(4, 2), (2, 2)])
+def test_it_gives_what_attention_gives(heads, window):
+    S, lengths_B = 200, jnp.asarray([0, 64, 130, 199, 200], jnp.int32)  # the last has no room
+    q_BNH, k_BKH, v_BKH, tables, past = drawn(5, *heads, 16, S, jnp.float32)
+    turned = lambda x: rms_norm(rotate(x[:, None], tables), EPS) * SCALE
+    keys = kv.write(past[0], turned(k_BKH), lengths_B)
+    values = kv.write(past[1], v_BKH[:, None], lengths_B)
+    expected = attend(turned(q_BNH), keys, values, lengths_B[:, None], window)[:, 0]
+    scales = dict(window=window, eps=EPS, qk_scale=SCALE)
+    out, new = attend_one(q_BNH, k_BKH, v_BKH, tables, past, lengths_B, **scales, interpret=True)
+    np.testing.assert_allclose(out[:4], expected[:4], atol=2e-6)
+    np.testing.assert_allclose(new[0], keys, atol=2e-6)
+    np.testing.assert_array_equal(new[1], values)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_it_can_be_compiled_for_a_gpu(dtype):
+    def run(*arrays):
+        return attend_one(*arrays, window=1000, eps=EPS, qk_scale=SCALE)
+
+    arrays = (*drawn(1, 10, 5, 128, 300, dtype), jnp.zeros(1, jnp.int32))
+    text = jax.jit(run).trace(*arrays).lower(lowering_platforms=("cuda",)).as_text()
+    assert "triton" in text
