@@ -22,10 +22,11 @@ def random_model(recipe: str = "classic", sequence_len: int = 64, seed: int = 0,
 
     @jax.jit  # one program, which the compilation cache keeps
     def noisy():
-        leaves, tree = jax.tree.flatten(init_params(cfg, jax.random.key(seed)))
-        keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+        params = init_params(cfg, jax.random.key(seed))
+        tree = jax.tree.structure(params)
+        keys = jax.tree.unflatten(tree, jax.random.split(jax.random.key(seed + 1), tree.num_leaves))
         noise = lambda leaf, key: 0.3 * jax.random.normal(key, leaf.shape, leaf.dtype)
-        return jax.tree.unflatten(tree, [x + noise(x, key) for x, key in zip(leaves, keys)])
+        return jax.tree.map(lambda leaf, key: leaf + noise(leaf, key), params, keys)
 
     return Model.create(cfg, noisy(), dtype="float32")
 
