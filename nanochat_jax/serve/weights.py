@@ -18,10 +18,12 @@ def prepare(model: Model, dtype: Any = None, int8: bool = False) -> Model:
 
     On a GPU it attends to its cache by a kernel of ours, where heads have a width for it.
     """
-    dtype = jnp.dtype(dtype or model.gpt.dtype)
-    kernel = jax.default_backend() == "gpu" and model.cfg.head_dim.bit_count() == 1
-    attention = "pallas" if kernel else model.gpt.attention
-    gpt = model.gpt.clone(dtype=dtype, attention=attention)
+    computes = jnp.dtype(model.gpt.dtype)
+    dtype = jnp.dtype(dtype or computes)
+    changes = {} if dtype == computes else {"dtype": dtype}
+    if jax.default_backend() == "gpu" and model.cfg.head_dim.bit_count() == 1:
+        changes["attention"] = "pallas"
+    gpt = model.gpt.clone(**changes) if changes else model.gpt
     return Model(gpt, prepare_params(model.params, dtype, int8))
 
 

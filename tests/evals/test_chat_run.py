@@ -91,6 +91,7 @@ def test_what_is_not_in_the_hub_s_cache_is_not_fetched_unless_asked(tmp_path, mo
     assert exams.at_hand(tmp_path)[0] == {} and asked[2:] == [True] * 5
 
 
+@pytest.mark.slow
 def test_sft_scores_the_tasks_whose_rows_are_here(tmp_path, gpt, files):
     config = SFTTrain(
         task_data=str(files), eval_metrics_every=2, eval_metrics_max_problems=2,

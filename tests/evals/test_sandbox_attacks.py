@@ -308,7 +308,8 @@ def test_a_run_ends_with_the_evaluation_that_started_it():
     finally:
         evaluation.send_signal(signal.SIGKILL)
         evaluation.wait()
-    assert started and wait_for(lambda: not any(p.is_running() for p in mine))
+    # Soon, but a busy machine may first have to start what is to end; the program has a minute.
+    assert started and wait_for(lambda: not any(p.is_running() for p in mine), limit_s=40)
 
 
 def wait_for(holds, limit_s: float = 10.0) -> bool:

@@ -10,6 +10,7 @@ from tests.golden.models import golden_model
 from tests.golden.numbers import ratio
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("bpb_*.json"))
 def test_bits_per_byte_are_the_same(path):
     arrays = load_npz(path.with_suffix(".npz"))

@@ -13,6 +13,7 @@ def both(path, n):
     return [(g, s, m) for g, (s, m) in zip(examples, scored(path)[n], strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "n"), cases())
 def test_losses_are_the_same(path, n):
     for golden, scores, _ in both(path, n):

@@ -40,6 +40,7 @@ def test_parameters_are_counted_by_group(cfg: GPTConfig, run):
     assert cfg.padded_vocab_size == run.get("padded_vocab_size", cfg.vocab_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cfg", "run"), cases())
 def test_the_model_has_as_many_parameters_as_are_counted(cfg: GPTConfig, run, key):
     shapes = jax.eval_shape(lambda: init_params(cfg, key))

@@ -107,6 +107,7 @@ def our_name(theirs: str) -> str:
     return FIRST.get(theirs, value_embed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "run"), cases(era="current"))
 def test_the_groups_of_the_2026_optimizer_are_the_originals(path, run):
     _, cfg, plan = settings(path, run)

@@ -15,6 +15,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "case"), CASES)
 def test_every_batch_of_the_original_comes_at_its_step(path, case):
     data = load_npz(path)

@@ -71,6 +71,7 @@ def test_the_first_two_tokens_alone(path):
     absolute(golden_model(path)(arrays["in.ids"][:, :2]), arrays["out.short2_logits"], "logits")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODELS)
 def test_what_leaves_every_block(path):
     arrays, model = load_npz(path), golden_model(path)

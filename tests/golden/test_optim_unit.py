@@ -47,6 +47,7 @@ def newton_schulz_of_all(stacks: dict, dtype) -> dict:
     return {case: muon.newton_schulz(x, 5, dtype) for case, x in stacks.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["f32", "bf16"])
 @pytest.mark.parametrize("path", files("classic/optim_unit*.npz"))
 def test_newton_schulz_gives_the_originals_direction(path, variant):

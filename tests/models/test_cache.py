@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nanochat_jax.config.gpt import RECIPES, GPTConfig, recipe_model_defaults
+from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
 from nanochat_jax.models.cache import init_cache
 from nanochat_jax.models.gpt import GPT, init_params
 
@@ -15,7 +15,7 @@ SHAPE = dict(sequence_len=256, vocab_size=60, n_layer=3, n_head=4, n_kv_head=2, 
 LENGTH = 170  # beyond the short window of 128
 
 
-@pytest.fixture(scope="module", params=RECIPES)
+@pytest.fixture(scope="module", params=[pytest.param("classic", marks=pytest.mark.slow), "current"])
 def model(request):
     """(GPT, parameters of which none is neutral, apply)."""
     cfg = GPTConfig(**recipe_model_defaults(request.param), **SHAPE)

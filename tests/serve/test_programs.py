@@ -73,6 +73,7 @@ def test_what_cannot_start_says_what_to_type(tmp_path, program, flags, said):
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_piped_questions_are_answered_one_a_line_until_the_input_ends(base):
     ended = run(base, "chat_cli", "-m", "8", input='hi\nclear\n"""\nno end\nof this')
     assert ended.returncode == 0, ended.stderr

@@ -133,6 +133,7 @@ def test_the_originals_limits_are_kept_at_its_endpoint(http, changes, said):
     assert answer.status_code == 400 and said in answer.json()["detail"]
 
 
+@pytest.mark.slow
 def test_keys_rate_and_origins_are_asked_for_only_when_wanted():
     options = {"api_keys": ["secret"], "cors_origins": ["https://a.example"], "rate_limit": 3}
     with RunningServer(new_service(slots=1), **options) as running:

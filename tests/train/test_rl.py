@@ -193,6 +193,7 @@ def test_a_shared_first_token_may_open_a_tool_call(trials, model):
     assert records == apart
 
 
+@pytest.mark.slow
 def test_metrics_hold_the_promised_keys_and_pass_at_k_rises_with_k(root):
     all_five = dict(mixture=("exchanges:sums", "exchanges:spelling"), examples_per_step=5)
     directory = train(root, eval_every=1, eval_samples=3, num_iterations=1, **all_five)
