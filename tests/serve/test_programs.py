@@ -17,6 +17,7 @@ def base(tmp_path_factory):
     return make_base(tmp_path_factory.mktemp("base"))
 
 
+@pytest.mark.slow
 def test_the_server_answers_503_while_it_loads_then_200_and_ends_well_on_sigterm(base):
     with web_server(base, "--slots", "1") as server:
         server.wait("loading", within_s=30)

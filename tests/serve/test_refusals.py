@@ -8,6 +8,7 @@ from tests.serve.asking import ASK, assert_idle, post, refused
 from tests.serve.conftest import RunningServer, new_service
 
 
+@pytest.mark.slow
 def test_errors_reach_the_client_as_its_own_exceptions(client):
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(**{**ASK, "model": "gpt-9"})

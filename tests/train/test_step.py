@@ -124,6 +124,7 @@ def test_the_gradient_is_that_of_plain_autodiff(key):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 8), (8, 1)])
 def test_how_rows_are_accumulated_does_not_change_the_step(key, shape):
     params = params_of(key)
