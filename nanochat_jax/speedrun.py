@@ -57,7 +57,8 @@ def run(argv: Sequence[str]) -> None:
 def configure(stage: str, config: Speedrun) -> Any:
     """The config of one stage: the speedrun's file, and the flags that all stages share."""
     argv = [f"--config={config.config}"] if config.config else []
-    known = {"run", "model_tag", "device_type", "mesh"} & set(SECTIONS[stage].__dataclass_fields__)
+    shared = {"run", "model_tag", "device_type", "mesh", "task_data"}
+    known = shared & set(SECTIONS[stage].__dataclass_fields__)
     for name in sorted(known):
         if getattr(config, name):
             argv.append(f"--{name}={getattr(config, name)}")

@@ -329,6 +329,8 @@ class Speedrun:
     """devices, as in scripts.train"""
     simulate_devices: bool = False
     """make as many virtual CPU devices as the mesh wants"""
+    task_data: str = ""
+    """local folder of task files instead of the Hugging Face hub"""
 
 
 STAGES: dict[str, type] = {

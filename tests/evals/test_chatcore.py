@@ -45,6 +45,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_marks_are_those_of_one_problem_at_a_time(model, tmp_path):
     found = ask(model, audit_dir=tmp_path)
     for i, line in enumerate(sorted(lines(tmp_path / "ARC-Easy.jsonl")[1:], key=_number)):

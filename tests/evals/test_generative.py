@@ -36,6 +36,7 @@ def writers(model):
     return Writers(model, BYTES, max_len=LONG, slots=4)
 
 
+@pytest.mark.slow
 def test_greedy_answers_are_those_of_one_prompt_at_a_time(model, writers):
     found = answered(writers, SHORT)
     alone = Engine(model, BYTES, slots=1)

@@ -24,6 +24,7 @@ def test_losses_are_the_same(path, n):
         absolute(got, want, "core_loss")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "n"), cases())
 def test_choices_and_predictions_are_the_same(path, n):
     for golden, _, mark in both(path, n):
@@ -34,6 +35,7 @@ def test_choices_and_predictions_are_the_same(path, n):
             assert mark["wanted"] == golden["actual_tokens"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "n"), cases())
 def test_right_answers_and_accuracy_are_the_same(path, n):
     right = [mark["correct"] for _, _, mark in both(path, n)]

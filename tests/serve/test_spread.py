@@ -53,6 +53,7 @@ def test_four_devices_say_what_one_says_and_compile_nothing_more(spread_engine):
     assert len(spread_engine.devices) == 4
 
 
+@pytest.mark.slow
 def test_the_rows_lie_on_their_devices_and_the_weights_on_all(spread_engine):
     keys_BSKH = spread_engine.pool.cache.keys[0]
     assert {shard.data.shape[0] for shard in keys_BSKH.addressable_shards} == {2}
@@ -60,6 +61,7 @@ def test_the_rows_lie_on_their_devices_and_the_weights_on_all(spread_engine):
     assert all(len(w.devices()) == 4 and w.is_fully_replicated for w in weights)
 
 
+@pytest.mark.slow
 def test_a_chat_goes_on_from_whatever_device_its_row_lies_on(spread_engine):
     spread_engine.forget()
     asked = requests()[-8:]  # one a slot
@@ -77,6 +79,7 @@ def test_a_chat_goes_on_from_whatever_device_its_row_lies_on(spread_engine):
     assert again == [[choice.id for choice in job.choices] for job in reversed(jobs)]
 
 
+@pytest.mark.slow
 def test_generate_takes_a_mesh(spread_engine):
     settings = {"num_samples": 3, "max_tokens": 6, "seed": 5}
     one = Engine(MODEL, BYTES, slots=4, steps=4)
