@@ -10,7 +10,7 @@ import pytest
 
 from nanochat_jax import chain, speedrun
 from nanochat_jax.config import load as config_load
-from nanochat_jax.config.stages import BaseTrain, TokenizerTrain
+from nanochat_jax.config.stages import BaseTrain, Speedrun, TokenizerTrain
 from scripts import train as train_program
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -202,3 +202,11 @@ def test_the_d20_run_is_the_guide_s():
         524288,
         20.0,
     )
+
+
+def test_what_all_stages_share_is_said_once(base_dir):
+    config = Speedrun(task_data="rows", mesh="2", config=str(ROOT / "configs" / "cpu-hour.toml"))
+    for stage in ("mid", "sft", "rl", "eval"):
+        shared = speedrun.configure(stage, config)
+        assert (shared.task_data, shared.mesh) == ("rows", "2")
+    assert speedrun.configure("base", config).mesh == "2"
