@@ -35,6 +35,7 @@ def test_a_bundle_beside_local_task_data_is_found(tmp_path):
     assert "core" in run.tasks_of(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_section_holds_the_score_its_tasks_and_files(tmp_path, checkpoint):
     folder = tmp_path / "eval_bundle"
     folder.mkdir()

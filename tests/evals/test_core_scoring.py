@@ -78,11 +78,13 @@ def test_the_questions_are_of_all_sorts():
     assert min(w for w in model_of("current").cfg.masks if w) < 48
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_reading_rows_whole_gives_the_same(recipe):
     assert_same(scores(recipe, batch_tokens=1024, least_shared=10**9), together(recipe))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_one_row_a_forward_pass_gives_the_same(recipe):
     assert_same(scores(recipe, batch_tokens=1, least_shared=16), together(recipe))

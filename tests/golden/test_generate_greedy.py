@@ -53,6 +53,7 @@ def test_many_prompts_at_once_give_the_originals_tokens(path):
             absolute([found[i] for i in ids_N.tolist()], logprobs_N, "logits", p)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES)
 def test_generate_batch_returns_the_originals_sequences(path):
     data, engine = load_npz(path), engine_for(path)

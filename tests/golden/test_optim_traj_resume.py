@@ -17,6 +17,7 @@ from tests.golden.test_optim_traj import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("current/optim_traj_resume*.npz"))
 def test_a_resumed_run_goes_on_as_the_originals(path):
     data = load_npz(path)

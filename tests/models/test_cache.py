@@ -31,6 +31,7 @@ def ids():
     return np.random.default_rng(1).integers(0, SHAPE["vocab_size"], (2, LENGTH))
 
 
+@pytest.mark.slow
 def test_pieces_give_what_the_whole_row_gives(model, ids):
     cfg, apply = model
     whole, _ = apply(ids)

@@ -49,6 +49,7 @@ def test_cached_decoding_equals_the_uncached_model(model):
     assert [reply.tokens for reply in replies] == [greedy(model, p, 12) for p in prompts]
 
 
+@pytest.mark.slow
 def test_a_prompt_read_in_chunks_is_the_prompt_read_at_once():
     engine = Engine(WINDOWS, BYTES, slots=2, steps=4, tool=lambda _: None)
     engine.pool.chunks = (4, 16)
@@ -75,6 +76,7 @@ def test_a_reply_is_the_same_alone_and_among_32_others(model):
             assert [c.id for c in alone.choices] == [c.id for c in together[place].choices]
 
 
+@pytest.mark.slow
 def test_a_cached_prefix_changes_nothing_but_the_work(engine):
     first = Request(tuple(PROMPTS[15]), 10, 1.0, seed=3)
     (fresh,) = run(engine, first)
@@ -230,6 +232,7 @@ def test_a_tool_runs_without_stopping_the_other_row():
     assert talk.tokens == [66] * 20 and talk.finish_reason == "length"
 
 
+@pytest.mark.slow
 def test_a_prompt_may_end_within_a_tool_call():
     special = BYTES.encode_special
     start, end = special("<|assistant_start|>"), special("<|python_end|>")

@@ -51,6 +51,7 @@ def test_int8_matrices_take_a_quarter_of_the_bytes_and_nothing_else_changes():
     assert nbytes(small.params["wte"]) == nbytes(MODEL.params["wte"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["classic", "current"])
 def test_casting_once_changes_no_logit(recipe):
     model = random_model(recipe)

@@ -129,6 +129,7 @@ def test_rollouts_do_not_depend_on_the_mesh(trials, model):
     assert len({tuple(r["ids"]) for r in one}) > 2
 
 
+@pytest.mark.slow
 def test_a_step_has_its_own_questions_and_its_own_luck(trials, model):
     trial = trials()
     steps = [tried(trial, model, step)[1] for step in range(3)]

@@ -145,6 +145,7 @@ def test_devices_share_the_rows_and_the_run_is_the_same(key, text, shape):
     same(got, on_one_device(1, 8, 2))
 
 
+@pytest.mark.slow
 def test_a_step_keeps_the_state_where_the_table_puts_it(key):
     mesh = sharding.make_mesh("data=2,fsdp=2")
     step, state = runner(params_of(key), 2, mesh)
@@ -163,6 +164,7 @@ def test_weights_of_the_callers_own_replace_the_mean(key):
     np.testing.assert_allclose(metrics["train/loss"], want, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_compute_keeps_float32_weights_and_a_near_loss(key):
     params = params_of(key)
     narrow = steps(params, batch_of(1, 8), 2, model=GPT(CFG, dtype=jnp.bfloat16), n=1)
