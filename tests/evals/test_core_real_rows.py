@@ -1,22 +1,14 @@
 """The published bundle, where a copy lies beside the repository: every task can be asked."""
 
-import os
-import pathlib
-
 import numpy as np
 import pytest
 
 from nanochat_jax.evals.core import bundle, prompts
+from tests import needs
 from tests.evals.core_bundles import TOKENIZER
 
-DATA = pathlib.Path(
-    os.environ.get("NANOCHAT_TASK_DATA")
-    or pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
-)
-BUNDLE = DATA / "core_eval"
-pytestmark = pytest.mark.skipif(
-    not BUNDLE.is_dir(), reason=f"no CORE bundle in {DATA}; set $NANOCHAT_TASK_DATA to its folder"
-)
+BUNDLE = needs.TASK_DATA / "core_eval"
+pytestmark = needs.task_data
 
 
 @pytest.fixture(scope="module")

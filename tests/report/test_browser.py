@@ -1,19 +1,12 @@
 """The report's page in a real browser, without a network. Needs Chromium and playwright."""
 
-import shutil
-
 import pytest
 
+from tests import needs
 from tests.report.world import EVIL, write_base
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="install the package playwright")
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +17,9 @@ def file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=needs.chromium(), args=["--no-sandbox"]
+        )
         yield browser
         browser.close()
 

@@ -1,8 +1,6 @@
 """The published data sets, where a copy lies beside the repository: every row can be used."""
 
 import itertools
-import os
-import pathlib
 
 import pytest
 
@@ -11,14 +9,9 @@ from nanochat_jax.evals import sandbox
 from nanochat_jax.serve.tools import use_calculator
 from nanochat_jax.tasks import humaneval
 from nanochat_jax.tokenizer import Tokenizer
+from tests import needs
 
-DATA = pathlib.Path(
-    os.environ.get("NANOCHAT_TASK_DATA")
-    or pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
-)
-pytestmark = pytest.mark.skipif(
-    not DATA.is_dir(), reason=f"no task files in {DATA}; set $NANOCHAT_TASK_DATA to a folder"
-)
+pytestmark = needs.task_data
 
 ROWS = {
     ("ARC-Easy", "train"): 2251, ("ARC-Easy", "val"): 2376,
@@ -40,7 +33,7 @@ def tokenizer():
 
 
 def real(name, split, root):
-    return tasks.build([name], root, split, task_data=str(DATA))
+    return tasks.build([name], root, split, task_data=str(needs.TASK_DATA))
 
 
 @pytest.mark.parametrize(("name", "split"), CASES)
@@ -55,7 +48,7 @@ def test_all_rows_are_there_and_can_be_rendered(name, split, tokenizer, tmp_path
 
 @pytest.mark.parametrize("name", ["ARC-Easy", "ARC-Challenge", "MMLU", "GSM8K", "SpellingBee"])
 def test_the_given_answers_are_right_and_others_wrong(name, tokenizer, tmp_path):
-    task = tasks.build_one(name, tmp_path, task_data=str(DATA))
+    task = tasks.build_one(name, tmp_path, task_data=str(needs.TASK_DATA))
     for i in range(len(task)):
         conversation = task[i]
         content = conversation["messages"][-1]["content"]
@@ -69,7 +62,7 @@ def test_the_given_answers_are_right_and_others_wrong(name, tokenizer, tmp_path)
 
 @pytest.mark.slow
 def test_every_given_program_passes_in_the_sandbox_and_none_without_its_body(tmp_path):
-    task = tasks.build_one("HumanEval", tmp_path, task_data=str(DATA))
+    task = tasks.build_one("HumanEval", tmp_path, task_data=str(needs.TASK_DATA))
     asked = [task[i] for i in range(len(task))]
     given = [humaneval.program(c, c["messages"][1]["content"]) for c in asked]
     empty = [humaneval.program(c, c["messages"][0]["content"] + "    pass") for c in asked]
@@ -120,6 +113,6 @@ def test_tool_calls_of_the_worked_answers_are_parts(tmp_path):
 def test_a_mixture_of_the_sft_stage_holds_all_of_its_rows(tmp_path):
     names = ["ARC-Easy", "ARC-Challenge", "GSM8K*2", "SmolTalk:10000", "identity",
              "SimpleSpelling:300", "SpellingBee:300"]  # fmt: skip
-    mixture = tasks.build(names, tmp_path, "train", task_data=str(DATA))
+    mixture = tasks.build(names, tmp_path, "train", task_data=str(needs.TASK_DATA))
     assert len(mixture) == 2251 + 1119 + 2 * 7473 + 10000 + 1000 + 300 + 300
     assert "messages" in mixture[0]

@@ -1,8 +1,6 @@
 """From text to a chat model on real rows: both recipes' own mixtures, stage after stage."""
 
 import json
-import os
-import pathlib
 
 import numpy as np
 import pytest
@@ -13,15 +11,12 @@ from nanochat_jax.config.stages import base_dir as config_base_dir
 from nanochat_jax.data import importer
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.train import metrics
+from tests import needs
 
-SHARED = pathlib.Path(
-    os.environ.get("NANOCHAT_TASK_DATA")
-    or pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
-)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not (SHARED / "gsm8k").is_dir(), reason=f"no task files in {SHARED}"),
+    needs.task_data,
 ]
 NO_FILE = "sample_every = -1\n"  # instead of the demo's settings
 TINY = [
@@ -36,13 +31,14 @@ FEW_SCORES = ["--eval-metrics-max-problems=6", "--chatcore-max-sample=2"]
 def task_data(tmp_path_factory):
     """The shared task files; MMLU's training rows, which it lacks, are its worked examples."""
     folder = tmp_path_factory.mktemp("task_data")
-    for path in SHARED.iterdir():
+    for path in needs.TASK_DATA.iterdir():
         (folder / path.name).symlink_to(path)
     (folder / "mmlu").unlink()
     (folder / "mmlu").mkdir()
-    for path in (SHARED / "mmlu").iterdir():
+    own = needs.TASK_DATA / "mmlu"
+    for path in own.iterdir():
         (folder / "mmlu" / path.name).symlink_to(path)
-    (folder / "mmlu" / "auxiliary_train.jsonl.gz").symlink_to(SHARED / "mmlu" / "dev.jsonl.gz")
+    (folder / "mmlu" / "auxiliary_train.jsonl.gz").symlink_to(own / "dev.jsonl.gz")
     return folder
 
 

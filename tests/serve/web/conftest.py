@@ -1,6 +1,5 @@
 """The chat page in a real Chromium, served by a real server whose model says what we want it to."""
 
-import shutil
 import threading
 import time
 
@@ -8,6 +7,7 @@ import pytest
 import uvicorn
 
 from nanochat_jax.serve.engine import Engine
+from tests import needs
 from tests.serve.conftest import RunningServer, new_service
 from tests.serve.world import spoken, talking_model
 
@@ -15,7 +15,6 @@ EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script> [x](javascript:ale
 SAID = f"**Rosa** has <<72+66>> books.\n\n- {EVIL}\n\n```python\nx < 3\n```\nGrüße"
 # No name but the test's own address can be looked up: what works here works without a network.
 ALONE = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Slow(Engine):
@@ -81,11 +80,8 @@ def slow_url(talker, monkeypatch):
 @pytest.fixture(scope="module")  # it keeps an event loop in this thread: no longer than needed
 def browser():
     sync_api = pytest.importorskip("playwright.sync_api", reason="install the package playwright")
-    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if chromium is None:
-        pytest.skip("no Chromium: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ALONE)
+        browser = playwright.chromium.launch(executable_path=needs.chromium(), args=ALONE)
         yield browser
         browser.close()
 
