@@ -1,8 +1,10 @@
 """Where the golden numbers lie, how to find their files, and the tolerances they are held to.
 
 The numbers come from running the PyTorch original; `README.md` beside them says what each key
-means. `$NANOCHAT_GOLDEN` names another set of the same layout. Tests parametrise over what they
-find and read every size and name from the files, so a new set needs no change here:
+means. Without them the small part in `tests/data/golden` stands in (formulas, a tokenizer, a
+checkpoint of each era), and what needs more is skipped. `$NANOCHAT_GOLDEN` names another set of
+the same layout. Tests parametrise over what they find and read every size and name from the files,
+so a new set needs no change here:
 
     from tests.golden.conftest import TOL, files
 
@@ -12,12 +14,13 @@ find and read every size and name from the files, so a new set needs no change h
 
 import functools
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.needs import BESIDE, folder
 
 ROOT = Path(__file__).resolve().parents[2]
 ERAS = ("classic", "current")
@@ -50,9 +53,8 @@ TOL = {
 
 
 def golden_root() -> Path:
-    """The folder that holds `classic/` and `current/`; it may be absent."""
-    default = ROOT.parent / "shared" / "golden"
-    return Path(os.environ.get("NANOCHAT_GOLDEN") or default)
+    """The folder that holds `classic/` and `current/`: the whole set, or the part that is kept."""
+    return folder("NANOCHAT_GOLDEN", BESIDE / "golden", ROOT / "tests" / "data" / "golden")
 
 
 def era_of(path: Path) -> str:
