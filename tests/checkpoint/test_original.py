@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nanochat_jax.checkpoint import load_model, nanochat
+from nanochat_jax.checkpoint import load_model, nanochat, store
+from tests import needs
 
 ROOT = Path(__file__).resolve().parents[2]
-ORIGINAL = Path(os.environ.get("NANOCHAT_ORIGINAL", "absent")).absolute()
+ORIGINAL = needs.folder("NANOCHAT_ORIGINAL", ROOT / "no-original")
 CLASSIC = (ORIGINAL / "nanochat" / "muon.py").exists()
 STEPS, HALF = 8, 4
 
@@ -152,9 +153,17 @@ def test_it_loads_our_export_strictly_and_computes_our_logits(exported, tmp_path
     assert got["words"].tolist() == tokenizer.encode("the cat sat")
 
 
-@pytest.mark.skipif(CLASSIC, reason="the original of October 2025 does not resume")
-def test_its_base_training_resumes_our_export_with_our_losses(exported, tmp_path):
-    _, out = exported
+def test_it_goes_on_from_our_export_with_our_losses(exported, tmp_path):
+    """As far as its era does: the classic one has no resume, but optimizers that can be loaded."""
+    losses = optimizers_go_on if CLASSIC else base_training_resumes
+    got, want = losses(*exported, tmp_path)
+    print("theirs", got, "ours", want)
+    assert len(got) == STEPS - HALF
+    np.testing.assert_allclose(got, want, atol=1e-3)
+
+
+def base_training_resumes(base: Path, out: Path, tmp_path: Path) -> tuple[list[float], list[float]]:
+    """(their losses, ours) of the base stage resumed in the middle by each's own program."""
     again = tmp_path / "again"
     shutil.copytree(out / "base_data", again / "base_data")
     ours(again, "convert", "import", "--dir", str(out))
@@ -167,9 +176,7 @@ def test_its_base_training_resumes_our_export_with_our_losses(exported, tmp_path
     want = [json.loads(line) for line in lines]
     want = [line["train/loss"] for line in want if "train/loss" in line]
     meta = nanochat.read_meta(out / f"base_checkpoints/d2/meta_{HALF:06d}.json")
-    got = unsmoothed(printed, meta["loop_state"]["smooth_train_loss"])
-    print("theirs", got, "ours", want)
-    np.testing.assert_allclose(got, want, atol=1e-3)
+    return unsmoothed(printed, meta["loop_state"]["smooth_train_loss"]), want
 
 
 def unsmoothed(printed: str, smooth: float) -> list[float]:
@@ -182,21 +189,21 @@ def unsmoothed(printed: str, smooth: float) -> list[float]:
     return found
 
 
-@pytest.mark.skipif(not CLASSIC, reason="later originals resume: the test above")
-def test_its_optimizers_go_on_with_our_losses(exported, tmp_path):
+def optimizers_go_on(base: Path, out: Path, tmp_path: Path) -> tuple[list[float], list[float]]:
+    """(their losses, ours) of steps on given batches, from the exported optimizers."""
     import jax
 
     from nanochat_jax.config.load import load
-    from nanochat_jax.config.stages import BaseTrain, recipes_of
+    from nanochat_jax.config.stages import BaseTrain
     from nanochat_jax.models.gpt import GPT
     from nanochat_jax.train.optimizer import make_optimizer
     from nanochat_jax.train.schedules import make_schedule
     from nanochat_jax.train.step import Batch, TrainState, train_step
 
-    contents = nanochat.read(nanochat.find(exported[1]))
+    contents = nanochat.read(nanochat.find(out))
     cfg, more = contents.found.config, STEPS - HALF
-    argv = ["--recipe", "classic", "--warmdown-ratio=0"]
-    config = load(BaseTrain, argv, section="base", recipes=recipes_of("base"))
+    trained = store.find(base / "base_checkpoints" / "d2", HALF).meta["config"]
+    config = load(BaseTrain, ["--warmdown-ratio=0"], section="base", saved=trained)
     params = jax.tree.map(np.asarray, contents.params)
     tx, schedule = make_optimizer(cfg, config.optim, params), make_schedule(config.optim, STEPS)
     state = TrainState.create(params, tx).replace(
@@ -212,7 +219,5 @@ def test_its_optimizers_go_on_with_our_losses(exported, tmp_path):
         state, metrics = train_step(GPT(cfg), tx, schedule, 2, state, batch)
         want.append(float(metrics["train/loss"]))
     where = [str(tmp_path / "in.npz"), str(tmp_path / "out.npy")]
-    theirs(exported[1], tmp_path / "stubs", "-c", GO_ON, *where)
-    got = np.load(tmp_path / "out.npy")
-    print("theirs", got, "ours", want)
-    np.testing.assert_allclose(got, want, atol=1e-3)
+    theirs(out, tmp_path / "stubs", "-c", GO_ON, *where)
+    return np.load(tmp_path / "out.npy").tolist(), want
