@@ -223,10 +223,12 @@ def demo():
     return RunningServer(Service(scheduler, tokenizer, "nanochat-sft-d4", Defaults()))
 
 
-@pytest.mark.skipif("NANOCHAT_PICTURES" not in os.environ, reason="NANOCHAT_PICTURES=1 draws them")
-def test_the_readme_s_pictures_are_drawn(visit):
+def test_the_readme_s_pictures_are_drawn(visit, tmp_path):
+    """Drawn each time, of what the test's model says; for the README with NANOCHAT_PICTURES=1."""
+    keep = "NANOCHAT_PICTURES" in os.environ
+    folder = DOCS if keep else tmp_path
     size = {"viewport": {"width": 960, "height": 640}, "device_scale_factor": 1.5}
-    with demo() as running:
+    with demo() if keep else serve(SAID) as running:
         url = running.wait_ready().url
         for scheme in ("light", "dark"):
             page = visit(url, color_scheme=scheme, **size)
@@ -238,8 +240,7 @@ def test_the_readme_s_pictures_are_drawn(visit):
                 send(page, question)
             if scheme == "dark":
                 page.locator(".turn.assistant").nth(1).locator(".token").nth(1).hover()
-            page.screenshot(path=DOCS / f"chat-{scheme}.png")
+            page.screenshot(path=folder / f"chat-{scheme}.png")
             page.close()
-    assert all(
-        (DOCS / f"chat-{scheme}.png").stat().st_size < 150_000 for scheme in ("light", "dark")
-    )
+    for scheme in ("light", "dark"):
+        assert 10_000 < (folder / f"chat-{scheme}.png").stat().st_size < 150_000
