@@ -9,6 +9,7 @@ from typing import Any
 from nanochat_jax import chain
 from nanochat_jax.config import load as config_load
 from nanochat_jax.config.stages import SECTIONS, Speedrun, base_dir
+from nanochat_jax.tasks import hub
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,13 @@ def _evaluate(stage: str, config: Any, ran: bool) -> None:
 
 
 def _data(config: Speedrun, configs: Mapping[str, Any]) -> None:
-    """Fetches what is missing, where the config trains on downloaded text."""
+    """Fetches what is missing, where the config trains on downloaded text.
+
+    Raises:
+        FileNotFoundError: no such folder of task files; the chat stages would miss it much later.
+    """
+    if config.task_data:
+        hub.folder_of(config.task_data)
     if not config.download:
         return
     from nanochat_jax.data import download

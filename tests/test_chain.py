@@ -205,8 +205,14 @@ def test_the_d20_run_is_the_guide_s():
 
 
 def test_what_all_stages_share_is_said_once(base_dir):
-    config = Speedrun(task_data="rows", mesh="2", config=str(ROOT / "configs" / "cpu-hour.toml"))
+    config = Speedrun(task_data="rows", mesh="2", config=str(ROOT / "configs" / "cpu-text.toml"))
     for stage in ("mid", "sft", "rl", "eval"):
         shared = speedrun.configure(stage, config)
         assert (shared.task_data, shared.mesh) == ("rows", "2")
     assert speedrun.configure("base", config).mesh == "2"
+
+
+def test_a_folder_of_task_files_that_is_not_there_is_said_before_anything_is_trained(base_dir):
+    with pytest.raises(FileNotFoundError, match="--task-data nowhere is no folder"):
+        speedrun.run(["--task-data=nowhere"])
+    assert not any(base_dir.iterdir())

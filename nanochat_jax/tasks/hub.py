@@ -78,13 +78,23 @@ def rows(
     """
     if not task_data:
         return _from_hub(source, fetch)
-    folder = pathlib.Path(task_data).expanduser()
+    folder = folder_of(task_data)
     for name in (f"{path}{suffix}" for path in source.local for suffix in SUFFIXES):
         if (folder / name).exists():
             return _read(folder / name)
     if files := sorted((folder / source.cached).glob("*.parquet")):
         return Table.read(files)
     raise FileNotFoundError(_missing(source, folder))
+
+
+def folder_of(task_data: str | pathlib.Path) -> pathlib.Path:
+    """The folder of task files. Raises FileNotFoundError where there is none."""
+    folder = pathlib.Path(task_data).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"--task-data {folder} is no folder; leave it out to use the Hugging Face hub"
+        )
+    return folder
 
 
 def words(root: pathlib.Path, task_data: str | pathlib.Path | None = None) -> list[str]:
@@ -112,8 +122,6 @@ def _read(path: pathlib.Path) -> Sequence[Any]:
 
 
 def _missing(source: Source, folder: pathlib.Path) -> str:
-    if not folder.is_dir():
-        return f"--task-data {folder} is no folder; leave it out to use the Hugging Face hub"
     beside = (p for path in source.local for p in (folder / path).parent.glob("*"))
     there = sorted(p.name for p in beside if p.name.endswith(SUFFIXES))
     return (
