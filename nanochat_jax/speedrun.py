@@ -21,6 +21,7 @@ def run(argv: Sequence[str]) -> None:
 
     Raises:
         ValueError: a finished stage was made with other settings and `--fresh` was not given.
+        FileNotFoundError: no such folder of task files.
     """
     chain.start_logging()
     started = time.perf_counter()
@@ -33,6 +34,8 @@ def run(argv: Sequence[str]) -> None:
         prog="scripts.speedrun",
         description=Speedrun.__doc__,
     )
+    if config.task_data:
+        hub.folder_of(config.task_data)  # now, not when the first chat stage misses it
     stages = (*STAGES, "rl") if config.rl else STAGES
     configs = {stage: configure(stage, config) for stage in (*stages, "eval")}
     kind = chain.prepare_devices(configs["base"])
@@ -106,13 +109,7 @@ def _evaluate(stage: str, config: Any, ran: bool) -> None:
 
 
 def _data(config: Speedrun, configs: Mapping[str, Any]) -> None:
-    """Fetches what is missing, where the config trains on downloaded text.
-
-    Raises:
-        FileNotFoundError: no such folder of task files; the chat stages would miss it much later.
-    """
-    if config.task_data:
-        hub.folder_of(config.task_data)
+    """Fetches what is missing, where the config trains on downloaded text."""
     if not config.download:
         return
     from nanochat_jax.data import download
