@@ -37,7 +37,6 @@ def test_logits(path):
     absolute(golden_model(path)(arrays["in.ids"]), arrays["out.logits"], "logits")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", MODELS)
 def test_losses_and_every_gradient(path):
     arrays, model = load_npz(path), golden_model(path)

@@ -89,6 +89,7 @@ def test_one_question_on_the_command_line_is_answered_and_that_is_all(base):
     assert ended.returncode == 0 and len(ended.stdout.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_terminal_edits_stops_and_leaves_as_its_keys_say(base):
     with Typist(base) as person:
         person.at_prompt()
