@@ -1,11 +1,14 @@
 """The report's page in a real browser, without a network. Needs Chromium and playwright."""
 
+import re
+
 import pytest
 
 from tests import needs
 from tests.report.world import EVIL, write_base
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="install the package playwright")
+expect = sync_api.expect
 pytestmark = pytest.mark.slow
 
 
@@ -54,22 +57,26 @@ def test_it_fits_a_phone(page, width):
 def test_the_value_under_the_pointer_is_told(page):
     page.locator("svg").first.hover()
     tip = page.locator(".tip:visible")
-    assert tip.count() == 1 and tip.inner_text().startswith("step ")
+    expect(tip).to_have_count(1)
+    expect(tip).to_have_text(re.compile("^step "))
     page.mouse.move(1, 1)
-    assert page.locator(".tip:visible").count() == 0
+    expect(tip).to_have_count(0)
 
 
 def test_a_step_s_rollouts_are_shown_alone_and_sifted(page):
-    bad, good = page.locator("li.bad:visible"), page.locator("li.good:visible")
-    assert (good.count(), bad.count()) == (8, 0)  # the last step's
+    def shown(*, good, bad):  # waits: a page hears of its new address some time after the click
+        expect(page.locator("li.good:visible")).to_have_count(good)
+        expect(page.locator("li.bad:visible")).to_have_count(bad)
+
+    shown(good=8, bad=0)  # the last step's
     page.locator(".strip a").nth(10).click()
-    assert page.locator("details.step:visible").count() == 1
-    assert (good.count(), bad.count()) == (0, 8)
+    shown(good=0, bad=8)
+    expect(page.locator("details.step:visible")).to_have_count(1)
     page.get_by_role("button", name="rewarded", exact=True).click()
-    assert bad.count() == 0
+    shown(good=0, bad=0)
     page.locator(".strip a").last.click()
-    assert good.count() == 8
-    assert page.locator("u:visible").first.inner_text() == "85"
+    shown(good=8, bad=0)
+    expect(page.locator("u:visible").first).to_have_text("85")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
