@@ -83,19 +83,25 @@ def run_server(cfg: Bench) -> None:
     from nanochat_jax import devices
     from nanochat_jax.config.stages import base_dir
 
-    kind = devices.prepare(cache=base_dir() / "jax_cache")
+    most = 1 if cfg.one_at_a_time else devices.virtual_devices(cfg.slots, 1)
+    kind = devices.prepare(virtual=most, threads=True, cache=base_dir() / "jax_cache")
     import uvicorn
 
     from nanochat_jax.checkpoint import load_model
     from nanochat_jax.serve.api import create_app
     from nanochat_jax.serve.engine import Engine
+    from nanochat_jax.serve.launch import mesh_text
     from nanochat_jax.serve.scheduler import Scheduler, settle
     from nanochat_jax.serve.service import Defaults, Service
+    from nanochat_jax.serve.weights import nbytes
+    from nanochat_jax.sharding import make_mesh
 
     model, tokenizer = load_model(cfg.source)[:2] if cfg.source else random_model()
-    engine = Engine(model, tokenizer, slots=cfg.slots)
     if cfg.one_at_a_time:
         engine = Engine(model, tokenizer, slots=1, steps=1, reuse=False)
+    else:
+        mesh = make_mesh(mesh_text(kind, nbytes(model.params), cfg.slots))
+        engine = Engine(model, tokenizer, slots=cfg.slots, mesh=mesh)
     scheduler = Scheduler(engine, cfg.queue, when_ready=settle)
     app = create_app(Service(scheduler, tokenizer, f"bench-{kind}", Defaults()))
     uvicorn.run(app, port=cfg.port, log_level="warning", access_log=False)

@@ -62,12 +62,14 @@ def prepare(
     simulate: bool = False,
     *,
     virtual: int | None = None,
+    threads: bool = False,
     cache: pathlib.Path | None = None,
 ) -> str:
     """Sets JAX up and returns the kind of device. On a CPU it makes virtual devices.
 
     Args:
         virtual: CPU devices to make when the mesh does not say (None: one).
+        threads: keep XLA's threads though there are several; one of them alone may be used then.
         cache: folder of the persistent compilation cache.
     """
     kind = "cpu" if simulate else resolve_kind(device_type)
@@ -80,7 +82,7 @@ def prepare(
                 f"use --mesh {cpu_count()}, or add --simulate-devices to try the mesh all the same"
             )
         flags = os.environ.get("XLA_FLAGS", "")
-        if count > 1 and "multi_thread_eigen" not in flags:
+        if count > 1 and not threads and "multi_thread_eigen" not in flags:
             # One device a core with single-threaded kernels beats one device with XLA's threads
             # at the sizes people train on a CPU.
             os.environ["XLA_FLAGS"] = f"{flags} {ONE_THREAD}".strip()

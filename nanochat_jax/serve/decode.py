@@ -171,33 +171,39 @@ def _advance(rows: Rows, token_B: jax.Array, specials: Specials) -> Rows:
     )
 
 
+class Feed(NamedTuple):
+    """A chunk of a prompt: `count_1` tokens from position `start_1` on, int32.
+
+    `before_1` is the token at `start_1 - 1`: a model with smear mixes its embedding into the first
+    new token. It is looked up again, so that a prompt may go on from any prefix that is cached.
+    """
+
+    start_1: jax.Array
+    before_1: jax.Array
+    count_1: jax.Array
+    tokens_1T: jax.Array
+
+
 def prefill_chunk(
     apply: Apply,
     params: dict,
     cache_1S: KVCache,
-    start: jax.Array,
-    before: jax.Array,
-    tokens_1T: jax.Array,
-    count: jax.Array,
+    feed: Feed,
 ) -> tuple[KVCache, jax.Array]:
-    """Feeds `count` tokens to a one-row cache from position `start` on; logits [1, T, V] beside it.
-
-    `before` is the token at `start - 1`: a model with smear mixes its embedding into the first new
-    token. It is looked up again, so that a prompt may go on from any prefix that is cached.
-    """
-    cache_1S = cache_1S.replace(length_B=jnp.reshape(start, (1,)).astype(jnp.int32))
+    """Feeds a chunk to a one-row cache; its logits [1, T, V] beside it."""
+    cache_1S = cache_1S.replace(length_B=feed.start_1)
     if cache_1S.last_embed_BD is not None:
-        _, looked_up = apply({"params": params}, jnp.reshape(before, (1, 1)), cache_1S, None)
-        embed_1D = jnp.where(start > 0, looked_up.last_embed_BD, 0)
+        _, looked_up = apply({"params": params}, feed.before_1[:, None], cache_1S, None)
+        embed_1D = jnp.where(feed.start_1[:, None] > 0, looked_up.last_embed_BD, 0)
         cache_1S = cache_1S.replace(last_embed_BD=embed_1D.astype(cache_1S.last_embed_BD.dtype))
-    count_1 = jnp.reshape(count, (1,)).astype(jnp.int32)
-    logits_1TV, cache_1S = apply({"params": params}, tokens_1T, cache_1S, count_1)
+    logits_1TV, cache_1S = apply({"params": params}, feed.tokens_1T, cache_1S, feed.count_1)
     return by_layer(cache_1S), logits_1TV
 
 
-def score_chunk(logits_1TV: jax.Array, targets_T: jax.Array, N: int):
-    """Log-probabilities of `targets_T`, and each place's N likeliest tokens with theirs."""
-    return _alternatives(logits_1TV[0], targets_T, N)
+def score_chunk(logits_1TV: jax.Array, targets_1T: jax.Array, N: int):
+    """Log-probabilities of `targets_1T`, and each place's N likeliest tokens with theirs."""
+    found = _alternatives(logits_1TV[0], targets_1T[0], N)
+    return jax.tree.map(lambda x: x[None], found)
 
 
 def _map_layers(change: Callable, cache: KVCache, *others: KVCache) -> KVCache:

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.decode import Chunk, Specials
+from nanochat_jax.serve.loader import Loader, pairs
 from nanochat_jax.serve.pool import Pool, idle_rows
 from nanochat_jax.serve.requests import (
     Choice,
@@ -26,13 +27,13 @@ from nanochat_jax.serve.requests import (
     RequestRefused,
     spread_seed,
 )
-from nanochat_jax.serve.slots import Loading, Slot, best_prefix, choose_slot
+from nanochat_jax.serve.slots import Slot
 from nanochat_jax.serve.tools import use_calculator
 from nanochat_jax.serve.weights import prepare, prepare_params
 from nanochat_jax.tokenizer import Tokenizer
 
 STEPS = 8  # tokens a row per dispatch: few enough to stream, enough to hide the host
-FIRST_STEPS = 2  # while a row waits for its first token
+FIRST_STEPS = 2  # while half of the rows or more wait for their first token
 PREFILL_PER_TICK = 512  # tokens: a long prompt does not hold the other rows up
 PATIENCE = 256  # dispatches before the cache shrinks: a long chat may go on in the meantime
 
@@ -61,7 +62,7 @@ class Engine:
     ):
         self.model, self.int8 = prepare(model, dtype, int8), int8
         self.tokenizer, self.tool, self.steps = tokenizer, tool, steps
-        self.max_len, self.reuse = max_len or model.cfg.sequence_len, reuse
+        self.max_len = max_len or model.cfg.sequence_len
         special = tokenizer.encode_special
         self.terminal = (special("<|assistant_end|>"), tokenizer.get_bos_token_id())
         self._output = special("<|output_start|>"), special("<|output_end|>")
@@ -70,11 +71,11 @@ class Engine:
         )
         size = {"slots": slots, "max_len": self.max_len, "steps": steps, "mesh": mesh}
         self.pool = Pool(self.model, self.specials, **size)
-        self.slots = [Slot(row) for row in range(slots)]
+        self.slots = [Slot(row, self.pool.device_of(row)) for row in range(slots)]
+        self._loader = Loader(self.pool, self.slots, reuse)
         self._rows = idle_rows(slots, steps)
         self._waiting: deque[Job] = deque()
-        self._loading: Loading | None = None
-        self._scratch: list[int] = []  # the tokens whose keys the scratch cache holds
+        self._news: deque[tuple[Job, Sequence[Choice]]] = deque()
         self._ticks = 0
         self._roomy = 0  # dispatches in a row that a shorter cache would have done for
 
@@ -185,7 +186,10 @@ class Engine:
         self._ticks += 1
         self._drop_cancelled()
         worked = self._prefill()
-        return self._decode() or worked
+        worked = self._decode() or worked
+        if not self._rows.running_B.any():
+            self._tell()
+        return worked
 
     def warm_up(self) -> None:
         """Compiles all that serving needs. Only while nothing is running."""
@@ -199,7 +203,7 @@ class Engine:
 
     def forget(self) -> None:
         """Drops all cached prefixes. Only while nothing is running."""
-        self._scratch = []
+        self._loader.forget()
         for slot in self.slots:
             slot.tokens, slot.cached, slot.used_at = [], 0, 0
 
@@ -239,13 +243,11 @@ class Engine:
 
     def _finish(self, job: Job, reason: Finish, new: Sequence[Choice] = ()) -> None:
         job.finish_reason = reason
-        if job.on_update is not None:
-            job.on_update(job, new)
+        self._news.append((job, new))
 
     def _release(self, slot: Slot, reason: Finish, new: Sequence[Choice] = ()) -> None:
         """Frees a slot; what its cache holds stays, for a next turn that begins the same."""
-        if self._loading is not None and self._loading.slot is slot:
-            self._loading = None
+        self._loader.drop(slot)
         job, slot.job = slot.job, None
         self._rows.running_B[slot.row] = False
         slot.tokens = slot.tokens[: slot.cached]
@@ -258,70 +260,42 @@ class Engine:
                 self._release(slot, "failed")
         while self._waiting:
             self._finish(self._waiting.popleft(), "failed")
+        self._tell()
 
     # Joining.
 
     def _prefill(self) -> bool:
-        """Loads prompts into free slots, at most `PREFILL_PER_TICK` tokens of them."""
+        """Loads prompts into free slots, at most `PREFILL_PER_TICK` tokens of them on a device."""
         left = PREFILL_PER_TICK
-        while left > 0 and (self._loading is not None or self._begin_loading()):
-            left -= self._load_chunk()
+        while left > 0 and self._loader.begin(self._waiting, self._ticks):
+            count, loaded = self._loader.load()
+            left -= count
+            if loaded:
+                self._start(loaded)
         return left < PREFILL_PER_TICK
 
-    def _begin_loading(self) -> bool:
-        free = [slot for slot in self.slots if slot.job is None]
-        if not self._waiting or not free:
-            return False
-        job = self._waiting.popleft()
-        fresh = job.request.score_prompt or not self.reuse
-        prompt = job.request.tokens
-        start, source = (0, None) if fresh else best_prefix(prompt, self.slots, self._scratch)
-        slot = choose_slot(free, source, start, self.pool.rows_for(self.active + 1))
-        if source is not None:
-            self.pool.take(source.row)
-            self._scratch = source.held
-        job.cached_tokens = start
-        slot.job, slot.used_at = job, self._ticks
-        slot.tokens, slot.cached = [], 0
-        self._loading = Loading(job, slot, start)
-        return True
+    def _start(self, loaded: Sequence[Slot]) -> None:
+        """Moves loaded prompts into their rows and sets the rows' settings."""
+        for slot in loaded:
+            self._set_up(slot)
+        self._fit(max(slot.cached for slot in loaded))
+        self.pool.put([slot.row for slot in loaded])
+        for slot in loaded:
+            self._rows.running_B[slot.row] = True
+            if self._rows.budget_B[slot.row] <= 0:
+                self._release(slot, "length")
 
-    def _load_chunk(self) -> int:
-        """Feeds one chunk of the prompt; the slot starts replying when it was the last."""
-        loading = self._loading
-        tokens, start = loading.job.request.tokens, loading.position
-        before = tokens[start - 1] if start else 0
-        if loading.job.request.score_prompt:
-            count, found = self.pool.score(start, tokens[start:-1], before, tokens[start + 1 :])
-            ids, (own_T, top_id_TN, top_TN) = tokens[start + 1 : start + 1 + count], found
-            rows = zip(ids, own_T.tolist(), pairs(top_id_TN, top_TN), strict=True)
-            loading.job.prompt_scores += [Choice(i, True, own, top) for i, own, top in rows]
-        else:
-            count = self.pool.prefill(start, tokens[start:-1], before)
-        loading.position = start + count
-        self._scratch = list(tokens[: loading.position])
-        if loading.position >= len(tokens) - 1:
-            self._loading = None
-            self._start(loading.slot)
-        return max(count, 1)
-
-    def _start(self, slot: Slot) -> None:
-        """Moves the loaded prompt into its row and sets the row's settings."""
+    def _set_up(self, slot: Slot) -> None:
         request, row, rows = slot.job.request, slot.row, self._rows
         room = self.max_len - len(request.tokens)
-        budget = room if request.max_tokens is None else min(request.max_tokens, room)
         slot.tokens, slot.cached = list(request.tokens), len(request.tokens) - 1
         slot.expression = self._open_call(request.tokens)
         slot.forced.clear()
-        self._fit(slot.cached)
-        self.pool.put(row)
-        rows.running_B[row] = True
-        rows.step_B[row], rows.budget_B[row] = 0, budget
+        rows.step_B[row] = 0
+        rows.budget_B[row] = room if request.max_tokens is None else min(request.max_tokens, room)
         rows.run_on_B[row], rows.temperature_B[row] = request.run_on, request.temperature
         rows.top_k_B[row], rows.top_p_B[row] = request.top_k or 0, request.top_p
         rows.seed_B[row] = spread_seed(request.seed, 0)
-        if budget <= 0:
-            self._release(slot, "length")
 
     def _fit(self, need: int) -> None:
         """Gives the rows room for `need` tokens and for what the running rows hold.
@@ -342,12 +316,16 @@ class Engine:
     # Replying.
 
     def _decode(self) -> bool:
-        """One dispatch over all running rows; tells every job what it got."""
+        """One dispatch over all running rows.
+
+        What the one before chose is told while this one computes: those who are told run beside
+        the device, not beside what it waits for.
+        """
         running = [slot for slot in self.slots if self._rows.running_B[slot.row]]
         if not running:
             return False
-        fresh = any(self._rows.step_B[slot.row] == 0 for slot in running)
-        steps = min(FIRST_STEPS, self.steps) if fresh else self.steps
+        fresh = sum(self._rows.step_B[slot.row] == 0 for slot in running)
+        steps = min(FIRST_STEPS, self.steps) if 2 * fresh >= len(running) else self.steps
         self._fit(max(slot.cached for slot in running) + steps)
         for slot in self.slots:
             # Idle rows too: what the model writes for them must land behind what they keep.
@@ -355,7 +333,9 @@ class Engine:
         for slot in running:
             self._set_row(slot)
         alternatives = any(slot.job.request.alternatives for slot in running)
-        chunk = self.pool.decode(self._rows, steps, alternatives, running[-1].row + 1)
+        on_its_way = self.pool.start(self._rows, steps, alternatives, running[-1].row + 1)
+        self._tell()
+        chunk = self.pool.read(on_its_way)
         for slot in running:
             self._take_choices(slot, chunk)
         return True
@@ -394,8 +374,15 @@ class Engine:
             self._release(slot, "stop", new)
         elif self._rows.budget_B[row] <= 0:
             self._release(slot, "length", new)
-        elif job.on_update is not None:
-            job.on_update(job, new)
+        else:
+            self._news.append((job, new))
+
+    def _tell(self) -> None:
+        """Tells the jobs what has happened to them."""
+        while self._news:
+            job, new = self._news.popleft()
+            if job.on_update is not None:
+                job.on_update(job, new)
 
     def _open_call(self, prompt: Sequence[int]) -> list[int] | None:
         """What stands of a tool call that the prompt ends within; None where it ends in none."""
@@ -420,9 +407,3 @@ class Engine:
             slot.expression = None
         elif slot.expression is not None:
             slot.expression.append(token)
-
-
-def pairs(ids_TN: np.ndarray, logprobs_TN: np.ndarray) -> list[tuple[tuple[int, float], ...]]:
-    """(id, logprob) of every alternative, in plain Python numbers, a tuple for each token."""
-    both = zip(ids_TN.tolist(), logprobs_TN.tolist(), strict=True)
-    return [tuple(zip(ids, logprobs, strict=True)) for ids, logprobs in both]

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 DRAIN_S = 4.0  # seconds that running replies get after SIGTERM
 GRACE_S = 6  # seconds until connections are cut: the replies that were ended are told so first
 CPU_SLOTS, ACCELERATOR_SLOTS = 16, 32
+SMALL = 64 * 2**20  # bytes of weights that one core reads in some milliseconds
 BACKLOG = 2048  # connections that may wait to be accepted
 
 
@@ -32,14 +33,15 @@ class Loaded(NamedTuple):
     name: str
 
 
-def load(cfg: Talk) -> Loaded:
-    """Sets JAX up and loads the checkpoint that `cfg` names.
+def load(cfg: Talk, devices_at_most: int = 1) -> Loaded:
+    """Sets JAX up, on a CPU with so many devices, and loads the checkpoint that `cfg` names.
 
     Raises FileNotFoundError with the command that makes the checkpoint when there is none.
     """
     kind = devices.prepare(
-        cfg.device_type, cfg.mesh, cfg.simulate_devices, cache=base_dir() / "jax_cache"
-    )
+        cfg.device_type, cfg.mesh, cfg.simulate_devices,
+        virtual=devices_at_most, threads=not cfg.mesh, cache=base_dir() / "jax_cache",
+    )  # fmt: skip
     from nanochat_jax.checkpoint import load_model
 
     dtype = None if cfg.dtype == "auto" else cfg.dtype
@@ -51,12 +53,22 @@ def load(cfg: Talk) -> Loaded:
 
 def with_mesh(cfg: ChatWeb) -> ChatWeb:
     """The config with `-n 8` as `--mesh 8`; raises ValueError when the two contradict."""
-    if cfg.num_gpus < 1 or (cfg.mesh and cfg.num_gpus not in (1, devices.mesh_size(cfg.mesh))):
+    if cfg.num_gpus < 0 or (cfg.mesh and cfg.num_gpus not in (0, devices.mesh_size(cfg.mesh))):
         raise ValueError(
             f"num_gpus is {cfg.num_gpus} and mesh {cfg.mesh!r}; expected -n 1 or more, and one of "
             "the two flags: -n 8 is --mesh 8"
         )
-    return cfg if cfg.mesh else dataclasses.replace(cfg, mesh=str(cfg.num_gpus))
+    return cfg if cfg.mesh or not cfg.num_gpus else dataclasses.replace(cfg, mesh=str(cfg.num_gpus))
+
+
+def mesh_text(kind: str, weight_bytes: int, slots: int) -> str:
+    """The mesh where nobody named one.
+
+    The many small operations of a small model's step run in one thread each: two cores do more with
+    half of the rows each. A large model is read by all cores together, or a chat alone would wait.
+    """
+    small = kind == "cpu" and weight_bytes <= SMALL
+    return str(devices.virtual_devices(slots, 1) if small else 1)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -94,16 +106,18 @@ def serve(cfg: ChatWeb) -> int:
     """Serves until SIGINT or SIGTERM; returns the exit code."""
     cfg = with_mesh(cfg)
     sock = bind(cfg.host, cfg.port)
-    loaded = load(cfg)
+    loaded = load(cfg, devices.virtual_devices(cfg.slots or CPU_SLOTS, 1))
     import uvicorn
 
     from nanochat_jax.serve.api import create_app
     from nanochat_jax.serve.engine import Engine
     from nanochat_jax.serve.scheduler import Scheduler, settle
     from nanochat_jax.serve.service import Defaults, Service
+    from nanochat_jax.serve.weights import nbytes
     from nanochat_jax.sharding import make_mesh
 
-    mesh = make_mesh(cfg.mesh)
+    chosen = mesh_text(loaded.kind, nbytes(loaded.model.params), cfg.slots or CPU_SLOTS)
+    mesh = make_mesh(cfg.mesh or chosen)
     each = -(-CPU_SLOTS // mesh.size) if loaded.kind == "cpu" else ACCELERATOR_SLOTS
     slots = cfg.slots or each * mesh.size
     engine = Engine(loaded.model, loaded.tokenizer, slots=slots, int8=cfg.int8, mesh=mesh)

@@ -1,15 +1,16 @@
 """The slots on the device: one cache for many rows, and the compiled functions that move it.
 
-A prompt is prefilled in a one-row scratch cache of full length, in chunks whose sizes are powers of
-two, and then copied into its row. So the prefill is compiled once per chunk size and the decode
-loop once per cache length: nothing else that people do can start the compiler. `Spread` says
-which device holds which row.
+A prompt is prefilled in a one-row scratch cache of full length (each device has one), in chunks
+whose sizes are powers of two, and then copied into its row. So the prefill is compiled once per
+chunk size and the decode loop once per cache length: nothing else that people do can start the
+compiler. `Spread` says which device holds which row.
 """
 
 import itertools
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from jax.sharding import Mesh
 from nanochat_jax.models.cache import init_cache
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve import decode
-from nanochat_jax.serve.decode import Chunk, Rows, Specials
+from nanochat_jax.serve.decode import Chunk, Feed, Rows, Specials
 from nanochat_jax.serve.spread import Spread
 from nanochat_jax.serve.weights import nbytes
 
@@ -78,6 +79,14 @@ def idle_rows(slots: int, steps: int) -> Rows:
     )
 
 
+class Part(NamedTuple):
+    """What one device is to read: `tokens` from position `start` on, which follow `before`."""
+
+    start: int
+    before: int
+    tokens: Sequence[int]
+
+
 class Pool:
     """`slots` cache rows of up to `max_len` tokens and the six compiled functions over them.
 
@@ -109,7 +118,7 @@ class Pool:
         self.alternatives = min(MAX_ALTERNATIVES, model.cfg.vocab_size)
         new_cache = lambda *size: decode.by_layer(init_cache(model.cfg, *size, model.gpt.dtype))
         self.cache = self._spread.new_rows(lambda: new_cache(slots, self.lengths[0]))
-        self._scratch = self._spread.place(new_cache(1, max_len))
+        self._scratch = self._spread.new_rows(lambda: new_cache(self._spread.devices, max_len))
         # Asked now: later the array may be in the middle of being replaced by another thread.
         self.devices = sorted(str(device) for device in self.cache.keys[0].devices())
         self._build(model.gpt.apply, specials)
@@ -124,14 +133,14 @@ class Pool:
     def _build(self, apply: decode.Apply, specials: Specials) -> None:
         prefill = partial(decode.prefill_chunk, apply)
 
-        def score(params, cache_1S, start, before, tokens_1T, count, targets_T):
-            cache_1S, logits_1TV = prefill(params, cache_1S, start, before, tokens_1T, count)
-            return cache_1S, decode.score_chunk(logits_1TV, targets_T, self.alternatives)
+        def score(params, cache_1S, feed, targets_1T):
+            cache_1S, logits_1TV = prefill(params, cache_1S, feed)
+            return cache_1S, decode.score_chunk(logits_1TV, targets_1T, self.alternatives)
 
         spread = self._spread
         only_cache = lambda *args: prefill(*args)[0]
-        self._prefill = self._jit(spread.on_all(only_cache), donate_argnums=1)
-        self._score = self._jit(spread.on_all(score), donate_argnums=1)
+        self._prefill = self._jit(spread.prefill(only_cache, 1), donate_argnums=1)
+        self._score = self._jit(spread.prefill(score, 2), donate_argnums=1)
         self._insert = self._jit(spread.insert(), donate_argnums=0)
         self._extract = self._jit(spread.extract(), donate_argnums=0)
         resize = lambda n: spread.resize(partial(decode.resize, length=n))
@@ -172,66 +181,86 @@ class Pool:
         self.cache = self._resize[length](self.cache)
         return True
 
-    def take(self, row: int) -> None:
-        """Copies a row into the scratch cache."""
-        self._scratch = self._extract(self._scratch, self.cache, np.int32(row))
+    def device_of(self, row: int) -> int:
+        """The device that holds a row."""
+        return row % self._spread.devices
 
-    def put(self, row: int) -> None:
-        """Copies the scratch cache into a row; the cache must be long enough for its tokens."""
-        self.cache = self._insert(self.cache, self._scratch, np.int32(row))
+    def take(self, rows: Sequence[int]) -> None:
+        """Copies rows, at most one of a device, into their devices' scratch caches."""
+        self._scratch = self._extract(self._scratch, self.cache, self._spread.places(rows))
 
-    def prefill(self, start: int, tokens: Sequence[int], before: int) -> int:
-        """Feeds the scratch cache one chunk of `tokens` from position `start`; returns its size."""
-        self._scratch, count = self._feed(self._prefill, start, tokens, before)
-        return count
+    def put(self, rows: Sequence[int]) -> None:
+        """Copies scratch caches into rows, at most one of a device.
 
-    def score(self, start: int, tokens: Sequence[int], before: int, targets: Sequence[int]):
-        """Like `prefill`, and (logprob, top ids, top logprobs) of each of the chunk's targets."""
-        size = smallest_fit(self.chunks, len(tokens))
-        count = min(len(tokens), size)
-        targets_T = np.zeros(size, np.int32)
-        targets_T[:count] = targets[:count]
-        (self._scratch, found), count = self._feed(self._score, start, tokens, before, targets_T)
-        return count, jax.tree.map(lambda x: np.asarray(x)[:count], found)
+        The cache must be long enough for their tokens.
+        """
+        self.cache = self._insert(self.cache, self._scratch, self._spread.places(rows))
 
-    def _feed(self, function, start: int, tokens: Sequence[int], before: int, *more):
-        size = smallest_fit(self.chunks, len(tokens))
-        count = min(len(tokens), size)
-        tokens_1T = np.zeros((1, size), np.int32)
-        tokens_1T[0, :count] = tokens[:count]
-        scalars = np.int32(start), np.int32(before)
-        out = function(self.params, self._scratch, *scalars, tokens_1T, np.int32(count), *more)
-        return out, count
+    def prefill(self, parts: Sequence[Part]) -> list[int]:
+        """Feeds each device's scratch cache a chunk of its part; tokens that each has read."""
+        feed = self._feed(parts)
+        self._scratch = self._prefill(self.params, self._scratch, feed)
+        return feed.count_1.tolist()
+
+    def score(self, parts: Sequence[Part], targets: Sequence[Sequence[int]]):
+        """As `prefill`, with (logprob, top ids, top logprobs) `[devices, T]` of the targets."""
+        feed = self._feed(parts)
+        targets_1T = _padded(targets, feed.tokens_1T.shape[1])
+        self._scratch, found = self._score(self.params, self._scratch, feed, targets_1T)
+        return feed.count_1.tolist(), jax.device_get(found)
+
+    def _feed(self, parts: Sequence[Part]) -> Feed:
+        size = smallest_fit(self.chunks, max(len(part.tokens) for part in parts))
+        ints = lambda values: np.asarray(list(values), np.int32)
+        return Feed(
+            start_1=ints(part.start for part in parts),
+            before_1=ints(part.before for part in parts),
+            count_1=ints(min(len(part.tokens), size) for part in parts),
+            tokens_1T=_padded([part.tokens for part in parts], size),
+        )
 
     def rows_for(self, count: int) -> int:
         """How many rows a dispatch over the first `count` rows computes."""
         return smallest_fit(self.row_counts, count)
 
-    def decode(self, rows: Rows, steps: int, alternatives: bool, count: int | None = None) -> Chunk:
-        """One dispatch of at most `steps` tokens for each of the first `count` rows (None: all).
+    def start(self, rows: Rows, steps: int, alternatives: bool, count: int | None = None) -> Chunk:
+        """Starts a dispatch of at most `steps` tokens for each of the first `count` rows.
 
-        Waits for it and returns numpy arrays, which may hold only those rows.
+        None: of all rows. What it returns is for `read`.
         """
         computed = self.rows_for(count or self.slots)
         run = self._decode[self.alternatives if alternatives else 0]
         first = self._spread.arrange(rows, computed)
         self.cache, chunk = run(self.params, self.cache, first, np.int32(steps))
+        return chunk
+
+    def read(self, chunk: Chunk) -> Chunk:
+        """What a started dispatch chose, as numpy arrays, which may hold only the rows it ran."""
         return self._spread.restore(jax.device_get(chunk))
 
     def warm_up(self) -> None:
         """Compiles everything that serving can need; leaves the pool as it was, but empty."""
         for size in self.chunks:
-            self.prefill(0, [0] * size, 0)
-            self.score(0, [0] * size, 0, [0] * size)
+            parts = [Part(0, 0, [0] * size)] * self._spread.devices
+            self.prefill(parts)
+            self.score(parts, [part.tokens for part in parts])
         for length in self.lengths:
             self.fit(length)
-            self.put(0)
-            self.take(0)
+            self.put([0])
+            self.take([0])
             for count, alternatives in itertools.product(self.row_counts, (False, True)):
                 idle = idle_rows(self.slots, self.steps)
-                self.decode(idle, self.steps, alternatives, count)
+                self.read(self.start(idle, self.steps, alternatives, count))
             for other in self.lengths:
                 self.fit(other)
                 self.fit(length)
         self.fit(self.lengths[0])
         logger.info("compiled %d functions for %d slots", self.compilations, self.slots)
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int) -> np.ndarray:
+    """The rows as int32 [rows, width], cut or filled up with zeros."""
+    out = np.zeros((len(rows), width), np.int32)
+    for filled, row in zip(out, rows, strict=True):
+        filled[: len(row)] = row[:width]
+    return out

@@ -69,18 +69,27 @@ def _ordered_bits(x: jax.Array) -> jax.Array:
 
 
 def _threshold(keys_BV: jax.Array, weight_BV: jax.Array, need_B: jax.Array) -> jax.Array:
-    """The largest key t of each row such that the weights of keys >= t sum to at least `need_B`.
+    """A key t of each row such that those >= t are the fewest whose weights sum to `need_B`.
 
     A binary search over the bits of the key: exact for every k and p, where a sort of the
-    vocabulary would cost more than the model on a small machine.
+    vocabulary would cost more than the model on a small machine. It ends when every row's keys
+    weigh just what they need, for a top-k after about half of the bits.
     """
 
-    def narrow(i, low_B):
-        guess_B = low_B | (jnp.uint32(1 << 31) >> i.astype(jnp.uint32))
-        mass_B = jnp.sum(jnp.where(keys_BV >= guess_B[:, None], weight_BV, 0.0), axis=-1)
-        return jnp.where(mass_B >= need_B, guess_B, low_B)
+    def unsure(carry):
+        i, _, mass_B = carry
+        return (i < 32) & jnp.any(mass_B > need_B)
 
-    return lax.fori_loop(0, 32, narrow, jnp.zeros(keys_BV.shape[0], jnp.uint32))
+    def narrow(carry):
+        i, low_B, mass_B = carry
+        guess_B = low_B | (jnp.uint32(1 << 31) >> i)
+        above_B = jnp.sum(jnp.where(keys_BV >= guess_B[:, None], weight_BV, 0.0), axis=-1)
+        enough_B = above_B >= need_B
+        return i + 1, jnp.where(enough_B, guess_B, low_B), jnp.where(enough_B, above_B, mass_B)
+
+    nothing_B = jnp.zeros(keys_BV.shape[0], jnp.uint32)
+    start = jnp.uint32(0), nothing_B, jnp.sum(weight_BV, axis=-1)
+    return lax.while_loop(unsure, narrow, start)[1]
 
 
 def _keep_top_k(logits_BV: jax.Array, top_k_B: jax.Array) -> jax.Array:

@@ -70,8 +70,9 @@ class ChatWeb(Talk):
     """used where a request names none"""
     max_tokens: Annotated[int, short("-m")] = 512
     """tokens of a reply where a request names no number"""
-    num_gpus: Annotated[int, short("-n")] = 1
-    """devices to serve from (as `--mesh`): the slots are spread over them"""
+    num_gpus: Annotated[int, short("-n")] = 0
+    """devices to serve from (as `--mesh`): the slots are spread over them; 0: one, or for a small
+    model on a CPU one for each core"""
     slots: int = 0
     """replies at a time; 0: 32 for each accelerator, 16 on CPUs"""
     queue: int = 128

@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from nanochat_jax.serve.requests import Job
 
@@ -14,6 +15,7 @@ class Slot:
     """One row. `tokens` are known to the host; the cache holds the first `cached` of them."""
 
     row: int
+    device: int = 0
     job: Job | None = None
     tokens: list[int] = dataclasses.field(default_factory=list)
     cached: int = 0
@@ -27,13 +29,15 @@ class Slot:
         return self.tokens[: self.cached]
 
 
-@dataclasses.dataclass(eq=False)
-class Loading:
-    """A prompt on its way into a slot; `position` tokens of it are in the scratch cache."""
+class Prefix(NamedTuple):
+    """A cached beginning of a prompt: on which device, in which slot (None: its scratch cache)."""
 
-    job: Job
-    slot: Slot
-    position: int
+    count: int
+    device: int | None
+    slot: Slot | None
+
+
+NO_PREFIX = Prefix(0, None, None)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
@@ -45,26 +49,28 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def best_prefix(
-    prompt: Sequence[int], slots: Collection[Slot], scratch: Sequence[int]
-) -> tuple[int, Slot | None]:
-    """How much of the prompt is cached already, and in which slot (None: the scratch cache)."""
+    prompt: Sequence[int], slots: Collection[Slot], scratch: Mapping[int, Sequence[int]]
+) -> Prefix:
+    """The longest beginning of the prompt that one of the slots or scratch caches holds.
+
+    `scratch`: device -> the tokens of its scratch cache.
+    """
     prompt = prompt[:-1]  # the last token is the first that decoding feeds
-    best, source = common_prefix(prompt, scratch), None
-    for slot in slots:
-        count = common_prefix(prompt, slot.held)
-        if count > best:
-            best, source = count, slot
-    return (best, source) if best >= WORTH_REUSING else (0, None)
+    held = [Prefix(common_prefix(prompt, tokens), d, None) for d, tokens in scratch.items()]
+    held += [Prefix(common_prefix(prompt, slot.held), slot.device, slot) for slot in slots]
+    best = max(held, key=lambda prefix: prefix.count, default=NO_PREFIX)
+    return best if best.count >= WORTH_REUSING else NO_PREFIX
 
 
-def choose_slot(free: Sequence[Slot], source: Slot | None, shared: int, near: int) -> Slot:
-    """The slot for a prompt of which `source` holds `shared` tokens.
+def choose_slot(free: Sequence[Slot], prefix: Prefix, near: int) -> Slot:
+    """The slot for a prompt whose cached beginning is `prefix`, on the same device.
 
     The chat that goes on stays in its row. One that only begins like another (the same system
     text) leaves that row alone and takes an empty one, or the one that was left longest ago. Rows
     below `near` first: the decode loop runs over as few rows as hold all replies.
     """
-    low = [slot for slot in free if slot.row < near] or free
-    if source in low and 2 * shared > source.cached:
-        return source
+    reachable = [slot for slot in free if prefix.device in (None, slot.device)]
+    low = [slot for slot in reachable if slot.row < near] or reachable
+    if prefix.slot in low and 2 * prefix.count > prefix.slot.cached:
+        return prefix.slot
     return min(low, key=lambda slot: (slot.cached > 0, slot.used_at))

@@ -1,17 +1,16 @@
 """Slots over the devices of a mesh: each decodes its own rows, none waits for another.
 
 Slot r lies on device r mod n, so that the slots that are filled first are spread evenly. Weights
-are whole on every device. A prompt is read by all of them, which takes no longer than one reading
-it and handing it on; a row that is continued goes from its device to all.
+are whole on every device. Each reads the prompts of its own rows, one at a time, and continues what
+it holds itself: nothing goes from one to another.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -50,6 +49,13 @@ class Spread:
             return make()
         return jax.jit(make, out_shardings=NamedSharding(self._mesh, ROWS))()
 
+    def places(self, slots: Sequence[int]) -> np.ndarray:
+        """Of every device the place among its rows of the one slot that is its own, -1: none."""
+        places = np.full(self.devices, -1, np.int32)
+        for slot in slots:
+            places[slot % self.devices] = slot // self.devices
+        return places
+
     def arrange(self, rows: Rows, count: int) -> Rows:
         """The first `count` rows, device by device."""
         return jax.tree.map(lambda x: self._by_device(x[:count]), rows)
@@ -73,21 +79,21 @@ class Spread:
         """`run(params, cache, rows, steps) -> (cache, chunk)` over each device's own rows."""
         return self._map(run, (WHOLE, ROWS, ROWS, WHOLE), (ROWS, STEPS_ROWS))
 
-    def on_all(self, run: Callable) -> Callable:
-        """`run` of whole arguments, the same on every device."""
-        return self._map(run, WHOLE, WHOLE)
+    def prefill(self, run: Callable, more: int) -> Callable:
+        """`run(params, one row, ...) -> rows` of each device's own prompt; so `more` arguments."""
+        return self._map(run, (WHOLE, ROWS, *[ROWS] * more), ROWS)
 
     def resize(self, run: Callable) -> Callable:
         """`run(cache) -> cache` of each device's own rows."""
         return self._map(run, ROWS, ROWS)
 
     def insert(self) -> Callable:
-        """`insert(cache, one row, slot) -> cache`."""
-        return self._map(self._insert, (ROWS, WHOLE, WHOLE), ROWS)
+        """`insert(cache, each device's row, its places) -> cache`."""
+        return self._map(self._insert, (ROWS, ROWS, ROWS), ROWS)
 
     def extract(self) -> Callable:
-        """`extract(one row, cache, slot) -> one row`."""
-        return self._map(self._extract, (WHOLE, ROWS, WHOLE), WHOLE)
+        """`extract(each device's row, cache, its places) -> each device's row`."""
+        return self._map(self._extract, (ROWS, ROWS, ROWS), ROWS)
 
     def _map(self, run: Callable, into, out) -> Callable:
         if self._mesh is None:
@@ -95,22 +101,15 @@ class Spread:
         # Unchecked: each device leaves its loop when its own rows are done.
         return jax.shard_map(run, mesh=self._mesh, in_specs=into, out_specs=out, check_vma=False)
 
-    def _insert(self, cache: KVCache, cache_1S: KVCache, slot: jax.Array) -> KVCache:
-        row = slot // self.devices
+    def _insert(self, cache: KVCache, cache_1S: KVCache, place_1: jax.Array) -> KVCache:
         if self._mesh is not None:
-            kept = decode.extract_row(cache_1S, cache, row)
-            cache_1S = _choose(self._mine(slot), cache_1S, kept)
-        return decode.insert_row(cache, cache_1S, row)
+            kept = decode.extract_row(cache_1S, cache, place_1[0])
+            cache_1S = _choose(place_1[0] >= 0, cache_1S, kept)
+        return decode.insert_row(cache, cache_1S, place_1[0])
 
-    def _extract(self, cache_1S: KVCache, cache: KVCache, slot: jax.Array) -> KVCache:
-        taken = decode.extract_row(cache_1S, cache, slot // self.devices)
-        if self._mesh is None:
-            return taken
-        nothing = jax.tree.map(jnp.zeros_like, taken)
-        return lax.psum(_choose(self._mine(slot), taken, nothing), AXES)
-
-    def _mine(self, slot: jax.Array) -> jax.Array:
-        return slot % self.devices == lax.axis_index(AXES)
+    def _extract(self, cache_1S: KVCache, cache: KVCache, place_1: jax.Array) -> KVCache:
+        taken = decode.extract_row(cache_1S, cache, place_1[0])
+        return taken if self._mesh is None else _choose(place_1[0] >= 0, taken, cache_1S)
 
 
 def _choose(condition: jax.Array, this: Any, other: Any) -> Any:

@@ -36,6 +36,12 @@ impl Encoder {
     where
         T: AsRef<str> + Sync,
     {
+        if tasks <= 1 {
+            // Without a clone of the regex, which is slow on its first texts.
+            let mut scratch = Scratch::default();
+            let ids = |text: &T| self.encode_with(&self.splitter, &mut scratch, text.as_ref());
+            return texts.iter().map(ids).collect();
+        }
         texts
             .par_iter()
             .with_min_len(texts.len().div_ceil(tasks.max(1)).max(1))

@@ -20,6 +20,8 @@ const BUFFER_TEXTS: usize = 8192;
 const BUFFER_BYTES: usize = 64 << 20;
 /// Work between two looks at Python's signals, so that Ctrl-C is heard.
 const TURN: Duration = Duration::from_millis(100);
+/// Bytes that are encoded before another thread would have got the GIL: with it in hand.
+const SHORT: usize = 4096;
 
 /// train(texts: Iterable[str], vocab_size: int, pattern: str) -> list[tuple[int, int]]
 ///
@@ -91,12 +93,14 @@ impl Encoder {
     /// encode(text: str) -> list[int]
     fn encode(&self, py: Python<'_>, text: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
         let text = text_of(text, 0)?;
-        py.detach(|| self.0.encode(&text)).map_err(PyValueError::new_err)
+        let ids = || self.0.encode(&text);
+        let ids = if text.len() <= SHORT { ids() } else { py.detach(ids) };
+        ids.map_err(PyValueError::new_err)
     }
 
     /// encode_batch(texts: list[str], tasks: int) -> list[list[int]]
     ///
-    /// The texts are encoded in at most `tasks` pieces side by side, without the GIL.
+    /// The texts are encoded in at most `tasks` pieces side by side, long ones without the GIL.
     fn encode_batch(
         &self,
         py: Python<'_>,
@@ -105,7 +109,10 @@ impl Encoder {
     ) -> PyResult<Vec<Vec<u32>>> {
         let texts = texts.iter().enumerate().map(|(i, text)| text_of(text, i));
         let texts = texts.collect::<PyResult<Vec<_>>>()?;
-        py.detach(|| self.0.encode_batch(&texts, tasks)).map_err(PyValueError::new_err)
+        let short = tasks <= 1 && texts.iter().map(|text| text.len()).sum::<usize>() <= SHORT;
+        let ids = || self.0.encode_batch(&texts, tasks);
+        let ids = if short { ids() } else { py.detach(ids) };
+        ids.map_err(PyValueError::new_err)
     }
 
     /// halves(token: bytes) -> tuple[int, int] | None

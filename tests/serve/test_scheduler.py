@@ -137,7 +137,7 @@ def test_when_the_device_fails_every_job_ends_and_none_is_taken():
     def fail(*_):
         raise RuntimeError("the device is gone")
 
-    engine.pool.decode = fail
+    engine.pool.start = fail
     asked = [ask(broken, Request((256, 1), 5)) for _ in range(3)]
     assert all(ended.wait(10) for _, ended in asked)
     assert {job.finish_reason for job, _ in asked} == {"failed"}

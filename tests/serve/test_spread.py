@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from nanochat_jax.devices import cpu_count
 from nanochat_jax.serve.engine import Engine
-from nanochat_jax.serve.launch import with_mesh
+from nanochat_jax.serve.launch import SMALL, mesh_text, with_mesh
 from nanochat_jax.serve.pool import idle_rows
 from nanochat_jax.serve.requests import Request
 from nanochat_jax.serve.settings import ChatWeb
@@ -62,6 +63,17 @@ def test_the_rows_lie_on_their_devices_and_the_weights_on_all(spread_engine):
 
 
 @pytest.mark.slow
+def test_every_device_reads_a_prompt_of_its_own(spread_engine, monkeypatch):
+    spread_engine.forget()
+    counts, prefill = [], spread_engine.pool.prefill
+    monkeypatch.setattr(
+        spread_engine.pool, "prefill", lambda parts: counts.append(prefill(parts)) or counts[-1]
+    )
+    run(spread_engine, *requests()[8:16])  # of 9 to 16 tokens and the first, one chunk each
+    assert len(counts) == 2 and all(min(read) > 0 for read in counts)
+
+
+@pytest.mark.slow
 def test_a_chat_goes_on_from_whatever_device_its_row_lies_on(spread_engine):
     spread_engine.forget()
     asked = requests()[-8:]  # one a slot
@@ -104,8 +116,16 @@ def test_rows_filled_first_are_spread_evenly_and_come_back_in_order():
 
 def test_n_names_the_mesh_of_the_server():
     assert with_mesh(ChatWeb(num_gpus=8)).mesh == "8"
-    assert with_mesh(ChatWeb()).mesh == "1"
+    assert with_mesh(ChatWeb(num_gpus=1)).mesh == "1"
+    assert with_mesh(ChatWeb()).mesh == ""
     assert with_mesh(ChatWeb(mesh="data=2,fsdp=2")).mesh == "data=2,fsdp=2"
-    for wrong in (ChatWeb(num_gpus=0), ChatWeb(num_gpus=2, mesh="4")):
+    for wrong in (ChatWeb(num_gpus=-1), ChatWeb(num_gpus=2, mesh="4")):
         with pytest.raises(ValueError, match="-n 8 is --mesh 8"):
             with_mesh(wrong)
+
+
+def test_without_a_mesh_a_small_model_on_a_cpu_is_served_by_every_core():
+    cores = cpu_count()
+    assert mesh_text("cpu", SMALL, 16 * cores) == str(cores)
+    assert mesh_text("cpu", SMALL, 1) == mesh_text("cpu", SMALL + 1, 16 * cores) == "1"
+    assert mesh_text("gpu", SMALL, 32) == "1"
