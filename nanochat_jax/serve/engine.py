@@ -381,8 +381,9 @@ class Engine:
         """Tells the jobs what has happened to them."""
         while self._news:
             job, new = self._news.popleft()
-            if job.on_update is not None:
-                job.on_update(job, new)
+            tell = job.on_update  # read once: who no longer listens takes it away
+            if tell is not None:
+                tell(job, new)
 
     def _open_call(self, prompt: Sequence[int]) -> list[int] | None:
         """What stands of a tool call that the prompt ends within; None where it ends in none."""

@@ -20,12 +20,14 @@ def settle() -> None:
     """Sets Python up for a process that only serves, so that no thread waits long for another.
 
     A full garbage collection walks 200,000 objects of the libraries, 0.2 s in which no thread runs:
-    what exists now is left out, and full ones are rare. Threads hand over after 1 ms, not 5: the
-    event loop lets go of Python many times while it answers, and waits each time.
+    what exists now is left out. What comes later is walked in milliseconds, and has to be: a client
+    that leaves in the middle of a reply leaves cycles of tracebacks behind, in the libraries.
+    Threads hand over after 1 ms, not 5: the event loop lets go of Python many times while it
+    answers, and waits each time.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(1000, 50, 200)
+    gc.set_threshold(1000, 10, 10)
     sys.setswitchinterval(0.001)
 
 

@@ -177,6 +177,7 @@ class Session:
         for job, reply in self._by_job.items():
             if not job.done:
                 self._service.scheduler.cancel(job)
+            job.on_update = None  # else session and job would hold each other for a long time
             self._service.counters.add(job, len(reply.choices))
 
 

@@ -1,6 +1,7 @@
 """The API as its clients see it: real sockets, real clients."""
 
 import asyncio
+import gc
 import json
 import threading
 import time
@@ -11,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from nanochat_jax.serve.engine import Engine
+from nanochat_jax.serve.requests import Job
 from tests.serve.asking import ASK, SAID, assert_idle, post, refused
 from tests.serve.conftest import RunningServer, new_service
 from tests.serve.world import BYTES, spoken, talking_model
@@ -233,6 +235,24 @@ def test_a_client_that_does_not_stream_can_leave_too(talker):
         with pytest.raises(httpx.ReadTimeout):
             http.post("/v1/chat/completions", json={**ASK, "n": 4}, timeout=0.05)
         assert_idle(http)
+
+
+def test_nothing_is_left_of_a_reply_that_has_ended(http):
+    def jobs():
+        return sum(isinstance(thing, Job) for thing in gc.get_objects())
+
+    gc.collect()
+    gc.disable()  # what only a collection would find is kept for very long by a busy server
+    try:
+        before = jobs()
+        for stream in (False, True, False):
+            post(http, {**ASK, "n": 2, "stream": stream})
+        until = time.monotonic() + 5
+        while jobs() > before and time.monotonic() < until:
+            time.sleep(0.01)
+        assert jobs() <= before
+    finally:
+        gc.enable()
 
 
 def test_the_originals_endpoint_streams_tokens_and_ends_with_done(talker):
