@@ -10,6 +10,7 @@ Ends with one line of JSON.
 """
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import json
@@ -27,6 +28,7 @@ from typing import Annotated
 
 import tyro
 
+NEW, OLD = "/v1/chat/completions", "/chat/completions"
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 QUESTIONS = (
@@ -61,6 +63,8 @@ class Bench:
     """also measure our model driven one request and one token at a time, prompts never reused"""
     nanochat: str = ""
     """a checkout of the original, to be measured too"""
+    rounds: int = 3
+    """of our server and a peer in turn"""
     port: int = 0
     """set by the bench itself: run as the server"""
     one_at_a_time: bool = False
@@ -275,26 +279,41 @@ def original_server(cfg: Bench, port: int, folder: str):
     return serving(command, port, cwd=cfg.nanochat, env=env, **quiet)
 
 
-def run(name: str, server, port: int, path: str, clients, cfg: Bench) -> list[dict[str, float]]:
-    """All measurements on one server, after a few chats that are not counted."""
-    rows = []
-    with server:
-        asyncio.run(measure(port, path, 2, dataclasses.replace(cfg, chats=4)))
-        for count in clients:
-            rows.append(asyncio.run(measure(port, path, count, cfg)))
-            shown = {k: round(v, 1) for k, v in rows[-1].items()}
-            print(f"{name:14}", shown, flush=True)
-    return rows
+def warm(port: int, path: str, cfg: Bench) -> None:
+    """A few chats that are not counted."""
+    asyncio.run(measure(port, path, 2, dataclasses.replace(cfg, chats=4)))
 
 
-def ratios(ours: list[dict], theirs: list[dict]) -> dict[str, float]:
-    """Our tokens and replies a second over theirs, with one client and with 32."""
-    at = lambda rows, clients: next((r for r in rows if r["clients"] == clients), rows[-1])
-    return {
-        f"{what}_at_{n}": at(ours, n)[what] / at(theirs, n)[what]
-        for n in (1, 32)
-        for what in ("tokens_per_s", "replies_per_s")
-    }
+def told(name: str, port: int, path: str, clients: int, cfg: Bench) -> dict[str, float]:
+    """A measurement, printed."""
+    row = asyncio.run(measure(port, path, clients, cfg))
+    print(f"{name:14}", {k: round(v, 1) for k, v in row.items()}, flush=True)
+    return row
+
+
+def by_clients(cfg: Bench) -> list[dict[str, float]]:
+    """Our server with each number of clients."""
+    port = free_port()
+    with own_server(cfg, port):
+        warm(port, NEW, cfg)
+        return [told("engine", port, NEW, clients, cfg) for clients in cfg.clients]
+
+
+def against(name: str, peer, peer_port: int, path: str, cfg: Bench) -> dict[str, float]:
+    """Our tokens and replies a second over the peer's with one client and with 32, in turn.
+
+    Medians over the rounds: a machine's speed wanders, and both meet the same weather.
+    """
+    port, ratios = free_port(), collections.defaultdict(list)
+    with own_server(cfg, port), peer:
+        warm(port, NEW, cfg)
+        warm(peer_port, path, cfg)
+        for clients in (1, 32) * cfg.rounds:
+            ours = told("engine", port, NEW, clients, cfg)
+            theirs = told(name, peer_port, path, clients, cfg)
+            for what in ("tokens_per_s", "replies_per_s"):
+                ratios[f"{what}_at_{clients}"].append(ours[what] / theirs[what])
+    return {key: round(statistics.median(found), 2) for key, found in ratios.items()}
 
 
 def main() -> None:
@@ -303,19 +322,15 @@ def main() -> None:
         return run_server(cfg)
     if cfg.nanochat and not cfg.source:
         raise SystemExit("--nanochat needs a checkpoint to export: add -i sft")
-    port, new = free_port(), "/v1/chat/completions"
-    result = {"engine": run("engine", own_server(cfg, port), port, new, cfg.clients, cfg)}
+    port, result = free_port(), {"engine": by_clients(cfg)}
     if cfg.baseline:
         print("one at a time: one request, one token a dispatch, no prefix reuse", flush=True)
         server = own_server(cfg, port, one_at_a_time=True)
-        result["one_at_a_time"] = run("one at a time", server, port, new, (1, 32), cfg)
+        result["over_one_at_a_time"] = against("one at a time", server, port, NEW, cfg)
     if cfg.nanochat:
         with tempfile.TemporaryDirectory() as folder:
             server = original_server(cfg, port, folder)
-            result["nanochat"] = run("nanochat", server, port, "/chat/completions", (1, 32), cfg)
-    peers = [name for name in ("one_at_a_time", "nanochat") if name in result]
-    for name in peers:
-        result[f"speedup_over_{name}"] = ratios(result["engine"], result[name])
+            result["over_nanochat"] = against("nanochat", server, port, OLD, cfg)
     print(json.dumps(result))
 
 
