@@ -12,7 +12,7 @@ from nanochat_jax.models.gpt import Model
 
 # The original's rotary tables are this many contexts long; a longer prompt stops it.
 CONTEXTS = 10
-BATCH_TOKENS = {"cpu": 4096}  # of a forward pass on each device; elsewhere:
+BATCH_TOKENS = {"cpu": 2048}  # of a forward pass on each device; elsewhere:
 BATCH_TOKENS_ELSEWHERE = 16384
 
 

@@ -100,8 +100,8 @@ class Loader:
         return best_prefix(job.request.tokens, slots, scratch)
 
     def load(self) -> tuple[int, list[Slot]]:
-        """Reads a chunk of every prompt; (tokens of the longest, slots whose prompt is read)."""
-        loading = self._loading
+        """Reads a chunk of prompts; (tokens of the longest, slots whose prompt is read)."""
+        loading = self._alike()
         # An idle device's scratch cache keeps what it holds: nothing is read, and behind it.
         parts = [
             Part(loading[d].position, loading[d].before, loading[d].left)
@@ -109,27 +109,37 @@ class Loader:
             else Part(len(held), 0, ())
             for d, held in self._scratch.items()
         ]
-        if any(one.job.request.score_prompt for one in loading.values()):
+        if next(iter(loading.values())).job.request.score_prompt:
             targets = [loading[d].targets if d in loading else () for d in self._scratch]
-            counts = self._book_scores(*self._pool.score(parts, targets))
+            counts, found = self._pool.score(parts, targets)
+            for device, one in loading.items():
+                _book_scores(one, counts[device], [x[device] for x in found])
         else:
             counts = self._pool.prefill(parts)
         for device, one in loading.items():
             one.position += counts[device]
             self._scratch[device] = list(one.job.request.tokens[: one.position])
         done = [one.slot for one in loading.values() if not one.left]
-        self._loading = {d: one for d, one in loading.items() if one.left}
+        for slot in done:
+            del self._loading[slot.device]
         return max(1, *counts), done
 
-    def _book_scores(self, counts: list[int], found: Sequence[np.ndarray]) -> list[int]:
-        """Gives the jobs that asked for them the scores of what was just read."""
-        for device, one in self._loading.items():
-            if one.job.request.score_prompt:
-                own_T, ids_TN, top_TN = (x[device, : counts[device]] for x in found)
-                tokens = one.targets[: counts[device]]
-                rows = zip(tokens, own_T.tolist(), pairs(ids_TN, top_TN), strict=True)
-                one.job.prompt_scores += [Choice(i, True, own, top) for i, own, top in rows]
-        return counts
+    def _alike(self) -> dict[int, Loading]:
+        """The oldest prompt, and those that the same compiled function reads; the others wait.
+
+        Which function reads a chunk, of what size, shows in its last bits: that must not depend on
+        what another device reads.
+        """
+        function = lambda one: (one.job.request.score_prompt, self._pool.chunk_for(len(one.left)))
+        first = function(next(iter(self._loading.values())))
+        return {d: one for d, one in self._loading.items() if function(one) == first}
+
+
+def _book_scores(one: Loading, count: int, found: Sequence[np.ndarray]) -> None:
+    """Gives the job the scores of the `count` tokens that were just read."""
+    own_T, ids_TN, top_TN = (x[:count] for x in found)
+    rows = zip(one.targets[:count], own_T.tolist(), pairs(ids_TN, top_TN), strict=True)
+    one.job.prompt_scores += [Choice(i, True, own, top) for i, own, top in rows]
 
 
 def pairs(ids_TN: np.ndarray, logprobs_TN: np.ndarray) -> list[tuple[tuple[int, float], ...]]:

@@ -181,6 +181,10 @@ class Pool:
         self.cache = self._resize[length](self.cache)
         return True
 
+    def chunk_for(self, count: int) -> int:
+        """The size of the chunk in which `count` tokens, or the first of them, are read."""
+        return smallest_fit(self.chunks, count)
+
     def device_of(self, row: int) -> int:
         """The device that holds a row."""
         return row % self._spread.devices
@@ -210,7 +214,7 @@ class Pool:
         return feed.count_1.tolist(), jax.device_get(found)
 
     def _feed(self, parts: Sequence[Part]) -> Feed:
-        size = smallest_fit(self.chunks, max(len(part.tokens) for part in parts))
+        size = self.chunk_for(max(len(part.tokens) for part in parts))
         ints = lambda values: np.asarray(list(values), np.int32)
         return Feed(
             start_1=ints(part.start for part in parts),

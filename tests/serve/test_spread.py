@@ -34,6 +34,13 @@ def run(engine, *requests):
     return [[choice.id for choice in job.choices] for job in jobs]
 
 
+def scores(engine, *requests):
+    jobs = [engine.submit(request) for request in requests]
+    while any(not job.done for job in jobs):
+        engine.tick()
+    return [job.prompt_scores for job in jobs]
+
+
 def requests():
     kinds = [(0.0, None, 1.0), (1.0, 40, 1.0), (0.7, None, 0.9)]
     return [
@@ -52,6 +59,14 @@ def test_four_devices_say_what_one_says_and_compile_nothing_more(spread_engine):
     assert spread_engine.pool.compilations == counted and not compiled
     assert several == run(Engine(MODEL, BYTES, slots=8, steps=4), *requests())
     assert len(spread_engine.devices) == 4
+
+
+@pytest.mark.slow
+def test_prompts_are_scored_to_the_bit_as_one_device_scores_them(spread_engine):
+    asked = [Request(tuple(p), 0, score_prompt=True, alternatives=True) for p in PROMPTS[3:]]
+    found = scores(spread_engine, *asked)
+    assert [len(one) for one in found] == [len(p) - 1 for p in PROMPTS[3:]]
+    assert found == scores(Engine(MODEL, BYTES, slots=8, steps=4), *asked)
 
 
 @pytest.mark.slow

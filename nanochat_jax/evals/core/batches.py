@@ -17,10 +17,9 @@ from nanochat_jax.evals.core.prompts import Example, Row, common_prefix
 Key = Hashable
 
 # Padded lengths: of whole or shared parts, and of the options' own ends. Above the last, multiples
-# of half of it.
-LENGTHS = (64, 128, 256, 512, 768, 1024, 1536, 2048)
-ENDS = (16, 128, 512)
-OPTIONS = 4  # ends a shared part has room for, on average
+# of an eighth or a half of it. Attention pays twice for padding, a shape is compiled once.
+LENGTHS = (64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
+ENDS = (16, 32, 64, 128, 256, 512)
 # Of every so many positions of a batch one can be scored: logits are wide. Where rows are mostly
 # scored (short contexts, long options) one of two.
 SPARSE, DENSE = 16, 2
@@ -62,10 +61,11 @@ class Shape(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """Jobs of one padded shape."""
+    """Jobs of one padded shape; `options`: ends of a shared part."""
 
     long: int
     ends: int
+    options: int
     dense: bool
 
 
@@ -83,8 +83,8 @@ def jobs_of(key: Key, example: Example, least_shared: int) -> list[Job]:
 def kind_of(job: Job) -> Kind:
     long = fit(job.long, LENGTHS)
     if job.shared:
-        return Kind(long, fit(job.end, ENDS), True)
-    return Kind(long, 0, job.scored > long // SPARSE)
+        return Kind(long, fit(job.end, ENDS), _power(len(job.rows)), True)
+    return Kind(long, 0, 0, job.scored > long // SPARSE)
 
 
 def fit(n: int, sizes: Sequence[int]) -> int:
@@ -95,19 +95,18 @@ def fit(n: int, sizes: Sequence[int]) -> int:
 
 def shape_of(kind: Kind, job: Job, batch_tokens: int) -> Shape:
     """The batch of such jobs, about `batch_tokens` on a device, with room for `job` at least."""
-    rows = max(1, batch_tokens // (kind.long + OPTIONS * kind.ends))
+    rows = max(1, batch_tokens // (kind.long + kind.options * kind.ends))
     part = DENSE if kind.dense else SPARSE
     if not kind.ends:
         return Shape(rows, kind.long, 0, 0, max(job.scored, rows * kind.long // part, part))
-    most = _power(len(job.rows), up=True)
-    options = max(OPTIONS * rows, most)
-    scored = max(most * kind.ends, options * kind.ends // part)
+    options = kind.options * rows
+    scored = max(kind.options * kind.ends, options * kind.ends // part)
     return Shape(rows, kind.long, options, kind.ends, scored)
 
 
-def _power(n: int, up: bool = False) -> int:
-    """The power of two at or below n (`up`: at or above)."""
-    return 1 << ((n - 1).bit_length() if up else n.bit_length() - 1)
+def _power(n: int) -> int:
+    """The power of two at or above n."""
+    return 1 << (n - 1).bit_length()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +146,7 @@ def batches(
 def _known(seen: Iterable[Kind], kind: Kind) -> Kind:
     """A kind that holds another's jobs at twice its lengths or less and was there before, or it."""
     fits = lambda big, small: small <= big <= 2 * small
-    known = [k for k in seen if all(map(fits, k[:2], kind[:2])) and k.dense >= kind.dense]
+    known = [k for k in seen if all(map(fits, k[:3], kind[:3])) and k.dense >= kind.dense]
     return min(known, default=kind)
 
 
