@@ -15,7 +15,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
   command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
   && { command -v $$p; break; }; done)
 
-.PHONY: speedrun test test-all chat web lint format bench setup clean
+.PHONY: speedrun test test-all test-original chat web lint format bench setup clean
 
 speedrun: $(VENV)/.ready ## raw text to a chat model, then the report
 	$(PY) -m scripts.speedrun $(ARGS)
@@ -25,6 +25,9 @@ test: $(VENV)/.ready ## everything that is quick and needs no torch
 
 test-all: test $(ALL)/.ready ## also the slow laws, torch and transformers, a real browser
 	$(ALL)/bin/python -m pytest -q -m slow -n $(JOBS) --dist loadfile $(ARGS)
+
+test-original: $(ALL)/.ready ## ORIGINAL=CLONE of karpathy/nanochat: it loads and trains what we export
+	NANOCHAT_ORIGINAL="$(abspath $(ORIGINAL))" $(ALL)/bin/python -m pytest -q -s tests/checkpoint/original.py $(ARGS)
 
 chat: $(VENV)/.ready ## talk in the terminal
 	$(PY) -m scripts.chat_cli $(ARGS)

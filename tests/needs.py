@@ -14,11 +14,11 @@ def folder(variable: str, *defaults: Path) -> Path:
     """The folder that the environment names, else the first default that exists, or the last.
 
     Raises:
-        pytest.UsageError: the environment names one that does not exist.
+        pytest.UsageError: the environment names one that does not exist, or none without a default.
     """
-    if named := os.environ.get(variable):
-        if not Path(named).is_dir():
-            raise pytest.UsageError(f"${variable} is {named!r}, which is no folder")
+    if (named := os.environ.get(variable)) or not defaults:
+        if not named or not Path(named).is_dir():
+            raise pytest.UsageError(f"${variable} is {named or ''!r}; expected a folder")
         return Path(named).absolute()
     return next(filter(Path.is_dir, defaults), defaults[-1])
 

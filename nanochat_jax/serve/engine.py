@@ -27,7 +27,7 @@ from nanochat_jax.serve.requests import (
     RequestRefused,
     spread_seed,
 )
-from nanochat_jax.serve.slots import Slot
+from nanochat_jax.serve.slots import Slot, busy
 from nanochat_jax.serve.tools import use_calculator
 from nanochat_jax.serve.weights import prepare, prepare_params
 from nanochat_jax.tokenizer import Tokenizer
@@ -169,7 +169,7 @@ class Engine:
     @property
     def active(self) -> int:
         """Rows that are replying or loading."""
-        return sum(slot.job is not None for slot in self.slots)
+        return busy(self.slots)
 
     @property
     def devices(self) -> list[str]:

@@ -106,7 +106,8 @@ def serve(cfg: ChatWeb) -> int:
     """Serves until SIGINT or SIGTERM; returns the exit code."""
     cfg = with_mesh(cfg)
     sock = bind(cfg.host, cfg.port)
-    loaded = load(cfg, devices.virtual_devices(cfg.slots or CPU_SLOTS, 1))
+    rows = cfg.slots or CPU_SLOTS
+    loaded = load(cfg, devices.virtual_devices(rows, 1))
     import uvicorn
 
     from nanochat_jax.serve.api import create_app
@@ -116,8 +117,7 @@ def serve(cfg: ChatWeb) -> int:
     from nanochat_jax.serve.weights import nbytes
     from nanochat_jax.sharding import make_mesh
 
-    chosen = mesh_text(loaded.kind, nbytes(loaded.model.params), cfg.slots or CPU_SLOTS)
-    mesh = make_mesh(cfg.mesh or chosen)
+    mesh = make_mesh(cfg.mesh or mesh_text(loaded.kind, nbytes(loaded.model.params), rows))
     each = -(-CPU_SLOTS // mesh.size) if loaded.kind == "cpu" else ACCELERATOR_SLOTS
     slots = cfg.slots or each * mesh.size
     engine = Engine(loaded.model, loaded.tokenizer, slots=slots, int8=cfg.int8, mesh=mesh)

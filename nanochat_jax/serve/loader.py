@@ -13,7 +13,7 @@ import numpy as np
 
 from nanochat_jax.serve.pool import Part, Pool
 from nanochat_jax.serve.requests import Choice, Job
-from nanochat_jax.serve.slots import NO_PREFIX, Prefix, Slot, best_prefix, choose_slot
+from nanochat_jax.serve.slots import NO_PREFIX, Prefix, Slot, best_prefix, busy, choose_slot
 
 LOOK_AHEAD = 2  # jobs that are looked at for each device: the first may wait for a busy one
 
@@ -74,7 +74,7 @@ class Loader:
             if prefix.device in self._loading:
                 continue
             idle = [slot for slot in free if slot.device not in self._loading]
-            slot = choose_slot(idle, prefix, self._pool.rows_for(self._active + 1))
+            slot = choose_slot(idle, prefix, self._pool.rows_for(busy(self._slots) + 1))
             waiting.remove(job)
             if prefix.slot is not None:
                 taken.append(prefix.slot.row)
@@ -86,10 +86,6 @@ class Loader:
         if taken:
             self._pool.take(taken)
         return bool(self._loading)
-
-    @property
-    def _active(self) -> int:
-        return sum(slot.job is not None for slot in self._slots)
 
     def _prefix(self, job: Job, devices: set[int]) -> Prefix:
         """The longest cached beginning of the job's prompt on one of the devices."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from nanochat_jax.serve.requests import Job
@@ -27,6 +27,11 @@ class Slot:
     def held(self) -> list[int]:
         """The tokens whose keys the row's cache holds."""
         return self.tokens[: self.cached]
+
+
+def busy(slots: Iterable[Slot]) -> int:
+    """How many of them reply or load."""
+    return sum(slot.job is not None for slot in slots)
 
 
 class Prefix(NamedTuple):
@@ -57,7 +62,9 @@ def best_prefix(
     """
     prompt = prompt[:-1]  # the last token is the first that decoding feeds
     held = [Prefix(common_prefix(prompt, tokens), d, None) for d, tokens in scratch.items()]
-    held += [Prefix(common_prefix(prompt, slot.held), slot.device, slot) for slot in slots]
+    # Not `slot.held`: that would copy every row's tokens for every prompt.
+    shared = lambda slot: min(common_prefix(prompt, slot.tokens), slot.cached)
+    held += [Prefix(shared(slot), slot.device, slot) for slot in slots]
     best = max(held, key=lambda prefix: prefix.count, default=NO_PREFIX)
     return best if best.count >= WORTH_REUSING else NO_PREFIX
 

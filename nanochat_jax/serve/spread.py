@@ -80,7 +80,7 @@ class Spread:
         return self._map(run, (WHOLE, ROWS, ROWS, WHOLE), (ROWS, STEPS_ROWS))
 
     def prefill(self, run: Callable, more: int) -> Callable:
-        """`run(params, one row, ...) -> rows` of each device's own prompt; so `more` arguments."""
+        """`run(params, row, ...)` for each device's own prompt; `more` arguments follow the row."""
         return self._map(run, (WHOLE, ROWS, *[ROWS] * more), ROWS)
 
     def resize(self, run: Callable) -> Callable:

@@ -20,7 +20,10 @@ import pytest
 from nanochat_jax.evals import sandbox
 from nanochat_jax.evals.jail import child, launch
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the layers are Linux's")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux",
+    reason="the layers are Linux's; elsewhere nothing would hold these programs from their harm",
+)
 
 SETS = (("namespaces", "seccomp"), ("namespaces",), ("landlock", "seccomp"))
 TABLE: list[str] = []

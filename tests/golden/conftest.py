@@ -73,7 +73,7 @@ def files(pattern: str) -> list:
     """Parameters (Path, id `era/stem`) of the files or folders that match, in a fixed order.
 
     `pattern` is a glob below an era's folder, or below the root if it begins with an era. Where
-    nothing matches, one parameter that skips and says why.
+    nothing matches, one parameter that skips and says why; the whole set has to match all.
     """
     root = golden_root()
     in_one_era = pattern.split("/")[0] in ERAS
@@ -81,6 +81,8 @@ def files(pattern: str) -> list:
     found = sorted(p for glob in globs for p in root.glob(glob))
     if found:
         return [pytest.param(p, id=_name(p.relative_to(root))) for p in found]
+    if root == BESIDE / "golden":
+        raise pytest.UsageError(f"no golden file matches {pattern} in {root}, the whole set")
     what = f"no golden file matches {pattern}" if root.is_dir() else "no golden numbers"
     reason = (
         f"{what} in {root}; set $NANOCHAT_GOLDEN to the folder that holds classic/ and current/"

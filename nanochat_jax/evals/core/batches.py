@@ -17,7 +17,7 @@ from nanochat_jax.evals.core.prompts import Example, Row, common_prefix
 Key = Hashable
 
 # Padded lengths: of whole or shared parts, and of the options' own ends. Above the last, multiples
-# of an eighth or a half of it. Attention pays twice for padding, a shape is compiled once.
+# of a quarter of it. Attention pays twice for padding, a shape is compiled once.
 LENGTHS = (64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
 ENDS = (16, 32, 64, 128, 256, 512)
 # Of every so many positions of a batch one can be scored: logits are wide. Where rows are mostly
@@ -89,7 +89,7 @@ def kind_of(job: Job) -> Kind:
 
 def fit(n: int, sizes: Sequence[int]) -> int:
     """The least of `sizes` that holds n."""
-    step = sizes[-1] // 2
+    step = sizes[-1] // 4
     return next((size for size in sizes if n <= size), -(-n // step) * step)
 
 

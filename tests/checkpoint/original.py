@@ -1,7 +1,10 @@
 """The original on what we export: it loads it whole, computes our logits, trains on as we do.
 
-Set NANOCHAT_ORIGINAL to a checkout of karpathy/nanochat (October 2025, or July 2026); without one
-these tests are skipped. Its programs run as they are, on a CPU in float32, not compiled.
+    make test-original ORIGINAL=CLONE
+
+A checkout of karpathy/nanochat (October 2025, or July 2026) is not ours to ship, so no other run of
+the tests comes here; this one fails without it. Its programs run as they are, on a CPU in float32,
+not compiled.
 """
 
 import json
@@ -21,19 +24,9 @@ from nanochat_jax.checkpoint import load_model, nanochat, store
 from tests import needs
 
 ROOT = Path(__file__).resolve().parents[2]
-ORIGINAL = needs.folder("NANOCHAT_ORIGINAL", ROOT / "no-original")
+ORIGINAL = needs.folder("NANOCHAT_ORIGINAL")
 CLASSIC = (ORIGINAL / "nanochat" / "muon.py").exists()
 STEPS, HALF = 8, 4
-
-pytest.importorskip("torch", reason="torch is not installed: make test-all brings it")
-pytest.importorskip("tiktoken", reason="make test-all brings tiktoken")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (ORIGINAL / "nanochat").is_dir(),
-        reason="set NANOCHAT_ORIGINAL to a checkout of karpathy/nanochat",
-    ),
-]
 
 UNUSED = ("wandb", "rustbpe")  # packages that the original imports and these runs never use
 SHADOWED = ("scripts", "tasks")  # folders of its that have the names of our packages
