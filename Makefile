@@ -27,7 +27,7 @@ test-all: test $(ALL)/.ready ## also the slow laws, torch and transformers, a re
 	$(ALL)/bin/python -m pytest -q -m slow -n $(JOBS) --dist loadfile $(ARGS)
 
 test-original: $(ALL)/.ready ## ORIGINAL=CLONE of karpathy/nanochat: it loads and trains what we export
-	NANOCHAT_ORIGINAL="$(abspath $(ORIGINAL))" $(ALL)/bin/python -m pytest -q -s tests/checkpoint/original.py $(ARGS)
+	NANOCHAT_ORIGINAL="$(abspath $(ORIGINAL))" $(ALL)/bin/python -m pytest -q -s tests/interop/original.py $(ARGS)
 
 chat: $(VENV)/.ready ## talk in the terminal
 	$(PY) -m scripts.chat_cli $(ARGS)

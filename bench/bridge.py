@@ -1,6 +1,6 @@
 """A d20-sized checkpoint of nanochat through the bridge: seconds, and memory beside its size.
 
-    python bench/bridge.py [--depth 20] [--recipes classic current] [--dir FOLDER]
+    python bench/interop.py [--depth 20] [--recipes classic current] [--dir FOLDER]
 
 Writes a random checkpoint as a CUDA run leaves it (tables in bfloat16, the rest in float32), then
 times in a process of its own each, files warm in the page cache or not as the machine has it:
@@ -39,8 +39,8 @@ GOAL_MEMORY, GOAL_SECONDS = 1.3, 20.0
 
 def write_checkpoint(root: Path, depth: int, recipe: str) -> Path:
     """A base directory of nanochat's with one random model; returns the model's file."""
-    from nanochat_jax.checkpoint import eras, nanochat
     from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults, shape_of_depth
+    from nanochat_jax.interop import eras, nanochat
     from nanochat_jax.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERN, Tokenizer
 
     vocab = {"classic": 65536, "current": 32768}[recipe]
@@ -70,9 +70,10 @@ def run(job: str, root: Path) -> None:
     import jax
     import jax.numpy as jnp
 
-    from nanochat_jax import bridge
-    from nanochat_jax.checkpoint import load_model, nanochat
+    from nanochat_jax import interop
+    from nanochat_jax.checkpoint import load_model
     from nanochat_jax.config.convert import Export, Import
+    from nanochat_jax.interop import nanochat
 
     os.environ["NANOCHAT_BASE_DIR"] = str(root / "ours")
     jax.block_until_ready(jnp.zeros(1))
@@ -84,11 +85,11 @@ def run(job: str, root: Path) -> None:
         for key in list(state):  # one tensor at a time: its mapped pages go as it is copied
             params[key] = jax.block_until_ready(jnp.array(state.pop(key)))
     elif job == "import":
-        bridge.import_model(Import(dir=str(root / "theirs")))
+        interop.import_model(Import(dir=str(root / "theirs")))
     elif job == "load":
         jax.block_until_ready(load_model("base")[0].params)
     else:
-        bridge.export_model(Export(dir=str(root / "again"), source="base"))
+        interop.export_model(Export(dir=str(root / "again"), source="base"))
     seconds, most = time.perf_counter() - start, resident("VmHWM") - before
     print(json.dumps({"job": job, "seconds": round(seconds, 2), "memory": most}))
 

@@ -32,9 +32,9 @@ from nanochat_jax.config.gpt import (  # noqa: E402
 )
 from nanochat_jax.models.cache import init_cache  # noqa: E402
 from nanochat_jax.models.gpt import GPT, Model, init_params  # noqa: E402
-from nanochat_jax.serve import decode  # noqa: E402
-from nanochat_jax.serve.pool import idle_rows, loop_options  # noqa: E402
-from nanochat_jax.serve.weights import prepare  # noqa: E402
+from nanochat_jax.serve.engine import decode  # noqa: E402
+from nanochat_jax.serve.engine.pool import idle_rows, loop_options  # noqa: E402
+from nanochat_jax.serve.engine.weights import prepare  # noqa: E402
 from nanochat_jax.train.peaks import peaks  # noqa: E402
 
 EMBEDDINGS = ("wte", "value_embeds")  # a step reads a line of these a row, not the table

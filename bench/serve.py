@@ -92,12 +92,12 @@ def run_server(cfg: Bench) -> None:
     import uvicorn
 
     from nanochat_jax.checkpoint import load_model
-    from nanochat_jax.serve.api import create_app
     from nanochat_jax.serve.engine import Engine
-    from nanochat_jax.serve.launch import mesh_text
-    from nanochat_jax.serve.scheduler import Scheduler, settle
-    from nanochat_jax.serve.service import Defaults, Service
-    from nanochat_jax.serve.weights import nbytes
+    from nanochat_jax.serve.engine.weights import nbytes
+    from nanochat_jax.serve.server.api import create_app
+    from nanochat_jax.serve.server.launch import mesh_text
+    from nanochat_jax.serve.server.scheduler import Scheduler, settle
+    from nanochat_jax.serve.server.service import Defaults, Service
     from nanochat_jax.sharding import make_mesh
 
     model, tokenizer = load_model(cfg.source)[:2] if cfg.source else random_model()

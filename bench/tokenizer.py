@@ -56,7 +56,7 @@ def read(shards: list[pathlib.Path], limit: float) -> list[str]:
     """Documents until `limit` characters are reached."""
     with tempfile.TemporaryDirectory() as folder:
         if not shards:
-            from nanochat_jax.data import corpus
+            from nanochat_jax.demo import corpus
 
             corpus.write_world(pathlib.Path(folder))
             shards = sorted(pathlib.Path(folder).glob("*.parquet"))

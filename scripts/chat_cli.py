@@ -6,7 +6,7 @@ import sys
 
 from nanochat_jax.config import load as config_load
 from nanochat_jax.config.load import friendly_errors
-from nanochat_jax.serve.settings import ChatCLI
+from nanochat_jax.config.serve import ChatCLI
 
 
 def main(argv: list[str]) -> int:
@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
 
 def talk(cfg: ChatCLI) -> None:
     """One answer, or a conversation until the person leaves."""
-    from nanochat_jax.serve import launch
+    from nanochat_jax.serve.server import launch
 
     launch.log_to_stderr()
     loaded = launch.load(cfg)

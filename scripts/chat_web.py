@@ -4,13 +4,13 @@ import sys
 
 from nanochat_jax.config import load as config_load
 from nanochat_jax.config.load import friendly_errors
-from nanochat_jax.serve.settings import ChatWeb
+from nanochat_jax.config.serve import ChatWeb
 
 
 def main(argv: list[str]) -> int:
     with friendly_errors():
         cfg = config_load.load(ChatWeb, argv, section="chat_web", prog="scripts.chat_web")
-        from nanochat_jax.serve import launch
+        from nanochat_jax.serve.server import launch
 
         launch.log_to_stderr()
         return launch.serve(cfg)

@@ -28,18 +28,18 @@ def main(argv: list[str]) -> int:
 
 
 def run(command: Import | Export | Compare) -> int:
-    from nanochat_jax import bridge
+    from nanochat_jax import interop
 
     if isinstance(command, Import):
-        path, lines = bridge.import_model(command)
+        path, lines = interop.import_model(command)
         source = path.parent.parent.name.split("_")[0].removeprefix("chat")
         talk = f"python -m scripts.chat_cli -i {source} -g {path.parent.name}"
         print(*lines, f"imported into {path}", f"next: {talk}", sep="\n")
     elif isinstance(command, Export):
-        folder, lines = bridge.export_model(command)
+        folder, lines = interop.export_model(command)
         print(*lines, f"exported to {folder}", sep="\n")
     else:
-        print(*bridge.compare(command), sep="\n")
+        print(*interop.compare(command), sep="\n")
     return 0
 
 

@@ -160,9 +160,9 @@ def verify(_: Verify) -> int:
 
 
 def identity(command: Identity) -> int:
-    from nanochat_jax.data.identity import make
-    from nanochat_jax.data.identity.endpoint import Endpoint
-    from nanochat_jax.data.identity.facts import read_identity
+    from nanochat_jax.identity import make
+    from nanochat_jax.identity.endpoint import Endpoint
+    from nanochat_jax.identity.facts import read_identity
 
     who = read_identity(command.name, pathlib.Path(command.facts).expanduser())
     default = base_dir() / "identity_conversations.jsonl"

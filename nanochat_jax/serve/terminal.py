@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from nanochat_jax.serve.chat import ContextFull, Message, fit_conversation
 from nanochat_jax.serve.engine import Engine
-from nanochat_jax.serve.requests import Request, spread_seed
-from nanochat_jax.serve.text import Piece, ReplyReader, join_parts
+from nanochat_jax.serve.engine.prompt import ContextFull, Message, fit_conversation
+from nanochat_jax.serve.engine.requests import Request, spread_seed
+from nanochat_jax.serve.engine.text import Piece, ReplyReader, join_parts
 
 AGAIN_S = 2.0  # a second Ctrl-C within this many seconds leaves
 QUOTES = '"""'

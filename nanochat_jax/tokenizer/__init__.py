@@ -4,7 +4,7 @@
 """
 
 from nanochat_jax.tokenizer.bpe import SPECIAL_TOKENS, SPLIT_PATTERN, Tokenizer
-from nanochat_jax.tokenizer.render import ConversationError, check_conversation
+from nanochat_jax.tokenizer.chat_format import ConversationError, check_conversation
 
 __all__ = [
     "SPECIAL_TOKENS",

@@ -16,7 +16,7 @@ from typing import Any, overload
 import numpy as np
 
 from nanochat_jax import _rustbpe
-from nanochat_jax.tokenizer import files, render
+from nanochat_jax.tokenizer import chat_format, files
 
 log = logging.getLogger(__name__)
 
@@ -241,14 +241,14 @@ class Tokenizer:
     # --- conversations ---
 
     def render_conversation(
-        self, conversation: render.Conversation, max_tokens: int = 2048
+        self, conversation: chat_format.Conversation, max_tokens: int = 2048
     ) -> tuple[list[int], list[int]]:
         """(ids, mask), cut to `max_tokens`; mask 1 where the assistant is to learn the token."""
-        return render.conversation(self, conversation, max_tokens)
+        return chat_format.conversation(self, conversation, max_tokens)
 
-    def render_for_completion(self, conversation: render.Conversation) -> list[int]:
+    def render_for_completion(self, conversation: chat_format.Conversation) -> list[int]:
         """The ids up to where the last message, an assistant's, is to be written anew."""
-        return render.for_completion(self, conversation)
+        return chat_format.for_completion(self, conversation)
 
     def render(self, item: Mapping[str, Any], max_tokens: int = 2048):
         """(ids, mask) of a conversation, or of `{"text": ...}`: bos, then all of it learnt."""
@@ -261,7 +261,7 @@ class Tokenizer:
         self, ids: Sequence[int], mask: Sequence[int], with_token_id: bool = False
     ) -> str:
         """The tokens between bars for a terminal, green where mask is 1, red elsewhere."""
-        return render.visualize(self, ids, mask, with_token_id)
+        return chat_format.visualize(self, ids, mask, with_token_id)
 
     def _id(self, token: int | str) -> int:
         return self.encode_special(token) if isinstance(token, str) else operator.index(token)

@@ -7,12 +7,7 @@ from typing import Any
 import jax
 
 from nanochat_jax.config import load as config_load
-from nanochat_jax.config.gpt import (
-    GPTConfig,
-    param_counts,
-    recipe_model_defaults,
-    shape_of_depth,
-)
+from nanochat_jax.config.gpt import GPTConfig, param_counts, recipe_model_defaults, shape_of_depth
 from nanochat_jax.config.stages import BaseTrain, base_dir
 from nanochat_jax.data import shards
 from nanochat_jax.data.loader import pretraining_loader

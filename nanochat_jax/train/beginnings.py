@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from nanochat_jax.evals.generative import Answer, Answered, Asked, Mark, Sampling, Writers
-from nanochat_jax.serve.requests import Job
+from nanochat_jax.serve.engine.requests import Job
 from nanochat_jax.tasks.mixture import Task
 
 

@@ -9,7 +9,7 @@ import pytest
 from nanochat_jax import sharding
 from nanochat_jax.evals.generative import Sampling, Writers, answer, pass_at_k
 from nanochat_jax.serve.engine import Engine
-from nanochat_jax.serve.requests import RequestRefused
+from nanochat_jax.serve.engine.requests import RequestRefused
 from nanochat_jax.tasks import gsm8k
 from tests.serve.world import BYTES, random_model, spoken, talking_model
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nanochat_jax.checkpoint.names import from_nanochat
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
+from nanochat_jax.interop.names import from_nanochat
 from nanochat_jax.models.gpt import GPT, Model
 from tests.golden.conftest import era_of, load_npz
 

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from nanochat_jax import bridge
-from nanochat_jax.checkpoint import find_checkpoint, load_model, nanochat, torchfile
+from nanochat_jax import interop
+from nanochat_jax.checkpoint import find_checkpoint, load_model
 from nanochat_jax.config.convert import Export, Import
+from nanochat_jax.interop import nanochat, torchfile
 from nanochat_jax.serve.engine import Engine
 from tests.golden.conftest import beside, files, load_json, load_npz
 from tests.golden.numbers import absolute
@@ -24,7 +25,7 @@ def imported(folder: Path, root: Path, monkeypatch, **given):
     own = folder.parents[1] / "tokenizer"
     tokenizer = own if own.is_dir() else beside(folder.parents[2], "checkpoint_*/tokenizer")
     command = Import(dir=str(folder), source="base", tokenizer=str(tokenizer), **given)
-    bridge.import_model(command)
+    interop.import_model(command)
     return load_model("base", base=root)
 
 
@@ -98,7 +99,7 @@ def test_an_imported_model_speaks_their_tokens(path, tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", STEPS)
 def test_weights_come_back_to_the_byte(path, tmp_path, monkeypatch):
     imported(path, tmp_path / "base", monkeypatch)
-    bridge.export_model(Export(dir=str(tmp_path / "out"), source="base"))
+    interop.export_model(Export(dir=str(tmp_path / "out"), source="base"))
     (theirs,) = path.glob("model_*.pt")
     ours = tmp_path / "out" / "base_checkpoints" / path.name / theirs.name
     a, b = dict(torchfile.load(theirs)), dict(torchfile.load(ours))
@@ -108,7 +109,7 @@ def test_weights_come_back_to_the_byte(path, tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", files("checkpoint_*/base_checkpoints/*"))
 def test_optimizer_files_come_back_with_their_groups(path, tmp_path, monkeypatch):
     imported(path, tmp_path / "base", monkeypatch)
-    bridge.export_model(Export(dir=str(tmp_path / "out"), source="base"))
+    interop.export_model(Export(dir=str(tmp_path / "out"), source="base"))
     (theirs,) = path.glob("optim_*.pt")
     ours = tmp_path / "out" / "base_checkpoints" / path.name / theirs.name
     same(*map(torchfile.load, (theirs, ours)))
@@ -117,7 +118,7 @@ def test_optimizer_files_come_back_with_their_groups(path, tmp_path, monkeypatch
 @pytest.mark.parametrize("path", files("checkpoint_*/base_checkpoints/*"))
 def test_meta_files_come_back_with_what_they_said(path, tmp_path, monkeypatch):
     imported(path, tmp_path / "base", monkeypatch)
-    bridge.export_model(Export(dir=str(tmp_path / "out"), source="base"))
+    interop.export_model(Export(dir=str(tmp_path / "out"), source="base"))
     (theirs,) = path.glob("meta_*.json")
     ours = tmp_path / "out" / "base_checkpoints" / path.name / theirs.name
     assert json.loads(ours.read_text()) == json.loads(theirs.read_text())

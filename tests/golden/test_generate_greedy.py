@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nanochat_jax.serve.engine import Engine
-from nanochat_jax.serve.requests import Request
+from nanochat_jax.serve.engine.requests import Request
 from tests.golden.conftest import files, load_npz
 from tests.golden.models import golden_model
 from tests.golden.numbers import absolute

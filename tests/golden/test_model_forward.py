@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nanochat_jax.checkpoint.names import to_nanochat
+from nanochat_jax.interop.names import to_nanochat
 from nanochat_jax.models.attention import rotary_tables
 from nanochat_jax.models.gpt import GPT
 from nanochat_jax.models.loss import token_nll

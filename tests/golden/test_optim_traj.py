@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from nanochat_jax.checkpoint.names import from_nanochat
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
 from nanochat_jax.config.load import load
 from nanochat_jax.config.optim import OptimConfig
 from nanochat_jax.config.stages import BaseTrain, recipes_of
+from nanochat_jax.interop.names import from_nanochat
 from nanochat_jax.models.gpt import GPT
 from nanochat_jax.train import scaling
 from nanochat_jax.train.optimizer import make_optimizer

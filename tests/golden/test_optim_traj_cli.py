@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nanochat_jax.checkpoint import store
-from nanochat_jax.checkpoint.names import from_nanochat
+from nanochat_jax.interop.names import from_nanochat
 from tests.golden.conftest import ROOT, beside, era_of, files, load_npz
 from tests.golden.models import config_of
 from tests.golden.test_optim_traj import finals_close, losses_close, weights

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from nanochat_jax.checkpoint import nanochat
+from nanochat_jax.interop import nanochat
 from tests.golden.conftest import beside, files, load_npz
 from tests.golden.test_optim_traj import (
     finals_close,

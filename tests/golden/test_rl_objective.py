@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from nanochat_jax.checkpoint.names import to_nanochat
+from nanochat_jax.interop.names import to_nanochat
 from nanochat_jax.models.loss import token_nll
 from nanochat_jax.train import rl_loss, step
 from tests.golden.conftest import files, load_npz

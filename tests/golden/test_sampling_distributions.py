@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nanochat_jax.serve.sampling import sample, sampling_probs
+from nanochat_jax.serve.engine.sampling import sample, sampling_probs
 from tests.golden.conftest import files, load_npz
 from tests.golden.numbers import absolute
 

@@ -8,11 +8,11 @@ import openai
 import pytest
 import uvicorn
 
-from nanochat_jax.serve.api import create_app
 from nanochat_jax.serve.engine import Engine
-from nanochat_jax.serve.scheduler import Scheduler
-from nanochat_jax.serve.service import Defaults, Service
-from tests.serve.asking import SAID
+from nanochat_jax.serve.server.api import create_app
+from nanochat_jax.serve.server.scheduler import Scheduler
+from nanochat_jax.serve.server.service import Defaults, Service
+from tests.serve.server.asking import SAID
 from tests.serve.world import BYTES, random_model, spoken, talking_model
 
 

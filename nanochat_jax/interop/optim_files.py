@@ -1,0 +1,267 @@
+"""nanochat's optimizer files and our optimizer state, both ways. Pure: trees of numpy arrays.
+
+Two layouts: `pair` (until 29 January 2026), a list of AdamW's and Muon's state dicts, and `single`,
+one dict whose groups say what they are. A run on several ranks leaves a file per rank, each with
+its slices; they are put together here. Ours: `{"step", "adam", "muon"}`, see train/optimizer.py.
+
+Source: nanochat `nanochat/{adamw,muon,optim}.py` and `GPT.setup_optimizer(s)`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from nanochat_jax.interop.names import path_of
+
+Shapes = Mapping[str, tuple[int, ...]]
+Layout = Literal["pair", "single"]
+IN_BLOCK = ("attn.c_q", "attn.c_k", "attn.c_v", "attn.c_proj", "attn.ve_gate", "mlp.")
+# AdamW's groups in their order.
+ADAM = (
+    ("lm_head.",), ("transformer.wte.",), ("value_embeds.",), ("resid_lambdas",), ("x0_lambdas",),
+    ("smear_gate.", "smear_lambda", "backout_lambda"),
+)  # fmt: skip
+
+
+class Incomplete(ValueError):
+    """The files hold only some ranks' share of the state."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """The numbers that a group carries in a file; `adam(key)` gives an AdamW group's."""
+
+    adam: Callable[[str], Mapping[str, Any]]
+    muon: Mapping[str, Any]
+
+
+def adam_groups(shapes: Shapes) -> list[list[str]]:
+    """AdamW's parameters by group, as they are numbered."""
+    found = [[k for start in starts for k in sorted(shapes, key=_layer) if k.startswith(start)]
+             for starts in ADAM]  # fmt: skip
+    return [group for group in found if group]
+
+
+def matrices(shapes: Shapes) -> list[str]:
+    """Muon's parameters in the order of the model's modules."""
+    inside = lambda key: next(i for i, start in enumerate(IN_BLOCK) if f".{start}" in key)
+    named = [key for key in shapes if key.startswith("transformer.h.")]
+    return sorted(named, key=lambda key: (_layer(key), inside(key), key))
+
+
+def read(files: Sequence[Any], shapes: Shapes) -> dict[str, Any]:
+    """Our state from the loaded files of ranks 0, 1, ...; float arrays keep their types.
+
+    Raises:
+        Incomplete: a slice is missing that another rank has.
+        ValueError: not an optimizer file of nanochat, or one of another model.
+    """
+    try:
+        parts = [_halves(file) for file in files]
+        adam, step = _read_adam([a for a, _ in parts], shapes)
+        muon = _read_muon([m for _, m in parts], shapes)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"not an optimizer file of nanochat ({type(error).__name__}: {error})"
+        ) from None
+    return {"step": np.int32(step), "adam": _trees(adam), "muon": _trees(muon)}
+
+
+def write(state: Mapping[str, Any], shapes: Shapes, layout: Layout, rates: Rates) -> Any:
+    """What nanochat saves on one rank; arrays are `[out, in]` and contiguous."""
+    adam, muon = _by_key(state["adam"]), _by_key(state["muon"])
+    step = int(state["step"])
+    if layout == "pair":
+        return [_adam_file(adam, shapes, step, rates), _muon_file(muon, shapes, rates)]
+    return _single_file(adam, muon, shapes, step, rates)
+
+
+def _halves(file: Any) -> tuple[tuple[list, dict], tuple[list, dict]]:
+    """(groups, state) of AdamW and of Muon, in either layout."""
+    if isinstance(file, list | tuple) and len(file) == 2:
+        return tuple((half["param_groups"], half["state"]) for half in file)
+    if not isinstance(file, Mapping):
+        raise TypeError(f"a {type(file).__name__}; expected a dict or a list of two")
+    of = lambda muon: [g for g in file["param_groups"] if (g["kind"] == "muon") == muon]
+    return (of(False), file["state"]), (of(True), file["state"])
+
+
+def _read_adam(
+    parts: Sequence[tuple[list, dict]], shapes: Shapes
+) -> tuple[dict[str, dict[str, np.ndarray]], int]:
+    """Moments by name and key, and the step."""
+    names = [key for group in adam_groups(shapes) for key in group]
+    indices = [i for group in parts[0][0] for i in group["params"]]
+    _same_number("AdamW", indices, names)
+    out: dict[str, dict[str, np.ndarray]] = {"exp_avg": {}, "exp_avg_sq": {}}
+    step = 0
+    for index, key in zip(indices, names, strict=True):
+        states = [state[index] for _, state in parts]
+        step = int(np.asarray(states[0]["step"]))
+        for buffer, found in out.items():
+            found[key] = _joined([s[buffer] for s in states], shapes[key], f"{buffer} of {key}")
+    return out, step
+
+
+def _read_muon(
+    parts: Sequence[tuple[list, dict]], shapes: Shapes
+) -> dict[str, dict[str, np.ndarray]]:
+    """Momenta by name and key, from a buffer per matrix or a stack per group."""
+    left, out = matrices(shapes), {}
+    _same_number("Muon", [i for group in parts[0][0] for i in group["params"]], left)
+    for group in parts[0][0]:
+        indices = group["params"]
+        states = [{i: state[i] for i in indices if state.get(i)} for _, state in parts]
+        for buffer in sorted({name for s in states for one in s.values() for name in one}):
+            arrays = list(_buffers(states, indices, buffer))
+            keys = _members(arrays[0], left, shapes, len(indices), buffer)
+            for key, array in zip(keys, arrays, strict=True):
+                out.setdefault(buffer, {})[key] = array
+    for buffer, found in out.items():
+        if len(found) != len(left):
+            raise Incomplete(f"{buffer} of {len(left) - len(found)} matrices is in no file")
+    return out
+
+
+def _buffers(states: Sequence[dict], indices: Sequence[int], buffer: str) -> Iterator[np.ndarray]:
+    """One array per matrix of a group, whichever rank has it."""
+    first = [s[indices[0]][buffer] for s in states if indices[0] in s and buffer in s[indices[0]]]
+    if first and first[0].ndim == 3:
+        stack = np.concatenate(first) if len(first) > 1 else first[0]
+        if len(stack) < len(indices):
+            raise Incomplete(f"{buffer}: {len(stack)} of {len(indices)} matrices of a group")
+        yield from stack[: len(indices)]
+        return
+    for index in indices:
+        held = next((s[index][buffer] for s in states if index in s), None)
+        if held is None:
+            raise Incomplete(f"{buffer} of matrix {index} is in no file")
+        yield held
+
+
+def _members(
+    first: np.ndarray, left: list[str], shapes: Shapes, count: int, buffer: str
+) -> list[str]:
+    """The matrices of a group: those of one shape, else (one rank, pair layout) of one size."""
+    if buffer != "momentum_buffer":
+        first_of = lambda key: _second_shape(shapes[key])
+    else:
+        first_of = lambda key: shapes[key]
+    keys = [key for key in left if first_of(key) == first.shape]
+    if len(keys) != count:
+        keys = [key for key in left if math.prod(first_of(key)) == first.size]
+    _same_number("a Muon group", range(count), keys)
+    return keys
+
+
+def _second_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    rows, columns = shape
+    return (rows, 1) if rows >= columns else (1, columns)
+
+
+def _joined(slices: Sequence[np.ndarray], shape: tuple[int, ...], what: str) -> np.ndarray:
+    """The whole of an array that ranks hold slices of, along the first axis."""
+    if tuple(slices[0].shape) == shape:
+        return slices[0]
+    whole = np.concatenate(slices) if len(slices) > 1 else slices[0]
+    if tuple(whole.shape) == shape:
+        return whole
+    if whole.shape[1:] == shape[1:] and len(whole) < shape[0]:
+        raise Incomplete(f"{what}: {len(whole)} of {shape[0]} rows in {len(slices)} file(s)")
+    raise ValueError(f"{what} is {tuple(whole.shape)}, the parameter {shape}: another model's file")
+
+
+def _same_number(what: str, indices: Any, names: Sequence[str]) -> None:
+    if len(indices) != len(names):
+        raise ValueError(
+            f"{what} holds {len(indices)} parameters, the model has {len(names)}: "
+            "another model's file"
+        )
+
+
+def _trees(buffers: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """A tree per buffer, keyed and turned as our parameters."""
+    turned = lambda path, a: a.T if path.endswith("/kernel") else a
+    return {
+        buffer: unflatten_dict(
+            {tuple(p.split("/")): turned(p, a) for key, a in found.items() if (p := path_of(key))}
+        )
+        for buffer, found in buffers.items()
+    }
+
+
+def _by_key(trees: Mapping[str, Any]) -> dict[tuple[str, ...], dict[str, np.ndarray]]:
+    """Path -> buffer -> array as nanochat has it."""
+    out: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
+    for buffer, tree in trees.items():
+        for path, value in flatten_dict(tree).items():
+            array = np.asarray(value)
+            array = np.ascontiguousarray(array.T if path[-1] == "kernel" else array)
+            out.setdefault(path, {})[buffer] = array
+    return out
+
+
+def _of(found: Mapping, key: str) -> dict[str, np.ndarray]:
+    return found[tuple(path_of(key).split("/"))]
+
+
+TORCH_ADAMW = dict(
+    amsgrad=False, maximize=False, foreach=None, capturable=False, differentiable=False, fused=True,
+    decoupled_weight_decay=True,
+)  # fmt: skip
+
+
+def _adam_file(adam: Mapping, shapes: Shapes, step: int, rates: Rates) -> dict[str, Any]:
+    """The state dict of torch's fused AdamW."""
+    groups, state = [], {}
+    for members in adam_groups(shapes):
+        indices = list(range(len(state), len(state) + len(members)))
+        numbers = dict(rates.adam(members[0]))
+        initial = numbers.pop("initial_lr")
+        groups.append({**numbers, **TORCH_ADAMW, "initial_lr": initial, "params": indices})
+        for index, key in zip(indices, members, strict=True):
+            state[index] = {"step": np.array(step, np.float32), **_of(adam, key)}
+    return {"state": state, "param_groups": groups}
+
+
+def _muon_file(muon: Mapping, shapes: Shapes, rates: Rates) -> dict[str, Any]:
+    """The state dict of the separate Muon on one rank: groups by the number of elements."""
+    names = matrices(shapes)
+    # A set of ints, as nanochat's: its order is the groups' order, whatever CPython makes of it.
+    sizes = {math.prod(shapes[key]) for key in names}
+    groups, state = [], {}
+    for size in sizes:
+        members = [key for key in names if math.prod(shapes[key]) == size]
+        indices = list(range(len(state), len(state) + len(members)))
+        groups.append({**rates.muon, "params": indices})
+        state |= {i: dict(_of(muon, key)) for i, key in zip(indices, members, strict=True)}
+    return {"state": state, "param_groups": groups}
+
+
+def _single_file(
+    adam: Mapping, muon: Mapping, shapes: Shapes, step: int, rates: Rates
+) -> dict[str, Any]:
+    """The state dict of the combined optimizer: Muon's buffers stacked per shape."""
+    groups, state, index = [], {}, 0
+    for members in adam_groups(shapes):
+        indices = list(range(index, index := index + len(members)))
+        groups.append({"kind": "adamw", **rates.adam(members[0]), "params": indices})
+        for i, key in zip(indices, members, strict=True):
+            state[i] = {"step": step, **_of(adam, key)}
+    names = matrices(shapes)
+    for shape in sorted({shapes[key] for key in names}):
+        members = [key for key in names if shapes[key] == shape]
+        indices = list(range(index, index := index + len(members)))
+        groups.append({"kind": "muon", **rates.muon, "params": indices})
+        held = [_of(muon, key) for key in members]
+        state[indices[0]] = {name: np.stack([h[name] for h in held]) for name in held[0]}
+    return {"state": state, "param_groups": groups}
+
+
+def _layer(key: str) -> int:
+    """The layer number in a key, 0 where there is none."""
+    return next((int(part) for part in key.split(".") if part.isdigit()), 0)

@@ -1,0 +1,355 @@
+"""torch's `.pt` files, read and written without torch.
+
+Such a file is a zip archive whose members are stored, not compressed:
+
+    <any>/data.pkl      a pickle of the tree; each tensor in it is a call of
+                        `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, ...)`,
+                        where the storage is a persistent id ("storage", class, key, place, count)
+    <any>/data/<key>    the bytes of one storage, beginning at a multiple of 64
+    <any>/byteorder     "little"
+    <any>/version       "3"
+
+A pickle can run anything, so it goes through a machine that can only build data (`pickles.py`).
+Storages are mapped into memory: a tensor costs what is touched of it, as long as it lives.
+
+Source: torch/serialization.py and torch/_utils.py, for the format alone.
+"""
+
+import dataclasses
+import math
+import mmap
+import os
+import pathlib
+import struct
+import weakref
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import ml_dtypes
+import numpy as np
+
+from nanochat_jax.interop import pickles, stored_zip
+from nanochat_jax.interop.pickles import UnsafeFile, plain
+
+# The class of a storage says the type of its numbers; tensors of later types lie in untyped
+# storages, and their rebuild call (`_rebuild_tensor_v3`) says it.
+STORAGES = {
+    "DoubleStorage": np.dtype("<f8"),
+    "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
+}
+CLASSES = {dtype: name for name, dtype in STORAGES.items()}
+LATER = {
+    name: np.dtype(getattr(ml_dtypes, name, name))
+    for name in ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2")
+}
+DTYPES = {dtype.name: dtype for dtype in (*STORAGES.values(), *LATER.values())}
+MAX_INFLATED = 2**30  # bytes of compressed members, which torch never writes but zip tools may
+
+
+def load(path: str | os.PathLike[str], *, verify: bool = True) -> Any:
+    """The tree in a file: dicts, lists, tuples, plain values; tensors as numpy arrays.
+
+    Arrays are read-only views of the mapped file, valid while it is not overwritten; those that
+    shared a storage still do. When the last array of a storage is dropped its memory is given
+    back, so a tree that is converted entry by entry never lies in memory as a whole. A dtype comes
+    back as numpy's, a size as a tuple. `verify` compares every storage with its checksum.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnsafeFile: its pickle asks for what a state dict has no use for; nothing was run.
+        ValueError: a damaged file, or one that is not torch's; the message says what was found.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        with open(path, "rb") as file:
+            return _Reader(file, verify).read()
+    except UnsafeFile as error:
+        raise UnsafeFile(
+            f"{path} is refused: {error}; nothing of it was run. If you trust it, load it with "
+            "torch and torch.save its tensors alone"
+        ) from None
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} {_what_else(path, error)}") from None
+    except (ValueError, OverflowError, struct.error, zlib.error) as error:
+        raise ValueError(
+            f"{path} is no whole file of torch.save: {error}; copy it again, or torch.save it again"
+        ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Class:
+    """A storage class: the type of the numbers in it."""
+
+    dtype: np.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    """The bytes of a storage, uint8 [n], and the type of the tensors over it."""
+
+    raw: np.ndarray
+    dtype: np.dtype
+
+
+class _Reader:
+    """Reads one open archive."""
+
+    def __init__(self, file: BinaryIO, verify: bool):
+        self.verify, self.archive = verify, _archive(file)
+        self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.storages: dict[str, np.ndarray] = {}
+        self.inflated = 0
+        names = self.archive.namelist()
+        found = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
+        if len(found) != 1:
+            raise ValueError(f"a zip archive with {len(found)} members data.pkl, expected one")
+        self.prefix = found[0].removesuffix("data.pkl")
+
+    def read(self) -> Any:
+        if f"{self.prefix}byteorder" in self.archive.NameToInfo:
+            order = self.member("byteorder").tobytes()
+            if order != b"little":
+                raise ValueError(f"its byte order is {order!r}, expected b'little'")
+        pickled = self.member("data.pkl").tobytes()
+        leaves = (np.ndarray, np.dtype)
+        return pickles.read(pickled, NAMES, persistent=self.storage, leaves=leaves)
+
+    def storage(self, name: Any) -> _Storage:
+        """The storage that a persistent id names."""
+        kinds = (str, _Class, str, str, int)
+        if type(name) is not tuple or tuple(map(type, name)) != kinds or name[0] != "storage":
+            raise ValueError("a persistent id that names no storage")
+        _, kind, key, _, count = name
+        if key not in self.storages:
+            self.storages[key] = self.member(f"data/{key}")
+        raw, expected = self.storages[key], count * kind.dtype.itemsize
+        if raw.size != expected:
+            raise ValueError(f"storage {key} has {raw.size} bytes, expected {expected}")
+        return _Storage(raw, kind.dtype)
+
+    def member(self, name: str) -> np.ndarray:
+        """The bytes of a member, uint8 [n]: mapped, or in memory where it is compressed."""
+        info = self.archive.NameToInfo.get(f"{self.prefix}{name}")
+        if info is None:
+            raise ValueError(f"member {self.prefix}{name} is missing")
+        start = self.start(info)
+        raw = np.frombuffer(self.map, np.uint8, info.compress_size, start)
+        weakref.finalize(raw, _give_back, self.map, start, raw.size).atexit = False
+        if info.compress_type != zipfile.ZIP_STORED:
+            raw = self.inflate(raw, info)
+        # torch writes 0 where it was told to compute no checksums.
+        if self.verify and info.CRC and zlib.crc32(raw) != info.CRC:
+            raise ValueError(f"member {info.filename} differs from its checksum")
+        _give_back(self.map, start, info.compress_size)
+        return raw
+
+    def start(self, info: zipfile.ZipInfo) -> int:
+        """Where a member's bytes begin: its own header tells the length of what precedes them."""
+        at = info.header_offset
+        header = self.map[at : at + 30] if at >= 0 else b""
+        if len(header) < 30 or header[:4] != b"PK\x03\x04" or info.flag_bits & 1:
+            raise ValueError(f"no readable member {info.filename} at byte {at}")
+        start = at + 30 + sum(struct.unpack("<HH", header[26:]))
+        if start + info.compress_size > len(self.map):
+            raise ValueError(f"member {info.filename} ends beyond the file")
+        return start
+
+    def inflate(self, raw: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
+        """What a deflated member holds; no more memory is claimed than its size says."""
+        self.inflated += info.file_size
+        if info.compress_type != zipfile.ZIP_DEFLATED or self.inflated > MAX_INFLATED:
+            raise ValueError(f"member {info.filename} is compressed; unzip all, then zip -0 -r")
+        return np.frombuffer(
+            zlib.decompressobj(-15).decompress(raw, max(1, info.file_size)), np.uint8
+        )
+
+
+def _archive(file: BinaryIO) -> zipfile.ZipFile:
+    """The archive; one of a later version of zip than `zipfile` reads is a ValueError too."""
+    try:
+        return zipfile.ZipFile(file)
+    except NotImplementedError as error:
+        raise ValueError(str(error)) from None
+
+
+def _give_back(mapped: mmap.mmap, start: int, size: int) -> None:
+    """Takes whole pages out of this process's memory; touched again, they are read again."""
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (start + size) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED, first, length)
+
+
+def _tensor(
+    storage: Any, offset: Any, size: Any, stride: Any, _grad: Any = None, _hooks: Any = None,
+    metadata: Any = None,
+) -> np.ndarray:  # fmt: skip
+    if type(storage) is not _Storage or metadata:
+        raise ValueError("a tensor without a storage, or conjugated or negated in name only")
+    return _view(storage.raw, storage.dtype, offset, size, stride)
+
+
+def _tensor_v3(
+    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any,
+    metadata: Any = None,
+) -> np.ndarray:  # fmt: skip
+    if type(storage) is not _Storage or not isinstance(dtype, np.dtype):
+        raise ValueError("a tensor without a storage or without a type")
+    return _tensor(_Storage(storage.raw, dtype), offset, size, stride, grad, hooks, metadata)
+
+
+def _view(raw: np.ndarray, dtype: np.dtype, offset: Any, size: Any, stride: Any) -> np.ndarray:
+    """An array over a storage; offset and strides are in elements, none may lead outside."""
+    numbers = (offset, *size, *stride)
+    if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in numbers):
+        raise ValueError(f"a tensor of offset {offset}, size {size}, stride {stride}")
+    if 0 in size:
+        return np.empty(size, dtype)
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if last >= raw.size // dtype.itemsize:
+        raise ValueError(
+            f"a tensor of size {size}, stride {stride} reaches element {last} of a storage of "
+            f"{raw.size // dtype.itemsize}"
+        )
+    steps = [step * dtype.itemsize for step in stride]
+    return np.ndarray(size, dtype, raw, offset * dtype.itemsize, steps)
+
+
+def _parameter(array: Any, *_: Any) -> Any:
+    return array
+
+
+def _size(values: Any) -> tuple:
+    return tuple(values)
+
+
+def _ordered_dict() -> dict:
+    return {}
+
+
+NAMES: dict[str, Any] = {
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch.Size": _size,
+    "torch.storage.UntypedStorage": _Class(np.dtype("u1")),
+    "collections.OrderedDict": _ordered_dict,
+    **{f"torch.{name}": _Class(dtype) for name, dtype in STORAGES.items()},
+    **{f"torch.{name}": dtype for name, dtype in DTYPES.items()},
+}
+
+
+def _what_else(path: pathlib.Path, error: Exception) -> str:
+    """What a file is that is not a whole zip archive, and what to do."""
+    with open(path, "rb") as file:
+        head = file.read(512)
+    if not head:
+        return "is empty; copy it again"
+    if head.startswith(b"PK"):
+        return f"is a zip archive that breaks off ({error}); copy it again"
+    if head.startswith(b"\x80") or head[257:262] == b"ustar":
+        return "is in torch's format of before 1.6, or a bare pickle; torch.load it, torch.save it"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself; fetch it with: git lfs pull"
+    return f"is not a file of torch.save; it begins with {head[:8]!r}"
+
+
+def save(path: str | os.PathLike[str], tree: Any) -> None:
+    """Writes a tree that `torch.load(path, weights_only=True)` reads, mapped or not.
+
+    Dicts, lists, tuples, plain values, and numpy arrays as tensors; the same array twice shares a
+    storage. Written beside and renamed; beyond the tree, memory holds at most one array.
+
+    Raises:
+        TypeError: a value of another type, or an array of a type that torch has not.
+        OSError: the disk is full, say; nothing is left.
+    """
+    path = pathlib.Path(path)
+    arrays: list[np.ndarray] = []
+    pickled = b"\x80\x02" + b"".join(_ops(tree, arrays, {})) + b"."
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "wb") as file:
+            stored_zip.write(file, _members(pickled, arrays))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(error.errno, f"not written: {error.strerror}", str(path)) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _members(pickled: bytes, arrays: list[np.ndarray]) -> Iterator[tuple[str, bytes | memoryview]]:
+    """The members of an archive, each made when it is asked for."""
+    yield "archive/data.pkl", pickled
+    yield "archive/byteorder", b"little"
+    for key, array in enumerate(arrays):
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        yield f"archive/data/{key}", memoryview(flat)
+    yield "archive/version", b"3\n"
+
+
+def _ops(value: Any, arrays: list[np.ndarray], keys: dict[int, int]) -> Iterator[bytes]:
+    """The opcodes that leave `value` on the stack; its arrays are added to `arrays`."""
+    items = lambda values: (op for v in values for op in _ops(v, arrays, keys))
+    if isinstance(value, dict):
+        yield from (b"}(", *items(v for pair in value.items() for v in pair), b"u")
+    elif isinstance(value, list):
+        yield from (b"](", *items(value), b"e")
+    elif isinstance(value, tuple):
+        yield from (b"(", *items(value), b"t")
+    elif isinstance(value, np.ndarray):
+        yield _tensor_ops(value, arrays, keys)
+    elif isinstance(value, np.dtype) and value.name in DTYPES:
+        yield _name("torch", value.name)
+    elif value is None or isinstance(value, bool | int | float | str):
+        yield plain(value)
+    else:
+        raise TypeError(f"cannot save a {type(value).__name__}; give arrays as np.asarray(array)")
+
+
+def _tensor_ops(array: np.ndarray, arrays: list[np.ndarray], keys: dict[int, int]) -> bytes:
+    """A call of `_rebuild_tensor_v2`, or v3 with the type where no storage class has it."""
+    dtype = array.dtype
+    if DTYPES.get(dtype.name) != dtype:
+        raise TypeError(f"torch has no tensor of type {dtype}; convert it with array.astype")
+    if id(array) not in keys:
+        keys[id(array)] = len(arrays)
+        arrays.append(array)
+    key, typed = str(keys[id(array)]), dtype in CLASSES
+    kind = _name("torch", CLASSES[dtype]) if typed else _name("torch.storage", "UntypedStorage")
+    count = array.size if typed else array.nbytes
+    storage = _tuple(plain("storage"), kind, plain(key), plain("cpu"), plain(count)) + b"Q"
+    stride = [math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
+    hooks = _name("collections", "OrderedDict") + b")R"
+    arguments = [storage, plain(0), _numbers(array.shape), _numbers(stride), plain(False), hooks]
+    arguments += [] if typed else [_name("torch", dtype.name)]
+    rebuild = "_rebuild_tensor_v2" if typed else "_rebuild_tensor_v3"
+    return _name("torch._utils", rebuild) + _tuple(*arguments) + b"R"
+
+
+def _name(module: str, name: str) -> bytes:
+    return f"c{module}\n{name}\n".encode()
+
+
+def _tuple(*items: bytes) -> bytes:
+    return b"(" + b"".join(items) + b"t"
+
+
+def _numbers(values: Any) -> bytes:
+    return _tuple(*(plain(int(n)) for n in values))

@@ -1,0 +1,270 @@
+"""The slots on the device: one cache for many rows, and the compiled functions that move it.
+
+A prompt is prefilled in a one-row scratch cache of full length (each device has one), in chunks
+whose sizes are powers of two, and then copied into its row. So the prefill is compiled once per
+chunk size and the decode loop once per cache length: nothing else that people do can start the
+compiler. `Spread` says which device holds which row.
+"""
+
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from nanochat_jax.models.cache import init_cache
+from nanochat_jax.models.gpt import Model
+from nanochat_jax.serve.engine import decode
+from nanochat_jax.serve.engine.decode import Chunk, Feed, Rows, Specials
+from nanochat_jax.serve.engine.spread import Spread
+from nanochat_jax.serve.engine.weights import nbytes
+
+logger = logging.getLogger(__name__)
+
+MAX_ALTERNATIVES = 20
+SMALLEST_CACHE = 256
+SMALLEST_CHUNK = 16
+LARGEST_CHUNK = 512
+# A GPU replays the loop over the steps as one graph. XLA leaves loops out of its graphs unless
+# told, and waits for the host in each step. The others are what it records by itself (jax 0.11).
+RECORDED = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,DYNAMIC_SLICE_FUSION,WHILE"
+
+
+def powers_of_two(low: int, high: int) -> tuple[int, ...]:
+    """low, 2 low, 4 low, ... up to the first that is at least `high`, which is cut to `high`."""
+    sizes = []
+    while low < high:
+        sizes.append(low)
+        low *= 2
+    return (*sizes, high)
+
+
+def fours(low: int, high: int) -> tuple[int, ...]:
+    """low, 4 low, 16 low, ... below `high`, and `high`."""
+    return (*itertools.takewhile(lambda n: n < high, (low * 4**i for i in range(16))), high)
+
+
+def smallest_fit(sizes: Sequence[int], need: int) -> int:
+    """The smallest of the ascending `sizes` that holds `need`, or the largest."""
+    return next((size for size in sizes if size >= need), sizes[-1])
+
+
+def loop_options() -> dict[str, str]:
+    """Options of XLA for the decode loop on this backend."""
+    gpu = jax.default_backend() == "gpu"
+    return {"xla_gpu_enable_command_buffer": RECORDED} if gpu else {}
+
+
+def idle_rows(slots: int, steps: int) -> Rows:
+    """Numpy rows that do nothing; K = `steps`."""
+    ints = lambda: np.zeros(slots, np.int32)
+    return Rows(
+        token_B=ints(),
+        length_B=ints(),
+        running_B=np.zeros(slots, bool),
+        step_B=ints(),
+        budget_B=ints(),
+        in_python_B=np.zeros(slots, bool),
+        run_on_B=np.zeros(slots, bool),
+        temperature_B=np.zeros(slots, np.float32),
+        top_k_B=ints(),
+        top_p_B=np.ones(slots, np.float32),
+        seed_B=np.zeros(slots, np.uint32),
+        forced_BK=np.zeros((slots, steps), np.int32),
+        forced_count_B=ints(),
+    )
+
+
+class Part(NamedTuple):
+    """What one device is to read: `tokens` from position `start` on, which follow `before`."""
+
+    start: int
+    before: int
+    tokens: Sequence[int]
+
+
+class Pool:
+    """`slots` cache rows of up to `max_len` tokens and the six compiled functions over them.
+
+    With a mesh the rows are spread over its devices. `compilations` counts what was traced so far;
+    after `warm_up` it stays as it is.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        specials: Specials,
+        *,
+        slots: int,
+        max_len: int,
+        steps: int,
+        mesh: Mesh | None = None,
+    ):
+        self._spread = Spread(mesh, slots)
+        self.slots, self.max_len, self.steps = slots, max_len, steps
+        self.params = model.params
+        self.lengths = powers_of_two(min(SMALLEST_CACHE, max_len), max_len)
+        # A small processor's time grows with the rows; an accelerator waits for its memory anyway,
+        # and in bfloat16 the shape of a product shows in its last bits.
+        on_cpu = jax.default_backend() == "cpu"
+        n = self._spread.devices
+        self.row_counts = tuple(n * c for c in fours(2, slots // n)) if on_cpu else (slots,)
+        self.chunks = powers_of_two(SMALLEST_CHUNK, min(LARGEST_CHUNK, max(max_len, 17)))
+        self.compilations = 0
+        self.alternatives = min(MAX_ALTERNATIVES, model.cfg.vocab_size)
+        new_cache = lambda *size: decode.by_layer(init_cache(model.cfg, *size, model.gpt.dtype))
+        self.cache = self._spread.new_rows(lambda: new_cache(slots, self.lengths[0]))
+        self._scratch = self._spread.new_rows(lambda: new_cache(self._spread.devices, max_len))
+        # Asked now: later the array may be in the middle of being replaced by another thread.
+        self.devices = sorted(str(device) for device in self.cache.keys[0].devices())
+        self._build(model.gpt.apply, specials)
+
+    def _jit(self, function: Callable, **options) -> Callable:
+        def traced(*args):
+            self.compilations += 1
+            return function(*args)
+
+        return jax.jit(traced, **options)
+
+    def _build(self, apply: decode.Apply, specials: Specials) -> None:
+        prefill = partial(decode.prefill_chunk, apply)
+
+        def score(params, cache_1S, feed, targets_1T):
+            cache_1S, logits_1TV = prefill(params, cache_1S, feed)
+            return cache_1S, decode.score_chunk(logits_1TV, targets_1T, self.alternatives)
+
+        spread = self._spread
+        only_cache = lambda *args: prefill(*args)[0]
+        self._prefill = self._jit(spread.prefill(only_cache, 1), donate_argnums=1)
+        self._score = self._jit(spread.prefill(score, 2), donate_argnums=1)
+        self._insert = self._jit(spread.insert(), donate_argnums=0)
+        self._extract = self._jit(spread.extract(), donate_argnums=0)
+        resize = lambda n: spread.resize(partial(decode.resize, length=n))
+        self._resize = {n: self._jit(resize(n)) for n in self.lengths}
+        chunk = lambda N: spread.decode(partial(decode.decode_chunk, apply, specials, N))
+        options = dict(donate_argnums=1, compiler_options=loop_options())
+        self._decode = {N: self._jit(chunk(N), **options) for N in (0, self.alternatives)}
+
+    @property
+    def params(self) -> dict:
+        """The weights; when set they go to every device."""
+        return self._params
+
+    @params.setter
+    def params(self, params: dict) -> None:
+        self._params = self._spread.place(params)
+        self.weight_bytes = nbytes(params)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of all rows just now."""
+        return nbytes(self.cache)
+
+    @property
+    def length(self) -> int:
+        """Tokens that a row of the cache can hold just now."""
+        return self.cache.keys[0].shape[1]
+
+    def would_shrink(self, need: int) -> bool:
+        """Whether rows of `need` tokens would do with a shorter cache than there is."""
+        return smallest_fit(self.lengths, need) < self.length
+
+    def fit(self, need: int) -> bool:
+        """Makes the rows hold `need` tokens, growing or shrinking; True when the length changed."""
+        length = smallest_fit(self.lengths, need)
+        if length == self.length:
+            return False
+        self.cache = self._resize[length](self.cache)
+        return True
+
+    def chunk_for(self, count: int) -> int:
+        """The size of the chunk in which `count` tokens, or the first of them, are read."""
+        return smallest_fit(self.chunks, count)
+
+    def device_of(self, row: int) -> int:
+        """The device that holds a row."""
+        return row % self._spread.devices
+
+    def take(self, rows: Sequence[int]) -> None:
+        """Copies rows, at most one of a device, into their devices' scratch caches."""
+        self._scratch = self._extract(self._scratch, self.cache, self._spread.places(rows))
+
+    def put(self, rows: Sequence[int]) -> None:
+        """Copies scratch caches into rows, at most one of a device.
+
+        The cache must be long enough for their tokens.
+        """
+        self.cache = self._insert(self.cache, self._scratch, self._spread.places(rows))
+
+    def prefill(self, parts: Sequence[Part]) -> list[int]:
+        """Feeds each device's scratch cache a chunk of its part; tokens that each has read."""
+        feed = self._feed(parts)
+        self._scratch = self._prefill(self.params, self._scratch, feed)
+        return feed.count_1.tolist()
+
+    def score(self, parts: Sequence[Part], targets: Sequence[Sequence[int]]):
+        """As `prefill`, with (logprob, top ids, top logprobs) `[devices, T]` of the targets."""
+        feed = self._feed(parts)
+        targets_1T = _padded(targets, feed.tokens_1T.shape[1])
+        self._scratch, found = self._score(self.params, self._scratch, feed, targets_1T)
+        return feed.count_1.tolist(), jax.device_get(found)
+
+    def _feed(self, parts: Sequence[Part]) -> Feed:
+        size = self.chunk_for(max(len(part.tokens) for part in parts))
+        ints = lambda values: np.asarray(list(values), np.int32)
+        return Feed(
+            start_1=ints(part.start for part in parts),
+            before_1=ints(part.before for part in parts),
+            count_1=ints(min(len(part.tokens), size) for part in parts),
+            tokens_1T=_padded([part.tokens for part in parts], size),
+        )
+
+    def rows_for(self, count: int) -> int:
+        """How many rows a dispatch over the first `count` rows computes."""
+        return smallest_fit(self.row_counts, count)
+
+    def start(self, rows: Rows, steps: int, alternatives: bool, count: int | None = None) -> Chunk:
+        """Starts a dispatch of at most `steps` tokens for each of the first `count` rows.
+
+        None: of all rows. What it returns is for `read`.
+        """
+        computed = self.rows_for(count or self.slots)
+        run = self._decode[self.alternatives if alternatives else 0]
+        first = self._spread.arrange(rows, computed)
+        self.cache, chunk = run(self.params, self.cache, first, np.int32(steps))
+        return chunk
+
+    def read(self, chunk: Chunk) -> Chunk:
+        """What a started dispatch chose, as numpy arrays, which may hold only the rows it ran."""
+        return self._spread.restore(jax.device_get(chunk))
+
+    def warm_up(self) -> None:
+        """Compiles everything that serving can need; leaves the pool as it was, but empty."""
+        for size in self.chunks:
+            parts = [Part(0, 0, [0] * size)] * self._spread.devices
+            self.prefill(parts)
+            self.score(parts, [part.tokens for part in parts])
+        for length in self.lengths:
+            self.fit(length)
+            self.put([0])
+            self.take([0])
+            for count, alternatives in itertools.product(self.row_counts, (False, True)):
+                idle = idle_rows(self.slots, self.steps)
+                self.read(self.start(idle, self.steps, alternatives, count))
+            for other in self.lengths:
+                self.fit(other)
+                self.fit(length)
+        self.fit(self.lengths[0])
+        logger.info("compiled %d functions for %d slots", self.compilations, self.slots)
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int) -> np.ndarray:
+    """The rows as int32 [rows, width], cut or filled up with zeros."""
+    out = np.zeros((len(rows), width), np.int32)
+    for filled, row in zip(out, rows, strict=True):
+        filled[: len(row)] = row[:width]
+    return out

@@ -1,0 +1,116 @@
+"""Slots over the devices of a mesh: each decodes its own rows, none waits for another.
+
+Slot r lies on device r mod n, so that the slots that are filled first are spread evenly. Weights
+are whole on every device. Each reads the prompts of its own rows, one at a time, and continues what
+it holds itself: nothing goes from one to another.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from nanochat_jax.models.cache import KVCache
+from nanochat_jax.serve.engine import decode
+from nanochat_jax.serve.engine.decode import Chunk, Rows
+from nanochat_jax.sharding import AXES
+
+ROWS, STEPS_ROWS, WHOLE = P(AXES), P(None, AXES), P()
+
+
+class Spread:
+    """How `slots` rows lie on `mesh` (None: all on JAX's first device).
+
+    Raises ValueError when the devices do not divide the slots.
+    """
+
+    def __init__(self, mesh: Mesh | None, slots: int):
+        self._mesh = mesh if mesh is not None and mesh.size > 1 else None
+        self.devices = self._mesh.size if self._mesh is not None else 1
+        if slots % self.devices:
+            near = -(-slots // self.devices) * self.devices
+            raise ValueError(
+                f"{slots} slots cannot be spread evenly over {self.devices} devices; take {near}"
+            )
+
+    def place(self, tree: Any, spec: P = WHOLE) -> Any:
+        """The arrays of `tree` on their devices."""
+        if self._mesh is None:
+            return tree
+        return jax.device_put(tree, NamedSharding(self._mesh, spec))
+
+    def new_rows(self, make: Callable[[], KVCache]) -> KVCache:
+        """The cache that `make` makes, each device's rows made where they will lie."""
+        if self._mesh is None:
+            return make()
+        return jax.jit(make, out_shardings=NamedSharding(self._mesh, ROWS))()
+
+    def places(self, slots: Sequence[int]) -> np.ndarray:
+        """Of every device the place among its rows of the one slot that is its own, -1: none."""
+        places = np.full(self.devices, -1, np.int32)
+        for slot in slots:
+            places[slot % self.devices] = slot // self.devices
+        return places
+
+    def arrange(self, rows: Rows, count: int) -> Rows:
+        """The first `count` rows, device by device."""
+        return jax.tree.map(lambda x: self._by_device(x[:count]), rows)
+
+    def restore(self, chunk: Chunk) -> Chunk:
+        """What `arrange`d rows chose, in the order of the slots again."""
+        return jax.tree.map(self._by_slot, chunk)
+
+    def _by_device(self, x: np.ndarray) -> np.ndarray:
+        split = x.reshape(len(x) // self.devices, self.devices, *x.shape[1:])
+        return split.swapaxes(0, 1).reshape(x.shape)
+
+    def _by_slot(self, x_KB: np.ndarray) -> np.ndarray:
+        K, B = x_KB.shape[:2]
+        split = x_KB.reshape(K, self.devices, B // self.devices, *x_KB.shape[2:])
+        return split.swapaxes(1, 2).reshape(x_KB.shape)
+
+    # The pool's functions as every device runs them.
+
+    def decode(self, run: Callable) -> Callable:
+        """`run(params, cache, rows, steps) -> (cache, chunk)` over each device's own rows."""
+        return self._map(run, (WHOLE, ROWS, ROWS, WHOLE), (ROWS, STEPS_ROWS))
+
+    def prefill(self, run: Callable, more: int) -> Callable:
+        """`run(params, row, ...)` for each device's own prompt; `more` arguments follow the row."""
+        return self._map(run, (WHOLE, ROWS, *[ROWS] * more), ROWS)
+
+    def resize(self, run: Callable) -> Callable:
+        """`run(cache) -> cache` of each device's own rows."""
+        return self._map(run, ROWS, ROWS)
+
+    def insert(self) -> Callable:
+        """`insert(cache, each device's row, its places) -> cache`."""
+        return self._map(self._insert, (ROWS, ROWS, ROWS), ROWS)
+
+    def extract(self) -> Callable:
+        """`extract(each device's row, cache, its places) -> each device's row`."""
+        return self._map(self._extract, (ROWS, ROWS, ROWS), ROWS)
+
+    def _map(self, run: Callable, into, out) -> Callable:
+        if self._mesh is None:
+            return run
+        # Unchecked: each device leaves its loop when its own rows are done.
+        return jax.shard_map(run, mesh=self._mesh, in_specs=into, out_specs=out, check_vma=False)
+
+    def _insert(self, cache: KVCache, cache_1S: KVCache, place_1: jax.Array) -> KVCache:
+        if self._mesh is not None:
+            kept = decode.extract_row(cache_1S, cache, place_1[0])
+            cache_1S = _choose(place_1[0] >= 0, cache_1S, kept)
+        return decode.insert_row(cache, cache_1S, place_1[0])
+
+    def _extract(self, cache_1S: KVCache, cache: KVCache, place_1: jax.Array) -> KVCache:
+        taken = decode.extract_row(cache_1S, cache, place_1[0])
+        return taken if self._mesh is None else _choose(place_1[0] >= 0, taken, cache_1S)
+
+
+def _choose(condition: jax.Array, this: Any, other: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), this, other)

@@ -1,0 +1,165 @@
+"""From flags to a running program: the model is found, loaded and handed to terminal or server."""
+
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import NamedTuple
+
+from nanochat_jax import devices
+from nanochat_jax.config.serve import ChatWeb, Talk
+from nanochat_jax.config.stages import base_dir
+
+logger = logging.getLogger(__name__)
+
+DRAIN_S = 4.0  # seconds that running replies get after SIGTERM
+GRACE_S = 6  # seconds until connections are cut: the replies that were ended are told so first
+CPU_SLOTS, ACCELERATOR_SLOTS = 16, 32
+SMALL = 64 * 2**20  # bytes of weights that one core reads in some milliseconds
+BACKLOG = 2048  # connections that may wait to be accepted
+
+
+class Loaded(NamedTuple):
+    """A model ready to talk, on which kind of device, and a name for it."""
+
+    model: object
+    tokenizer: object
+    kind: str
+    name: str
+
+
+def load(cfg: Talk, devices_at_most: int = 1) -> Loaded:
+    """Sets JAX up, on a CPU with so many devices, and loads the checkpoint that `cfg` names.
+
+    Raises FileNotFoundError with the command that makes the checkpoint when there is none.
+    """
+    kind = devices.prepare(
+        cfg.device_type, cfg.mesh, cfg.simulate_devices,
+        virtual=devices_at_most, threads=not cfg.mesh, cache=base_dir() / "jax_cache",
+    )  # fmt: skip
+    from nanochat_jax.checkpoint import load_model
+
+    dtype = None if cfg.dtype == "auto" else cfg.dtype
+    step = None if cfg.step < 0 else cfg.step
+    model, tokenizer, meta = load_model(cfg.source, cfg.model_tag or None, step, dtype=dtype)
+    tag = cfg.model_tag or meta.get("model_tag") or f"d{model.cfg.n_layer}"
+    return Loaded(model, tokenizer, kind, f"nanochat-{cfg.source}-{tag}")
+
+
+def with_mesh(cfg: ChatWeb) -> ChatWeb:
+    """The config with `-n 8` as `--mesh 8`; raises ValueError when the two contradict."""
+    if cfg.num_gpus < 0 or (cfg.mesh and cfg.num_gpus not in (0, devices.mesh_size(cfg.mesh))):
+        raise ValueError(
+            f"num_gpus is {cfg.num_gpus} and mesh {cfg.mesh!r}; expected -n 1 or more, and one of "
+            "the two flags: -n 8 is --mesh 8"
+        )
+    return cfg if cfg.mesh or not cfg.num_gpus else dataclasses.replace(cfg, mesh=str(cfg.num_gpus))
+
+
+def mesh_text(kind: str, weight_bytes: int, slots: int) -> str:
+    """The mesh where nobody named one.
+
+    The many small operations of a small model's step run in one thread each: two cores do more with
+    half of the rows each. A large model is read by all cores together, or a chat alone would wait.
+    """
+    small = kind == "cpu" and weight_bytes <= SMALL
+    return str(devices.virtual_devices(slots, 1) if small else 1)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """The server's socket, taken before minutes of loading; raises ValueError when it is in use.
+
+    It listens at once, so that no other server gets the same port meanwhile.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except socket.gaierror as error:
+        sock.close()
+        raise ValueError(
+            f"--host {host!r} is no address of this machine ({error.strerror}); use 127.0.0.1, or "
+            "0.0.0.0 to let other machines in"
+        ) from None
+    except OSError as error:
+        sock.close()
+        raise ValueError(_cannot_listen(host, port, error)) from None
+    return sock
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> str:
+    said = f"cannot listen on {host}:{port} ({error.strerror})"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{said}; use --host 127.0.0.1, or 0.0.0.0 to let other machines in"
+    other = 8000 if port < 1024 or port == 65535 else port + 1
+    return f"{said}; choose another port with -p {other}"
+
+
+def serve(cfg: ChatWeb) -> int:
+    """Serves until SIGINT or SIGTERM; returns the exit code."""
+    cfg = with_mesh(cfg)
+    sock = bind(cfg.host, cfg.port)
+    rows = cfg.slots or CPU_SLOTS
+    loaded = load(cfg, devices.virtual_devices(rows, 1))
+    import uvicorn
+
+    from nanochat_jax.serve.engine import Engine
+    from nanochat_jax.serve.engine.weights import nbytes
+    from nanochat_jax.serve.server.api import create_app
+    from nanochat_jax.serve.server.scheduler import Scheduler, settle
+    from nanochat_jax.serve.server.service import Defaults, Service
+    from nanochat_jax.sharding import make_mesh
+
+    mesh = make_mesh(cfg.mesh or mesh_text(loaded.kind, nbytes(loaded.model.params), rows))
+    each = -(-CPU_SLOTS // mesh.size) if loaded.kind == "cpu" else ACCELERATOR_SLOTS
+    slots = cfg.slots or each * mesh.size
+    engine = Engine(loaded.model, loaded.tokenizer, slots=slots, int8=cfg.int8, mesh=mesh)
+    names = [field.name for field in dataclasses.fields(Defaults)]
+    defaults = Defaults(**{name: getattr(cfg, name) for name in names})
+    scheduler = Scheduler(engine, cfg.queue, when_ready=settle)
+    service = Service(scheduler, loaded.tokenizer, cfg.model_name or loaded.name, defaults)
+    app = create_app(
+        service,
+        api_keys=cfg.api_key,
+        cors_origins=cfg.cors_origin,
+        rate_limit=cfg.rate_limit,
+        drain_s=DRAIN_S,
+    )
+    settings = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_S,
+        backlog=BACKLOG,
+    )
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets=None) -> None:
+            """Ends the engine beside the server: replies that take too long get an honest end."""
+            closing = asyncio.to_thread(scheduler.close, DRAIN_S)
+            await asyncio.gather(super().shutdown(sockets), closing)
+
+    host, port = sock.getsockname()[:2]
+    logger.info("%s on http://%s:%d (compiling; Ctrl-C ends it)", service.model_id, host, port)
+    # uvicorn raises the signal that ended it again; by then all is drained: leaving is no error.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(settings).run(sockets=[sock])
+    code = 0 if scheduler.error is None else 1
+    if scheduler.alive:  # in the middle of a compilation, which nothing can stop but this
+        logging.shutdown()
+        os._exit(code)
+    return code
+
+
+def log_to_stderr() -> None:
+    """For the programs: our own messages as plain lines, the libraries' only when they matter."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("nanochat_jax").setLevel(logging.INFO)

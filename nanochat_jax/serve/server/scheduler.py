@@ -1,0 +1,135 @@
+"""The engine's thread: takes requests from anywhere, hands their tokens back, refuses when full."""
+
+import gc
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from nanochat_jax.serve.engine import Engine
+from nanochat_jax.serve.engine.requests import Job, Request
+
+logger = logging.getLogger(__name__)
+
+END_S = 3.0  # seconds for the thread to end; only a compilation takes longer
+
+
+def settle() -> None:
+    """Sets Python up for a process that only serves, so that no thread waits long for another.
+
+    A full garbage collection walks 200,000 objects of the libraries, 0.2 s in which no thread runs:
+    what exists now is left out. What comes later is walked in milliseconds, and has to be: a client
+    that leaves in the middle of a reply leaves cycles of tracebacks behind, in the libraries.
+    Threads hand over after 1 ms, not 5: the event loop lets go of Python many times while it
+    answers, and waits each time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(1000, 10, 10)
+    sys.setswitchinterval(0.001)
+
+
+class QueueFull(RuntimeError):
+    """As many requests wait as may wait: try again later."""
+
+
+class Scheduler:
+    """Runs `engine` in one thread. `queue_limit`: requests that may wait for a slot.
+
+    `ready` is set once everything is compiled and `when_ready` has been called; `error` holds what
+    ended the thread, if it failed.
+    """
+
+    def __init__(
+        self, engine: Engine, queue_limit: int = 64, when_ready: Callable[[], None] | None = None
+    ):
+        self.engine, self.queue_limit, self._when_ready = engine, queue_limit, when_ready
+        self.ready = threading.Event()
+        self.error: BaseException | None = None
+        self.closing = False
+        self._incoming: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Starts compiling, then serving."""
+        self._thread.start()
+
+    def submit(self, request: Request, on_update: Callable | None = None) -> Job:
+        """Queues a request from any thread; `on_update` runs in the engine's thread.
+
+        Raises RequestRefused when it is out of range, QueueFull when too many wait already.
+        """
+        self.engine.check(request)
+        job = Job(request, on_update)
+        with self._changed:
+            if self.closing or self.error is not None:
+                raise QueueFull("the server is shutting down")
+            if self.waiting >= self.queue_limit + len(self.engine.slots) - self.engine.active:
+                raise QueueFull(f"{self.waiting} requests are waiting already; try again later")
+            self._incoming.append(job)
+            self._changed.notify()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Frees the job's slot within one dispatch."""
+        job.cancel()
+        with self._changed:
+            self._changed.notify()
+
+    @property
+    def waiting(self) -> int:
+        """Requests without a slot."""
+        return len(self._incoming) + self.engine.waiting
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def close(self, drain_s: float = 0.0) -> None:
+        """Takes no more requests, gives running ones `drain_s` seconds, then ends the thread."""
+        with self._changed:
+            self.closing = True
+            self._changed.notify()
+        deadline = time.monotonic() + drain_s
+        while time.monotonic() < deadline and (self.waiting or self.engine.active):
+            time.sleep(0.02)
+        self._stop()
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        self._thread.join(timeout=END_S)
+
+    _stopped = False
+
+    def _run(self) -> None:
+        try:
+            self.engine.warm_up()
+            if self._when_ready is not None:
+                self._when_ready()
+            self.ready.set()
+            while not self._stopped:
+                self._take_incoming()
+                if not self.engine.tick():
+                    self._sleep()
+        except Exception as error:
+            logger.exception("the engine failed")
+            self.error = error
+            self.ready.clear()
+        self._take_incoming()
+        self.engine.fail_all()
+
+    def _take_incoming(self) -> None:
+        with self._changed:
+            while self._incoming:
+                self.engine.accept(self._incoming.popleft())
+
+    def _sleep(self) -> None:
+        with self._changed:
+            if not self._incoming and not self._stopped:
+                self._changed.wait(timeout=1.0)

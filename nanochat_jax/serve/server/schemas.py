@@ -1,0 +1,232 @@
+"""What the API accepts, as pydantic models: OpenAI's fields; unknown ones are ignored."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+
+from nanochat_jax.serve.engine.prompt import Message
+
+MAX_MESSAGES = 500
+MAX_MESSAGE_CHARS = 8000
+MAX_TOTAL_CHARS = 32000
+MAX_TOKENS = 4096
+MAX_CHOICES = 16
+MAX_PROMPTS = 256
+MAX_STOPS = 16
+MAX_TEXT = 2**20
+MAX_SEED = 2**63
+
+Role = Literal["system", "developer", "user", "assistant"]
+Token = Annotated[int, Field(ge=0)]
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class Strict(BaseModel):
+    """No coercion between types, no infinities; unknown fields are ignored."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+
+def forms(said: str) -> WrapValidator:
+    """A validator that says in one sentence what a field takes that may have several forms."""
+
+    def check(value, handler):
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(f"give {said}") from None
+
+    return WrapValidator(check)
+
+
+class Part(Strict):
+    """A content part; `python` and `python_output` are a reply's tool call and its result."""
+
+    type: Literal["text", "python", "python_output"]
+    text: str
+
+
+class ChatMessage(Strict):
+    """One message of a conversation."""
+
+    role: Role
+    content: Annotated[
+        str | list[Part] | None, forms('text, or a list of parts {"type": "text", "text": ...}')
+    ] = None
+
+    def message(self) -> Message:
+        """As the engine's side knows it: text, or an assistant's parts."""
+        role = "system" if self.role == "developer" else self.role
+        if isinstance(self.content, str) or self.content is None:
+            return Message(role, self.content or "")
+        if role == "assistant":
+            return Message(role, [part.model_dump() for part in self.content])
+        return Message(role, "".join(part.text for part in self.content))
+
+    def length(self) -> int:
+        """Characters of the content."""
+        if isinstance(self.content, list):
+            return sum(len(part.text) for part in self.content)
+        return len(self.content or "")
+
+
+class StreamOptions(Strict):
+    """Extras of a streamed answer."""
+
+    include_usage: bool | None = None
+
+
+class Sampling(Strict):
+    """What chat and plain completions share; None means the server's default."""
+
+    model: Annotated[str, Field(examples=["nanochat"])] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=200)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    stop: Annotated[
+        Stop | Annotated[list[Stop], Field(max_length=4)] | None,
+        forms("a text of 1 to 256 characters, or a list of up to 4"),
+    ] = None
+    seed: Annotated[int, Field(ge=-MAX_SEED, lt=MAX_SEED)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    def stops(self) -> list[str]:
+        """The stop strings as a list."""
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
+
+    def include_usage(self) -> bool:
+        """Whether a stream ends with a usage chunk."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class ChatAsk(Sampling):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[
+        list[ChatMessage],
+        Field(
+            min_length=1,
+            max_length=MAX_MESSAGES,
+            examples=[[{"role": "user", "content": "Who are you?"}]],
+        ),
+    ]
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    @field_validator("messages")
+    @classmethod
+    def _within_limits(cls, messages: list[ChatMessage]) -> list[ChatMessage]:
+        for i, message in enumerate(messages):
+            if message.length() == 0 and message.role != "assistant":
+                raise ValueError(f"message {i} is empty")
+            if message.length() > MAX_MESSAGE_CHARS:
+                raise ValueError(f"message {i} is longer than {MAX_MESSAGE_CHARS} characters")
+        if sum(message.length() for message in messages) > MAX_TOTAL_CHARS:
+            raise ValueError(f"the conversation is longer than {MAX_TOTAL_CHARS} characters")
+        return messages
+
+    @model_validator(mode="after")
+    def _logprobs_asked(self):
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        return self
+
+    def limit(self) -> int | None:
+        """The largest number of tokens asked for."""
+        return self.max_completion_tokens or self.max_tokens
+
+
+class CompletionAsk(Sampling):
+    """POST /v1/completions."""
+
+    prompt: Annotated[
+        str
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[Token], Field(min_length=1)]
+        | Annotated[
+            list[Annotated[list[Token], Field(min_length=1)]],
+            Field(min_length=1, max_length=MAX_PROMPTS),
+        ],
+        forms(f"text, token ids, or a list of 1 to {MAX_PROMPTS} of either; no empty list"),
+    ]
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
+    # More than OpenAI's four: an evaluation's own list, and what its program adds.
+    stop: Annotated[
+        Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None,
+        forms(f"a text of 1 to 256 characters, or a list of up to {MAX_STOPS}"),
+    ] = None
+    echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts as a list, each text or token ids."""
+        if isinstance(self.prompt, str) or isinstance(self.prompt[0], int):
+            return [self.prompt]
+        return list(self.prompt)
+
+
+class TokenizeAsk(Strict):
+    """POST /tokenize: plain text (`prompt`), or the prompt that `messages` become.
+
+    Text that is the name of a special token and nothing else is that token; `add_special_tokens`
+    puts the bos before text, as `/v1/completions` does.
+    """
+
+    prompt: Annotated[str, Field(max_length=MAX_TEXT)] | None = None
+    add_special_tokens: bool = False
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None = (
+        None
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self):
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either prompt or messages")
+        return self
+
+
+class DetokenizeAsk(Strict):
+    """POST /detokenize."""
+
+    tokens: Annotated[list[Token], Field(max_length=MAX_TEXT)]
+
+
+class OldMessage(BaseModel):
+    """A message as the original takes it."""
+
+    role: Literal["user", "assistant"]
+    content: Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_CHARS)]
+
+
+class OldLimits(BaseModel):
+    """What the document says of `OldAsk`."""
+
+    messages: Annotated[list[OldMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=200)] | None = None
+
+
+class OldAsk(Strict):
+    """POST /chat/completions, the original's own format; checked by `old_problem`, in its order."""
+
+    messages: list[dict[str, Any]]
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_k: int | None = None
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema, handler) -> dict:
+        return handler(OldLimits.__pydantic_core_schema__)

@@ -1,0 +1,122 @@
+"""The embedded world is the same every time, large enough, and honest about what it holds out."""
+
+import collections
+import itertools
+import json
+import random
+
+import pytest
+
+from nanochat_jax.data import shards
+from nanochat_jax.demo import chats, corpus, facts, questions, sentences, words
+from nanochat_jax.demo.documents import documents
+
+PEOPLE = facts.make_people(0)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base") / "world_data"
+    corpus.write_world(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def asked(world):
+    """Every user turn and every answer of all training conversations."""
+    turns = []
+    for name in ("mid", "sft", "val"):
+        for line in (world / f"conversations_{name}.jsonl").read_text().splitlines():
+            messages = json.loads(line)["messages"]
+            pairs = zip(messages[::2], messages[1::2], strict=True)
+            turns += [(q["content"], a["content"]) for q, a in pairs]
+    return turns
+
+
+@pytest.mark.slow
+def test_it_holds_eight_megabytes_and_no_document_twice(world):
+    texts = [t for group in shards.iter_documents(shards.list_shards(world)) for t in group]
+    assert sum(map(len, texts)) >= 8_000_000
+    assert len(set(texts)) == len(texts)
+
+
+def test_validation_is_the_last_shard_and_shares_no_document_with_the_others(world):
+    *train, val = shards.list_shards(world)
+    seen = {t for group in shards.iter_documents(train) for t in group}
+    held = [t for group in shards.iter_documents([val]) for t in group]
+    assert len(held) == corpus.VAL_DOCUMENTS and not seen & set(held)
+
+
+def test_the_same_seed_gives_the_same_text_and_another_seed_another():
+    first = lambda seed: list(itertools.islice(documents(facts.make_people(seed), seed), 50))
+    assert first(3) == first(3) != first(4)
+
+
+def test_facts_held_out_are_asked_in_no_conversation(asked):
+    hidden = [(p, k) for p in PEOPLE for k in facts.ATTRIBUTES if facts.held_out(p, k)]
+    assert len(hidden) >= 20
+    answers = collections.Counter(a for _, a in asked if isinstance(a, str))
+    for person, attribute in hidden:
+        said = sentences.statement(person, attribute)
+        assert not [a for a in answers if said in a], said
+
+
+def test_no_probe_was_ever_a_question_of_a_conversation(world, asked):
+    said = {q for q, _ in asked}
+    for line in (world / "probes.jsonl").read_text().splitlines():
+        assert json.loads(line)["question"] not in said
+
+
+def test_words_and_numbers_of_the_probes_are_held_out(world, asked):
+    sums = {a[0]["text"] for _, a in asked if isinstance(a, list)}
+    spelled = {a for _, a in asked if isinstance(a, str)}
+    probes = [json.loads(x) for x in (world / "probes.jsonl").read_text().splitlines()]
+    for probe in probes:
+        if probe["kind"] == "arithmetic":
+            assert probe["tool"] not in sums
+        if probe["kind"] == "spelling":
+            assert probe["answer"] not in spelled
+
+
+def test_every_kind_has_enough_probes_in_both_sets(world):
+    probes = [json.loads(x) for x in (world / "probes.jsonl").read_text().splitlines()]
+    counts = collections.Counter((p["set"], p["kind"]) for p in probes)
+    assert len(counts) == 16 and min(counts.values()) >= 40
+    questions_of = lambda s: {p["question"] for p in probes if p["set"] == s}
+    assert not questions_of("dev") & questions_of("final")
+
+
+def test_the_words_of_held_out_facts_are_met_in_some_conversation(asked):
+    text = " ".join(q for q, _ in asked)
+    for person in PEOPLE:
+        for attribute in ("job", "pet_name", "home"):
+            assert getattr(person, attribute) in text
+
+
+def test_a_calculator_answer_tells_what_the_tool_gave():
+    rng = random.Random(0)
+    for _ in range(200):
+        turn = questions.arithmetic(rng, PEOPLE, "train")
+        python, output, said = turn.answer
+        assert str(eval(python["text"])) == output["text"]  # noqa: S307 (our own digits)
+        assert said["text"] == f"That makes {output['text']}."
+
+
+def test_conversations_are_valid_and_alternate():
+    from nanochat_jax.tasks.conversation import check
+
+    for conversation in itertools.islice(chats.conversations(PEOPLE, 5), 300):
+        check(conversation["messages"])
+
+
+def test_a_story_names_its_topic_at_once():
+    rng = random.Random(1)
+    for _ in range(100):
+        turn = questions.story_request(rng, PEOPLE, "train")
+        assert turn.key in turn.answer.split(".")[0]
+
+
+def test_invented_words_held_out_are_not_among_the_others():
+    rng = random.Random(2)
+    never = {words.invented(rng, never=True) for _ in range(200)}
+    assert not never & {words.invented(rng) for _ in range(2000)}

@@ -1,0 +1,146 @@
+"""Serving from several devices: four virtual ones say what one says."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from nanochat_jax.config.serve import ChatWeb
+from nanochat_jax.devices import cpu_count
+from nanochat_jax.serve.engine import Engine
+from nanochat_jax.serve.engine.pool import idle_rows
+from nanochat_jax.serve.engine.requests import Request
+from nanochat_jax.serve.engine.spread import Spread
+from nanochat_jax.serve.server.launch import SMALL, mesh_text, with_mesh
+from nanochat_jax.sharding import make_mesh
+from tests.serve.world import BYTES, random_model
+
+MODEL = random_model("current", sequence_len=64)
+PROMPTS = [[256, *range(n, 2 * n)] for n in range(1, 25)]
+
+
+@pytest.fixture(scope="module")
+def spread_engine():
+    engine = Engine(MODEL, BYTES, slots=8, steps=4, mesh=make_mesh("4"))
+    engine.warm_up()
+    return engine
+
+
+def run(engine, *requests):
+    jobs = [engine.submit(request) for request in requests]
+    while any(not job.done for job in jobs):
+        engine.tick()
+    return [[choice.id for choice in job.choices] for job in jobs]
+
+
+def scores(engine, *requests):
+    jobs = [engine.submit(request) for request in requests]
+    while any(not job.done for job in jobs):
+        engine.tick()
+    return [job.prompt_scores for job in jobs]
+
+
+def requests():
+    kinds = [(0.0, None, 1.0), (1.0, 40, 1.0), (0.7, None, 0.9)]
+    return [
+        Request(tuple(prompt), 12, *kinds[i % 3], seed=i, alternatives=i % 4 == 0)
+        for i, prompt in enumerate(PROMPTS)
+    ]
+
+
+@pytest.mark.slow
+def test_four_devices_say_what_one_says_and_compile_nothing_more(spread_engine):
+    counted = spread_engine.pool.compilations
+    compiled = []
+    listener = lambda name, _, **__: compiled.append(name) if "backend_compile" in name else None
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    several = run(spread_engine, *requests())
+    assert spread_engine.pool.compilations == counted and not compiled
+    assert several == run(Engine(MODEL, BYTES, slots=8, steps=4), *requests())
+    assert len(spread_engine.devices) == 4
+
+
+@pytest.mark.slow
+def test_prompts_are_scored_to_the_bit_as_one_device_scores_them(spread_engine):
+    asked = [Request(tuple(p), 0, score_prompt=True, alternatives=True) for p in PROMPTS[3:]]
+    found = scores(spread_engine, *asked)
+    assert [len(one) for one in found] == [len(p) - 1 for p in PROMPTS[3:]]
+    assert found == scores(Engine(MODEL, BYTES, slots=8, steps=4), *asked)
+
+
+@pytest.mark.slow
+def test_the_rows_lie_on_their_devices_and_the_weights_on_all(spread_engine):
+    keys_BSKH = spread_engine.pool.cache.keys[0]
+    assert {shard.data.shape[0] for shard in keys_BSKH.addressable_shards} == {2}
+    weights = jax.tree.leaves(spread_engine.pool.params)
+    assert all(len(w.devices()) == 4 and w.is_fully_replicated for w in weights)
+
+
+@pytest.mark.slow
+def test_every_device_reads_a_prompt_of_its_own(spread_engine, monkeypatch):
+    spread_engine.forget()
+    counts, prefill = [], spread_engine.pool.prefill
+    monkeypatch.setattr(
+        spread_engine.pool, "prefill", lambda parts: counts.append(prefill(parts)) or counts[-1]
+    )
+    run(spread_engine, *requests()[8:16])  # of 9 to 16 tokens and the first, one chunk each
+    assert len(counts) == 2 and all(min(read) > 0 for read in counts)
+
+
+@pytest.mark.slow
+def test_a_chat_goes_on_from_whatever_device_its_row_lies_on(spread_engine):
+    spread_engine.forget()
+    asked = requests()[-8:]  # one a slot
+    replies = run(spread_engine, *asked)
+    longer = [
+        dataclasses.replace(request, tokens=(*request.tokens, *reply, 7, 8, 9))
+        for request, reply in zip(asked, replies, strict=True)
+    ]
+    jobs = [spread_engine.submit(request) for request in reversed(longer)]
+    while any(not job.done for job in jobs):
+        spread_engine.tick()
+    assert all(job.cached_tokens >= len(job.request.tokens) - 15 for job in jobs)
+    spread_engine.forget()
+    again = run(spread_engine, *longer)
+    assert again == [[choice.id for choice in job.choices] for job in reversed(jobs)]
+
+
+@pytest.mark.slow
+def test_generate_takes_a_mesh(spread_engine):
+    settings = {"num_samples": 3, "max_tokens": 6, "seed": 5}
+    one = Engine(MODEL, BYTES, slots=4, steps=4)
+    assert list(spread_engine.generate(PROMPTS[4], **settings)) == list(
+        one.generate(PROMPTS[4], **settings)
+    )
+
+
+def test_slots_that_the_devices_do_not_divide_are_refused_with_the_next_number():
+    with pytest.raises(ValueError, match="6 slots .* 4 devices; take 8"):
+        Engine(MODEL, BYTES, slots=6, mesh=make_mesh("4"))
+
+
+def test_rows_filled_first_are_spread_evenly_and_come_back_in_order():
+    spread, rows = Spread(make_mesh("4"), 12), idle_rows(12, 2)
+    rows.seed_B[:] = np.arange(12)
+    arranged = spread.arrange(rows, 8).seed_B
+    assert arranged.tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+    back = spread.restore(np.stack([arranged, arranged]))
+    assert back.tolist() == [list(range(8))] * 2
+
+
+def test_n_names_the_mesh_of_the_server():
+    assert with_mesh(ChatWeb(num_gpus=8)).mesh == "8"
+    assert with_mesh(ChatWeb(num_gpus=1)).mesh == "1"
+    assert with_mesh(ChatWeb()).mesh == ""
+    assert with_mesh(ChatWeb(mesh="data=2,fsdp=2")).mesh == "data=2,fsdp=2"
+    for wrong in (ChatWeb(num_gpus=-1), ChatWeb(num_gpus=2, mesh="4")):
+        with pytest.raises(ValueError, match="-n 8 is --mesh 8"):
+            with_mesh(wrong)
+
+
+def test_without_a_mesh_a_small_model_on_a_cpu_is_served_by_every_core():
+    cores = cpu_count()
+    assert mesh_text("cpu", SMALL, 16 * cores) == str(cores)
+    assert mesh_text("cpu", SMALL, 1) == mesh_text("cpu", SMALL + 1, 16 * cores) == "1"
+    assert mesh_text("gpu", SMALL, 32) == "1"

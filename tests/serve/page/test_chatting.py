@@ -1,0 +1,229 @@
+"""Asking, watching, stopping, changing one's mind."""
+
+import pytest
+
+from nanochat_jax.serve.server.middleware import BearerKeys
+from tests.serve.page.conftest import EVIL, Front, Slow, serve
+from tests.serve.page.driving import asked, button, finished, send, texts, toast, turns, until
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_message_is_streamed_and_shown_as_markdown_with_its_tool_call(page, monkeypatch):
+    monkeypatch.setattr(Slow, "pause_s", 0.05)
+    send(page, "How many books?", wait=False)
+    button(page, "Stop").wait_for()
+    seen = set()
+    until(
+        page, lambda: seen.add(len(page.locator(".turn.assistant").inner_text())) or len(seen) > 3
+    )
+    finished(page)
+    reply = turns(page, "assistant").last
+    assert reply.locator("strong").first.inner_text() == "Rosa"
+    assert reply.locator(".tool").all_inner_texts() == ["calculator 72+66 = 138"]
+    assert reply.locator("p").first.inner_text() == "Rosa has calculator 72+66 = 138 books."
+    assert reply.locator("pre code").inner_text() == "x < 3"
+    assert "Grüße" in reply.inner_text()
+    assert page.locator(".turn.assistant .note").inner_text().split(" tokens")[0].isdigit()
+
+
+def test_enter_sends_and_shift_enter_makes_a_new_line_in_the_last_text_box(page):
+    box = page.get_by_role("textbox").last
+    assert box.get_attribute("id") == "message"
+    assert page.evaluate("[...document.querySelectorAll('input, textarea')].at(-1).id") == "message"
+    box.press_sequentially("one")
+    box.press("Shift+Enter")
+    box.press_sequentially("two")
+    assert turns(page, "user").count() == 0
+    box.press("Enter")
+    finished(page)
+    assert texts(page, "user") == ["one\ntwo"] and box.input_value() == ""
+
+
+def test_stop_keeps_what_came_and_the_chat_goes_on(visit, slow_url):
+    page = visit(slow_url)
+    send(page, "hi", wait=False)
+    until(page, lambda: texts(page, "assistant")[0].startswith("Rosa"))
+    button(page, "Stop").click()
+    stopped = page.locator(".turn.assistant").inner_text()
+    assert stopped.startswith("Rosa") and "Stopped." in stopped
+    page.wait_for_timeout(300)
+    assert page.locator(".turn.assistant").inner_text() == stopped
+    until(page, lambda: page.request.get(slow_url + "/stats").json()["busy_workers"] == 0)
+    sent = asked(page)
+    send(page, "again", wait=False)
+    until(page, lambda: turns(page, "assistant").count() == 2)
+    page.keyboard.press("Escape")
+    finished(page)
+    roles = [message["role"] for message in sent[0]["messages"]]
+    assert roles == ["user", "assistant", "user"]
+
+
+def test_editing_a_turn_drops_what_came_after_it_and_can_be_undone(page):
+    send(page, "first")
+    send(page, "second")
+    sent = asked(page)
+    page.locator(".turn.user").first.hover()
+    button(page.locator(".turn.user").first, "Edit").click()
+    box = page.get_by_label("Edit message")
+    assert box.input_value() == "first"
+    box.fill("changed")
+    box.press("Enter")
+    finished(page)
+    assert texts(page, "user") == ["changed"] and turns(page, "assistant").count() == 1
+    assert [message["content"] for message in sent[0]["messages"]] == ["changed"]
+    assert "what came after it was replaced" in toast(page)
+    button(page, "Undo").click()
+    assert texts(page, "user") == ["first", "second"] and turns(page, "assistant").count() == 2
+
+
+def test_an_edit_given_up_changes_nothing(page):
+    send(page, "first")
+    button(page, "Edit").click()
+    page.get_by_label("Edit message").fill("other")
+    page.keyboard.press("Escape")
+    assert texts(page, "user") == ["first"] and turns(page, "assistant").count() == 1
+    assert page.evaluate("document.activeElement.ariaLabel") == "Edit"
+
+
+def test_regenerate_asks_again_for_the_same_turn(page):
+    send(page, "hi")
+    sent = asked(page)
+    button(page, "Regenerate").last.click()
+    finished(page)
+    assert turns(page, "user").count() == turns(page, "assistant").count() == 1
+    assert [message["content"] for message in sent[0]["messages"]] == ["hi"]
+
+
+@pytest.mark.parametrize("clipboard", ["present", "absent"])  # it is absent on plain http
+def test_copy_takes_what_was_said(visit, url, clipboard):
+    hide = "Object.defineProperty(navigator, 'clipboard', {value: undefined})"
+    page = visit(url, before=hide if clipboard == "absent" else "")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    send(page, "hi there")
+    pasted = []
+    for copy in (
+        button(page.locator(".turn.user"), "Copy"),
+        button(page.locator(".turn.assistant"), "Copy"),
+        button(page, "Copy code"),
+    ):
+        copy.click()
+        page.get_by_text("Copied").first.wait_for()
+        box = page.get_by_role("textbox").last
+        box.fill("")
+        box.press("Control+v")
+        pasted.append(box.input_value())
+    assert pasted[0] == "hi there" and pasted[2] == "x < 3"
+    assert pasted[1].startswith("**Rosa** has [72+66=138] books.") and EVIL in pasted[1]
+
+
+def test_slash_commands_are_answered_here_and_never_sent(page):
+    sent = asked(page)
+    commands = ["/temperature 0.3", "/temperature 7", "/topk 9", "/topk", "/topk 1.5"]
+    for command in [*commands, "/maxtokens 40", "/system Be brief.", "/nonsense", "/help"]:
+        send(page, command)
+    notes = [note.split("\n", 1)[1] for note in texts(page, "console")]
+    assert notes[:4] == [
+        "temperature set to 0.3",
+        "temperature must be a number between 0 and 2, not 7",
+        "topk set to 9",
+        "topk is 9",
+    ]
+    assert "must be a whole number between 1 and 200, not 1.5" in notes[4]
+    assert "There is no command /nonsense" in notes[7] and "/clear" in notes[8] and not sent
+    send(page, "hi")
+    expected = {"temperature": 0.3, "top_k": 9, "max_tokens": 40}
+    assert {name: sent[0][name] for name in expected} == expected
+    contents = [(message["role"], message["content"]) for message in sent[0]["messages"]]
+    assert contents == [("system", "Be brief."), ("user", "hi")]
+    send(page, "/clear")
+    assert turns(page, "user").count() == turns(page, "console").count() == 0
+
+
+def test_a_path_or_a_line_behind_a_space_is_no_command(page):
+    sent = asked(page)
+    send(page, "/usr/bin is what?")
+    send(page, " /help")
+    assert [body["messages"][-1]["content"] for body in sent] == ["/usr/bin is what?", " /help"]
+
+
+def test_the_settings_are_sent_kept_and_kept_in_range(page):
+    sent = asked(page)
+    button(page, "Settings").click()
+    page.get_by_label("System prompt").fill("Be brief.")
+    page.get_by_label("Temperature").fill("0")
+    page.get_by_label("Top-k").fill("7")
+    page.get_by_label("Max tokens").fill("33")
+    page.get_by_label("Max tokens").blur()
+    page.get_by_label("Top-k").fill("500")
+    page.get_by_label("Top-k").blur()
+    assert toast(page) == "Top-k must be between 1 and 200; 7 stays."
+    page.reload()
+    button(page, "Settings").click()
+    labels = ("System prompt", "Temperature", "Top-k", "Max tokens")
+    assert [page.get_by_label(each).input_value() for each in labels] == [
+        "Be brief.",
+        "0",
+        "7",
+        "33",
+    ]
+    page.keyboard.press("Escape")
+    assert page.get_by_label("System prompt").is_hidden()
+    send(page, "hi")
+    assert sent[0]["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert (sent[0]["temperature"], sent[0]["top_k"], sent[0]["max_tokens"]) == (0, 7, 33)
+    assert page.locator(".told").inner_text() == "Be brief."
+    assert "it reached its limit of tokens" in page.locator(".turn.assistant").inner_text()
+
+
+def test_turns_that_no_longer_fit_the_context_are_said_to_be_dropped(page):
+    for i in range(3):
+        send(page, f"{i} " + "x" * 150)
+    assert "The oldest message" not in page.locator(".turn.assistant").first.inner_text()
+    last = page.locator(".turn.assistant").last.inner_text()
+    assert "The oldest" in last and "no longer fit" in last and "were not read" in last
+
+
+def test_a_refusal_is_shown_in_the_servers_words_and_the_message_can_be_mended(page):
+    send(page, "x" * 700)
+    assert "context is 512" in page.locator(".failure").inner_text()
+    button(page, "Edit").click()
+    page.get_by_label("Edit message").fill("short")
+    button(page, "Send edited").click()
+    finished(page)
+    assert page.locator(".failure").count() == 0 and "Rosa" in texts(page, "assistant")[0]
+
+
+def test_a_server_that_wants_a_key_gets_it_from_the_settings(visit, talker):
+    with Front(talker, lambda app: BearerKeys(app, ["sesame"])) as front:
+        page = visit(front.url)
+        send(page, "hi")
+        assert "Enter the key under Settings" in page.locator(".failure").inner_text()
+        button(page, "Settings").click()
+        page.get_by_label("API key").fill("sesame")
+        page.get_by_label("API key").blur()
+        button(page, "Retry").click()
+        finished(page)
+        assert texts(page, "assistant")[0].startswith("Rosa")
+        page.close()
+
+
+def test_a_restart_in_mid_stream_is_told_and_the_chat_goes_on(visit, talker, monkeypatch):
+    monkeypatch.setattr(Slow, "pause_s", 0.5)
+    with Front(talker) as front:
+        page = visit(front.url)
+        send(page, "hi", wait=False)
+        until(page, lambda: texts(page, "assistant")[0].startswith("Rosa"))
+        front.force_exit = True
+    monkeypatch.undo()
+    page.locator(".failure").wait_for(timeout=15_000)
+    assert "connection to the server was lost" in page.locator(".failure").inner_text()
+    assert texts(page, "assistant")[0].startswith("Rosa")
+    page.get_by_text("The server does not answer").wait_for(timeout=10_000)
+    with serve("back again", port=front.port):
+        page.locator("#banner").wait_for(state="hidden", timeout=30_000)
+        assert toast(page) == "Connected."
+        button(page, "Retry").click()
+        finished(page)
+        assert texts(page, "assistant") == ["back again"]
+        page.close()
