@@ -85,7 +85,7 @@ class Timing:
 def run_server(cfg: Bench) -> None:
     """Serves until it is ended."""
     from nanochat_jax import devices
-    from nanochat_jax.config.stages import base_dir
+    from nanochat_jax.config.paths import base_dir
 
     most = 1 if cfg.one_at_a_time else devices.virtual_devices(cfg.slots, 1)
     kind = devices.prepare(virtual=most, threads=True, cache=base_dir() / "jax_cache")

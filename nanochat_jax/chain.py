@@ -9,14 +9,9 @@ from typing import Any
 
 from nanochat_jax import devices
 from nanochat_jax.config import load as config_load
-from nanochat_jax.config.stages import (
-    CHECKPOINT_DIRS,
-    SECTIONS,
-    STAGES,
-    TokenizerTrain,
-    base_dir,
-    recipes_of,
-)
+from nanochat_jax.config.paths import CHECKPOINTS, base_dir
+from nanochat_jax.config.stages import SECTIONS, STAGES, TokenizerTrain, recipes_of
+from nanochat_jax.config.steps import rows_per_step
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +103,8 @@ def last_checkpoint(stage: str, config: Any) -> Any:
     """What `--resume` would continue, None when there is nothing."""
     from nanochat_jax.checkpoint import guess_tag, store
 
-    folder = base_dir() / CHECKPOINT_DIRS[stage]
-    before = base_dir() / CHECKPOINT_DIRS[getattr(config, "source", "base")]
+    folder = base_dir() / CHECKPOINTS[stage]
+    before = base_dir() / CHECKPOINTS[getattr(config, "source", "base")]
     tag = config.model_tag or (f"d{config.depth}" if stage == "base" else guess_tag(before))
     step = getattr(config, "resume_from_step", -1)
     if not tag or not store.steps(folder / tag):
@@ -125,18 +120,9 @@ def prepare_devices(config: Any) -> str:
         config.device_type,
         config.mesh,
         config.simulate_devices,
-        virtual=devices.virtual_devices(rows_of_step(config), config.device_batch_size),
+        virtual=devices.virtual_devices(rows_per_step(config), config.device_batch_size),
         cache=base_dir() / "jax_cache",
     )
-
-
-def rows_of_step(config: Any) -> int:
-    """Rows of one optimizer step (1 where the batch is derived later)."""
-    if hasattr(config, "target_examples_per_step") and config.total_batch_size <= 0:
-        return config.target_examples_per_step
-    if hasattr(config, "examples_per_step"):
-        return config.examples_per_step * config.num_samples
-    return max(1, config.total_batch_size // config.max_seq_len)
 
 
 def run(stage: str, config: Any) -> None:

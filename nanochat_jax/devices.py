@@ -6,9 +6,10 @@ Nothing here imports JAX at module level; `prepare` must come before the first c
 import glob
 import importlib.util
 import logging
-import math
 import os
 import pathlib
+
+from nanochat_jax.config.mesh import mesh_size
 
 log = logging.getLogger(__name__)
 
@@ -42,18 +43,6 @@ def resolve_kind(device_type: str) -> str:
             "of them; install with `make setup` on the GPU machine, or use --device-type cpu"
         )
     return kind
-
-
-def mesh_size(mesh: str) -> int | None:
-    """How many devices a `--mesh` text names (None when it is empty)."""
-    if not mesh:
-        return None
-    try:
-        return math.prod(int(part.split("=")[-1]) for part in mesh.split(","))
-    except ValueError:
-        raise ValueError(
-            f"mesh is {mesh!r}; expected a count such as 8, or data=4,fsdp=2"
-        ) from None
 
 
 def prepare(

@@ -13,7 +13,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-AXES = ("data", "fsdp")
+from nanochat_jax.config.mesh import AXES, parse_mesh
 
 # First match wins; the path of an array is its keys joined by "/". Arrays smaller than `SMALL`
 # are kept whole: their traffic would be all latency.
@@ -32,18 +32,7 @@ def mesh_axes(text: str | None, available: int) -> dict[str, int]:
     Raises:
         ValueError: a text of another form, or one that wants more devices than there are.
     """
-    text = (text or "").strip() or str(available)
-    axes: dict[str, int] = {}
-    for part in text.split(","):
-        name, _, size = part.rpartition("=")
-        name = name.strip() or "data"
-        if name not in AXES or name in axes or not size.strip().isdecimal() or int(size) < 1:
-            raise ValueError(
-                f"mesh is {text!r}; expected a number of devices such as 8, "
-                f"or sizes of the axes {' and '.join(AXES)} such as data=4,fsdp=2"
-            )
-        axes[name] = int(size)
-    axes = {name: axes.get(name, 1) for name in AXES}
+    axes = parse_mesh(text or "") or parse_mesh(str(available))
     wanted = math.prod(axes.values())
     if wanted > available:
         raise ValueError(

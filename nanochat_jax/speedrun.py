@@ -8,7 +8,8 @@ from typing import Any
 
 from nanochat_jax import chain
 from nanochat_jax.config import load as config_load
-from nanochat_jax.config.stages import SECTIONS, Speedrun, base_dir
+from nanochat_jax.config.paths import base_dir
+from nanochat_jax.config.stages import SECTIONS, Speedrun
 from nanochat_jax.tasks import hub
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from typing import Annotated
 import tyro
 
 from nanochat_jax.config.load import check_flags, friendly_errors
-from nanochat_jax.config.stages import Recipe, base_dir
+from nanochat_jax.config.paths import base_dir
+from nanochat_jax.config.stages import Recipe
 
 
 @dataclasses.dataclass(frozen=True)

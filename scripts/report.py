@@ -9,7 +9,7 @@ def main(argv: list[str]) -> int:
     import tyro
 
     from nanochat_jax import report
-    from nanochat_jax.config.stages import base_dir
+    from nanochat_jax.config.paths import base_dir
 
     def program(
         command: tyro.conf.Positional[str] = "generate", price: float | None = None

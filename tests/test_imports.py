@@ -11,7 +11,7 @@ PACKAGE = ROOT / "nanochat_jax"
 
 # Each row may import itself and the rows above.
 LAYERS = (
-    ("_rustbpe",),
+    ("_rustbpe", "files", "results"),
     ("config",),
     ("devices",),
     ("tokenizer",),
@@ -33,7 +33,10 @@ RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 # Values in, values out: no files, clocks, logs, and nothing that belongs to the shell around them.
 PURE = (
     "config/gpt.py",
+    "config/mesh.py",
     "config/optim.py",
+    "config/steps.py",
+    "data/batch.py",
     "data/packing.py",
     "models",
     "serve/engine/decode.py",

@@ -6,7 +6,7 @@ from typing import Any
 
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.config.stages import CHECKPOINT_DIRS, base_dir
+from nanochat_jax.config.paths import CHECKPOINTS, base_dir
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 
@@ -45,7 +45,7 @@ def find_checkpoint(
     source: str, model_tag: str | None, step: int | None, root: pathlib.Path
 ) -> store.Saved:
     """The saved step of a stage; raises FileNotFoundError with the command that makes it."""
-    folder = root / CHECKPOINT_DIRS[source]
+    folder = root / CHECKPOINTS[source]
     tag = model_tag or guess_tag(folder)
     if tag is None or not store.steps(folder / tag):
         have = sorted(p.name for p in folder.iterdir() if store.steps(p)) if folder.is_dir() else []

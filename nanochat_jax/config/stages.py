@@ -6,7 +6,6 @@ folder asks which recipe it runs: it reads the values.
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -17,12 +16,6 @@ from nanochat_jax.config.optim import OptimConfig, optim_defaults
 Recipe = Literal["classic", "current"]
 Source = Literal["base", "mid", "sft", "rl"]
 SOURCES: tuple[str, ...] = ("base", "mid", "sft", "rl")
-CHECKPOINT_DIRS = {
-    "base": "base_checkpoints",
-    "mid": "mid_checkpoints",
-    "sft": "chatsft_checkpoints",
-    "rl": "chatrl_checkpoints",
-}
 # Source: nanochat `scripts/base_train.py`.
 SAMPLE_PROMPTS = (
     "The capital of France is",
@@ -35,11 +28,6 @@ SAMPLE_PROMPTS = (
 )
 short = lambda flag: tyro.conf.arg(aliases=[flag])
 flat = tyro.conf.arg(name="")
-
-
-def base_dir() -> pathlib.Path:
-    """Where everything lies: `$NANOCHAT_BASE_DIR`, else `~/.cache/nanochat_jax`."""
-    return pathlib.Path(os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat_jax").expanduser()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,7 @@
 """Conversations as micro-batches: one token stream (mid), or rows with masked targets (SFT).
 
-Each pull is a micro-batch of the original's rank `pull % ranks`, with where it stands in the pass:
-`{"inputs", "targets": int32 [B, T], "progress": float, "last": bool, "epoch": int}`. `last` is true
-from the pull on which a rank's pass over the task ended.
+Each pull is a `MicroBatch` of the original's rank `pull % ranks`; `last` is true from the pull on
+which that rank's pass over the task ended.
 """
 
 import collections
@@ -15,6 +14,7 @@ import numpy as np
 from grain.experimental import ThreadPrefetchIterDataset
 
 from nanochat_jax.data import packing
+from nanochat_jax.data.batch import MicroBatch
 from nanochat_jax.data.loader import PREFETCH, RankDataset
 from nanochat_jax.tokenizer import Tokenizer
 
@@ -123,7 +123,7 @@ class MidStream:
         self._waiting: collections.deque[tuple[int, list[int]]] = collections.deque()
         self._skip = 0
 
-    def pull(self) -> dict[str, Any]:
+    def pull(self) -> MicroBatch:
         B, T = self.shape
         wanted, parts = B * T + 1, []
         while wanted:
@@ -137,11 +137,8 @@ class MidStream:
                 self._waiting.popleft()
                 self._skip = 0
         flat = np.asarray(parts, np.int32)
-        rows = {"inputs": flat[:-1].reshape(B, T), "targets": flat[1:].reshape(B, T)}
-        cursor = self.cursor
-        return rows | {
-            "progress": cursor.at / cursor.size, "last": self.last, "epoch": cursor.epoch,
-        }  # fmt: skip
+        inputs, targets, cursor = flat[:-1].reshape(B, T), flat[1:].reshape(B, T), self.cursor
+        return MicroBatch(inputs, targets, cursor.epoch, cursor.at / cursor.size, self.last)
 
     def get_state(self) -> dict[str, Any]:
         waiting = [index for index, _ in self._waiting]
@@ -172,7 +169,7 @@ class Padded:
         self.pad, self.taken = tokenizer.encode_special("<|assistant_end|>"), 0
         self.last = False
 
-    def pull(self) -> dict[str, Any]:
+    def pull(self) -> MicroBatch:
         epoch = self.cursor.epoch
         rows = [self.cursor.take()[1:] for _ in range(self.batch)]
         self.last = self.last or self.cursor.epoch > epoch
@@ -184,10 +181,7 @@ class Padded:
         mask = np.asarray([fill(list(mask), 0) for _, mask in rows])
         inputs, targets = packing.supervised(ids, mask)
         progress = min(1.0, self.taken * self.cursor.ranks / self.cursor.size)
-        return {
-            "inputs": inputs, "targets": targets,
-            "progress": progress, "last": self.last, "epoch": self.cursor.epoch,
-        }  # fmt: skip
+        return MicroBatch(inputs, targets, self.cursor.epoch, progress, self.last)
 
     def get_state(self) -> dict[str, Any]:
         return {"cursor": self.cursor.state(), "taken": self.taken, "last": self.last}
@@ -214,17 +208,14 @@ class Packed:
         self._buffer: list[tuple[int, list[int], list[int]]] = []
         self._told = 0
 
-    def pull(self) -> dict[str, Any]:
+    def pull(self) -> MicroBatch:
         rows = [self._row() for _ in range(self.batch)]
         inputs, targets = packing.supervised(
             np.asarray([ids for ids, _ in rows]), np.asarray([mask for _, mask in rows])
         )
         consumed = self.rank + self.placed * self.cursor.ranks
-        return {
-            "inputs": inputs, "targets": targets,
-            "progress": consumed / self.cursor.size,
-            "last": consumed >= self.cursor.size, "epoch": self.cursor.epoch,
-        }  # fmt: skip
+        size, epoch = self.cursor.size, self.cursor.epoch
+        return MicroBatch(inputs, targets, epoch, consumed / size, consumed >= size)
 
     def get_state(self) -> dict[str, Any]:
         buffer = [index for index, _, _ in self._buffer]

@@ -1,7 +1,7 @@
 """Pretraining micro-batches as a grain dataset whose position can be saved and restored exactly.
 
-One pull is one micro-batch `{"inputs", "targets": int32 [B, T], "epoch": int}` of the original's
-rank `pull % ranks`: how many devices there are changes nothing about the order.
+One pull is one `MicroBatch` of the original's rank `pull % ranks`: how many devices there are
+changes nothing about the order.
 """
 
 import collections
@@ -14,6 +14,7 @@ import numpy as np
 from grain.experimental import ThreadPrefetchIterDataset
 
 from nanochat_jax.data import packing
+from nanochat_jax.data.batch import MicroBatch
 from nanochat_jax.data.documents import Documents, Position
 from nanochat_jax.tokenizer import Tokenizer
 
@@ -78,7 +79,7 @@ class RankIterator(grain.DatasetIterator):
         super().__init__()
         self._streams, self._pulls = list(streams), 0
 
-    def __next__(self) -> dict[str, Any]:
+    def __next__(self) -> MicroBatch:
         stream = self._streams[self._pulls % len(self._streams)]
         self._pulls += 1
         return stream.pull()
@@ -116,7 +117,7 @@ class Stream:
         self._waiting: collections.deque[tuple[Position, list[int]]] = collections.deque()
         self._skip = skip
 
-    def pull(self) -> dict[str, Any]:
+    def pull(self) -> MicroBatch:
         B, T = self.shape
         wanted, parts = B * T + 1, []
         while wanted:
@@ -130,7 +131,7 @@ class Stream:
                 self._skip = 0
         flat = np.asarray(parts, np.int32)
         inputs, targets = flat[:-1].reshape(B, T), flat[1:].reshape(B, T)
-        return {"inputs": inputs, "targets": targets, "epoch": at.epoch}
+        return MicroBatch(inputs, targets, at.epoch)
 
     def get_state(self) -> dict[str, Any]:
         at, _ = self._head()
@@ -163,11 +164,11 @@ class BestFit:
         self._ids: list[list[int]] = []
         self._lengths: list[int] = []
 
-    def pull(self) -> dict[str, Any]:
+    def pull(self) -> MicroBatch:
         B, T = self.shape
         inputs, targets = packing.shift(np.asarray([self._row(T + 1) for _ in range(B)]))
         at = self.position()
-        return {"inputs": inputs, "targets": targets, "epoch": at["epoch"], "position": at}
+        return MicroBatch(inputs, targets, at["epoch"], position=at)
 
     def position(self) -> dict[str, int]:
         """What the original saves: the row group read last."""

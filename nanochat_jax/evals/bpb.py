@@ -1,7 +1,7 @@
 """Bits per byte: a loss that does not depend on the tokenizer's vocabulary."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nanochat_jax.data.batch import MicroBatch
 from nanochat_jax.evals.placing import placed
 from nanochat_jax.models.gpt import GPT, Model
 from nanochat_jax.models.loss import token_nll
@@ -16,7 +17,7 @@ from nanochat_jax.models.loss import token_nll
 
 def bits_per_byte(
     model: Model,
-    batches: Iterable[Mapping[str, Any]],
+    batches: Iterable[MicroBatch],
     token_bytes_V: np.ndarray,
     steps: int | None = None,
 ) -> float:
@@ -30,7 +31,7 @@ def bits_per_byte(
     for i, batch in enumerate(batches):
         if steps is not None and i >= steps:
             break
-        inputs_BT, targets_BT = placed(model, batch["inputs"]), placed(model, batch["targets"])
+        inputs_BT, targets_BT = placed(model, batch.inputs), placed(model, batch.targets)
         sums = _sums(model.gpt, model.params, inputs_BT, targets_BT, token_bytes_V)
         nats, count = nats + float(sums[0]), count + int(sums[1])
     return nats / (math.log(2) * count) if count else math.inf

@@ -13,7 +13,8 @@ import numpy as np
 from nanochat_jax import sharding
 from nanochat_jax.checkpoint import guess_tag, load_model
 from nanochat_jax.config.load import nearest
-from nanochat_jax.config.stages import CHECKPOINT_DIRS, SAMPLE_PROMPTS, Eval
+from nanochat_jax.config.paths import CHECKPOINTS
+from nanochat_jax.config.stages import SAMPLE_PROMPTS, Eval
 from nanochat_jax.data import shards
 from nanochat_jax.data.loader import pretraining_loader
 from nanochat_jax.evals import core, probes, samples
@@ -98,7 +99,7 @@ def audit_folder(config: Eval, root: pathlib.Path) -> pathlib.Path:
 
     One folder a checkpoint and number of problems: a short try leaves a long run's marks alone.
     """
-    tag = config.model_tag or guess_tag(root / CHECKPOINT_DIRS[config.source])
+    tag = config.model_tag or guess_tag(root / CHECKPOINTS[config.source])
     capped = f"_x{config.max_problems}" if config.max_problems > 0 else ""
     return root / "eval" / f"{config.source}_{tag}_{config.step:06d}{capped}"
 
@@ -172,7 +173,7 @@ def _bpb(
 
 def _until_second_epoch(batches: Any) -> Any:
     for i, batch in enumerate(batches):
-        if batch["epoch"] > 1 and i:
+        if batch.epoch > 1 and i:
             return
         yield batch
 

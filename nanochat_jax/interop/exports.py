@@ -12,7 +12,7 @@ import numpy as np
 from nanochat_jax.checkpoint import find_checkpoint, load_tokenizer, store
 from nanochat_jax.config.convert import Export
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.config.stages import base_dir
+from nanochat_jax.config.paths import base_dir
 from nanochat_jax.interop import eras, huggingface, nanochat
 from nanochat_jax.interop.groups import optimizer_file
 from nanochat_jax.interop.names import to_nanochat

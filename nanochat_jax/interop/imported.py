@@ -10,7 +10,8 @@ from typing import Any
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config import load as config_load
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.config.stages import CHECKPOINT_DIRS, STAGES, recipes_of
+from nanochat_jax.config.paths import CHECKPOINTS
+from nanochat_jax.config.stages import STAGES, recipes_of
 from nanochat_jax.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def save(root: pathlib.Path, found: Import) -> pathlib.Path:
             f"the tokenizer has {size} ids, the model {found.cfg.vocab_size}: it is another "
             "model's; give the right one with --tokenizer DIR"
         )
-    directory = root / CHECKPOINT_DIRS[found.source] / found.tag
+    directory = root / CHECKPOINTS[found.source] / found.tag
     if found.step in store.steps(directory):
         raise ValueError(
             f"{directory / f'{found.step:06d}'} exists; import under another name with "

@@ -12,7 +12,7 @@ import numpy as np
 
 from nanochat_jax.config.convert import Import
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.config.stages import CHECKPOINT_DIRS, base_dir
+from nanochat_jax.config.paths import CHECKPOINTS, base_dir
 from nanochat_jax.evals.bpb import bits_per_byte
 from nanochat_jax.interop import eras, huggingface, imported, nanochat
 from nanochat_jax.models.gpt import Model
@@ -49,7 +49,7 @@ def _from_nanochat(command: Import) -> tuple[imported.Import, Lines]:
     if not files.source:
         raise ValueError(
             f"{directory} does not say which stage its model is of; "
-            f"add --source {'|'.join(CHECKPOINT_DIRS)}"
+            f"add --source {'|'.join(CHECKPOINTS)}"
         )
     contents = nanochat.read(files, weights_only=command.weights_only)
     tokenizer, rule = _tokenizer_of(files, command.tokenizer)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nanochat_jax.config.stages import CHECKPOINT_DIRS
+from nanochat_jax.config.paths import CHECKPOINTS
 from nanochat_jax.interop import eras, optim_files, tiktoken_pickle, torchfile
 from nanochat_jax.interop.names import from_nanochat
 from nanochat_jax.tokenizer import Tokenizer
@@ -184,7 +184,7 @@ def write(
         ValueError: that step, or another tokenizer, is there already.
         OSError: the disk is full; nothing half-written is left.
     """
-    folder = out / CHECKPOINT_DIRS[source] / tag
+    folder = out / CHECKPOINTS[source] / tag
     files: dict[str, Any] = {f"model_{step:06d}.pt": dict(state)}
     if optimizer is not None:
         rank = "" if isinstance(optimizer, list) else "_rank0"
@@ -238,18 +238,18 @@ def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, rule: str = "cor
 def _folder(directory: pathlib.Path, source: str, tag: str) -> tuple[pathlib.Path, str]:
     """The folder that holds the model files, and the stage they belong to."""
     if _has_models(directory):
-        by_name = {name: stage for stage, name in CHECKPOINT_DIRS.items()}
+        by_name = {name: stage for stage, name in CHECKPOINTS.items()}
         return directory, source or by_name.get(directory.parent.name, "")
     tags = {
         stage: sorted(p.name for p in (directory / name).iterdir() if _has_models(p))
-        for stage, name in CHECKPOINT_DIRS.items()
+        for stage, name in CHECKPOINTS.items()
         if (directory / name).is_dir()
     }
     tags = {stage: names for stage, names in tags.items() if names}
     if not tags:
         raise FileNotFoundError(
             f"no nanochat checkpoint in {directory}: neither model_<step>.pt nor "
-            f"{'/, '.join(CHECKPOINT_DIRS.values())}/ with a tag below"
+            f"{'/, '.join(CHECKPOINTS.values())}/ with a tag below"
         )
     if source and source not in tags:
         raise FileNotFoundError(f"no {source} model in {directory}; found {_listed(tags)}")
@@ -262,10 +262,10 @@ def _folder(directory: pathlib.Path, source: str, tag: str) -> tuple[pathlib.Pat
         raise FileNotFoundError(f"no {source} model {tag!r}; found {_listed(tags[source])}")
     if not tag and len(tags[source]) > 1:
         raise ValueError(
-            f"{directory / CHECKPOINT_DIRS[source]} has the tags {_listed(tags[source])}; "
+            f"{directory / CHECKPOINTS[source]} has the tags {_listed(tags[source])}; "
             "choose with --model-tag, or name the folder"
         )
-    return directory / CHECKPOINT_DIRS[source] / (tag or tags[source][0]), source
+    return directory / CHECKPOINTS[source] / (tag or tags[source][0]), source
 
 
 def _has_models(folder: pathlib.Path) -> bool:

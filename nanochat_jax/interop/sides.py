@@ -5,7 +5,7 @@ import pathlib
 from nanochat_jax.checkpoint import find_checkpoint, load_tokenizer, store
 from nanochat_jax.config.convert import Compare
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.config.stages import CHECKPOINT_DIRS, base_dir
+from nanochat_jax.config.paths import CHECKPOINTS, base_dir
 from nanochat_jax.interop import compare as comparing
 from nanochat_jax.interop import huggingface, nanochat
 
@@ -24,7 +24,7 @@ def open_checkpoint(name: str) -> comparing.Side:
         FileNotFoundError: neither; the message says what was looked for.
     """
     path = pathlib.Path(name).expanduser()
-    if name in CHECKPOINT_DIRS and not path.is_dir():
+    if name in CHECKPOINTS and not path.is_dir():
         return _own(find_checkpoint(name, None, None, base_dir()))
     if (path / "config.json").exists():
         found = huggingface.load(path)

@@ -10,7 +10,8 @@ from typing import Any
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.gpt import GPTConfig, param_counts
 from nanochat_jax.config.load import build, flatten
-from nanochat_jax.config.stages import CHECKPOINT_DIRS, SECTIONS, recipes_of
+from nanochat_jax.config.paths import CHECKPOINTS
+from nanochat_jax.config.stages import SECTIONS, recipes_of
 from nanochat_jax.report import machine, sections, summary
 from nanochat_jax.train import metrics, recorder
 
@@ -92,7 +93,7 @@ def gather(root: pathlib.Path, header: str) -> Report:
         header=header,
         sections={t: sections.read(root, t) for t in sections.ORDER if sections.has(root, t)},
         scores=summary.table(root),
-        runs=[run for stage in CHECKPOINT_DIRS if (run := last_run(root, stage))],
+        runs=[run for stage in CHECKPOINTS if (run := last_run(root, stage))],
         wall_clock_s=summary.wall_clock_s(root, header),
         cost=summary.cost(root, header),
         price=machine.price(header),
@@ -102,7 +103,7 @@ def gather(root: pathlib.Path, header: str) -> Report:
 
 def last_run(root: pathlib.Path, stage: str) -> Run | None:
     """The run of a stage that wrote its metrics last; None without any."""
-    files = list((root / CHECKPOINT_DIRS[stage]).glob("*/metrics.jsonl"))
+    files = list((root / CHECKPOINTS[stage]).glob("*/metrics.jsonl"))
     files = [path for path in files if not path.parent.name.startswith(".")]
     if not files:
         return None

@@ -8,7 +8,8 @@ import jax
 
 from nanochat_jax.config import load as config_load
 from nanochat_jax.config.gpt import GPTConfig, param_counts, recipe_model_defaults, shape_of_depth
-from nanochat_jax.config.stages import BaseTrain, base_dir
+from nanochat_jax.config.paths import base_dir
+from nanochat_jax.config.stages import BaseTrain
 from nanochat_jax.data import shards
 from nanochat_jax.data.loader import pretraining_loader
 from nanochat_jax.tokenizer import Tokenizer

@@ -11,7 +11,9 @@ from nanochat_jax import tasks
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config import load as config_load
 from nanochat_jax.config.gpt import flops_per_token
-from nanochat_jax.config.stages import MidTrain, SFTTrain, base_dir
+from nanochat_jax.config.paths import base_dir
+from nanochat_jax.config.stages import MidTrain, SFTTrain
+from nanochat_jax.config.steps import tokens_per_step
 from nanochat_jax.data.chats import mid_loader, sft_loader
 from nanochat_jax.evals import chatcore
 from nanochat_jax.evals.chatcore import exams
@@ -61,7 +63,7 @@ def run(name: str, config: MidTrain | SFTTrain) -> list[Any]:
         schedule=_schedule(config, steps),
         initial=initial,
         loader=data.batches("train"),
-        micro_per_step=stage.micro_per_step(config, _tokens(config), mesh),
+        micro_per_step=stage.micro_per_step(config, tokens_per_step(config), mesh),
         steps=steps,
         due=(data.due(), *data.chat_due(root), stage.sample_due(config, tokenizer)),
         fingerprint=mark,
@@ -130,13 +132,6 @@ class Data:
             return numbers | {"chatcore_metric": done.metric}
 
         return (loop.Due(config.eval_metrics_every, run, first=False),) if asked else ()
-
-
-def _tokens(config: MidTrain | SFTTrain) -> int:
-    """Tokens of an optimizer step."""
-    if isinstance(config, SFTTrain) and config.total_batch_size <= 0:
-        return config.target_examples_per_step * config.max_seq_len
-    return config.total_batch_size
 
 
 def _schedule(config: MidTrain | SFTTrain, steps: int | None) -> Schedule:

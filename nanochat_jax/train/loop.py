@@ -10,7 +10,7 @@ import pathlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from nanochat_jax import sharding
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config import load as config_load
 from nanochat_jax.config.stages import Stage
+from nanochat_jax.data.batch import MicroBatch
 from nanochat_jax.models.gpt import GPT, Model
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import scaling
@@ -186,20 +187,19 @@ class _Loop:
             if micro is None or (self._seen_once(micro) and not micros):
                 return None
             micros.append(micro)
-        length = max(m["inputs"].shape[1] for m in micros)
-        stack = lambda name, fill: np.concatenate([_pad(m[name], length, fill) for m in micros])
+        length = max(m.inputs.shape[1] for m in micros)
         accum = job.micro_per_step // job.devices
         shape = (accum, -1, length)
         return {
-            "inputs": stack("inputs", 0).reshape(shape),
-            "targets": stack("targets", -1).reshape(shape),
-            "progress": float(micros[-1].get("progress", 0.0)),
+            "inputs": _stack([m.inputs for m in micros], length, 0).reshape(shape),
+            "targets": _stack([m.targets for m in micros], length, -1).reshape(shape),
+            "progress": micros[-1].progress,
         }
 
-    def _seen_once(self, micro: Mapping[str, Any]) -> bool:
+    def _seen_once(self, micro: MicroBatch) -> bool:
         """Whether the pass over the data ended before this micro-batch: with it no step begins,
         but one that has begun is filled up, and one step there always is."""
-        return bool(micro.get("last")) and self.job.steps is None and self.step > 0
+        return micro.last and self.job.steps is None and self.step > 0
 
     def _place(self, rows: Mapping[str, Any]) -> Batch:
         """The step's batch on the mesh: rows over the data axis."""
@@ -358,13 +358,10 @@ def _bar(job: Job, start: int) -> tqdm:
     return tqdm(total=job.steps, initial=start, desc=job.stage, unit="step", **calm)
 
 
-def _pad(array: np.ndarray, length: int, fill: int) -> np.ndarray:
-    return np.pad(array, ((0, 0), (0, length - array.shape[1])), constant_values=fill)
-
-
-def micro_batches(loader: Any) -> Iterator[Mapping[str, np.ndarray]]:
-    """One fresh pass over a loader, for evaluations."""
-    return iter(loader)
+def _stack(arrays: Sequence[np.ndarray], length: int, fill: int) -> np.ndarray:
+    """Rows of several `[B, T]` arrays, each row filled up to `length`."""
+    pad = lambda a: np.pad(a, ((0, 0), (0, length - a.shape[1])), constant_values=fill)
+    return np.concatenate([pad(a) for a in arrays])
 
 
 def versions() -> dict[str, str]:

@@ -15,7 +15,9 @@ import jax
 import numpy as np
 
 from nanochat_jax.config import load as config_load
-from nanochat_jax.config.stages import RLTrain, base_dir
+from nanochat_jax.config.paths import base_dir
+from nanochat_jax.config.stages import RLTrain
+from nanochat_jax.config.steps import rows_per_step
 from nanochat_jax.evals.generative import Answered, Sampling, Writers, answer, pass_at_k
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
@@ -71,7 +73,7 @@ def run(config: RLTrain) -> stage.Section:
         initial=initial,
         loader=None,
         experience=trials.experience,
-        micro_per_step=rows_of_step(config) // config.device_batch_size,
+        micro_per_step=rows_per_step(config) // config.device_batch_size,
         steps=steps,
         due=(trials.due(), stage.sample_due(config, tokenizer)),
         fingerprint=mark,
@@ -87,7 +89,7 @@ def run(config: RLTrain) -> stage.Section:
 
 def check(config: RLTrain, context: int, devices: int) -> None:
     """Raises ValueError for settings that do not fit the model or the mesh."""
-    rows, together = rows_of_step(config), config.device_batch_size * devices
+    rows, together = rows_per_step(config), config.device_batch_size * devices
     if rows % together:
         fits = [b for b in range(1, rows + 1) if rows % (b * devices) == 0]
         advice = (
@@ -110,11 +112,6 @@ def check(config: RLTrain, context: int, devices: int) -> None:
             f"max_new_tokens is {config.max_new_tokens}, but question and reply share a context of "
             f"{context} tokens; set --max-new-tokens to less, such as {context // 2}"
         )
-
-
-def rows_of_step(config: RLTrain) -> int:
-    """Replies of one optimizer step."""
-    return config.examples_per_step * config.num_samples
 
 
 def steps_of(config: RLTrain, questions: int) -> int:
@@ -198,7 +195,7 @@ class Trials:
     def _writers_of(self, model: Model) -> Writers:
         """The engines, made once, with the parameters of now."""
         if self._writers is None:
-            slots = -(-rows_of_step(self.config) // self.mesh.size)
+            slots = -(-rows_per_step(self.config) // self.mesh.size)
             self._writers = Writers(
                 model, self.tokenizer, max_len=self.context, slots=slots, mesh=self.mesh
             )

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import logging
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -15,7 +15,9 @@ from nanochat_jax import sharding
 from nanochat_jax.checkpoint import find_checkpoint, load_tokenizer, store
 from nanochat_jax.config import load as config_load
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.config.stages import CHECKPOINT_DIRS, BaseTrain, Stage
+from nanochat_jax.config.paths import CHECKPOINTS
+from nanochat_jax.config.stages import BaseTrain, Stage
+from nanochat_jax.data.batch import one_pass
 from nanochat_jax.evals import core
 from nanochat_jax.evals.bpb import bits_per_byte
 from nanochat_jax.models.gpt import GPT, Model, init_params
@@ -64,7 +66,7 @@ def origin(stage: str, config: Stage, root: pathlib.Path) -> Origin:
     if resuming:
         tag = config.model_tag or (source.path.parent.name if source else f"d{config.depth}")
         at = config.resume_from_step if config.resume_from_step >= 0 else None
-        resumed = store.find(root / CHECKPOINT_DIRS[stage] / tag, at)
+        resumed = store.find(root / CHECKPOINTS[stage] / tag, at)
     for saved in filter(None, (resumed, None if resumed else source)):
         store.verify(saved)
     return Origin(resumed, source)
@@ -72,7 +74,7 @@ def origin(stage: str, config: Stage, root: pathlib.Path) -> Origin:
 
 def target_directory(stage: str, tag: str, root: pathlib.Path, resuming: bool) -> pathlib.Path:
     """The checkpoint directory of a run. A new run moves an older one of its name aside."""
-    directory = root / CHECKPOINT_DIRS[stage] / tag
+    directory = root / CHECKPOINTS[stage] / tag
     if not resuming and directory.exists():
         old = directory.parent / ".old"
         old.mkdir(exist_ok=True)
@@ -131,14 +133,6 @@ def bpb_due(
         return {f"{prefix}/bpb": bpb}
 
     return Due(config.eval_every, run)
-
-
-def one_pass(batches: Iterable[Mapping[str, Any]], most: int) -> Iterable[Mapping[str, Any]]:
-    """The first `most` batches, or fewer: it stops before the data begin again."""
-    for i, batch in enumerate(batches):
-        if i >= most or (i > 0 and (batch.get("epoch", 1) > 1 or batch.get("last"))):
-            return
-        yield batch
 
 
 def sample_due(config: Stage, tokenizer: Tokenizer) -> Due:

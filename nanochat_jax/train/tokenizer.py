@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from nanochat_jax.config import load as config_load
-from nanochat_jax.config.stages import TokenizerTrain, base_dir
+from nanochat_jax.config.paths import base_dir
+from nanochat_jax.config.stages import TokenizerTrain
 from nanochat_jax.data import shards
 from nanochat_jax.demo import corpus
 from nanochat_jax.tokenizer import SPECIAL_TOKENS, Tokenizer

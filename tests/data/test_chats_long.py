@@ -48,14 +48,14 @@ def test_every_micro_batch_teaches_something_pass_after_pass(name, ranks, tokeni
         MIXTURES[name], tokenizer, 2, T, kind="bestfit", buffer_size=5, ranks=ranks, prefetch=0
     )
     for batch in itertools.islice(loader, PULLS):
-        assert (batch["targets"] >= 0).any()
-    assert batch["last"]
+        assert (batch.targets >= 0).any()
+    assert batch.last
 
 
 def test_a_mixture_far_longer_than_the_buffer_may_hold_only_one_that_fits(tokenizer):
     items = Lengths(*[200] * 3000, 2)
     loader = sft_loader(items, tokenizer, 1, T, kind="bestfit", buffer_size=2, prefetch=0)
-    assert (next(iter(loader))["targets"] >= 0).any()
+    assert (next(iter(loader)).targets >= 0).any()
 
 
 def test_conversations_can_be_cut_to_the_row_instead(tokenizer):
@@ -64,8 +64,8 @@ def test_conversations_can_be_cut_to_the_row_instead(tokenizer):
         items, tokenizer, 2, T, kind="bestfit", buffer_size=3, cut_long=True, prefetch=0
     )
     for batch in itertools.islice(loader, 5):
-        assert (np.asarray(batch["targets"]) >= 0).any(axis=1).all()
-        assert (batch["inputs"][:, 0] == tokenizer.get_bos_token_id()).all()
+        assert (np.asarray(batch.targets) >= 0).any(axis=1).all()
+        assert (batch.inputs[:, 0] == tokenizer.get_bos_token_id()).all()
 
 
 def test_what_is_left_out_is_told_with_its_number(tokenizer, caplog):

@@ -58,9 +58,8 @@ LOADERS = {
 
 
 def same(one, two):
-    assert one.keys() == two.keys()
-    for key in one:
-        np.testing.assert_array_equal(one[key], two[key], err_msg=key)
+    for name in MicroBatch._fields:
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name), err_msg=name)
 
 
 @pytest.mark.parametrize("name", LOADERS)
@@ -92,13 +91,13 @@ def test_a_stream_drops_no_token_but_the_last_of_each_pull(tokenizer, files):
     stream = [i for d in docs for i in [bos, *tokenizer.encode(d)]]
     for n, batch in enumerate(itertools.islice(LOADERS["stream"](tokenizer, files), 5)):
         start = n * (2 * T + 1)
-        assert batch["inputs"].ravel().tolist() == stream[start : start + 2 * T]
-        assert batch["targets"].ravel().tolist() == stream[start + 1 : start + 2 * T + 1]
+        assert batch.inputs.ravel().tolist() == stream[start : start + 2 * T]
+        assert batch.targets.ravel().tolist() == stream[start + 1 : start + 2 * T + 1]
 
 
 def test_every_best_fit_row_begins_with_a_document(tokenizer, files):
     for batch in itertools.islice(LOADERS["bestfit"](tokenizer, files), 20):
-        assert (batch["inputs"][:, 0] == tokenizer.get_bos_token_id()).all()
+        assert (batch.inputs[:, 0] == tokenizer.get_bos_token_id()).all()
 
 
 @pytest.mark.parametrize("name", ["padded", "packed"])
@@ -106,7 +105,7 @@ def test_only_the_assistants_tokens_are_learnt_and_conversations_stay_whole(name
     start = tokenizer.encode_special("<|assistant_start|>")
     end = tokenizer.encode_special("<|assistant_end|>")
     for batch in itertools.islice(LOADERS[name](tokenizer, files), 10):
-        for inputs, targets in zip(batch["inputs"], batch["targets"], strict=True):
+        for inputs, targets in zip(batch.inputs, batch.targets, strict=True):
             learning = False
             for i, t in zip(inputs, targets, strict=True):
                 learning = (learning or i == start) and i != end
@@ -127,9 +126,9 @@ def test_conversations_too_long_for_a_row_end_no_run_in_silence(tokenizer, caplo
 
 def test_a_pass_ends_when_every_conversation_was_placed(tokenizer, files):
     batches = LOADERS["packed"](tokenizer, files, prefetch=0)
-    until = list(itertools.takewhile(lambda b: not b["last"], itertools.islice(batches, 200)))
+    until = list(itertools.takewhile(lambda b: not b.last, itertools.islice(batches, 200)))
     assert 0 < len(until) < 200
-    assert [b["progress"] for b in until] == sorted(b["progress"] for b in until)
+    assert [b.progress for b in until] == sorted(b.progress for b in until)
 
 
 @pytest.mark.parametrize(

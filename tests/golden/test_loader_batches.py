@@ -34,10 +34,10 @@ def test_every_batch_of_the_original_comes_at_its_step(path, case):
     pulls = (b for i, b in enumerate(loader) if i % world == rank)
     for step in range(meta["steps"]):
         batch = next(pulls)
-        np.testing.assert_array_equal(batch["inputs"], data[f"{case}.inputs"][step])
-        np.testing.assert_array_equal(batch["targets"], data[f"{case}.targets"][step])
+        np.testing.assert_array_equal(batch.inputs, data[f"{case}.inputs"][step])
+        np.testing.assert_array_equal(batch.targets, data[f"{case}.targets"][step])
         if "states" in meta:
-            assert batch["position"] == meta["states"][step]
+            assert batch.position == meta["states"][step]
 
 
 @pytest.mark.parametrize("path", files("loader_doc_order*.json"))

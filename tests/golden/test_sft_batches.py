@@ -57,7 +57,7 @@ def test_a_conversation_a_row_padded_to_the_longest(path, case):
     assert steps > 0
     for step, batch in enumerate(itertools.islice(pulls(loader, case), steps)):
         for name in ("inputs", "targets"):
-            np.testing.assert_array_equal(batch[name], data[f"{case}.step{step}.{name}"])
+            np.testing.assert_array_equal(getattr(batch, name), data[f"{case}.step{step}.{name}"])
 
 
 @pytest.mark.parametrize(("path", "case"), cases("mid", ("classic",)))
@@ -69,9 +69,9 @@ def test_a_stream_of_conversations(path, case):
     told = data["meta.json"][case]["last_step_and_progress_per_step"]
     for step, batch in enumerate(itertools.islice(pulls(loader, case), len(told))):
         for name in ("inputs", "targets"):
-            np.testing.assert_array_equal(batch[name], data[f"{case}.{name}"][step])
+            np.testing.assert_array_equal(getattr(batch, name), data[f"{case}.{name}"][step])
         if split == "train":  # the original tells none of validation
-            assert [batch["last"], batch["progress"]] == told[step]
+            assert [batch.last, batch.progress] == told[step]
 
 
 @pytest.mark.parametrize(("path", "case"), cases("sft", ("current",)))
@@ -86,6 +86,6 @@ def test_whole_conversations_packed_best_fit(path, case):
     told = settings["last_step_progress_epoch_per_step"]
     for step, batch in enumerate(itertools.islice(pulls(loader, case), len(told))):
         for name in ("inputs", "targets"):
-            np.testing.assert_array_equal(batch[name], data[f"{case}.{name}"][step])
+            np.testing.assert_array_equal(getattr(batch, name), data[f"{case}.{name}"][step])
         if split == "train":
-            assert [batch["last"], batch["progress"], batch["epoch"]] == told[step]
+            assert [batch.last, batch.progress, batch.epoch] == told[step]

@@ -6,7 +6,8 @@ import pathlib
 
 from nanochat_jax import report
 from nanochat_jax.config.load import flatten
-from nanochat_jax.config.stages import CHECKPOINT_DIRS, SECTIONS
+from nanochat_jax.config.paths import CHECKPOINTS
+from nanochat_jax.config.stages import SECTIONS
 from nanochat_jax.train import recorder
 
 SHAPE = {
@@ -47,7 +48,7 @@ def write_run(
     root: pathlib.Path, stage: str, steps: int = 60, said: str = "it rained.", **settings
 ) -> pathlib.Path:
     """A checkpoint directory without arrays."""
-    directory = root / CHECKPOINT_DIRS[stage] / "d2"
+    directory = root / CHECKPOINTS[stage] / "d2"
     (directory / f"{steps:06d}").mkdir(parents=True)
     config = flatten(SECTIONS[stage if stage in SECTIONS else "sft"]())
     config |= {"sample_prompts": ["One day,", "The"], **settings}
@@ -64,7 +65,7 @@ def write_run(
 def write_base(root: pathlib.Path, said: str = "it rained.") -> pathlib.Path:
     """Four stages, their scores, and the report; returns the path of its page."""
     report.reset(root)
-    for stage, title in zip(CHECKPOINT_DIRS, ("Base model", *["Chat"] * 3), strict=True):
+    for stage, title in zip(CHECKPOINTS, ("Base model", *["Chat"] * 3), strict=True):
         write_run(root, stage, said=said, run=said)
         section = f"{title} evaluation" + ("" if stage == "base" else f" {stage}")
         scores = {"ARC-Easy": "31.5% (29.0 to 34.1, n=400)", "probe: names": "90.0% (n=40)"}

@@ -7,7 +7,7 @@ import pytest
 
 from nanochat_jax import chain, tasks
 from nanochat_jax.checkpoint import find_checkpoint, load_model
-from nanochat_jax.config.stages import base_dir as config_base_dir
+from nanochat_jax.config.paths import base_dir as config_base_dir
 from nanochat_jax.data import importer
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.train import metrics

@@ -55,11 +55,11 @@ def test_no_mixture_of_lengths_makes_a_loss_that_is_no_number(kind, fresh, lengt
         return
     state, taught = fresh, 0
     for batch in itertools.islice(loader, 6):
-        rows = Batch(batch["inputs"][None], batch["targets"][None], 0.0)
+        rows = Batch(batch.inputs[None], batch.targets[None], 0.0)
         state, metrics = STEP(state, rows)
-        taught += int((batch["targets"] >= 0).sum())
+        taught += int((batch.targets >= 0).sum())
         assert np.isfinite([float(v) for v in metrics.values()]).all()
-        if batch["last"]:
+        if batch.last:
             break
     assert taught or kind == "padded"  # a row cut before its answer is all that padded has
     assert all(np.isfinite(p).all() for p in jax.tree.leaves(jax.device_get(state.params)))

@@ -8,7 +8,9 @@ import pytest
 from nanochat_jax import chain
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
 from nanochat_jax.config.load import flatten
-from nanochat_jax.config.stages import CHECKPOINT_DIRS, BaseTrain, MidTrain, SFTTrain, recipes_of
+from nanochat_jax.config.paths import CHECKPOINTS
+from nanochat_jax.config.stages import BaseTrain, MidTrain, SFTTrain, recipes_of
+from nanochat_jax.config.steps import rows_per_step
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +25,7 @@ def leave(base_dir, stage, cls, recipe="classic", **config):
     given = {k: v for k, v in {**recipes_of(stage)[recipe], **config}.items()}
     flat = {**flatten(cls()), **given, "recipe": recipe, "depth": 2}
     meta = {"stage": stage, "model_config": dataclasses.asdict(cfg), "config": flat}
-    folder = base_dir / CHECKPOINT_DIRS[stage] / "d2" / "000007"
+    folder = base_dir / CHECKPOINTS[stage] / "d2" / "000007"
     folder.mkdir(parents=True)
     (folder / "meta.json").write_text(json.dumps(meta))
     return folder
@@ -73,8 +75,8 @@ def test_rows_of_a_step_that_were_given_are_not_replaced(base_dir, tmp_path):
     leave(base_dir, "mid", MidTrain, total_batch_size=4096)
     (path := tmp_path / "c.toml").write_text("[sft]\npacking = 'bestfit'\n")
     config = chain.configure("sft", [f"--config={path}", "--target-examples-per-step=6"])
-    assert chain.rows_of_step(config) == 6
-    assert chain.rows_of_step(chain.configure("sft", [f"--config={path}"])) == 4096 // 512
+    assert rows_per_step(config) == 6
+    assert rows_per_step(chain.configure("sft", [f"--config={path}"])) == 4096 // 512
 
 
 def test_a_batch_that_the_base_run_derived_is_derived_again(base_dir, tmp_path):

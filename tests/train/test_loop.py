@@ -13,6 +13,7 @@ from nanochat_jax.checkpoint import store
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.optim import OptimConfig
 from nanochat_jax.config.stages import BaseTrain
+from nanochat_jax.data.batch import MicroBatch
 from nanochat_jax.models.gpt import GPT, init_params
 from nanochat_jax.train import loop, metrics
 from nanochat_jax.train.optimizer import make_optimizer
@@ -43,7 +44,7 @@ class CountingIterator:
         rows = np.random.default_rng(self.n).integers(0, 32, (1, 9)).astype(np.int32)
         self.n += 1
         last = self.end is not None and self.n >= self.end
-        return {"inputs": rows[:, :-1], "targets": rows[:, 1:], "progress": 0.0, "last": last}
+        return MicroBatch(rows[:, :-1], rows[:, 1:], last=last)
 
     def get_state(self):
         return {"n": self.n}

@@ -12,8 +12,9 @@ import sys
 from typing import NamedTuple
 
 from nanochat_jax import devices
+from nanochat_jax.config.mesh import mesh_size
+from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.serve import ChatWeb, Talk
-from nanochat_jax.config.stages import base_dir
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def load(cfg: Talk, devices_at_most: int = 1) -> Loaded:
 
 def with_mesh(cfg: ChatWeb) -> ChatWeb:
     """The config with `-n 8` as `--mesh 8`; raises ValueError when the two contradict."""
-    if cfg.num_gpus < 0 or (cfg.mesh and cfg.num_gpus not in (0, devices.mesh_size(cfg.mesh))):
+    if cfg.num_gpus < 0 or (cfg.mesh and cfg.num_gpus not in (0, mesh_size(cfg.mesh))):
         raise ValueError(
             f"num_gpus is {cfg.num_gpus} and mesh {cfg.mesh!r}; expected -n 1 or more, and one of "
             "the two flags: -n 8 is --mesh 8"

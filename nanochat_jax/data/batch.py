@@ -1,0 +1,30 @@
+"""What every loader yields."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+
+class MicroBatch(NamedTuple):
+    """Rows of one forward and backward pass, and where the loader stands after them.
+
+    Targets of -1 are not learnt. `progress` is the share of the pass over a finite mixture that is
+    over, 0 to 1; a pretraining loader has no end and leaves it 0. `last` is true from the pull on
+    which the pass ended. `position` is what the original's checkpoint would hold here.
+    """
+
+    inputs: np.ndarray  # int32 [B, T]
+    targets: np.ndarray  # int32 [B, T]
+    epoch: int = 1
+    progress: float = 0.0
+    last: bool = False
+    position: Mapping[str, int] | None = None
+
+
+def one_pass(batches: Iterable[MicroBatch], most: int | None = None) -> Iterator[MicroBatch]:
+    """The micro-batches until the data begin again, `most` of them at the most, one at least."""
+    for i, batch in enumerate(batches):
+        if i == most or (i and (batch.epoch > 1 or batch.last)):
+            return
+        yield batch

@@ -1,0 +1,120 @@
+"""Whole or not at all: how every file and folder of the house is written.
+
+A writer works on a neighbour of the target, `.<name>.<random>.part`, syncs it, and renames it into
+place. After a crash at any point the target is what it was, or what it was to become; what is left
+besides is a hidden `.part`, which nothing reads.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
+
+PART = ".part"
+
+
+@contextlib.contextmanager
+def whole_file(path: pathlib.Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
+    """A file open for writing that stands at `path` when the block ends without an error.
+
+    Args:
+        mode, options: as for `open`; text is UTF-8.
+
+    Raises:
+        OSError: the disk is full or not writable; what stood at `path` is untouched.
+    """
+    if "b" not in mode:
+        options = {"encoding": "utf-8", **options}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number, name = tempfile.mkstemp(PART, f".{path.name}.", path.parent)
+    part = pathlib.Path(name)
+    try:
+        with os.fdopen(number, mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp lets nobody else read; a written file is as open as any other of the user's.
+        part.chmod(0o666 & ~_umask())
+        part.replace(path)
+        sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes text as UTF-8; half a character, which a model can write, becomes `?`."""
+    with whole_file(path, "w", errors="replace") as file:
+        file.write(text)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes one JSON value, indented for people."""
+    with whole_file(path, "w") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+
+
+def write_json_lines(path: pathlib.Path, values: Iterable[Any]) -> None:
+    """Writes JSON values, one a line."""
+    with whole_file(path, "w") as file:
+        file.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+
+
+@contextlib.contextmanager
+def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """An empty folder to fill, which replaces `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = pathlib.Path(tempfile.mkdtemp(PART, f".{path.name}.", path.parent))
+    try:
+        yield part
+        part.chmod(0o777 & ~_umask())
+        sync_tree(part)
+        replace_folder(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def replace_folder(part: pathlib.Path, path: pathlib.Path) -> None:
+    """Renames a finished folder into place; one that has the name goes once that is done.
+
+    Folders cannot replace each other in one call: between the two renames the old one stands
+    beside `path` as `.<name>.old`, whole.
+    """
+    old = path.with_name(f".{path.name}.old")
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+    part.rename(path)
+    sync_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync_tree(folder: pathlib.Path) -> None:
+    """Hands all files and folders below to the disk itself: a rename must not outrun its data."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def sync_folder(folder: pathlib.Path) -> None:
+    """Makes the names in a folder durable, where the system can."""
+    if os.name == "nt":  # no handle of a folder there
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _umask() -> int:
+    """The process's mask of permissions, which can be read only by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
