@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nanochat_jax.data import packing, shards
+from nanochat_jax.data.batch import MicroBatch
 from nanochat_jax.data.chats import mid_loader, sft_loader
 from nanochat_jax.data.loader import pretraining_loader
 from nanochat_jax.tokenizer import Tokenizer
