@@ -2,19 +2,20 @@
 
 A writer works on a neighbour of the target, `.<name>.<random>.part`, syncs it, and renames it into
 place. After a crash at any point the target is what it was, or what it was to become; what is left
-besides is a hidden `.part`, which nothing reads.
+besides is a hidden `.part`, which nothing reads. For a folder, which takes two renames, whoever
+opens it calls `recover_folder` first.
 """
 
 import contextlib
 import json
 import os
 import pathlib
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
-PART = ".part"
+PART, OLD = ".part", ".old"
 
 
 @contextlib.contextmanager
@@ -30,15 +31,15 @@ def whole_file(path: pathlib.Path, mode: str = "wb", **options: Any) -> Iterator
     if "b" not in mode:
         options = {"encoding": "utf-8", **options}
     path.parent.mkdir(parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(PART, f".{path.name}.", path.parent)
-    part = pathlib.Path(name)
+    part = _neighbor(path)
     try:
-        with os.fdopen(number, mode, **options) as file:
+        # "x": a name that nobody has. Not `tempfile`, whose files only their owner may read: a
+        # served checkpoint or a shared data folder belongs to more people than wrote it.
+        with part.open(mode.replace("w", "x"), **options) as file:
             yield file
             file.flush()
+            # A rename can reach the disk before the data do; the name would then hold zeros.
             os.fsync(file.fileno())
-        # mkstemp lets nobody else read; a written file is as open as any other of the user's.
-        part.chmod(0o666 & ~_umask())
         part.replace(path)
         sync_folder(path.parent)
     finally:
@@ -67,10 +68,10 @@ def write_json_lines(path: pathlib.Path, values: Iterable[Any]) -> None:
 def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """An empty folder to fill, which replaces `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = pathlib.Path(tempfile.mkdtemp(PART, f".{path.name}.", path.parent))
+    part = _neighbor(path)
+    part.mkdir()
     try:
         yield part
-        part.chmod(0o777 & ~_umask())
         sync_tree(part)
         replace_folder(part, path)
     finally:
@@ -80,16 +81,28 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def replace_folder(part: pathlib.Path, path: pathlib.Path) -> None:
     """Renames a finished folder into place; one that has the name goes once that is done.
 
-    Folders cannot replace each other in one call: between the two renames the old one stands
-    beside `path` as `.<name>.old`, whole.
+    POSIX replaces a folder by rename only if it is empty, so this takes two renames. A process
+    killed between them leaves the old folder whole as `.<name>.old`: see `recover_folder`.
     """
-    old = path.with_name(f".{path.name}.old")
+    old = _old(path)
     if path.exists():
         shutil.rmtree(old, ignore_errors=True)
         path.rename(old)
-    part.rename(path)
+    try:
+        part.rename(path)
+    except OSError:
+        recover_folder(path)
+        raise
     sync_folder(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(path: pathlib.Path) -> None:
+    """Puts back what `replace_folder` had moved aside when it was killed; else does nothing."""
+    # A missing `.old` is the normal case; so is another process that was quicker.
+    with contextlib.suppress(FileNotFoundError):
+        if not path.exists():
+            _old(path).rename(path)
 
 
 def sync_tree(folder: pathlib.Path) -> None:
@@ -113,8 +126,10 @@ def sync_folder(folder: pathlib.Path) -> None:
         os.close(number)
 
 
-def _umask() -> int:
-    """The process's mask of permissions, which can be read only by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _neighbor(path: pathlib.Path) -> pathlib.Path:
+    """A free hidden name on the same disk, since a rename does not cross disks."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+
+
+def _old(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f".{path.name}{OLD}")
