@@ -125,7 +125,7 @@ def measure(
     chunk = partial(decode.decode_chunk, model.gpt.apply, specials, 0)
     run = jax.jit(chunk, donate_argnums=1, compiler_options=loop_options())
     dtype = jnp.dtype(model.gpt.dtype)
-    cache = decode.by_layer(init_cache(model.cfg, batch, args.context + args.steps, dtype))
+    cache = init_cache(model.cfg, batch, args.context + args.steps, dtype)
     rows = settings(batch, args)
     times = []
     for i in range(args.dispatches + 3):

@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine import Engine
-from nanochat_jax.serve.engine.requests import Job, Request
+from nanochat_jax.serve.engine.requests import Generation, Request
 from nanochat_jax.tasks import Task
 from nanochat_jax.tasks.mixture import Conversation
 from nanochat_jax.tokenizer import Tokenizer
@@ -125,7 +125,7 @@ class Writers:
 
     def write(
         self, asked: Iterable[Asked], sampling: Sampling, *, dealt: bool = False
-    ) -> Iterator[tuple[Asked, list[Job]]]:
+    ) -> Iterator[tuple[Asked, list[Generation]]]:
         """(what was asked, its finished jobs), as they come to an end.
 
         Args:
@@ -197,12 +197,12 @@ def pass_at_k(right: int, n: int, k: int) -> float:
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
 
 
-def _marked(tokenizer: Tokenizer, mark: Mark, asked: Asked, jobs: Sequence[Job]) -> Answered:
+def _marked(tokenizer: Tokenizer, mark: Mark, asked: Asked, jobs: Sequence[Generation]) -> Answered:
     answers = []
     for job in jobs:
-        done = job.completion()
+        done = job.reply()
         text = tokenizer.decode(done.tokens)
-        terminal = job.choices[-1].id if done.finish_reason == "stop" else None
+        terminal = job.tokens[-1].id if done.finish_reason == "stop" else None
         right = float(mark(asked.conversation, text))
         answers.append(Answer(done.tokens, done.masks, terminal, text, right))
     return Answered(asked.problem, asked.prompt, asked.cropped, answers)
@@ -224,7 +224,7 @@ def _drive(
     engine: Engine, share: _Shared, sampling: Sampling, ready: queue.Queue, stop: threading.Event
 ) -> None:
     """Writes what it can take until there is no more; None on the queue says so."""
-    running: list[tuple[Asked, list[Job]]] = []
+    running: list[tuple[Asked, list[Generation]]] = []
     try:
         while not stop.is_set():
             while engine.waiting < len(engine.slots) and (asked := share.take()) is not None:
@@ -246,7 +246,7 @@ def _drive(
         ready.put(None)
 
 
-def _submit(engine: Engine, asked: Asked, s: Sampling) -> list[Job]:
+def _submit(engine: Engine, asked: Asked, s: Sampling) -> list[Generation]:
     make = lambda seed: Request(
         tuple(asked.prompt), s.max_new_tokens, float(s.temperature), s.top_k, seed=seed
     )

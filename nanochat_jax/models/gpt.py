@@ -193,9 +193,10 @@ def _grown(
     at_B11 = jnp.maximum(valid_B - 1, 0)[:, None, None]
     last_BD = jnp.take_along_axis(embed_BTD, at_B11, axis=1)[:, 0]
     kept_BD = cache.last_embed_BD
+    keys, values = zip(*layers, strict=True)
     return KVCache(
-        keys=jnp.stack([k for k, _ in layers]),
-        values=jnp.stack([v for _, v in layers]),
+        keys=keys,
+        values=values,
         length_B=cache.length_B + valid_B,
         last_embed_BD=jnp.where(valid_B[:, None] > 0, last_BD.astype(kept_BD.dtype), kept_BD),
     )

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.engine.prompt import ContextFull, Message, fit_conversation
-from nanochat_jax.serve.engine.requests import Request, spread_seed
+from nanochat_jax.serve.engine.requests import Request, derive_seed
 from nanochat_jax.serve.engine.text import Piece, ReplyReader, join_parts
 
 AGAIN_S = 2.0  # a second Ctrl-C within this many seconds leaves
@@ -152,7 +152,7 @@ class Terminal:
             wanted.temperature,
             wanted.top_k or None,
             wanted.top_p,
-            spread_seed(wanted.seed, self._turns),
+            derive_seed(wanted.seed, self._turns),
         )
         self._turns += 1
         pieces = []
@@ -175,9 +175,9 @@ class Terminal:
         job = self._engine.submit(request)
         while not job.done:
             self._engine.tick()
-            for choice in job.choices[seen:]:
+            for choice in job.tokens[seen:]:
                 yield from reader.push(choice.id)
-            seen = len(job.choices)
+            seen = len(job.tokens)
             if interrupted():
                 job.cancel()
         yield from reader.finish()

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from nanochat_jax.evals.generative import Answer, Answered, Asked, Mark, Sampling, Writers
-from nanochat_jax.serve.engine.requests import Job
+from nanochat_jax.serve.engine.requests import Generation
 from nanochat_jax.tasks.mixture import Task
 
 
@@ -32,14 +32,14 @@ def answer(
     one = dataclasses.replace(sampling, num_samples=calls, max_new_tokens=1)
     asked = [writers.ask(i, task[i], sampling) for i in problems]
     begun = {
-        question.problem: (question, [job.choices[0].id for job in jobs])
+        question.problem: (question, [job.tokens[0].id for job in jobs])
         for question, jobs in writers.write(asked, one, dealt=True)
     }
     rest = dataclasses.replace(
         sampling, num_samples=together, seed=sampling.seed + 1,
         max_new_tokens=sampling.max_new_tokens - 1,
     )  # fmt: skip
-    ends = writers.engines[0].terminal
+    ends = writers.engines[0].stop_tokens
     calls_of = {
         question.problem * calls + c: question._replace(
             problem=question.problem * calls + c, prompt=[*question.prompt, first]
@@ -61,14 +61,19 @@ def answer(
 
 
 def _answers(
-    writers: Writers, mark: Mark, asked: Asked, first: int, jobs: Sequence[Job] | None, count: int
+    writers: Writers,
+    mark: Mark,
+    asked: Asked,
+    first: int,
+    jobs: Sequence[Generation] | None,
+    count: int,
 ) -> Iterator[Answer]:
     """The answers of one call: `first` and what each went on with (None: it was the end)."""
     for i in range(count):
         tokens, masks, terminal = [], [], first
         if jobs is not None:
-            rest = jobs[i].completion()
+            rest = jobs[i].reply()
             tokens, masks = [first, *rest.tokens], [1, *rest.masks]
-            terminal = jobs[i].choices[-1].id if rest.finish_reason == "stop" else None
+            terminal = jobs[i].tokens[-1].id if rest.finish_reason == "stop" else None
         text = writers.tokenizer.decode(tokens)
         yield Answer(tokens, masks, terminal, text, float(mark(asked.conversation, text)))

@@ -43,11 +43,11 @@ def test_many_prompts_at_once_give_the_originals_tokens(path):
     while any(not job.done for job in jobs):
         engine.tick()
     for p, job in zip(prompts_of(path), jobs, strict=True):
-        assert [choice.id for choice in job.choices] == data[f"{p}.tokens"].tolist(), p
-        assert [int(choice.sampled) for choice in job.choices] == data[f"{p}.masks"].tolist(), p
+        assert [choice.id for choice in job.tokens] == data[f"{p}.tokens"].tolist(), p
+        assert [int(choice.sampled) for choice in job.tokens] == data[f"{p}.masks"].tolist(), p
         expected_TN = data[f"{p}.top8_logits"] - data[f"{p}.logsumexp"][:, None]
         for choice, ids_N, logprobs_N in zip(
-            job.choices, data[f"{p}.top8_ids"], expected_TN, strict=True
+            job.tokens, data[f"{p}.top8_ids"], expected_TN, strict=True
         ):
             found = dict(choice.top)
             absolute([found[i] for i in ids_N.tolist()], logprobs_N, "logits", p)

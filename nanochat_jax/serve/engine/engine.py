@@ -15,17 +15,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 from nanochat_jax.models.gpt import Model
-from nanochat_jax.serve.engine.decode import Chunk, Specials
+from nanochat_jax.serve.engine.decode import DecodeOutput, Specials
 from nanochat_jax.serve.engine.pool import Pool, idle_rows
-from nanochat_jax.serve.engine.prefill import Loader, pairs
+from nanochat_jax.serve.engine.prefill import Prefiller, pairs
 from nanochat_jax.serve.engine.requests import (
-    Choice,
-    Completion,
     Finish,
-    Job,
+    Generation,
+    ReplyTokens,
     Request,
     RequestRefused,
-    spread_seed,
+    SampledToken,
+    derive_seed,
 )
 from nanochat_jax.serve.engine.slots import Slot, busy
 from nanochat_jax.serve.engine.tools import use_calculator
@@ -64,18 +64,18 @@ class Engine:
         self.tokenizer, self.tool, self.steps = tokenizer, tool, steps
         self.max_len = max_len or model.cfg.sequence_len
         special = tokenizer.encode_special
-        self.terminal = (special("<|assistant_end|>"), tokenizer.get_bos_token_id())
+        self.stop_tokens = (special("<|assistant_end|>"), tokenizer.get_bos_token_id())
         self._output = special("<|output_start|>"), special("<|output_end|>")
         self.specials = Specials(
-            special("<|python_start|>"), special("<|python_end|>"), self.terminal
+            special("<|python_start|>"), special("<|python_end|>"), self.stop_tokens
         )
         size = {"slots": slots, "max_len": self.max_len, "steps": steps, "mesh": mesh}
         self.pool = Pool(self.model, self.specials, **size)
         self.slots = [Slot(row, self.pool.device_of(row)) for row in range(slots)]
-        self._loader = Loader(self.pool, self.slots, reuse)
+        self._prefiller = Prefiller(self.pool, self.slots, reuse)
         self._rows = idle_rows(slots, steps)
-        self._waiting: deque[Job] = deque()
-        self._news: deque[tuple[Job, Sequence[Choice]]] = deque()
+        self._waiting: deque[Generation] = deque()
+        self._updates: deque[tuple[Generation, Sequence[SampledToken]]] = deque()
         self._ticks = 0
         self._roomy = 0  # dispatches in a row that a shorter cache would have done for
 
@@ -97,18 +97,18 @@ class Engine:
         """
         together = num_samples <= len(self.slots)
         request = self._request(tokens, max_tokens, temperature, top_k, seed, run_on=together)
-        jobs = self._submit_samples(request, num_samples)
+        generations = self._submit_samples(request, num_samples)
         try:
-            yield from self._columns(jobs)
+            yield from self._columns(generations)
         finally:
-            for job in jobs:
-                job.cancel()
+            for generation in generations:
+                generation.cancel()
             self._drop_cancelled()
 
     def generate_batch(
         self, tokens: Sequence[int], num_samples: int = 1, **settings
     ) -> tuple[list[list[int]], list[list[int]]]:
-        """(sequences, masks) of `num_samples` replies: prompt included (mask 0), terminal left out.
+        """(sequences, masks) of `num_samples` replies, prompts included (mask 0), stop tokens not.
 
         Takes max_tokens, temperature, top_k and seed as `generate` does.
         """
@@ -125,12 +125,12 @@ class Engine:
         temperature: float = 0.0,
         top_k: int | None = None,
         seed: int | Sequence[int] = 0,
-    ) -> list[Completion]:
+    ) -> list[ReplyTokens]:
         """One reply to each of many prompts, in their order, as many at once as there are slots.
 
         `seed`: one for each prompt, or one from which each prompt's is derived.
         """
-        derive = lambda i: seed[i] if isinstance(seed, Sequence) else spread_seed(seed, i)
+        derive = lambda i: seed[i] if isinstance(seed, Sequence) else derive_seed(seed, i)
         requests = (
             self._request(prompt, max_tokens, temperature, top_k, derive(i))
             for i, prompt in enumerate(prompts)
@@ -139,15 +139,15 @@ class Engine:
 
     # What everything above, and the server, stands on.
 
-    def submit(self, request: Request, on_update=None) -> Job:
+    def submit(self, request: Request, on_update=None) -> Generation:
         """Queues a request. Raises RequestRefused for one that no model this size could answer."""
         self.check(request)
-        return self.accept(Job(request, on_update))
+        return self.accept(Generation(request, on_update))
 
-    def accept(self, job: Job) -> Job:
-        """Queues a job whose request was checked."""
-        self._waiting.append(job)
-        return job
+    def accept(self, generation: Generation) -> Generation:
+        """Queues a generation whose request was checked."""
+        self._waiting.append(generation)
+        return generation
 
     def check(self, request: Request) -> None:
         """Raises RequestRefused when `request` is out of range; reads nothing that changes."""
@@ -188,7 +188,7 @@ class Engine:
         worked = self._prefill()
         worked = self._decode() or worked
         if not self._rows.running_B.any():
-            self._tell()
+            self._notify()
         return worked
 
     def warm_up(self) -> None:
@@ -203,7 +203,7 @@ class Engine:
 
     def forget(self) -> None:
         """Drops all cached prefixes. Only while nothing is running."""
-        self._loader.forget()
+        self._prefiller.forget()
         for slot in self.slots:
             slot.tokens, slot.cached, slot.used_at = [], 0, 0
 
@@ -211,64 +211,72 @@ class Engine:
         settings = max_tokens, float(temperature), top_k, 1.0, int(seed)
         return Request(tuple(int(token) for token in tokens), *settings, run_on=run_on)
 
-    def _submit_samples(self, request: Request, count: int) -> list[Job]:
-        seeds = (spread_seed(request.seed, i) for i in range(count))
+    def _submit_samples(self, request: Request, count: int) -> list[Generation]:
+        seeds = (derive_seed(request.seed, i) for i in range(count))
         return [self.submit(dataclasses.replace(request, seed=seed)) for seed in seeds]
 
-    def _run(self, jobs: list[Job]) -> list[Completion]:
-        while not all(job.done for job in jobs):
+    def _run(self, generations: list[Generation]) -> list[ReplyTokens]:
+        while not all(generation.done for generation in generations):
             self.tick()
-        return [job.completion() for job in jobs]
+        return [generation.reply() for generation in generations]
 
-    def _columns(self, jobs: list[Job]) -> Iterator[tuple[list[int], list[int]]]:
-        ended = [False] * len(jobs)
+    def _columns(self, generations: list[Generation]) -> Iterator[tuple[list[int], list[int]]]:
+        ended = [False] * len(generations)
         for place in itertools.count():
-            while any(len(job.choices) <= place and not job.done for job in jobs):
+            while any(
+                len(generation.tokens) <= place and not generation.done
+                for generation in generations
+            ):
                 self.tick()
-            if all(ended) or all(len(job.choices) <= place for job in jobs):
+            if all(ended) or all(len(generation.tokens) <= place for generation in generations):
                 return
-            column = [(job.choices[place : place + 1] or job.choices[-1:])[0] for job in jobs]
-            ended = [end or c.id in self.terminal for end, c in zip(ended, column, strict=True)]
+            column = [
+                (generation.tokens[place : place + 1] or generation.tokens[-1:])[0]
+                for generation in generations
+            ]
+            ended = [end or c.id in self.stop_tokens for end, c in zip(ended, column, strict=True)]
             yield [choice.id for choice in column], [int(choice.sampled) for choice in column]
 
     # Between ticks: who leaves, who joins.
 
     def _drop_cancelled(self) -> None:
-        for job in [job for job in self._waiting if job.cancelled]:
-            self._waiting.remove(job)
-            self._finish(job, "cancelled")
+        for generation in [generation for generation in self._waiting if generation.cancelled]:
+            self._waiting.remove(generation)
+            self._finish(generation, "cancelled")
         for slot in self.slots:
-            if slot.job is not None and slot.job.cancelled:
+            if slot.generation is not None and slot.generation.cancelled:
                 self._release(slot, "cancelled")
 
-    def _finish(self, job: Job, reason: Finish, new: Sequence[Choice] = ()) -> None:
-        job.finish_reason = reason
-        self._news.append((job, new))
+    def _finish(
+        self, generation: Generation, reason: Finish, new: Sequence[SampledToken] = ()
+    ) -> None:
+        generation.finish_reason = reason
+        self._updates.append((generation, new))
 
-    def _release(self, slot: Slot, reason: Finish, new: Sequence[Choice] = ()) -> None:
+    def _release(self, slot: Slot, reason: Finish, new: Sequence[SampledToken] = ()) -> None:
         """Frees a slot; what its cache holds stays, for a next turn that begins the same."""
-        self._loader.drop(slot)
-        job, slot.job = slot.job, None
+        self._prefiller.drop(slot)
+        generation, slot.generation = slot.generation, None
         self._rows.running_B[slot.row] = False
         slot.tokens = slot.tokens[: slot.cached]
-        self._finish(job, reason, new)
+        self._finish(generation, reason, new)
 
     def fail_all(self) -> None:
         """Ends every reply as failed: the device gave an error that no retry would mend."""
         for slot in self.slots:
-            if slot.job is not None:
+            if slot.generation is not None:
                 self._release(slot, "failed")
         while self._waiting:
             self._finish(self._waiting.popleft(), "failed")
-        self._tell()
+        self._notify()
 
     # Joining.
 
     def _prefill(self) -> bool:
         """Loads prompts into free slots, at most `PREFILL_PER_TICK` tokens of them on a device."""
         left = PREFILL_PER_TICK
-        while left > 0 and self._loader.begin(self._waiting, self._ticks):
-            count, loaded = self._loader.load()
+        while left > 0 and self._prefiller.begin(self._waiting, self._ticks):
+            count, loaded = self._prefiller.load()
             left -= count
             if loaded:
                 self._start(loaded)
@@ -286,7 +294,7 @@ class Engine:
                 self._release(slot, "length")
 
     def _set_up(self, slot: Slot) -> None:
-        request, row, rows = slot.job.request, slot.row, self._rows
+        request, row, rows = slot.generation.request, slot.row, self._rows
         room = self.max_len - len(request.tokens)
         slot.tokens, slot.cached = list(request.tokens), len(request.tokens) - 1
         slot.expression = self._open_call(request.tokens)
@@ -295,7 +303,7 @@ class Engine:
         rows.budget_B[row] = room if request.max_tokens is None else min(request.max_tokens, room)
         rows.run_on_B[row], rows.temperature_B[row] = request.run_on, request.temperature
         rows.top_k_B[row], rows.top_p_B[row] = request.top_k or 0, request.top_p
-        rows.seed_B[row] = spread_seed(request.seed, 0)
+        rows.seed_B[row] = derive_seed(request.seed, 0)
 
     def _fit(self, need: int) -> None:
         """Gives the rows room for `need` tokens and for what the running rows hold.
@@ -332,9 +340,9 @@ class Engine:
             self._rows.length_B[slot.row] = slot.cached
         for slot in running:
             self._set_row(slot)
-        alternatives = any(slot.job.request.alternatives for slot in running)
+        alternatives = any(slot.generation.request.alternatives for slot in running)
         on_its_way = self.pool.start(self._rows, steps, alternatives, running[-1].row + 1)
-        self._tell()
+        self._notify()
         chunk = self.pool.read(on_its_way)
         for slot in running:
             self._take_choices(slot, chunk)
@@ -348,12 +356,12 @@ class Engine:
         rows.forced_count_B[row] = len(forced)
         rows.forced_BK[row, : len(forced)] = forced
 
-    def _take_choices(self, slot: Slot, chunk: Chunk) -> None:
+    def _take_choices(self, slot: Slot, chunk: DecodeOutput) -> None:
         """Books what the dispatch chose for one row, and ends the reply if that was all."""
-        job, row = slot.job, slot.row
+        generation, row = slot.generation, slot.row
         count = int(np.count_nonzero(chunk.valid_KB[:, row]))
         alternatives = [()] * count
-        if job.request.alternatives:
+        if generation.request.alternatives:
             alternatives = pairs(chunk.top_id_KBN[:count, row], chunk.top_logprob_KBN[:count, row])
         tokens, logprobs = (
             chunk.token_KB[:count, row].tolist(),
@@ -361,29 +369,29 @@ class Engine:
         )
         new = []
         for token, logprob, top in zip(tokens, logprobs, alternatives, strict=True):
-            new.append(Choice(token, not slot.forced, logprob, top))
+            new.append(SampledToken(token, not slot.forced, logprob, top))
             if slot.forced:
                 slot.forced.popleft()
             self._follow_tool(slot, token)
-        job.choices += new
+        generation.tokens += new
         slot.tokens += [choice.id for choice in new]
         slot.cached += len(new)
         self._rows.step_B[row] += len(new)
         self._rows.budget_B[row] -= len(new)
-        if new[-1].id in self.terminal and not job.request.run_on:
+        if new[-1].id in self.stop_tokens and not generation.request.run_on:
             self._release(slot, "stop", new)
         elif self._rows.budget_B[row] <= 0:
             self._release(slot, "length", new)
         else:
-            self._news.append((job, new))
+            self._updates.append((generation, new))
 
-    def _tell(self) -> None:
-        """Tells the jobs what has happened to them."""
-        while self._news:
-            job, new = self._news.popleft()
-            tell = job.on_update  # read once: who no longer listens takes it away
-            if tell is not None:
-                tell(job, new)
+    def _notify(self) -> None:
+        """Tells the generations what has happened to them."""
+        while self._updates:
+            generation, new = self._updates.popleft()
+            notify = generation.on_update  # read once: who no longer listens takes it away
+            if notify is not None:
+                notify(generation, new)
 
     def _open_call(self, prompt: Sequence[int]) -> list[int] | None:
         """What stands of a tool call that the prompt ends within; None where it ends in none."""

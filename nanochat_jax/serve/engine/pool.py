@@ -3,7 +3,7 @@
 A prompt is prefilled in a one-row scratch cache of full length (each device has one), in chunks
 whose sizes are powers of two, and then copied into its row. So the prefill is compiled once per
 chunk size and the decode loop once per cache length: nothing else that people do can start the
-compiler. `Spread` says which device holds which row.
+compiler. `Placement` says which device holds which row.
 """
 
 import itertools
@@ -19,8 +19,8 @@ from jax.sharding import Mesh
 from nanochat_jax.models.cache import init_cache
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine import decode
-from nanochat_jax.serve.engine.decode import Chunk, Feed, Rows, Specials
-from nanochat_jax.serve.engine.spread import Spread
+from nanochat_jax.serve.engine.decode import DecodeOutput, PrefillInput, Rows, Specials
+from nanochat_jax.serve.engine.placement import Placement
 from nanochat_jax.serve.engine.weights import nbytes
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def idle_rows(slots: int, steps: int) -> Rows:
     )
 
 
-class Part(NamedTuple):
+class PromptChunk(NamedTuple):
     """What one device is to read: `tokens` from position `start` on, which follow `before`."""
 
     start: int
@@ -104,21 +104,23 @@ class Pool:
         steps: int,
         mesh: Mesh | None = None,
     ):
-        self._spread = Spread(mesh, slots)
+        self._placement = Placement(mesh, slots)
         self.slots, self.max_len, self.steps = slots, max_len, steps
         self.params = model.params
         self.lengths = powers_of_two(min(SMALLEST_CACHE, max_len), max_len)
         # A small processor's time grows with the rows; an accelerator waits for its memory anyway,
         # and in bfloat16 the shape of a product shows in its last bits.
         on_cpu = jax.default_backend() == "cpu"
-        n = self._spread.devices
+        n = self._placement.devices
         self.row_counts = tuple(n * c for c in fours(2, slots // n)) if on_cpu else (slots,)
         self.chunks = powers_of_two(SMALLEST_CHUNK, min(LARGEST_CHUNK, max(max_len, 17)))
         self.compilations = 0
         self.alternatives = min(MAX_ALTERNATIVES, model.cfg.vocab_size)
-        new_cache = lambda *size: decode.by_layer(init_cache(model.cfg, *size, model.gpt.dtype))
-        self.cache = self._spread.new_rows(lambda: new_cache(slots, self.lengths[0]))
-        self._scratch = self._spread.new_rows(lambda: new_cache(self._spread.devices, max_len))
+        new_cache = lambda *size: init_cache(model.cfg, *size, model.gpt.dtype)
+        self.cache = self._placement.new_rows(lambda: new_cache(slots, self.lengths[0]))
+        self._scratch = self._placement.new_rows(
+            lambda: new_cache(self._placement.devices, max_len)
+        )
         # Asked now: later the array may be in the middle of being replaced by another thread.
         self.devices = sorted(str(device) for device in self.cache.keys[0].devices())
         self._build(model.gpt.apply, specials)
@@ -137,15 +139,15 @@ class Pool:
             cache_1S, logits_1TV = prefill(params, cache_1S, feed)
             return cache_1S, decode.score_chunk(logits_1TV, targets_1T, self.alternatives)
 
-        spread = self._spread
+        placement = self._placement
         only_cache = lambda *args: prefill(*args)[0]
-        self._prefill = self._jit(spread.prefill(only_cache, 1), donate_argnums=1)
-        self._score = self._jit(spread.prefill(score, 2), donate_argnums=1)
-        self._insert = self._jit(spread.insert(), donate_argnums=0)
-        self._extract = self._jit(spread.extract(), donate_argnums=0)
-        resize = lambda n: spread.resize(partial(decode.resize, length=n))
+        self._prefill = self._jit(placement.prefill(only_cache, 1), donate_argnums=1)
+        self._score = self._jit(placement.prefill(score, 2), donate_argnums=1)
+        self._insert = self._jit(placement.insert(), donate_argnums=0)
+        self._extract = self._jit(placement.extract(), donate_argnums=0)
+        resize = lambda n: placement.resize(partial(decode.resize, length=n))
         self._resize = {n: self._jit(resize(n)) for n in self.lengths}
-        chunk = lambda N: spread.decode(partial(decode.decode_chunk, apply, specials, N))
+        chunk = lambda N: placement.decode(partial(decode.decode_chunk, apply, specials, N))
         options = dict(donate_argnums=1, compiler_options=loop_options())
         self._decode = {N: self._jit(chunk(N), **options) for N in (0, self.alternatives)}
 
@@ -156,7 +158,7 @@ class Pool:
 
     @params.setter
     def params(self, params: dict) -> None:
-        self._params = self._spread.place(params)
+        self._params = self._placement.place(params)
         self.weight_bytes = nbytes(params)
 
     @property
@@ -187,36 +189,36 @@ class Pool:
 
     def device_of(self, row: int) -> int:
         """The device that holds a row."""
-        return row % self._spread.devices
+        return row % self._placement.devices
 
     def take(self, rows: Sequence[int]) -> None:
         """Copies rows, at most one of a device, into their devices' scratch caches."""
-        self._scratch = self._extract(self._scratch, self.cache, self._spread.places(rows))
+        self._scratch = self._extract(self._scratch, self.cache, self._placement.places(rows))
 
     def put(self, rows: Sequence[int]) -> None:
         """Copies scratch caches into rows, at most one of a device.
 
         The cache must be long enough for their tokens.
         """
-        self.cache = self._insert(self.cache, self._scratch, self._spread.places(rows))
+        self.cache = self._insert(self.cache, self._scratch, self._placement.places(rows))
 
-    def prefill(self, parts: Sequence[Part]) -> list[int]:
+    def prefill(self, parts: Sequence[PromptChunk]) -> list[int]:
         """Feeds each device's scratch cache a chunk of its part; tokens that each has read."""
         feed = self._feed(parts)
         self._scratch = self._prefill(self.params, self._scratch, feed)
         return feed.count_1.tolist()
 
-    def score(self, parts: Sequence[Part], targets: Sequence[Sequence[int]]):
+    def score(self, parts: Sequence[PromptChunk], targets: Sequence[Sequence[int]]):
         """As `prefill`, with (logprob, top ids, top logprobs) `[devices, T]` of the targets."""
         feed = self._feed(parts)
         targets_1T = _padded(targets, feed.tokens_1T.shape[1])
         self._scratch, found = self._score(self.params, self._scratch, feed, targets_1T)
         return feed.count_1.tolist(), jax.device_get(found)
 
-    def _feed(self, parts: Sequence[Part]) -> Feed:
+    def _feed(self, parts: Sequence[PromptChunk]) -> PrefillInput:
         size = self.chunk_for(max(len(part.tokens) for part in parts))
         ints = lambda values: np.asarray(list(values), np.int32)
-        return Feed(
+        return PrefillInput(
             start_1=ints(part.start for part in parts),
             before_1=ints(part.before for part in parts),
             count_1=ints(min(len(part.tokens), size) for part in parts),
@@ -227,25 +229,27 @@ class Pool:
         """How many rows a dispatch over the first `count` rows computes."""
         return smallest_fit(self.row_counts, count)
 
-    def start(self, rows: Rows, steps: int, alternatives: bool, count: int | None = None) -> Chunk:
+    def start(
+        self, rows: Rows, steps: int, alternatives: bool, count: int | None = None
+    ) -> DecodeOutput:
         """Starts a dispatch of at most `steps` tokens for each of the first `count` rows.
 
         None: of all rows. What it returns is for `read`.
         """
         computed = self.rows_for(count or self.slots)
         run = self._decode[self.alternatives if alternatives else 0]
-        first = self._spread.arrange(rows, computed)
+        first = self._placement.arrange(rows, computed)
         self.cache, chunk = run(self.params, self.cache, first, np.int32(steps))
         return chunk
 
-    def read(self, chunk: Chunk) -> Chunk:
+    def read(self, chunk: DecodeOutput) -> DecodeOutput:
         """What a started dispatch chose, as numpy arrays, which may hold only the rows it ran."""
-        return self._spread.restore(jax.device_get(chunk))
+        return self._placement.restore(jax.device_get(chunk))
 
     def warm_up(self) -> None:
         """Compiles everything that serving can need; leaves the pool as it was, but empty."""
         for size in self.chunks:
-            parts = [Part(0, 0, [0] * size)] * self._spread.devices
+            parts = [PromptChunk(0, 0, [0] * size)] * self._placement.devices
             self.prefill(parts)
             self.score(parts, [part.tokens for part in parts])
         for length in self.lengths:

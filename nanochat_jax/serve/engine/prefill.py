@@ -11,38 +11,38 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nanochat_jax.serve.engine.pool import Part, Pool
-from nanochat_jax.serve.engine.requests import Choice, Job
+from nanochat_jax.serve.engine.pool import Pool, PromptChunk
+from nanochat_jax.serve.engine.requests import Generation, SampledToken
 from nanochat_jax.serve.engine.slots import NO_PREFIX, Prefix, Slot, best_prefix, busy, choose_slot
 
-LOOK_AHEAD = 2  # jobs that are looked at for each device: the first may wait for a busy one
+LOOK_AHEAD = 2  # generations that are looked at for each device: the first may wait for a busy one
 
 
 @dataclasses.dataclass(eq=False)
 class Loading:
     """A prompt on its way into a slot; `position` tokens of it are in the scratch cache."""
 
-    job: Job
+    generation: Generation
     slot: Slot
     position: int
 
     @property
     def left(self) -> Sequence[int]:
         """What is still to be read; the last token is the first that decoding feeds."""
-        return self.job.request.tokens[self.position : -1]
+        return self.generation.request.tokens[self.position : -1]
 
     @property
     def targets(self) -> Sequence[int]:
         """What follows each token that is still to be read."""
-        return self.job.request.tokens[self.position + 1 :]
+        return self.generation.request.tokens[self.position + 1 :]
 
     @property
     def before(self) -> int:
         """The last token that was read."""
-        return self.job.request.tokens[self.position - 1] if self.position else 0
+        return self.generation.request.tokens[self.position - 1] if self.position else 0
 
 
-class Loader:
+class Prefiller:
     """Fills `slots` of `pool`. `reuse`: prompts go on from cached beginnings."""
 
     def __init__(self, pool: Pool, slots: Sequence[Slot], reuse: bool):
@@ -60,52 +60,52 @@ class Loader:
         if loading is not None and loading.slot is slot:
             del self._loading[slot.device]
 
-    def begin(self, waiting: deque[Job], now: int) -> bool:
-        """Gives slots to waiting jobs, first come first served; whether any prompt is being read.
+    def begin(self, waiting: deque[Generation], now: int) -> bool:
+        """Gives slots to what waits, first come first served; whether any prompt is being read.
 
-        A job whose beginning is cached on a device that still reads another prompt waits for it.
+        A prompt whose beginning is cached on a device that still reads another one waits for it.
         """
         taken: list[int] = []
-        for job in list(itertools.islice(waiting, LOOK_AHEAD * len(self._scratch))):
-            free = [slot for slot in self._slots if slot.job is None]
+        for generation in list(itertools.islice(waiting, LOOK_AHEAD * len(self._scratch))):
+            free = [slot for slot in self._slots if slot.generation is None]
             if all(slot.device in self._loading for slot in free):
                 break
-            prefix = self._prefix(job, {slot.device for slot in free})
+            prefix = self._prefix(generation, {slot.device for slot in free})
             if prefix.device in self._loading:
                 continue
             idle = [slot for slot in free if slot.device not in self._loading]
             slot = choose_slot(idle, prefix, self._pool.rows_for(busy(self._slots) + 1))
-            waiting.remove(job)
+            waiting.remove(generation)
             if prefix.slot is not None:
                 taken.append(prefix.slot.row)
                 self._scratch[slot.device] = prefix.slot.held
-            job.cached_tokens = prefix.count
-            slot.job, slot.used_at = job, now
+            generation.cached_tokens = prefix.count
+            slot.generation, slot.used_at = generation, now
             slot.tokens, slot.cached = [], 0
-            self._loading[slot.device] = Loading(job, slot, prefix.count)
+            self._loading[slot.device] = Loading(generation, slot, prefix.count)
         if taken:
             self._pool.take(taken)
         return bool(self._loading)
 
-    def _prefix(self, job: Job, devices: set[int]) -> Prefix:
-        """The longest cached beginning of the job's prompt on one of the devices."""
-        if job.request.score_prompt or not self._reuse:
+    def _prefix(self, generation: Generation, devices: set[int]) -> Prefix:
+        """The longest cached beginning of the generation's prompt on one of the devices."""
+        if generation.request.score_prompt or not self._reuse:
             return NO_PREFIX
         slots = [slot for slot in self._slots if slot.device in devices]
         scratch = {device: self._scratch[device] for device in devices}
-        return best_prefix(job.request.tokens, slots, scratch)
+        return best_prefix(generation.request.tokens, slots, scratch)
 
     def load(self) -> tuple[int, list[Slot]]:
         """Reads a chunk of prompts; (tokens of the longest, slots whose prompt is read)."""
         loading = self._alike()
         # An idle device's scratch cache keeps what it holds: nothing is read, and behind it.
         parts = [
-            Part(loading[d].position, loading[d].before, loading[d].left)
+            PromptChunk(loading[d].position, loading[d].before, loading[d].left)
             if d in loading
-            else Part(len(held), 0, ())
+            else PromptChunk(len(held), 0, ())
             for d, held in self._scratch.items()
         ]
-        if next(iter(loading.values())).job.request.score_prompt:
+        if next(iter(loading.values())).generation.request.score_prompt:
             targets = [loading[d].targets if d in loading else () for d in self._scratch]
             counts, found = self._pool.score(parts, targets)
             for device, one in loading.items():
@@ -114,7 +114,7 @@ class Loader:
             counts = self._pool.prefill(parts)
         for device, one in loading.items():
             one.position += counts[device]
-            self._scratch[device] = list(one.job.request.tokens[: one.position])
+            self._scratch[device] = list(one.generation.request.tokens[: one.position])
         done = [one.slot for one in loading.values() if not one.left]
         for slot in done:
             del self._loading[slot.device]
@@ -126,16 +126,19 @@ class Loader:
         Which function reads a chunk, of what size, shows in its last bits: that must not depend on
         what another device reads.
         """
-        function = lambda one: (one.job.request.score_prompt, self._pool.chunk_for(len(one.left)))
+        function = lambda one: (
+            one.generation.request.score_prompt,
+            self._pool.chunk_for(len(one.left)),
+        )
         first = function(next(iter(self._loading.values())))
         return {d: one for d, one in self._loading.items() if function(one) == first}
 
 
 def _book_scores(one: Loading, count: int, found: Sequence[np.ndarray]) -> None:
-    """Gives the job the scores of the `count` tokens that were just read."""
+    """Gives the generation the scores of the `count` tokens that were just read."""
     own_T, ids_TN, top_TN = (x[:count] for x in found)
     rows = zip(one.targets[:count], own_T.tolist(), pairs(ids_TN, top_TN), strict=True)
-    one.job.prompt_scores += [Choice(i, True, own, top) for i, own, top in rows]
+    one.generation.prompt_scores += [SampledToken(i, True, own, top) for i, own, top in rows]
 
 
 def pairs(ids_TN: np.ndarray, logprobs_TN: np.ndarray) -> list[tuple[tuple[int, float], ...]]:

@@ -15,8 +15,8 @@ class RequestRefused(ValueError):
 class Request:
     """One reply to one prompt. `max_tokens` None: up to the end of the context.
 
-    `alternatives` asks for the likeliest tokens beside each choice, `score_prompt` for the prompt's
-    own log-probabilities; a `run_on` reply does not end at a terminal token.
+    `alternatives` asks for the likeliest tokens beside each token, `score_prompt` for the prompt's
+    own log-probabilities; a `run_on` reply does not end at a stop token.
     """
 
     tokens: tuple[int, ...]
@@ -30,7 +30,7 @@ class Request:
     run_on: bool = False
 
 
-class Choice(NamedTuple):
+class SampledToken(NamedTuple):
     """One token of a reply; `sampled` is False where a tool forced it; logprobs in nats."""
 
     id: int
@@ -39,8 +39,8 @@ class Choice(NamedTuple):
     top: tuple[tuple[int, float], ...] = ()
 
 
-class Completion(NamedTuple):
-    """A whole reply without its terminal token. Masks: 1 sampled, 0 forced by a tool."""
+class ReplyTokens(NamedTuple):
+    """A whole reply without its stop token. Masks: 1 sampled, 0 forced by a tool."""
 
     tokens: list[int]
     masks: list[int]
@@ -49,13 +49,13 @@ class Completion(NamedTuple):
 
 
 @dataclasses.dataclass(eq=False)
-class Job:
-    """A request on its way. `on_update(job, new)` runs in the thread that drives the engine."""
+class Generation:
+    """A reply on its way. The thread that drives the engine calls `on_update(generation, new)`."""
 
     request: Request
-    on_update: Callable[["Job", Sequence[Choice]], None] | None = None
-    choices: list[Choice] = dataclasses.field(default_factory=list)
-    prompt_scores: list[Choice] = dataclasses.field(default_factory=list)
+    on_update: Callable[["Generation", Sequence[SampledToken]], None] | None = None
+    tokens: list[SampledToken] = dataclasses.field(default_factory=list)
+    prompt_scores: list[SampledToken] = dataclasses.field(default_factory=list)
     cached_tokens: int = 0
     finish_reason: Finish | None = None
     cancelled: bool = False
@@ -68,18 +68,18 @@ class Job:
         """Asks the engine to free the slot before its next dispatch; safe from any thread."""
         self.cancelled = True
 
-    def completion(self) -> Completion:
-        """The reply as a value; the terminal token that ended it is left out."""
-        kept = self.choices[:-1] if self.finish_reason == "stop" else self.choices
-        return Completion(
-            [choice.id for choice in kept],
-            [int(choice.sampled) for choice in kept],
+    def reply(self) -> ReplyTokens:
+        """The reply as a value; the stop token that ended it is left out."""
+        kept = self.tokens[:-1] if self.finish_reason == "stop" else self.tokens
+        return ReplyTokens(
+            [token.id for token in kept],
+            [int(token.sampled) for token in kept],
             self.finish_reason,
-            [choice.logprob for choice in kept],
+            [token.logprob for token in kept],
         )
 
 
-def spread_seed(seed: int, index: int) -> int:
+def derive_seed(seed: int, index: int) -> int:
     """A 32-bit seed for sample `index` of a request; index 0 keeps a 32-bit `seed` as it is."""
     folded = (seed ^ (seed >> 32)) if seed >= 0 else seed
     return (folded + index * 0x9E3779B1) & 0xFFFFFFFF

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from nanochat_jax.serve.engine.requests import Job
+from nanochat_jax.serve.engine.requests import Generation
 
 WORTH_REUSING = 8  # tokens: below this a copy costs more than it saves
 
@@ -16,7 +16,7 @@ class Slot:
 
     row: int
     device: int = 0
-    job: Job | None = None
+    generation: Generation | None = None
     tokens: list[int] = dataclasses.field(default_factory=list)
     cached: int = 0
     expression: list[int] | None = None
@@ -31,7 +31,7 @@ class Slot:
 
 def busy(slots: Iterable[Slot]) -> int:
     """How many of them reply or load."""
-    return sum(slot.job is not None for slot in slots)
+    return sum(slot.generation is not None for slot in slots)
 
 
 class Prefix(NamedTuple):

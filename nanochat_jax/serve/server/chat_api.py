@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from nanochat_jax.serve.engine.requests import Request as ReplyRequest
-from nanochat_jax.serve.engine.requests import spread_seed
+from nanochat_jax.serve.engine.requests import derive_seed
 from nanochat_jax.serve.server.answers import (
     EVENTS,
     check_count,
@@ -66,7 +66,7 @@ def _requests(
         "top_p": pick(ask.top_p, defaults.top_p),
         "alternatives": bool(ask.logprobs and ask.top_logprobs),
     }
-    seeds = [spread_seed(seed, i) for i in range(ask.n or 1)]
+    seeds = [derive_seed(seed, i) for i in range(ask.n or 1)]
     return [ReplyRequest(tuple(tokens), seed=each, **settings) for each in seeds]
 
 

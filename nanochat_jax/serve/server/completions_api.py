@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from nanochat_jax.serve.engine.requests import Choice, spread_seed
 from nanochat_jax.serve.engine.requests import Request as ReplyRequest
+from nanochat_jax.serve.engine.requests import SampledToken, derive_seed
 from nanochat_jax.serve.engine.text import ReplyReader
 from nanochat_jax.serve.server.answers import (
     EVENTS,
@@ -91,7 +91,7 @@ def _requests(ask: CompletionAsk, prompts: list[list[int]], seed: int) -> list[R
     n = ask.n or 1
     wanted = [tokens for tokens in prompts for _ in range(n)]
     return [
-        ReplyRequest(tuple(tokens), seed=spread_seed(seed, i), **settings)
+        ReplyRequest(tuple(tokens), seed=derive_seed(seed, i), **settings)
         for i, tokens in enumerate(wanted)
     ]
 
@@ -107,12 +107,12 @@ class _Writer:
         self._bare = [isinstance(p, str) and not p.startswith(bos) for p in ask.prompts()]
         self._rulers: dict[int, Ruler] = {}
 
-    def _prompt(self, reply: Reply) -> tuple[str, list[Choice | int]]:
+    def _prompt(self, reply: Reply) -> tuple[str, list[SampledToken | int]]:
         """The prompt as text and as scored tokens."""
         if not self._ask.echo:
             return "", []
         ids = reply.job.request.tokens
-        scored: list[Choice | int] = [ids[0], *reply.job.prompt_scores]
+        scored: list[SampledToken | int] = [ids[0], *reply.job.prompt_scores]
         if self._bare[reply.index // (self._ask.n or 1)]:
             ids, scored = ids[1:], scored[1:]
         reader = ReplyReader(self._tokenizer, raw=True)
@@ -134,13 +134,13 @@ class _Writer:
         text += "".join(piece.text for piece in pieces)
         return self.envelope.text_choice(reply.index, text, reply.finish_reason, scores)
 
-    def _scores(self, reply: Reply, tokens: list[Choice | int]) -> dict | None:
+    def _scores(self, reply: Reply, tokens: list[SampledToken | int]) -> dict | None:
         """Scores of new tokens. The terminal token that ended a reply is scored too, as it was
         chosen: who asks for one token after a prompt finds one."""
         job = reply.job
         ended = reply.finish_reason is not None and job.finish_reason == "stop"
-        if ended and len(reply.choices) == len(job.choices) - 1:
-            tokens = [*tokens, job.choices[-1]]
+        if ended and len(reply.choices) == len(job.tokens) - 1:
+            tokens = [*tokens, job.tokens[-1]]
         ruler = self._rulers.setdefault(reply.index, Ruler(self._tokenizer))
         return self.envelope.text_logprobs(tokens, self._ask.logprobs, ruler)
 

@@ -4,7 +4,7 @@ import time
 import uuid
 from collections.abc import Sequence
 
-from nanochat_jax.serve.engine.requests import Choice
+from nanochat_jax.serve.engine.requests import SampledToken
 from nanochat_jax.serve.engine.text import Piece, ReplyReader, join_parts
 from nanochat_jax.serve.server.service import Reply
 from nanochat_jax.tokenizer import Tokenizer
@@ -97,7 +97,11 @@ class Envelope:
         return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
 
     def chat_pieces(
-        self, reply: Reply, pieces: Sequence[Piece], tokens: Sequence[Choice], logprobs: int | None
+        self,
+        reply: Reply,
+        pieces: Sequence[Piece],
+        tokens: Sequence[SampledToken],
+        logprobs: int | None,
     ) -> list[dict]:
         """Stream choices for new pieces; the tokens' logprobs ride on the first of them."""
         deltas = [
@@ -114,13 +118,13 @@ class Envelope:
             for i, delta in enumerate(deltas)
         ]
 
-    def chat_logprobs(self, choices: Sequence[Choice], count: int | None) -> dict | None:
+    def chat_logprobs(self, choices: Sequence[SampledToken], count: int | None) -> dict | None:
         """Per-token log-probabilities; `forced` marks what a tool wrote, not the model."""
         if count is None:
             return None
         return {"content": [self._scored(choice, count) for choice in choices], "refusal": None}
 
-    def _scored(self, choice: Choice, count: int) -> dict:
+    def _scored(self, choice: SampledToken, count: int) -> dict:
         top = [self._token(token, logprob) for token, logprob in choice.top[:count]]
         return {
             **self._token(choice.id, choice.logprob),
@@ -139,7 +143,7 @@ class Envelope:
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
 
     def text_logprobs(
-        self, choices: Sequence[Choice | int], count: int | None, ruler: Ruler
+        self, choices: Sequence[SampledToken | int], count: int | None, ruler: Ruler
     ) -> dict | None:
         """The four parallel lists of a plain completion; a bare id is a token without a score.
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from nanochat_jax.serve.engine import Engine
-from nanochat_jax.serve.engine.requests import Job, Request
+from nanochat_jax.serve.engine.requests import Generation, Request
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Scheduler:
         self.ready = threading.Event()
         self.error: BaseException | None = None
         self.closing = False
-        self._incoming: deque[Job] = deque()
+        self._incoming: deque[Generation] = deque()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -57,13 +57,13 @@ class Scheduler:
         """Starts compiling, then serving."""
         self._thread.start()
 
-    def submit(self, request: Request, on_update: Callable | None = None) -> Job:
+    def submit(self, request: Request, on_update: Callable | None = None) -> Generation:
         """Queues a request from any thread; `on_update` runs in the engine's thread.
 
         Raises RequestRefused when it is out of range, QueueFull when too many wait already.
         """
         self.engine.check(request)
-        job = Job(request, on_update)
+        job = Generation(request, on_update)
         with self._changed:
             if self.closing or self.error is not None:
                 raise QueueFull("the server is shutting down")
@@ -73,7 +73,7 @@ class Scheduler:
             self._changed.notify()
         return job
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: Generation) -> None:
         """Frees the job's slot within one dispatch."""
         job.cancel()
         with self._changed:

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 from nanochat_jax.serve.engine.prompt import Message, Prompt, fit_conversation
-from nanochat_jax.serve.engine.requests import Choice, Job, Request
+from nanochat_jax.serve.engine.requests import Generation, Request, SampledToken
 from nanochat_jax.serve.engine.text import Piece, ReplyReader, merge
 from nanochat_jax.serve.server.scheduler import Scheduler
 from nanochat_jax.tokenizer import Tokenizer
@@ -28,13 +28,15 @@ class Defaults:
 class Reply:
     """One reply of a request as its reader sees it: pieces of text, tokens, how it ended."""
 
-    def __init__(self, index: int, job: Job, reader: ReplyReader):
+    def __init__(self, index: int, job: Generation, reader: ReplyReader):
         self.index, self.job, self._reader = index, job, reader
         self.pieces: list[Piece] = []
-        self.choices: list[Choice] = []
+        self.choices: list[SampledToken] = []
         self.finish_reason: str | None = None
 
-    def feed(self, new: Sequence[Choice], finish: str | None) -> tuple[list[Piece], list[Choice]]:
+    def feed(
+        self, new: Sequence[SampledToken], finish: str | None
+    ) -> tuple[list[Piece], list[SampledToken]]:
         """Takes what the engine chose; returns what is new to show, and the tokens behind it."""
         shown, taken = [], []
         for choice in new[: len(new) - (finish == "stop")]:
@@ -66,7 +68,7 @@ class Counters:
         self.ttft = [0] * (len(TTFT_BUCKETS) + 1)
         self.ttft_sum = 0.0
 
-    def add(self, job: Job, completion_tokens: int) -> None:
+    def add(self, job: Generation, completion_tokens: int) -> None:
         """Books a reply that has ended or was left."""
         self.prompt_tokens += len(job.request.tokens)
         self.cached_tokens += job.cached_tokens
@@ -122,25 +124,25 @@ class Session:
     def __init__(self, service: "Service"):
         self._service, self._began = service, time.monotonic()
         self._queue: asyncio.Queue = asyncio.Queue()
-        self._by_job: dict[Job, Reply] = {}
+        self._by_job: dict[Generation, Reply] = {}
 
     @property
     def replies(self) -> list[Reply]:
         """All replies, in the order of their requests."""
         return list(self._by_job.values())
 
-    def add(self, job: Job, reader: ReplyReader) -> None:
+    def add(self, job: Generation, reader: ReplyReader) -> None:
         """Adds a reply."""
         self._by_job[job] = Reply(len(self._by_job), job, reader)
 
-    def tell(self, job: Job, new: Sequence[Choice]) -> None:
+    def tell(self, job: Generation, new: Sequence[SampledToken]) -> None:
         """Called in the engine's thread with what it chose."""
         try:
             self._service.mail.post(self._queue, (job, list(new), job.finish_reason))
         except RuntimeError:  # the event loop is gone: nobody listens any more
             job.cancel()
 
-    async def __aiter__(self) -> AsyncIterator[tuple[Reply, list[Piece], list[Choice]]]:
+    async def __aiter__(self) -> AsyncIterator[tuple[Reply, list[Piece], list[SampledToken]]]:
         """Yields (reply, new pieces, new tokens); a reply that has ended is not seen again.
 
         Leaving early frees every slot.
@@ -161,7 +163,7 @@ class Session:
             pass
         return self.replies
 
-    def _take(self, job: Job, new: list[Choice], finish: str | None):
+    def _take(self, job: Generation, new: list[SampledToken], finish: str | None):
         reply = self._by_job[job]
         if not reply.choices and new:
             self._service.counters.first_token(time.monotonic() - self._began)

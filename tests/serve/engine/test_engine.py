@@ -34,10 +34,10 @@ def greedy(model, prompt, count):
 
 
 def run(engine, *requests):
-    jobs = [engine.submit(request) for request in requests]
-    while any(not job.done for job in jobs):
+    generations = [engine.submit(request) for request in requests]
+    while any(not generation.done for generation in generations):
         engine.tick()
-    return jobs
+    return generations
 
 
 @pytest.mark.slow
@@ -73,22 +73,20 @@ def test_a_reply_is_the_same_alone_and_among_32_others(model):
             if not keep:
                 engine.forget()
             (alone,) = run(engine, crowd[place])
-            assert [c.id for c in alone.choices] == [c.id for c in together[place].choices]
+            assert [c.id for c in alone.tokens] == [c.id for c in together[place].tokens]
 
 
 @pytest.mark.slow
 def test_a_cached_prefix_changes_nothing_but_the_work(engine):
     first = Request(tuple(PROMPTS[15]), 10, 1.0, seed=3)
     (fresh,) = run(engine, first)
-    longer = dataclasses.replace(
-        first, tokens=(*first.tokens, *(c.id for c in fresh.choices), 5, 6)
-    )
+    longer = dataclasses.replace(first, tokens=(*first.tokens, *(c.id for c in fresh.tokens), 5, 6))
     (reused,) = run(engine, longer)
     assert reused.cached_tokens >= len(first.tokens)
     engine.forget()
     (again,) = run(engine, longer)
     assert again.cached_tokens == 0
-    assert [c.id for c in again.choices] == [c.id for c in reused.choices]
+    assert [c.id for c in again.tokens] == [c.id for c in reused.tokens]
 
 
 def test_a_prefix_is_reused_with_smear_too():
@@ -98,14 +96,16 @@ def test_a_prefix_is_reused_with_smear_too():
     longer = dataclasses.replace(request, tokens=(*request.tokens, 9, 8, 7))
     (reused,) = run(engine, longer)
     assert reused.cached_tokens == len(request.tokens)
-    assert [c.id for c in reused.choices] == greedy(engine.model, longer.tokens, 8)
+    assert [c.id for c in reused.tokens] == greedy(engine.model, longer.tokens, 8)
 
 
 def test_logprobs_are_the_models(engine):
-    (job,) = run(engine, Request(tuple(PROMPTS[5]), 6, 1.0, alternatives=True, score_prompt=True))
-    ids = [*job.request.tokens, *(c.id for c in job.choices)]
+    (generation,) = run(
+        engine, Request(tuple(PROMPTS[5]), 6, 1.0, alternatives=True, score_prompt=True)
+    )
+    ids = [*generation.request.tokens, *(c.id for c in generation.tokens)]
     logprobs_TV = np.asarray(jax.nn.log_softmax(MODEL([ids])[0]))
-    scored = [*job.prompt_scores, *job.choices]
+    scored = [*generation.prompt_scores, *generation.tokens]
     assert [c.id for c in scored] == ids[1:]
     for place, choice in enumerate(scored):
         assert abs(choice.logprob - logprobs_TV[place, choice.id]) < 1e-4
@@ -138,24 +138,24 @@ def test_more_samples_than_slots_are_all_generated(engine):
 
 def test_the_context_ends_a_reply_with_length(engine):
     prompt = [256] + [7] * 50
-    (job,) = run(engine, Request(tuple(prompt), None, 0.0, run_on=True))
-    assert job.finish_reason == "length"
-    assert len(prompt) + len(job.choices) == MODEL.cfg.sequence_len
+    (generation,) = run(engine, Request(tuple(prompt), None, 0.0, run_on=True))
+    assert generation.finish_reason == "length"
+    assert len(prompt) + len(generation.tokens) == MODEL.cfg.sequence_len
     (full,) = run(engine, Request((1,) * MODEL.cfg.sequence_len, 5, 0.0))
-    assert full.finish_reason == "length" and not full.choices
+    assert full.finish_reason == "length" and not full.tokens
 
 
 def test_a_cancelled_reply_frees_its_slot_at_once(engine):
-    jobs = [engine.submit(Request(tuple(p), 30, 1.0, run_on=True)) for p in PROMPTS[:5]]
+    generations = [engine.submit(Request(tuple(p), 30, 1.0, run_on=True)) for p in PROMPTS[:5]]
     engine.tick()
     assert engine.active == 4 and engine.waiting == 1
-    jobs[0].cancel()
+    generations[0].cancel()
     engine.tick()
-    assert jobs[0].finish_reason == "cancelled" and engine.waiting == 0
-    for job in jobs:
-        job.cancel()
+    assert generations[0].finish_reason == "cancelled" and engine.waiting == 0
+    for generation in generations:
+        generation.cancel()
     engine.tick()
-    assert engine.active == 0 and all(job.done for job in jobs)
+    assert engine.active == 0 and all(generation.done for generation in generations)
 
 
 def test_leaving_a_generator_early_frees_its_slots(engine):
@@ -171,10 +171,10 @@ def test_a_long_prompt_does_not_stop_the_other_rows():
     short = engine.submit(Request((256, *range(9)), 200, 0.0, run_on=True))
     engine.tick()
     long = engine.submit(Request((256,) + (5,) * 2024, 4, 0.0, run_on=True))
-    before = len(short.choices)
-    while not long.choices:
+    before = len(short.tokens)
+    while not long.tokens:
         engine.tick()
-    assert len(short.choices) - before >= 4
+    assert len(short.tokens) - before >= 4
     assert short.finish_reason is None
 
 
@@ -189,9 +189,9 @@ def test_the_cache_grows_with_its_rows_and_shrinks_when_nobody_needs_it(monkeypa
     short = [[256, 1, 2]]
     beside = engine.complete(short, 8)
     assert engine.pool.length == 512  # the long chat may go on: its row is kept
-    (job,) = run(engine, Request((*prompt, *long.tokens, 9), 4, 0.0))
-    assert job.cached_tokens >= len(prompt)
-    monkeypatch.setattr("nanochat_jax.serve.engine.PATIENCE", 2)
+    (generation,) = run(engine, Request((*prompt, *long.tokens, 9), 4, 0.0))
+    assert generation.cached_tokens >= len(prompt)
+    monkeypatch.setattr("nanochat_jax.serve.engine.engine.PATIENCE", 2)
     assert engine.complete(short, 8) == beside
     assert engine.pool.length == 256
     fresh = Engine(engine.model, BYTES, slots=2, tool=lambda _: None)

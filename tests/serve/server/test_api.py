@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from nanochat_jax.serve.engine import Engine
-from nanochat_jax.serve.engine.requests import Job
+from nanochat_jax.serve.engine.requests import Generation
 from tests.serve.conftest import RunningServer, new_service
 from tests.serve.server.asking import ASK, SAID, assert_idle, post, refused
 from tests.serve.world import BYTES, spoken, talking_model
@@ -239,7 +239,7 @@ def test_a_client_that_does_not_stream_can_leave_too(talker):
 
 def test_nothing_is_left_of_a_reply_that_has_ended(http):
     def jobs():
-        return sum(isinstance(thing, Job) for thing in gc.get_objects())
+        return sum(isinstance(thing, Generation) for thing in gc.get_objects())
 
     gc.collect()
     gc.disable()  # what only a collection would find is kept for very long by a busy server

@@ -68,7 +68,7 @@ def test_a_storm_of_mixed_requests_is_served_and_compiles_nothing(scheduler):
     assert scheduler.engine.active == scheduler.waiting == 0
     reasons = {job.finish_reason for job, _ in asked}
     assert reasons <= {"stop", "length", "cancelled"} and "length" in reasons
-    assert any(not choice.sampled for job, _ in asked for choice in job.choices)  # tools ran
+    assert any(not choice.sampled for job, _ in asked for choice in job.tokens)  # tools ran
     assert scheduler.engine.pool.compilations == counted
     assert not compiled
 
@@ -89,7 +89,7 @@ def test_a_reply_in_the_storm_is_the_reply_alone(scheduler):
         alone, ended = ask(scheduler, requests[place])
         assert ended.wait(60)
         together = asked[place][0]
-        assert [c.id for c in alone.choices] == [c.id for c in together.choices]
+        assert [c.id for c in alone.tokens] == [c.id for c in together.tokens]
         assert alone.finish_reason == together.finish_reason
 
 

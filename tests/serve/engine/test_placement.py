@@ -9,9 +9,9 @@ import pytest
 from nanochat_jax.config.serve import ChatWeb
 from nanochat_jax.devices import cpu_count
 from nanochat_jax.serve.engine import Engine
+from nanochat_jax.serve.engine.placement import Placement
 from nanochat_jax.serve.engine.pool import idle_rows
 from nanochat_jax.serve.engine.requests import Request
-from nanochat_jax.serve.engine.spread import Spread
 from nanochat_jax.serve.server.launch import SMALL, mesh_text, with_mesh
 from nanochat_jax.sharding import make_mesh
 from tests.serve.world import BYTES, random_model
@@ -21,24 +21,24 @@ PROMPTS = [[256, *range(n, 2 * n)] for n in range(1, 25)]
 
 
 @pytest.fixture(scope="module")
-def spread_engine():
+def sharded_engine():
     engine = Engine(MODEL, BYTES, slots=8, steps=4, mesh=make_mesh("4"))
     engine.warm_up()
     return engine
 
 
 def run(engine, *requests):
-    jobs = [engine.submit(request) for request in requests]
-    while any(not job.done for job in jobs):
+    generations = [engine.submit(request) for request in requests]
+    while any(not generation.done for generation in generations):
         engine.tick()
-    return [[choice.id for choice in job.choices] for job in jobs]
+    return [[token.id for token in generation.tokens] for generation in generations]
 
 
 def scores(engine, *requests):
-    jobs = [engine.submit(request) for request in requests]
-    while any(not job.done for job in jobs):
+    generations = [engine.submit(request) for request in requests]
+    while any(not generation.done for generation in generations):
         engine.tick()
-    return [job.prompt_scores for job in jobs]
+    return [generation.prompt_scores for generation in generations]
 
 
 def requests():
@@ -50,67 +50,72 @@ def requests():
 
 
 @pytest.mark.slow
-def test_four_devices_say_what_one_says_and_compile_nothing_more(spread_engine):
-    counted = spread_engine.pool.compilations
+def test_four_devices_say_what_one_says_and_compile_nothing_more(sharded_engine):
+    counted = sharded_engine.pool.compilations
     compiled = []
     listener = lambda name, _, **__: compiled.append(name) if "backend_compile" in name else None
     jax.monitoring.register_event_duration_secs_listener(listener)
-    several = run(spread_engine, *requests())
-    assert spread_engine.pool.compilations == counted and not compiled
+    several = run(sharded_engine, *requests())
+    assert sharded_engine.pool.compilations == counted and not compiled
     assert several == run(Engine(MODEL, BYTES, slots=8, steps=4), *requests())
-    assert len(spread_engine.devices) == 4
+    assert len(sharded_engine.devices) == 4
 
 
 @pytest.mark.slow
-def test_prompts_are_scored_to_the_bit_as_one_device_scores_them(spread_engine):
+def test_prompts_are_scored_to_the_bit_as_one_device_scores_them(sharded_engine):
     asked = [Request(tuple(p), 0, score_prompt=True, alternatives=True) for p in PROMPTS[3:]]
-    found = scores(spread_engine, *asked)
+    found = scores(sharded_engine, *asked)
     assert [len(one) for one in found] == [len(p) - 1 for p in PROMPTS[3:]]
     assert found == scores(Engine(MODEL, BYTES, slots=8, steps=4), *asked)
 
 
 @pytest.mark.slow
-def test_the_rows_lie_on_their_devices_and_the_weights_on_all(spread_engine):
-    keys_BSKH = spread_engine.pool.cache.keys[0]
+def test_the_rows_lie_on_their_devices_and_the_weights_on_all(sharded_engine):
+    keys_BSKH = sharded_engine.pool.cache.keys[0]
     assert {shard.data.shape[0] for shard in keys_BSKH.addressable_shards} == {2}
-    weights = jax.tree.leaves(spread_engine.pool.params)
+    weights = jax.tree.leaves(sharded_engine.pool.params)
     assert all(len(w.devices()) == 4 and w.is_fully_replicated for w in weights)
 
 
 @pytest.mark.slow
-def test_every_device_reads_a_prompt_of_its_own(spread_engine, monkeypatch):
-    spread_engine.forget()
-    counts, prefill = [], spread_engine.pool.prefill
+def test_every_device_reads_a_prompt_of_its_own(sharded_engine, monkeypatch):
+    sharded_engine.forget()
+    counts, prefill = [], sharded_engine.pool.prefill
     monkeypatch.setattr(
-        spread_engine.pool, "prefill", lambda parts: counts.append(prefill(parts)) or counts[-1]
+        sharded_engine.pool, "prefill", lambda parts: counts.append(prefill(parts)) or counts[-1]
     )
-    run(spread_engine, *requests()[8:16])  # of 9 to 16 tokens and the first, one chunk each
+    run(sharded_engine, *requests()[8:16])  # of 9 to 16 tokens and the first, one chunk each
     assert len(counts) == 2 and all(min(read) > 0 for read in counts)
 
 
 @pytest.mark.slow
-def test_a_chat_goes_on_from_whatever_device_its_row_lies_on(spread_engine):
-    spread_engine.forget()
+def test_a_chat_goes_on_from_whatever_device_its_row_lies_on(sharded_engine):
+    sharded_engine.forget()
     asked = requests()[-8:]  # one a slot
-    replies = run(spread_engine, *asked)
+    replies = run(sharded_engine, *asked)
     longer = [
         dataclasses.replace(request, tokens=(*request.tokens, *reply, 7, 8, 9))
         for request, reply in zip(asked, replies, strict=True)
     ]
-    jobs = [spread_engine.submit(request) for request in reversed(longer)]
-    while any(not job.done for job in jobs):
-        spread_engine.tick()
-    assert all(job.cached_tokens >= len(job.request.tokens) - 15 for job in jobs)
-    spread_engine.forget()
-    again = run(spread_engine, *longer)
-    assert again == [[choice.id for choice in job.choices] for job in reversed(jobs)]
+    generations = [sharded_engine.submit(request) for request in reversed(longer)]
+    while any(not generation.done for generation in generations):
+        sharded_engine.tick()
+    assert all(
+        generation.cached_tokens >= len(generation.request.tokens) - 15
+        for generation in generations
+    )
+    sharded_engine.forget()
+    again = run(sharded_engine, *longer)
+    assert again == [
+        [token.id for token in generation.tokens] for generation in reversed(generations)
+    ]
 
 
 @pytest.mark.slow
-def test_generate_takes_a_mesh(spread_engine):
+def test_generate_takes_a_mesh(sharded_engine):
     settings = {"num_samples": 3, "max_tokens": 6, "seed": 5}
     one = Engine(MODEL, BYTES, slots=4, steps=4)
-    assert list(spread_engine.generate(PROMPTS[4], **settings)) == list(
+    assert list(sharded_engine.generate(PROMPTS[4], **settings)) == list(
         one.generate(PROMPTS[4], **settings)
     )
 
@@ -121,11 +126,11 @@ def test_slots_that_the_devices_do_not_divide_are_refused_with_the_next_number()
 
 
 def test_rows_filled_first_are_spread_evenly_and_come_back_in_order():
-    spread, rows = Spread(make_mesh("4"), 12), idle_rows(12, 2)
+    placement, rows = Placement(make_mesh("4"), 12), idle_rows(12, 2)
     rows.seed_B[:] = np.arange(12)
-    arranged = spread.arrange(rows, 8).seed_B
+    arranged = placement.arrange(rows, 8).seed_B
     assert arranged.tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
-    back = spread.restore(np.stack([arranged, arranged]))
+    back = placement.restore(np.stack([arranged, arranged]))
     assert back.tolist() == [list(range(8))] * 2
 
 

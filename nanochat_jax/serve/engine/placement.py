@@ -16,13 +16,13 @@ from jax.sharding import PartitionSpec as P
 
 from nanochat_jax.models.cache import KVCache
 from nanochat_jax.serve.engine import decode
-from nanochat_jax.serve.engine.decode import Chunk, Rows
+from nanochat_jax.serve.engine.decode import DecodeOutput, Rows
 from nanochat_jax.sharding import AXES
 
 ROWS, STEPS_ROWS, WHOLE = P(AXES), P(None, AXES), P()
 
 
-class Spread:
+class Placement:
     """How `slots` rows lie on `mesh` (None: all on JAX's first device).
 
     Raises ValueError when the devices do not divide the slots.
@@ -60,7 +60,7 @@ class Spread:
         """The first `count` rows, device by device."""
         return jax.tree.map(lambda x: self._by_device(x[:count]), rows)
 
-    def restore(self, chunk: Chunk) -> Chunk:
+    def restore(self, chunk: DecodeOutput) -> DecodeOutput:
         """What `arrange`d rows chose, in the order of the slots again."""
         return jax.tree.map(self._by_slot, chunk)
 
