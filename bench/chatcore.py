@@ -75,11 +75,11 @@ def figures(first: dict, rounds: list[dict]) -> dict:
 
 def setting(args: argparse.Namespace):
     """(the random model, a tokenizer of the problems' own words, the tasks)."""
-    from nanochat_jax.evals.chatcore import exams
+    from nanochat_jax.evals.chatcore import catalog
     from nanochat_jax.tasks import View
     from nanochat_jax.tokenizer import Tokenizer
 
-    tasks, _ = exams.at_hand(args.task_data, str(args.task_data))
+    tasks, _ = catalog.at_hand(args.task_data, str(args.task_data))
     tasks = {name: View(task, stop=args.max_problems) for name, task in tasks.items()}
     rows = (task[i] for task in tasks.values() for i in range(len(task)))
     texts = [json.dumps(row, ensure_ascii=False) for row in rows]
@@ -90,13 +90,13 @@ def setting(args: argparse.Namespace):
 def batched(args: argparse.Namespace):
     """Task -> [right answers, problems] and times of the evaluation as it is, on all devices."""
     mesh = mesh_of(args)
-    from nanochat_jax.evals.chatcore import Sampling, engines, evaluate
+    from nanochat_jax.evals.chatcore import SamplingParams, engines, evaluate
 
     model, tokenizer, tasks = setting(args)
-    sampling = Sampling(max_new_tokens=args.max_new_tokens)
+    sampling = SamplingParams(max_new_tokens=args.max_new_tokens)
     written = [task for task in tasks.values() if task.kind == "generative"]
-    writers = engines(model, tokenizer, written, sampling, mesh=mesh)
-    settings = dict(sampling=sampling, mesh=mesh, writers=writers)
+    pool = engines(model, tokenizer, written, sampling, mesh=mesh)
+    settings = dict(sampling=sampling, mesh=mesh, pool=pool)
 
     def one_task(name: str) -> list[int]:
         done = evaluate(model, tokenizer, {name: tasks[name]}, **settings).tasks[name]

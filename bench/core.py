@@ -174,7 +174,7 @@ def _right(model, tokenizer, task, items) -> int:
     count = 0
     for i in range(len(items)):
         (example,) = prompts.examples(task, items, [i], tokenizer, 10**9)
-        count += result.mark(task, example, scores(model, example))["correct"]
+        count += result.grade(task, example, scores(model, example))["correct"]
     return count
 
 

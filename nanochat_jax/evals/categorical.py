@@ -28,58 +28,27 @@ Key = Hashable
 Logits = dict[Key, np.ndarray]
 
 
-class Choice(NamedTuple):
-    """The likeliest letter, and the logits of all letters in their order."""
-
-    letter: str
-    logits: np.ndarray
-
-
-class Asked(NamedTuple):
-    """A prompt, and the ids that may follow it."""
+class LetterPrompt(NamedTuple):
+    """A prompt, and the ids of the letters that may follow it."""
 
     key: Key
     prompt: Sequence[int]
     options: Sequence[int]
 
 
-def choose(
-    model: Model,
-    tokenizer: Tokenizer,
-    conversations: Iterable[Mapping[str, Any]],
-    *,
-    rows: int | None = None,
-    longest: int | None = None,
-) -> list[Choice]:
-    """The letter of each conversation (as a categorical task gives it), first one on ties.
-
-    Args:
-        rows: prompts of a forward pass on each device (None: as many as suit it).
-        longest: tokens of a prompt that are read, the last so many; None: all.
+def letter_prompt(tokenizer: Tokenizer, key: Key, conversation: Mapping[str, Any]) -> LetterPrompt:
+    """The prompt of a conversation, as a categorical task gives it.
 
     Raises:
         ValueError: a letter that is not one token.
     """
-    conversations = list(conversations)
-    asked = (question(tokenizer, i, c, longest) for i, c in enumerate(conversations))
-    found: Logits = {}
-    for some in option_logits(model, asked, pad=tokenizer.get_bos_token_id(), rows=rows):
-        found |= some
-    return [likeliest(c, found[i]) for i, c in enumerate(conversations)]
-
-
-def question(
-    tokenizer: Tokenizer, key: Key, conversation: Mapping[str, Any], longest: int | None = None
-) -> Asked:
-    """What is asked of the model about a conversation."""
     prompt = tokenizer.render_for_completion(conversation)
-    options = [letter_id(tokenizer, letter) for letter in conversation["letters"]]
-    return Asked(key, prompt[-longest:] if longest else prompt, options)
+    return LetterPrompt(key, prompt, [letter_id(tokenizer, x) for x in conversation["letters"]])
 
 
-def likeliest(conversation: Mapping[str, Any], logits: np.ndarray) -> Choice:
-    """The letter of the largest logit."""
-    return Choice(conversation["letters"][int(logits.argmax())], logits)
+def likeliest(conversation: Mapping[str, Any], logits: np.ndarray) -> str:
+    """The letter of the largest logit, the first one on ties."""
+    return conversation["letters"][int(logits.argmax())]
 
 
 def letter_id(tokenizer: Tokenizer, letter: str) -> int:
@@ -97,13 +66,13 @@ def letter_id(tokenizer: Tokenizer, letter: str) -> int:
 
 
 def option_logits(
-    model: Model, asked: Iterable[Asked], *, pad: int, rows: int | None = None
+    model: Model, prompts: Iterable[LetterPrompt], *, pad: int, rows: int | None = None
 ) -> Iterator[Logits]:
     """Logits of every prompt's options as its next token, float32; key -> them, batch by batch."""
     waiting: collections.deque = collections.deque()
     devices = mesh.size if (mesh := mesh_of(model)) else 1
     rows_of = lambda width: devices * (rows or max(1, batch_tokens() // width))
-    for width, batch in _batches(asked, rows_of):
+    for width, batch in _batches(prompts, rows_of):
         waiting.append((batch, _dispatch(model, batch, width, rows_of(width), pad)))
         if len(waiting) > IN_FLIGHT:
             yield _read(*waiting.popleft())
@@ -112,11 +81,11 @@ def option_logits(
 
 
 def _batches(
-    asked: Iterable[Asked], rows_of: Callable[[int], int]
-) -> Iterator[tuple[int, list[Asked]]]:
+    prompts: Iterable[LetterPrompt], rows_of: Callable[[int], int]
+) -> Iterator[tuple[int, list[LetterPrompt]]]:
     """(width, prompts that fit in it): full batches first, then what is left, longest first."""
-    pools: dict[int, list[Asked]] = collections.defaultdict(list)
-    for one in asked:
+    pools: dict[int, list[LetterPrompt]] = collections.defaultdict(list)
+    for one in prompts:
         width = fit(len(one.prompt), LENGTHS)
         pools[width].append(one)
         if len(pools[width]) == rows_of(width):
@@ -128,7 +97,9 @@ def _batches(
         left = left[rows_of(width) :]
 
 
-def _dispatch(model: Model, batch: Sequence[Asked], width: int, rows: int, pad: int) -> jax.Array:
+def _dispatch(
+    model: Model, batch: Sequence[LetterPrompt], width: int, rows: int, pad: int
+) -> jax.Array:
     """Starts a batch: logits `[B, V]`, which need not be done."""
     ids_BT, last_B1 = np.full((rows, width), pad, np.int32), np.zeros((rows, 1), np.int32)
     for row, one in enumerate(batch):
@@ -138,7 +109,7 @@ def _dispatch(model: Model, batch: Sequence[Asked], width: int, rows: int, pad: 
     return next_logits(model.gpt, mesh_of(model), *args)
 
 
-def _read(batch: Sequence[Asked], logits_BV: jax.Array) -> Logits:
+def _read(batch: Sequence[LetterPrompt], logits_BV: jax.Array) -> Logits:
     logits_BV = np.asarray(logits_BV)
     return {one.key: logits_BV[row, list(one.options)] for row, one in enumerate(batch)}
 

@@ -1,8 +1,8 @@
-"""Problems answered in writing: many at once by engines with their tool, each answer marked.
+"""Problems answered in writing: many at once by a pool of engines, each answer graded.
 
 What evaluation and reinforcement learning share. Each device has an engine and a thread that
-drives it; answers are marked while the next ones are written. An answer depends on its prompt and
-its own seed, not on what else is written or where.
+drives it; answers are graded while the next ones are sampled. An answer depends on its prompt and
+its own seed, not on what else is sampled or where.
 """
 
 import concurrent.futures
@@ -30,14 +30,14 @@ from nanochat_jax.tasks import Task
 from nanochat_jax.tasks.mixture import Conversation
 from nanochat_jax.tokenizer import Tokenizer
 
-Mark = Callable[[Conversation, str], float]
+Grader = Callable[[Conversation, str], float]
 SLOTS = {"cpu": 16}  # answers at once on each device; elsewhere:
 SLOTS_ELSEWHERE = 128
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How answers are written; the original's `-n -m -t -k`. Temperature 0 is greedy."""
+class SamplingParams:
+    """How answers are sampled; the original's `-n -m -t -k`. Temperature 0 is greedy."""
 
     num_samples: int = 1
     max_new_tokens: int = 512
@@ -46,57 +46,58 @@ class Sampling:
     seed: int = 42
 
     def seeds(self, problem: int) -> list[int]:
-        """A 32-bit seed for each answer to a problem, unlike those of its neighbours."""
+        """A 32-bit seed for each answer to a problem."""
+        # Hashed, not seed + number: neighbouring problems would share all but one of their seeds.
         streams = np.random.SeedSequence((self.seed, problem)).generate_state(self.num_samples)
         return [int(x) for x in streams]
 
 
-class Answer(NamedTuple):
+class GradedAnswer(NamedTuple):
     """One answer, without its prompt.
 
     Args:
-        tokens, masks: what was written, without the token that ended it; 1 sampled, 0 by the tool.
-        terminal: the token that ended it; None where the length did.
+        tokens, masks: the answer without its stop token; 1 sampled, 0 by the tool.
+        stop_token: the token that ended it; None where the length did.
         text: the tokens as text, tool calls included.
-        mark: 1.0 right, 0.0 wrong.
+        grade: 1.0 right, 0.0 wrong.
     """
 
     tokens: list[int]
     masks: list[int]
-    terminal: int | None
+    stop_token: int | None
     text: str
-    mark: float
+    grade: float
 
 
-class Answered(NamedTuple):
+class GradedProblem(NamedTuple):
     """A problem with all its answers; `prompt` lost its beginning where it is `cropped`."""
 
-    problem: int
+    index: int
     prompt: list[int]
     cropped: bool
-    answers: list[Answer]
+    answers: list[GradedAnswer]
 
     @property
     def right(self) -> int:
         """How many of the answers are right."""
-        return sum(a.mark > 0 for a in self.answers)
+        return sum(a.grade > 0 for a in self.answers)
 
 
-class Asked(NamedTuple):
-    """A problem on its way: its number, conversation and prompt."""
+class Problem(NamedTuple):
+    """A problem to answer: its row in the task, its conversation and prompt."""
 
-    problem: int
+    index: int
     conversation: Conversation
     prompt: list[int]
     cropped: bool
 
 
-class Writers:
+class EnginePool:
     """One engine on each device of a mesh (None: where the parameters are).
 
     Args:
         max_len: tokens of a prompt with its answer, at most.
-        slots: answers that each engine writes at once (None: by the kind of device).
+        slots: answers that each engine samples at once (None: by the kind of device).
     """
 
     def __init__(
@@ -113,31 +114,31 @@ class Writers:
                 self.engines.append(Engine(here, tokenizer, slots=slots, max_len=max_len))
 
     def set_params(self, params: Any) -> None:
-        """Goes on with other weights of the same shapes."""
+        """Continues with other weights of the same shapes."""
         for device, engine in zip(self.devices, self.engines, strict=True):
             engine.set_params(_on(device, params))
 
-    def ask(self, problem: int, conversation: Conversation, sampling: Sampling) -> Asked:
+    def problem(self, index: int, conversation: Conversation, sampling: SamplingParams) -> Problem:
         """The problem with as much of the end of its prompt as leaves room for an answer."""
         prompt = self.tokenizer.render_for_completion(conversation)
         room = max(1, self.max_len - sampling.max_new_tokens)
-        return Asked(problem, conversation, prompt[-room:], len(prompt) > room)
+        return Problem(index, conversation, prompt[-room:], len(prompt) > room)
 
-    def write(
-        self, asked: Iterable[Asked], sampling: Sampling, *, dealt: bool = False
-    ) -> Iterator[tuple[Asked, list[Generation]]]:
-        """(what was asked, its finished jobs), as they come to an end.
+    def generate(
+        self, problems: Iterable[Problem], sampling: SamplingParams, *, in_turn: bool = False
+    ) -> Iterator[tuple[Problem, list[Generation]]]:
+        """Each problem with its finished generations, as they come to an end.
 
         Args:
-            dealt: what is asked is dealt out to the engines in turn, so that each does the same
-                work in every run, to the bit; else each takes the next when it has room.
+            in_turn: problem i goes to engine i modulo their number, so that each engine does the
+                same work in every run, to the bit; else each takes the next when it has room.
 
         Raises:
             RequestRefused: a prompt longer than `max_len`, or settings out of range.
         """
         ready, stop, n = queue.Queue(), threading.Event(), len(self.engines)
-        things = list(asked) if dealt else asked
-        shares = [_Shared(things[i::n]) for i in range(n)] if dealt else [_Shared(things)] * n
+        problems = list(problems) if in_turn else problems
+        shares = [_Shared(problems[i::n]) for i in range(n)] if in_turn else [_Shared(problems)] * n
         threads = [
             threading.Thread(target=_drive, args=(*pair, sampling, ready, stop), daemon=True)
             for pair in zip(self.engines, shares, strict=True)
@@ -157,30 +158,31 @@ class Writers:
 
 
 def answer(
-    writers: Writers,
+    pool: EnginePool,
     task: Task,
     problems: Iterable[int],
-    sampling: Sampling,
+    sampling: SamplingParams,
     *,
-    mark: Mark | None = None,
+    grade: Grader | None = None,
     workers: int | None = None,
-    dealt: bool = False,
-) -> Iterator[Answered]:
-    """The problems of a task with their marked answers, as they are ready.
+    in_turn: bool = False,
+) -> Iterator[GradedProblem]:
+    """The problems of a task with their graded answers, as they are ready.
 
     Args:
         problems: rows of the task.
-        mark: (conversation, text) -> 0.0 or 1.0; None: the task's `score`.
-        workers: answers marked at the same time (a sandbox waits for its program); None: one a
+        grade: (conversation, text) -> 0.0 or 1.0; None: the task's `score`.
+        workers: answers graded at the same time (a sandbox waits for its program); None: one a
             core.
-        dealt: see `Writers.write`.
+        in_turn: see `EnginePool.generate`.
     """
-    asked = (writers.ask(i, task[i], sampling) for i in problems)
-    marked = functools.partial(_marked, writers.tokenizer, mark or task.score)
-    with concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    made = (pool.problem(i, task[i], sampling) for i in problems)
+    graded = functools.partial(_graded, pool.tokenizer, grade or task.score)
+    # Grading in other threads keeps the device busy: a HumanEval program may run for seconds.
+    with concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count() or 1) as graders:
         waiting: deque = deque()
-        for question, jobs in writers.write(asked, sampling, dealt=dealt):
-            waiting.append(pool.submit(marked, question, jobs))
+        for problem, generations in pool.generate(made, sampling, in_turn=in_turn):
+            waiting.append(graders.submit(graded, problem, generations))
             while waiting and waiting[0].done():
                 yield waiting.popleft().result()
         while waiting:
@@ -188,24 +190,31 @@ def answer(
 
 
 def pass_at_k(right: int, n: int, k: int) -> float:
-    """The chance that of k answers, drawn from n of which `right` are right, one is right.
+    """The chance that one of k answers is right, estimated from n >= k of which `right` are.
 
-    Unbiased where the mean of "any of the first k" is noisy. Source: arXiv:2107.03374, equation 1.
+    Source: arXiv:2107.03374 (Codex), equation 1.
+
+    Raises:
+        ValueError: k or `right` outside 1..n, 0..n.
     """
     if not 0 <= right <= n or not 1 <= k <= n:
         raise ValueError(f"expected 0 <= right <= n and 1 <= k <= n, got {right=}, {n=}, {k=}")
+    # The mean over every choice of k among the n samples: unbiased, and less noisy than looking at
+    # the first k alone. 1 - (1 - right/n)^k, which also comes to mind, is biased low.
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
 
 
-def _marked(tokenizer: Tokenizer, mark: Mark, asked: Asked, jobs: Sequence[Generation]) -> Answered:
+def _graded(
+    tokenizer: Tokenizer, grade: Grader, problem: Problem, generations: Sequence[Generation]
+) -> GradedProblem:
     answers = []
-    for job in jobs:
-        done = job.reply()
+    for generation in generations:
+        done = generation.reply()
         text = tokenizer.decode(done.tokens)
-        terminal = job.tokens[-1].id if done.finish_reason == "stop" else None
-        right = float(mark(asked.conversation, text))
-        answers.append(Answer(done.tokens, done.masks, terminal, text, right))
-    return Answered(asked.problem, asked.prompt, asked.cropped, answers)
+        stop_token = generation.tokens[-1].id if done.finish_reason == "stop" else None
+        value = float(grade(problem.conversation, text))
+        answers.append(GradedAnswer(done.tokens, done.masks, stop_token, text, value))
+    return GradedProblem(problem.index, problem.prompt, problem.cropped, answers)
 
 
 class _Shared:
@@ -221,36 +230,41 @@ class _Shared:
 
 
 def _drive(
-    engine: Engine, share: _Shared, sampling: Sampling, ready: queue.Queue, stop: threading.Event
-) -> None:
-    """Writes what it can take until there is no more; None on the queue says so."""
-    running: list[tuple[Asked, list[Generation]]] = []
+    engine: Engine, share: _Shared, sampling: SamplingParams, ready: queue.Queue,
+    stop: threading.Event,
+) -> None:  # fmt: skip
+    """Answers what it can take until there is no more; None on the queue says so."""
+    running: list[tuple[Problem, list[Generation]]] = []
     try:
         while not stop.is_set():
-            while engine.waiting < len(engine.slots) and (asked := share.take()) is not None:
-                running.append((asked, _submit(engine, asked, sampling)))
+            # As many wait as there are slots, so that a slot that falls free is filled at once.
+            while engine.waiting < len(engine.slots) and (problem := share.take()) is not None:
+                running.append((problem, _submit(engine, problem, sampling)))
             if not running:
                 break
             engine.tick()
             for pair in running:
-                if all(job.done for job in pair[1]):
+                if all(generation.done for generation in pair[1]):
                     ready.put(pair)
-            running = [pair for pair in running if not all(job.done for job in pair[1])]
+            running = [
+                pair for pair in running if not all(generation.done for generation in pair[1])
+            ]
     except BaseException as error:  # it is raised where the answers are read
         ready.put(error)
     finally:
-        for job in itertools.chain.from_iterable(jobs for _, jobs in running):
-            job.cancel()
+        # The engine is used again: whatever is under way must leave its slots.
+        for generation in itertools.chain.from_iterable(generations for _, generations in running):
+            generation.cancel()
         while running and engine.tick():
             pass
         ready.put(None)
 
 
-def _submit(engine: Engine, asked: Asked, s: Sampling) -> list[Generation]:
+def _submit(engine: Engine, problem: Problem, s: SamplingParams) -> list[Generation]:
     make = lambda seed: Request(
-        tuple(asked.prompt), s.max_new_tokens, float(s.temperature), s.top_k, seed=seed
+        tuple(problem.prompt), s.max_new_tokens, float(s.temperature), s.top_k, seed=seed
     )
-    return [engine.submit(make(seed)) for seed in s.seeds(asked.problem)]
+    return [engine.submit(make(seed)) for seed in s.seeds(problem.index)]
 
 
 def _on(device: Any, params: Any) -> Any:

@@ -20,7 +20,7 @@ MAX_TOKENS = 48
 
 
 @dataclasses.dataclass(frozen=True)
-class Score:
+class ProbeScore:
     """`correct` of `n`, with the exchanges that were judged: (question, reply, right)."""
 
     correct: int
@@ -47,7 +47,7 @@ def run_probes(
     temperature: float = 0.0,
     top_k: int | None = None,
     seed: int = 0,
-) -> dict[str, Score]:
+) -> dict[str, ProbeScore]:
     """Kind -> score, of one reply to each probe."""
     prompts = [prompt_of(tokenizer, p["question"]) for p in probes]
     replies = engine.complete(prompts, MAX_TOKENS, temperature, top_k, seed)
@@ -56,7 +56,7 @@ def run_probes(
         text = tokenizer.decode(reply.tokens)
         right = is_right(probe, text)
         judged.setdefault(probe["kind"], []).append((probe["question"], text, right))
-    return {k: Score(sum(r for *_, r in v), len(v), tuple(v)) for k, v in judged.items()}
+    return {k: ProbeScore(sum(r for *_, r in v), len(v), tuple(v)) for k, v in judged.items()}
 
 
 def prompt_of(tokenizer: Tokenizer, question: str) -> list[int]:
@@ -66,7 +66,7 @@ def prompt_of(tokenizer: Tokenizer, question: str) -> list[int]:
     return tokenizer.render_for_completion({"messages": messages})
 
 
-def mean_share(scores: Mapping[str, Score]) -> float:
+def mean_share(scores: Mapping[str, ProbeScore]) -> float:
     """The mean of the kinds' shares, each kind counting the same."""
     return sum(scores[k].share for k in KINDS) / len(KINDS)
 

@@ -19,8 +19,8 @@ from nanochat_jax.data import shards
 from nanochat_jax.data.loader import pretraining_loader
 from nanochat_jax.evals import core, probes, samples
 from nanochat_jax.evals.bpb import bits_per_byte
-from nanochat_jax.evals.chatcore import exams, section
-from nanochat_jax.evals.chatcore.exams import BASELINES
+from nanochat_jax.evals.chatcore import catalog, section
+from nanochat_jax.evals.chatcore.catalog import BASELINES
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.tokenizer import Tokenizer
@@ -94,7 +94,7 @@ def world_in_use(root: pathlib.Path) -> bool:
     )
 
 
-def audit_folder(config: Eval, root: pathlib.Path) -> pathlib.Path:
+def answers_folder(config: Eval, root: pathlib.Path) -> pathlib.Path:
     """Where the marks of each problem are kept, so that a score can be looked into or gone on with.
 
     One folder a checkpoint and number of problems: a short try leaves a long run's marks alone.
@@ -118,7 +118,7 @@ def _core(
         model, tokenizer, core_bundle(config, root),
         max_per_task=config.max_problems,
         mesh=sharding.make_mesh(config.mesh or None),
-        audit_dir=audit_folder(config, root) / "core",
+        answers_dir=answers_folder(config, root) / "core",
     )  # fmt: skip
     core.write_csv(done, root / "base_eval" / f"{config.source}_model_{config.step:06d}.csv")
     return {done.title: f"{done.core_metric:.4f} (±{done.half_width:.4f})"}, [core.table(done)]
@@ -129,22 +129,22 @@ def _chatcore(
 ) -> tuple[Scores, list]:
     """All of ChatCORE that can be had; the demo of the embedded world fetches nothing."""
     fetch = not config.task_data and not world_in_use(root)
-    found, skipped = exams.at_hand(root, config.task_data or None, fetch=fetch)
+    found, skipped = catalog.at_hand(root, config.task_data or None, fetch=fetch)
     if not found:
         why = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         log.warning("ChatCORE is left out, for none of its tasks is here: %s", why)
         return {}, []
-    folder = audit_folder(config, root) / "chat"
-    return section.scored(model, tokenizer, config, found, skipped, audit_dir=folder)
+    folder = answers_folder(config, root) / "chat"
+    return section.scored(model, tokenizer, config, found, skipped, answers_dir=folder)
 
 
 def _exams(
     names: Sequence[str], model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
 ) -> tuple[Scores, list]:
     """Tasks of ChatCORE that were named."""
-    found = exams.named(names, root, config.task_data or None)
-    folder = audit_folder(config, root) / "chat"
-    return section.scored(model, tokenizer, config, found, audit_dir=folder)
+    found = catalog.named(names, root, config.task_data or None)
+    folder = answers_folder(config, root) / "chat"
+    return section.scored(model, tokenizer, config, found, answers_dir=folder)
 
 
 def _sample(
@@ -207,7 +207,7 @@ def _probes(
     return scores, [sampled, "\n".join(lines)]
 
 
-def _cell(score: probes.Score) -> str:
+def _cell(score: probes.ProbeScore) -> str:
     return f"{100 * score.share:.1f}% (n={score.n})"
 
 

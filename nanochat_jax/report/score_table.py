@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from nanochat_jax.evals.chatcore.exams import BASELINES
+from nanochat_jax.evals.chatcore.catalog import BASELINES
 from nanochat_jax.evals.shares import wilson
 from nanochat_jax.report.html import Html, tag
 from nanochat_jax.report.sections import STAGES

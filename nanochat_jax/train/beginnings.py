@@ -7,21 +7,28 @@ Source: nanochat October 2025 `nanochat/engine.py`, which samples once after the
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from nanochat_jax.evals.generative import Answer, Answered, Asked, Mark, Sampling, Writers
+from nanochat_jax.evals.generative import (
+    EnginePool,
+    GradedAnswer,
+    GradedProblem,
+    Grader,
+    Problem,
+    SamplingParams,
+)
 from nanochat_jax.serve.engine.requests import Generation
 from nanochat_jax.tasks.mixture import Task
 
 
 def answer(
-    writers: Writers,
+    pool: EnginePool,
     task: Task,
     problems: Sequence[int],
-    sampling: Sampling,
+    sampling: SamplingParams,
     *,
-    mark: Mark,
+    grade: Grader,
     together: int,
-) -> list[Answered]:
-    """The problems with their marked answers; `together` consecutive answers begin alike.
+) -> list[GradedProblem]:
+    """The problems with their graded answers; `together` consecutive answers begin alike.
 
     Raises:
         ValueError: the samples are not a multiple of `together`.
@@ -30,50 +37,52 @@ def answer(
         raise ValueError(f"{sampling.num_samples} samples are not a multiple of {together}")
     calls = sampling.num_samples // together
     one = dataclasses.replace(sampling, num_samples=calls, max_new_tokens=1)
-    asked = [writers.ask(i, task[i], sampling) for i in problems]
+    begin = [pool.problem(i, task[i], sampling) for i in problems]
     begun = {
-        question.problem: (question, [job.tokens[0].id for job in jobs])
-        for question, jobs in writers.write(asked, one, dealt=True)
+        question.index: (question, [job.tokens[0].id for job in jobs])
+        for question, jobs in pool.generate(begin, one, in_turn=True)
     }
     rest = dataclasses.replace(
         sampling, num_samples=together, seed=sampling.seed + 1,
         max_new_tokens=sampling.max_new_tokens - 1,
     )  # fmt: skip
-    ends = writers.engines[0].stop_tokens
+    ends = pool.engines[0].stop_tokens
     calls_of = {
-        question.problem * calls + c: question._replace(
-            problem=question.problem * calls + c, prompt=[*question.prompt, first]
+        question.index * calls + c: question._replace(
+            index=question.index * calls + c, prompt=[*question.prompt, first]
         )
         for question, firsts in begun.values()
         for c, first in enumerate(firsts)
         if first not in ends
     }
-    going_on = writers.write(calls_of.values(), rest, dealt=True)
-    written = {call.problem: jobs for call, jobs in going_on}
+    going_on = pool.generate(calls_of.values(), rest, in_turn=True)
+    written = {call.index: jobs for call, jobs in going_on}
     done = []
     for question, firsts in (begun[i] for i in problems):
-        answers: list[Answer] = []
+        answers: list[GradedAnswer] = []
         for c, first in enumerate(firsts):
-            jobs = written.get(question.problem * calls + c)
-            answers += _answers(writers, mark, question, first, jobs, together)
-        done.append(Answered(question.problem, question.prompt, question.cropped, answers))
+            jobs = written.get(question.index * calls + c)
+            answers += _answers(pool, grade, question, first, jobs, together)
+        done.append(GradedProblem(question.index, question.prompt, question.cropped, answers))
     return done
 
 
 def _answers(
-    writers: Writers,
-    mark: Mark,
-    asked: Asked,
+    pool: EnginePool,
+    grade: Grader,
+    problem: Problem,
     first: int,
     jobs: Sequence[Generation] | None,
     count: int,
-) -> Iterator[Answer]:
+) -> Iterator[GradedAnswer]:
     """The answers of one call: `first` and what each went on with (None: it was the end)."""
     for i in range(count):
-        tokens, masks, terminal = [], [], first
+        tokens, masks, stop_token = [], [], first
         if jobs is not None:
             rest = jobs[i].reply()
             tokens, masks = [first, *rest.tokens], [1, *rest.masks]
-            terminal = jobs[i].tokens[-1].id if rest.finish_reason == "stop" else None
-        text = writers.tokenizer.decode(tokens)
-        yield Answer(tokens, masks, terminal, text, float(mark(asked.conversation, text)))
+            stop_token = jobs[i].tokens[-1].id if rest.finish_reason == "stop" else None
+        text = pool.tokenizer.decode(tokens)
+        yield GradedAnswer(
+            tokens, masks, stop_token, text, float(grade(problem.conversation, text))
+        )

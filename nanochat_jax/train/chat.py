@@ -16,7 +16,7 @@ from nanochat_jax.config.stages import MidTrain, SFTTrain
 from nanochat_jax.config.steps import tokens_per_step
 from nanochat_jax.data.chats import mid_loader, sft_loader
 from nanochat_jax.evals import chatcore
-from nanochat_jax.evals.chatcore import exams
+from nanochat_jax.evals.chatcore import catalog
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import loop, stage
@@ -113,7 +113,7 @@ class Data:
         config = self.config
         if not isinstance(config, SFTTrain) or config.eval_metrics_every < 0:
             return ()
-        found, _ = exams.at_hand(root, config.task_data or None, config.eval_metrics_tasks)
+        found, _ = catalog.at_hand(root, config.task_data or None, config.eval_metrics_tasks)
         most = lambda task: (
             config.eval_metrics_max_problems
             if task.kind == "categorical"

@@ -18,7 +18,13 @@ from nanochat_jax.config import load as config_load
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.stages import RLTrain
 from nanochat_jax.config.steps import rows_per_step
-from nanochat_jax.evals.generative import Answered, Sampling, Writers, answer, pass_at_k
+from nanochat_jax.evals.generative import (
+    EnginePool,
+    GradedProblem,
+    SamplingParams,
+    answer,
+    pass_at_k,
+)
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import beginnings, loop, metrics, recorder, rollouts, stage
@@ -132,7 +138,7 @@ class Trials:
     train: Questions
     val: Questions
     directory: pathlib.Path
-    _writers: Writers | None = None
+    _pool: EnginePool | None = None
     _told: bool = False
 
     def experience(self, model: Model, step: int) -> dict[str, Any]:
@@ -168,20 +174,20 @@ class Trials:
         asked: Sequence[int],
         samples: int,
         alike: bool = False,
-    ) -> list[Answered]:
+    ) -> list[GradedProblem]:
         """The questions answered by the model, in their order."""
-        config, writers = self.config, self._writers_of(model)
+        config, pool = self.config, self._pool_of(model)
         settings = config.max_new_tokens, config.temperature, config.top_k or None, config.seed
-        sampling = Sampling(samples, *settings)
+        sampling = SamplingParams(samples, *settings)
         if alike:
             together = config.device_batch_size
             return beginnings.answer(
-                writers, questions, asked, sampling, mark=questions.reward, together=together
+                pool, questions, asked, sampling, grade=questions.reward, together=together
             )
-        done = answer(writers, questions, asked, sampling, mark=questions.reward, dealt=True)
-        return sorted(done, key=lambda each: each.problem)
+        done = answer(pool, questions, asked, sampling, grade=questions.reward, in_turn=True)
+        return sorted(done, key=lambda each: each.index)
 
-    def _tell_cropped(self, answered: Sequence[Answered]) -> None:
+    def _tell_cropped(self, answered: Sequence[GradedProblem]) -> None:
         """Says once that questions do not fit into the context."""
         cropped = sum(done.cropped for done in answered)
         if cropped and not self._told:
@@ -192,16 +198,16 @@ class Trials:
                 cropped, len(answered), self.context - self.config.max_new_tokens,
             )  # fmt: skip
 
-    def _writers_of(self, model: Model) -> Writers:
+    def _pool_of(self, model: Model) -> EnginePool:
         """The engines, made once, with the parameters of now."""
-        if self._writers is None:
+        if self._pool is None:
             slots = -(-rows_per_step(self.config) // self.mesh.size)
-            self._writers = Writers(
+            self._pool = EnginePool(
                 model, self.tokenizer, max_len=self.context, slots=slots, mesh=self.mesh
             )
         else:
-            self._writers.set_params(model.params)
-        return self._writers
+            self._pool.set_params(model.params)
+        return self._pool
 
 
 def figures(directory: pathlib.Path, scores: loop.Scores, questions: int) -> dict[str, Any]:

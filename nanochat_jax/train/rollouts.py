@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nanochat_jax import tasks
-from nanochat_jax.evals.generative import Answer, Answered
+from nanochat_jax.evals.generative import GradedAnswer, GradedProblem
 from nanochat_jax.tasks.mixture import Conversation
 from nanochat_jax.train import rl_loss
 
@@ -84,16 +84,16 @@ class Rollouts(NamedTuple):
 
 
 def collect(
-    step: int, questions: Questions, answered: Sequence[Answered], *, learn_stop: bool = True
+    step: int, questions: Questions, answered: Sequence[GradedProblem], *, learn_stop: bool = True
 ) -> Rollouts:
     """The rows of a step and what its flight recorder keeps of them (see `train/recorder.py`)."""
-    rewards_PS = np.asarray([[a.mark for a in done.answers] for done in answered], np.float32)
+    rewards_PS = np.asarray([[a.grade for a in done.answers] for done in answered], np.float32)
     advantages_PS = rl_loss.advantages(rewards_PS)
     sequences, masks, records = [], [], []
     for done, advantages_S in zip(answered, advantages_PS, strict=True):
-        conversation = questions[done.problem]
+        conversation = questions[done.index]
         about = {
-            "step": step, "example": done.problem % len(questions),
+            "step": step, "example": done.index % len(questions),
             "task": conversation["task"].name,
             "question": conversation["messages"][-2]["content"],
         }  # fmt: skip
@@ -102,19 +102,19 @@ def collect(
             sequences.append([*done.prompt, *ids])
             masks.append([0] * len(done.prompt) + mask)
             records.append({
-                **about, "sample": sample, "reply": reply.text, "reward": reply.mark,
+                **about, "sample": sample, "reply": reply.text, "reward": reply.grade,
                 "advantage": round(float(advantage), 6), "tokens": len(ids),
-                "finish": "length" if reply.terminal is None else "stop",
+                "finish": "length" if reply.stop_token is None else "stop",
                 "ids": ids, "mask": mask,
             })  # fmt: skip
     return Rollouts(sequences, masks, rewards_PS, advantages_PS, records)
 
 
-def _tokens(reply: Answer, learn_stop: bool) -> tuple[list[int], list[int]]:
+def _tokens(reply: GradedAnswer, learn_stop: bool) -> tuple[list[int], list[int]]:
     """(ids, mask) of a reply, with the token that ended it if that is to be learnt."""
-    if reply.terminal is None or not learn_stop:
+    if reply.stop_token is None or not learn_stop:
         return list(reply.tokens), list(reply.masks)
-    return [*reply.tokens, reply.terminal], [*reply.masks, 1]
+    return [*reply.tokens, reply.stop_token], [*reply.masks, 1]
 
 
 def batch(

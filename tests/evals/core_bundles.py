@@ -6,7 +6,7 @@ import json
 import jax
 
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
-from nanochat_jax.evals.core.bundle import Task
+from nanochat_jax.evals.core.bundle import CoreTask
 from nanochat_jax.models.gpt import Model, init_params
 from nanochat_jax.tokenizer import Tokenizer
 
@@ -47,7 +47,7 @@ ROWS = {"multiple_choice": choice, "schema": schema, "language_modeling": cloze}
 
 
 def task(kind, shots=2, delimiter=" ", label="t"):
-    return Task(label, kind, shots, delimiter, 25.0, None)
+    return CoreTask(label, kind, shots, delimiter, 25.0, None)
 
 
 def write(folder, tasks, missing=()):

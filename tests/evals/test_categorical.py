@@ -10,6 +10,7 @@ from nanochat_jax.evals import categorical
 from nanochat_jax.models.gpt import Model, init_params
 from nanochat_jax.tasks import choice
 from nanochat_jax.tokenizer import Tokenizer
+from tests.evals import letters
 
 TOKENIZER = Tokenizer.train(["which letter is right, A or B? the cat sat"] * 3, 300)
 
@@ -35,17 +36,15 @@ def questions(n):
 
 def test_a_choice_does_not_depend_on_its_batch(model):
     asked = questions(5)
-    together = categorical.choose(model, TOKENIZER, asked, rows=4)
-    for got, want in zip(
-        together, categorical.choose(model, TOKENIZER, asked, rows=1), strict=True
-    ):
+    together = letters.choose(model, TOKENIZER, asked, rows=4)
+    for got, want in zip(together, letters.choose(model, TOKENIZER, asked, rows=1), strict=True):
         np.testing.assert_allclose(got.logits, want.logits, atol=1e-4)
         assert got.letter == want.letter
 
 
 def test_logits_are_those_of_the_whole_model(model):
     (conversation,) = questions(1)
-    (got,) = categorical.choose(model, TOKENIZER, [conversation], rows=4)
+    (got,) = letters.choose(model, TOKENIZER, [conversation], rows=4)
     ids = [categorical.letter_id(TOKENIZER, x) for x in conversation["letters"]]
     want = np.asarray(model(TOKENIZER.render_for_completion(conversation)))[0, -1, ids]
     np.testing.assert_allclose(got.logits, want, atol=1e-4)
@@ -55,9 +54,9 @@ def test_logits_are_those_of_the_whole_model(model):
 def test_a_mesh_changes_nothing(model):
     mesh, asked = sharding.make_mesh("4"), questions(3)
     spread = jax.device_put(model.params, sharding.replicated(mesh))
-    one = categorical.choose(model, TOKENIZER, asked, rows=4)
+    one = letters.choose(model, TOKENIZER, asked, rows=4)
     for got, want in zip(
-        categorical.choose(Model(model.gpt, spread), TOKENIZER, asked, rows=4), one, strict=True
+        letters.choose(Model(model.gpt, spread), TOKENIZER, asked, rows=4), one, strict=True
     ):
         np.testing.assert_allclose(got.logits, want.logits, atol=1e-4)
 
@@ -65,8 +64,8 @@ def test_a_mesh_changes_nothing(model):
 def test_letters_of_several_tokens_are_refused(model):
     asked = [choice.conversation("which", ["A", "zq"], ["x", "y"], "A")]
     with pytest.raises(ValueError, match="'zq' is 2 tokens"):
-        categorical.choose(model, TOKENIZER, asked)
+        letters.choose(model, TOKENIZER, asked)
 
 
 def test_no_questions_have_no_answers(model):
-    assert categorical.choose(model, TOKENIZER, []) == []
+    assert letters.choose(model, TOKENIZER, []) == []

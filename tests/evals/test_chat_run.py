@@ -8,7 +8,7 @@ import pytest
 from nanochat_jax import report
 from nanochat_jax.config.stages import Eval, SFTTrain
 from nanochat_jax.evals import run
-from nanochat_jax.evals.chatcore import exams
+from nanochat_jax.evals.chatcore import catalog
 from nanochat_jax.tasks import hub
 from nanochat_jax.train.chat import Data
 from tests.serve.world import BYTES, random_model
@@ -42,7 +42,7 @@ def files(tmp_path) -> pathlib.Path:
 
 def test_every_task_of_chatcore_has_a_name(tmp_path):
     listed = "ARC-Easy|ARC-Challenge|MMLU|GSM8K|HumanEval|SpellingBee"
-    assert run.tasks_of(Eval(tasks=listed), tmp_path) == [*exams.BASELINES]
+    assert run.tasks_of(Eval(tasks=listed), tmp_path) == [*catalog.BASELINES]
     assert run.tasks_of(Eval(tasks="bpb, GSM8K"), tmp_path) == ["bpb", "GSM8K"]
     assert run.tasks_of(Eval(), tmp_path) == ["bpb", "ChatCORE"]
     assert "ChatCORE" not in run.tasks_of(Eval(source="base"), tmp_path)
@@ -88,7 +88,7 @@ def test_what_is_not_in_the_hub_s_cache_is_not_fetched_unless_asked(tmp_path, mo
         with pytest.raises(FileNotFoundError, match="some/rows, all, test"):
             hub.rows(source, fetch=fetch)
     assert asked == [True, False]
-    assert exams.at_hand(tmp_path)[0] == {} and asked[2:] == [True] * 5
+    assert catalog.at_hand(tmp_path)[0] == {} and asked[2:] == [True] * 5
 
 
 @pytest.mark.slow

@@ -5,15 +5,16 @@ import json
 import pytest
 
 from nanochat_jax import sharding
-from nanochat_jax.evals import categorical, chatcore, sandbox
-from nanochat_jax.evals.chatcore import Sampling, TaskResult
+from nanochat_jax.evals import chatcore, sandbox
+from nanochat_jax.evals.chatcore import ChatTaskResult, SamplingParams
 from nanochat_jax.evals.chatcore.result import ChatResult
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.tasks import arc, gsm8k, humaneval
+from tests.evals import letters
 from tests.serve.world import BYTES, random_model, spoken, talking_model
 
 LONG = 128  # tokens of the test's longest prompt with its answer
-SHORT = Sampling(max_new_tokens=6)
+SHORT = SamplingParams(max_new_tokens=6)
 
 
 def exam(i):
@@ -47,9 +48,9 @@ def lines(path):
 
 @pytest.mark.slow
 def test_marks_are_those_of_one_problem_at_a_time(model, tmp_path):
-    found = ask(model, audit_dir=tmp_path)
+    found = ask(model, answers_dir=tmp_path)
     for i, line in enumerate(sorted(lines(tmp_path / "ARC-Easy.jsonl")[1:], key=_number)):
-        (alone,) = categorical.choose(model, BYTES, [CHOICES[i]], rows=1)
+        (alone,) = letters.choose(model, BYTES, [CHOICES[i]], rows=1)
         assert line["letter"] == alone.letter
         assert line["correct"] == bool(CHOICES.score(CHOICES[i], alone.letter))
     engine = Engine(model, BYTES, slots=1)
@@ -86,20 +87,20 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(model, tmp_path):
     sums = gsm8k.task(SUMS.rows.rows)
     object.__setattr__(sums, "score", stop)
     with pytest.raises(Stopped):
-        ask(model, {"ARC-Easy": CHOICES, "GSM8K": sums}, audit_dir=tmp_path)
+        ask(model, {"ARC-Easy": CHOICES, "GSM8K": sums}, answers_dir=tmp_path)
     kept = lines(tmp_path / "GSM8K_n1_t0_k50_m6.jsonl")[1:]
-    assert ask(model, {"ARC-Easy": CHOICES, "GSM8K": sums}, audit_dir=tmp_path) == whole
+    assert ask(model, {"ARC-Easy": CHOICES, "GSM8K": sums}, answers_dir=tmp_path) == whole
     again = asked[-(7 - len(kept)) :]
     assert 0 < len(kept) < 7 and not {line["asked"] for line in kept} & set(again)
     before = len(asked)
-    assert ask(model, {"ARC-Easy": CHOICES, "GSM8K": sums}, audit_dir=tmp_path) == whole
+    assert ask(model, {"ARC-Easy": CHOICES, "GSM8K": sums}, answers_dir=tmp_path) == whole
     assert len(asked) == before
 
 
 def test_marks_of_another_model_are_not_taken_over(model, tmp_path):
-    ask(model, audit_dir=tmp_path)
+    ask(model, answers_dir=tmp_path)
     other = random_model(sequence_len=LONG, n_layer=1, seed=3)
-    assert ask(other, audit_dir=tmp_path) == ask(other)
+    assert ask(other, answers_dir=tmp_path) == ask(other)
 
 
 def test_the_first_problems_alone_can_be_asked(model):
@@ -114,11 +115,11 @@ def test_prompts_beyond_ten_contexts_are_cut_and_counted():
 
 
 def test_a_problem_is_passed_when_one_of_several_answers_is_right(model, tmp_path):
-    warm = Sampling(num_samples=4, max_new_tokens=4, temperature=1.0, top_k=None)
+    warm = SamplingParams(num_samples=4, max_new_tokens=4, temperature=1.0, top_k=None)
     right = lambda conversation, answer: float(len(answer.encode()) % 2)
     sums = gsm8k.task(SUMS.rows.rows)
     object.__setattr__(sums, "score", right)
-    found = ask(model, {"GSM8K": sums}, sampling=warm, audit_dir=tmp_path)["GSM8K"]
+    found = ask(model, {"GSM8K": sums}, sampling=warm, answers_dir=tmp_path)["GSM8K"]
     kept = lines(tmp_path / "GSM8K_n4_t1_kNone_m4.jsonl")[1:]
     assert found.correct == sum(any(line["marks"]) for line in kept)
     assert found.pass_at[1] == pytest.approx(sum(sum(line["marks"]) for line in kept) / 28)
@@ -134,8 +135,8 @@ def test_programs_are_run_in_the_sandbox(tmp_path):
     wrong = row | {"test": "def check(c):\n    assert c(1) == 3\n"}
     task = humaneval.task([row, wrong], sandbox.execute)
     said = talking_model(spoken("```python\ndef f(x): return x + 1\n```"))
-    sampling = Sampling(max_new_tokens=48)
-    found = ask(said, {"HumanEval": task}, sampling=sampling, audit_dir=tmp_path)["HumanEval"]
+    sampling = SamplingParams(max_new_tokens=48)
+    found = ask(said, {"HumanEval": task}, sampling=sampling, answers_dir=tmp_path)["HumanEval"]
     assert (found.correct, found.n, found.unfinished) == (1, 2, 0)
     (kept,) = [x for x in lines(tmp_path / "HumanEval_n1_t0_k50_m48.jsonl")[1:] if x["correct"]]
     assert kept["asked"] == prompt and "return x + 1" in kept["answers"][0]
@@ -147,7 +148,7 @@ def test_no_task_is_an_error_that_says_where_tasks_come_from(model):
 
 
 def test_the_metric_is_the_mean_above_guessing():
-    tasks = {"MMLU": TaskResult(40, 100, 25.0), "GSM8K": TaskResult(10, 100, 0.0)}
+    tasks = {"MMLU": ChatTaskResult(40, 100, 25.0), "GSM8K": ChatTaskResult(10, 100, 0.0)}
     done = ChatResult(tasks, {"HumanEval": "no rows"}, 1.0)
     assert done.metric == pytest.approx(((0.4 - 0.25) / 0.75 + 0.1) / 2)
     assert done.title == "ChatCORE metric (2 of 6 tasks)"

@@ -76,9 +76,9 @@ def test_long_prompts_are_cut_and_counted(tmp_path, ask, caplog):
 def test_by_itself_ten_contexts_are_read(tmp_path, gpt):
     rows = [{"context": "the cat " * 600, "continuation": "sat"}]
     folder = write(tmp_path, {"a": ("language_modeling", 0, 0.0, rows)})
-    done = core.evaluate(gpt, TOKENIZER, folder, batch_tokens=1024, audit_dir=tmp_path / "kept")
-    mark = json.loads((tmp_path / "kept" / "a.jsonl").read_text().splitlines()[1])
-    assert done.cropped == 1 and mark["tokens"] == 10 * gpt.cfg.sequence_len
+    done = core.evaluate(gpt, TOKENIZER, folder, batch_tokens=1024, answers_dir=tmp_path / "kept")
+    grade = json.loads((tmp_path / "kept" / "a.jsonl").read_text().splitlines()[1])
+    assert done.cropped == 1 and grade["tokens"] == 10 * gpt.cfg.sequence_len
 
 
 def test_questions_with_nothing_to_score_are_answered_and_counted(tmp_path, ask):
@@ -104,13 +104,13 @@ def test_a_mesh_gives_the_same_marks(tmp_path, ask, gpt):
 
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(tmp_path, ask, monkeypatch):
     folder, kept = three(tmp_path), tmp_path / "kept"
-    whole = ask(folder, audit_dir=kept)
+    whole = ask(folder, answers_dir=kept)
     path = kept / "multiple_choice.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:5]) + lines[5][:20])  # torn by a kill
-    asked, mark = [], result.mark
-    monkeypatch.setattr(result, "mark", lambda *a: asked.append(1) or mark(*a))
-    assert numbers(ask(folder, audit_dir=kept)) == numbers(whole)
+    asked, grade = [], result.grade
+    monkeypatch.setattr(result, "grade", lambda *a: asked.append(1) or grade(*a))
+    assert numbers(ask(folder, answers_dir=kept)) == numbers(whole)
     assert len(asked) == 12 - 4
     again = [json.loads(line) for line in path.read_text().splitlines()]
     assert again[0] == json.loads(lines[0])
@@ -122,13 +122,13 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(tmp_path, ask, monke
 
 def test_marks_of_another_model_are_not_taken(tmp_path, ask, gpt, monkeypatch):
     folder, kept = three(tmp_path), tmp_path / "kept"
-    ask(folder, audit_dir=kept)
+    ask(folder, answers_dir=kept)
     other = Model(gpt.gpt, jax.tree.map(lambda p: p * 1.001, gpt.params))
-    asked, mark = [], result.mark
-    monkeypatch.setattr(result, "mark", lambda *a: asked.append(1) or mark(*a))
-    ask(folder, other, audit_dir=kept)
+    asked, grade = [], result.grade
+    monkeypatch.setattr(result, "grade", lambda *a: asked.append(1) or grade(*a))
+    ask(folder, other, answers_dir=kept)
     assert len(asked) == 36
-    ask(folder, other, audit_dir=kept)
+    ask(folder, other, answers_dir=kept)
     assert len(asked) == 36
 
 

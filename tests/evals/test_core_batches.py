@@ -1,11 +1,11 @@
-"""Jobs wait for their like: every one goes once, in a shape that holds it, and shapes are few."""
+"""Groups wait for their like: every one goes once, in a shape that holds it, and shapes are few."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat_jax.evals.core import batches
-from nanochat_jax.evals.core.batches import Job
+from nanochat_jax.evals.core.batches import RowGroup
 from nanochat_jax.evals.core.prompts import Example, Row
 
 
@@ -14,18 +14,18 @@ def row(length, scored, first=0):
 
 
 @st.composite
-def jobs(draw):
+def groups(draw):
     """Whole rows and shared ones, of lengths as questions have them."""
     found = []
     for key in range(draw(st.integers(1, 60))):
         long, scored = draw(st.integers(2, 900)), draw(st.integers(0, 40))
         scored = min(scored, long - 1)
         if draw(st.booleans()):
-            found.append(Job(key, 0, (row(long, scored),)))
+            found.append(RowGroup(key, 0, (row(long, scored),)))
         else:
             ends = draw(st.lists(st.integers(1, 200), min_size=2, max_size=11))
             rows = tuple(row(long + n, min(n, scored + 1)) for n in ends)
-            found.append(Job(key, 0, rows, long - 1))
+            found.append(RowGroup(key, 0, rows, long - 1))
     return found
 
 
@@ -34,7 +34,7 @@ def occupied(batch, share):
 
 
 @settings(max_examples=40, deadline=None)
-@given(jobs(), st.integers(1, 4), st.sampled_from([64, 1024, 4096]), st.integers(1, 5))
+@given(groups(), st.integers(1, 4), st.sampled_from([64, 1024, 4096]), st.integers(1, 5))
 def test_every_job_goes_once_in_a_shape_that_holds_it(some, devices, tokens, windows):
     parts = [some[k::windows] for k in range(windows)]
     done = []
@@ -52,26 +52,26 @@ def test_every_job_goes_once_in_a_shape_that_holds_it(some, devices, tokens, win
 
 
 def test_all_but_the_last_batches_of_a_shape_are_full():
-    some = [Job(i, 0, (row(100 + i % 20, 3),)) for i in range(100)]
+    some = [RowGroup(i, 0, (row(100 + i % 20, 3),)) for i in range(100)]
     found = list(batches.batches([some[:37], some[37:]], 1024))
     assert len({b.shape for b in found}) == 1
     assert [len(b.shares[0]) for b in found] == [8] * 12 + [4]
 
 
 def test_leftovers_go_in_shapes_that_were_there_before():
-    big = [Job(i, 0, (row(200, 3),)) for i in range(8)]
-    small = [Job(100 + i, 0, (row(100, 3),)) for i in range(3)]
+    big = [RowGroup(i, 0, (row(200, 3),)) for i in range(8)]
+    small = [RowGroup(100 + i, 0, (row(100, 3),)) for i in range(3)]
     found = list(batches.batches([big, small], 1024))
     assert len({b.shape for b in found}) == 1
 
 
 def test_options_share_what_they_begin_with_where_there_is_enough_of_it():
     rows = (Row(np.array([9] * 50 + [1, 2]), 50, 52), Row(np.array([9] * 50 + [3]), 50, 51))
-    (job,) = batches.jobs_of("q", Example(rows, 0), least_shared=32)
-    assert (job.shared, job.end, job.scored) == (49, 3, 3)
-    assert [j.shared for j in batches.jobs_of("q", Example(rows, 0), least_shared=64)] == [0, 0]
+    (group,) = batches.groups_of("q", Example(rows, 0), least_shared=32)
+    assert (group.shared, group.end, group.scored) == (49, 3, 3)
+    assert [j.shared for j in batches.groups_of("q", Example(rows, 0), least_shared=64)] == [0, 0]
 
 
 def test_few_shapes_hold_questions_of_every_length():
-    some = [Job(i, 0, (row(20 + 7 * i, 1 + i % 9),)) for i in range(280)]
+    some = [RowGroup(i, 0, (row(20 + 7 * i, 1 + i % 9),)) for i in range(280)]
     assert len({b.shape for b in batches.batches([some], 4096)}) <= 12

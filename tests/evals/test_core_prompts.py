@@ -5,7 +5,7 @@ import pytest
 
 from nanochat_jax.evals.core import prompts, result
 from nanochat_jax.evals.core.prompts import Row
-from nanochat_jax.evals.core.scoring import Score
+from nanochat_jax.evals.core.scoring import RowScore
 from tests.evals.core_bundles import ROWS, TOKENIZER, choice, cloze, task
 
 
@@ -59,23 +59,27 @@ def test_an_option_that_begins_another_is_scored_from_a_token_earlier():
 def test_options_that_are_the_same_tie_and_the_first_is_chosen():
     row = {"query": "it", "choices": ["go", "go"], "gold": 0}
     example = one("multiple_choice", row)
-    found = [Score(np.ones(r.end - r.start), np.zeros(r.end - r.start, int)) for r in example.rows]
-    mark = result.mark(task("multiple_choice"), example, found)
-    assert example.mended and mark["correct"] and mark["chosen"] == 0
+    found = [
+        RowScore(np.ones(r.end - r.start), np.zeros(r.end - r.start, int)) for r in example.rows
+    ]
+    grade = result.grade(task("multiple_choice"), example, found)
+    assert example.mended and grade["correct"] and grade["chosen"] == 0
 
 
 def test_nothing_at_all_to_score_is_not_chosen():
     example = one("multiple_choice", {"query": "", "choices": ["", "go"], "gold": 1}, delimiter="")
-    found = [Score(np.ones(r.end - r.start), np.zeros(r.end - r.start, int)) for r in example.rows]
-    mark = result.mark(task("multiple_choice"), example, found)
-    assert mark["chosen"] == 1 and mark["mean_losses"][0] is None
+    found = [
+        RowScore(np.ones(r.end - r.start), np.zeros(r.end - r.start, int)) for r in example.rows
+    ]
+    grade = result.grade(task("multiple_choice"), example, found)
+    assert grade["chosen"] == 1 and grade["mean_losses"][0] is None
 
 
 def test_an_empty_continuation_counts_as_wrong():
     example = one("language_modeling", {"context": "the cat", "continuation": ""}, delimiter="")
-    empty = Score(np.empty(0), np.empty(0, int))
-    mark = result.mark(task("language_modeling"), example, [empty])
-    assert not mark["correct"] and mark["mended"]
+    empty = RowScore(np.empty(0), np.empty(0, int))
+    grade = result.grade(task("language_modeling"), example, [empty])
+    assert not grade["correct"] and grade["mended"]
 
 
 def test_schema_contexts_where_one_ends_the_other_are_scored_from_the_second_token():

@@ -72,8 +72,8 @@ def test_scores_are_those_of_the_whole_model_on_one_row(recipe):
 
 
 def test_the_questions_are_of_all_sorts():
-    jobs = [j for k, e in asked().items() for j in scoring.jobs_of(k, e, 16)]
-    assert any(job.shared for job in jobs) and any(not job.shared for job in jobs)
+    groups = [j for k, e in asked().items() for j in scoring.groups_of(k, e, 16)]
+    assert any(group.shared for group in groups) and any(not group.shared for group in groups)
     assert {example.cropped for example in asked().values()} == {False, True}
     assert min(w for w in model_of("current").cfg.masks if w) < 48
 

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from nanochat_jax import sharding
-from nanochat_jax.evals.generative import Sampling, Writers, answer, pass_at_k
+from nanochat_jax.evals.generative import EnginePool, SamplingParams, answer, pass_at_k
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.engine.requests import RequestRefused
 from nanochat_jax.tasks import gsm8k
@@ -16,12 +16,12 @@ from tests.serve.world import BYTES, random_model, spoken, talking_model
 ROWS = [{"question": "x" * (1 + i % 3) + f"{i}", "answer": f"#### {i}"} for i in range(9)]
 TASK = gsm8k.task(ROWS)
 LONG = 32  # tokens of prompt and answer
-SHORT = Sampling(max_new_tokens=6)
-WARM = Sampling(num_samples=3, max_new_tokens=6, temperature=1.0)
+SHORT = SamplingParams(max_new_tokens=6)
+WARM = SamplingParams(num_samples=3, max_new_tokens=6, temperature=1.0)
 
 
-def answered(writers, sampling, **more):
-    found = {a.problem: a for a in answer(writers, TASK, range(len(TASK)), sampling, **more)}
+def answered(pool, sampling, **more):
+    found = {a.index: a for a in answer(pool, TASK, range(len(TASK)), sampling, **more)}
     assert sorted(found) == list(range(len(TASK)))
     return found
 
@@ -32,13 +32,13 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def writers(model):
-    return Writers(model, BYTES, max_len=LONG, slots=4)
+def pool(model):
+    return EnginePool(model, BYTES, max_len=LONG, slots=4)
 
 
 @pytest.mark.slow
-def test_greedy_answers_are_those_of_one_prompt_at_a_time(model, writers):
-    found = answered(writers, SHORT)
+def test_greedy_answers_are_those_of_one_prompt_at_a_time(model, pool):
+    found = answered(pool, SHORT)
     alone = Engine(model, BYTES, slots=1)
     for i, got in found.items():
         assert got.prompt == BYTES.render_for_completion(TASK[i]) and not got.cropped
@@ -47,67 +47,67 @@ def test_greedy_answers_are_those_of_one_prompt_at_a_time(model, writers):
 
 
 @pytest.mark.slow
-def test_sampled_answers_depend_on_their_seed_alone_on_any_mesh(model, writers):
+def test_sampled_answers_depend_on_their_seed_alone_on_any_mesh(model, pool):
     mesh = sharding.make_mesh("data=1,fsdp=2")
-    spread = Writers(model, BYTES, max_len=LONG, slots=2, mesh=mesh)
+    spread = EnginePool(model, BYTES, max_len=LONG, slots=2, mesh=mesh)
     assert len(spread.engines) == 2
     found = answered(spread, WARM)
-    assert found == answered(writers, WARM) == answered(spread, WARM, dealt=True)
+    assert found == answered(pool, WARM) == answered(spread, WARM, in_turn=True)
     different = sum(len({tuple(a.tokens) for a in got.answers}) for got in found.values())
     assert different > 2 * len(TASK)
     assert WARM.seeds(1)[0] not in WARM.seeds(0)
 
 
-def test_new_weights_are_used_from_then_on(model, writers):
-    before = answered(writers, SHORT)
-    writers.set_params(jax.tree.map(lambda p: p[::-1], model.params))
-    other = answered(writers, SHORT)
-    writers.set_params(model.params)
-    assert other != before == answered(writers, SHORT)
+def test_new_weights_are_used_from_then_on(model, pool):
+    before = answered(pool, SHORT)
+    pool.set_params(jax.tree.map(lambda p: p[::-1], model.params))
+    other = answered(pool, SHORT)
+    pool.set_params(model.params)
+    assert other != before == answered(pool, SHORT)
 
 
-def test_the_tool_is_used_and_the_answer_marked():
+def test_the_tool_is_used_and_the_answer_graded():
     said = talking_model(spoken("so <<3*2>>\n#### 6"))
-    writers = Writers(said, BYTES, max_len=64, slots=2)
-    found = answered(writers, Sampling(max_new_tokens=48))
+    pool = EnginePool(said, BYTES, max_len=64, slots=2)
+    found = answered(pool, SamplingParams(max_new_tokens=48))
     (i,) = [i for i in found if found[i].right]
     assert TASK[i]["messages"][0]["content"] == "x6"
     one = found[i].answers[0]
     assert one.text == "so <|python_start|>3*2<|python_end|><|output_start|>6<|output_end|>\n#### 6"
-    assert one.masks.count(0) == 3 and one.terminal == BYTES.encode_special("<|assistant_end|>")
+    assert one.masks.count(0) == 3 and one.stop_token == BYTES.encode_special("<|assistant_end|>")
 
 
-def test_any_mark_can_be_given(writers):
-    assert all(a.right == 3 for a in answered(writers, WARM, mark=lambda *_: 1.0).values())
+def test_another_grader_can_be_given(pool):
+    assert all(a.right == 3 for a in answered(pool, WARM, grade=lambda *_: 1.0).values())
 
 
-def test_prompts_too_long_lose_their_beginning_and_leave_room_for_an_answer(writers):
-    long = Sampling(max_new_tokens=LONG - 7)
-    found = answered(writers, long)
+def test_prompts_too_long_lose_their_beginning_and_leave_room_for_an_answer(pool):
+    long = SamplingParams(max_new_tokens=LONG - 7)
+    found = answered(pool, long)
     assert {a.cropped for a in found.values()} == {True, False}
     for i, got in found.items():
         whole = BYTES.render_for_completion(TASK[i])
         assert got.prompt == whole[-7:] and got.cropped == (len(whole) > 7)
         (one,) = got.answers
-        assert one.terminal is not None or len(one.tokens) == LONG - 7
+        assert one.stop_token is not None or len(one.tokens) == LONG - 7
 
 
-def test_an_error_of_the_engine_reaches_the_reader(writers):
+def test_an_error_of_the_engine_reaches_the_reader(pool):
     with pytest.raises(RequestRefused, match="temperature -1"):
-        answered(writers, Sampling(temperature=-1))
+        answered(pool, SamplingParams(temperature=-1))
 
 
-def test_a_reader_who_leaves_takes_the_threads_along(writers):
+def test_a_reader_who_leaves_takes_the_threads_along(pool):
     before = threading.active_count()
-    reading = answer(writers, TASK, itertools.cycle(range(len(TASK))), SHORT)
+    reading = answer(pool, TASK, itertools.cycle(range(len(TASK))), SHORT)
     next(reading)
     reading.close()
     assert threading.active_count() == before
-    assert all(e.active == e.waiting == 0 for e in writers.engines)
+    assert all(e.active == e.waiting == 0 for e in pool.engines)
 
 
-def test_no_problems_have_no_answers(writers):
-    assert list(answer(writers, TASK, [], SHORT)) == []
+def test_no_problems_have_no_answers(pool):
+    assert list(answer(pool, TASK, [], SHORT)) == []
 
 
 def test_pass_at_k_is_the_mean_over_all_draws():

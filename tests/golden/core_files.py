@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nanochat_jax.evals.core import prompts, result, scoring
-from nanochat_jax.evals.core.bundle import Task
+from nanochat_jax.evals.core.bundle import CoreTask
 from tests.golden.conftest import files, load_json
 from tests.golden.models import golden_model
 from tests.golden.tokenizers import golden_tokenizer
@@ -30,10 +30,10 @@ def _name(golden: dict) -> str:
     return f"{golden['task']}-{golden['task_meta']['num_fewshot']}shot{cut}"
 
 
-def task_of(golden: dict) -> Task:
+def task_of(golden: dict) -> CoreTask:
     """The task that a result was made with."""
     meta = golden["task_meta"]
-    return Task(
+    return CoreTask(
         golden["task"], meta["task_type"], meta["num_fewshot"], meta["continuation_delimiter"],
         0.0, Path("absent.jsonl"),
     )  # fmt: skip
@@ -48,8 +48,8 @@ def examples_of(path: Path, golden: dict) -> list[prompts.Example]:
 
 
 @functools.cache
-def scored(path: Path) -> list[list[tuple[list[scoring.Score], dict]]]:
-    """(scores, mark) of each example of each result; all in one go, for the fewest shapes."""
+def scored(path: Path) -> list[list[tuple[list[scoring.RowScore], dict]]]:
+    """(scores, grade) of each example of each result; all in one go, for the fewest shapes."""
     golden = load_json(path)
     results, model = golden["results"], golden_model(path.parent / golden["model"])
     examples = [(n, e) for n, r in enumerate(results) for e in examples_of(path, r)]
@@ -58,6 +58,6 @@ def scored(path: Path) -> list[list[tuple[list[scoring.Score], dict]]]:
         found |= {i: scores for i, (_, scores) in some.items()}
     marked: list[list] = [[] for _ in results]
     for i, (n, example) in enumerate(examples):
-        mark = result.mark(task_of(results[n]), example, found[i])
-        marked[n].append((found[i], mark))
+        grade = result.grade(task_of(results[n]), example, found[i])
+        marked[n].append((found[i], grade))
     return marked

@@ -8,7 +8,7 @@ from tests.golden.numbers import absolute
 
 
 def both(path, n):
-    """(golden, our scores, our mark) of each example of a result."""
+    """(golden, our scores, our grade) of each example of a result."""
     examples = load_json(path)["results"][n]["examples"]
     return [(g, s, m) for g, (s, m) in zip(examples, scored(path)[n], strict=True)]
 
@@ -27,18 +27,18 @@ def test_losses_are_the_same(path, n):
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "n"), cases())
 def test_choices_and_predictions_are_the_same(path, n):
-    for golden, _, mark in both(path, n):
+    for golden, _, grade in both(path, n):
         if "pred_idx" in golden:
-            assert (mark["chosen"], mark["gold"]) == (golden["pred_idx"], golden["gold"])
+            assert (grade["chosen"], grade["gold"]) == (golden["pred_idx"], golden["gold"])
         else:
-            assert mark["predicted"] == golden["predicted_tokens"]
-            assert mark["wanted"] == golden["actual_tokens"]
+            assert grade["predicted"] == golden["predicted_tokens"]
+            assert grade["wanted"] == golden["actual_tokens"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "n"), cases())
 def test_right_answers_and_accuracy_are_the_same(path, n):
-    right = [mark["correct"] for _, _, mark in both(path, n)]
+    right = [grade["correct"] for _, _, grade in both(path, n)]
     assert right == [golden["is_correct"] for golden, _, _ in both(path, n)]
     want = load_json(path)["results"][n]["accuracy"]
     assert sum(right) / len(right) == pytest.approx(want)

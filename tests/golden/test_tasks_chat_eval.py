@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from nanochat_jax.evals import categorical, chatcore
+from nanochat_jax.evals import chatcore
 from nanochat_jax.tasks import View
+from tests.evals import letters
 from tests.golden.conftest import files, load_json
 from tests.golden.models import golden_model
 from tests.golden.numbers import absolute
@@ -37,7 +38,7 @@ def answers(path, name: str):
     task = golden_task(path, name)
     conversations = [task[i] for i in range(len(task))]
     tokenizer = golden_tokenizer(path.parent)
-    return conversations, categorical.choose(model_of(path), tokenizer, conversations)
+    return conversations, letters.choose(model_of(path), tokenizer, conversations)
 
 
 def accuracy(task, conversations, choices) -> float:
@@ -83,7 +84,7 @@ def test_written_answers_have_the_same_accuracy(path):
     name = next(n for n in golden["tasks"] if n.startswith("GSM8K") and n.endswith("test"))
     longest = int(re.search(r"max_new_tokens=(\d+)", golden["chat_eval"]["note"])[1])
     task, tokenizer = golden_task(path, name), golden_tokenizer(path.parent)
-    sampling = chatcore.Sampling(max_new_tokens=longest)
+    sampling = chatcore.SamplingParams(max_new_tokens=longest)
     done = chatcore.evaluate(model_of(path), tokenizer, {"GSM8K": task}, sampling=sampling)
     want = golden["chat_eval"]["generative_gsm8k_accuracy_greedy"]
     assert done.tasks["GSM8K"].accuracy == pytest.approx(want)

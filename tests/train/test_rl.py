@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nanochat_jax import sharding
-from nanochat_jax.evals.generative import Writers
+from nanochat_jax.evals.generative import EnginePool
 from nanochat_jax.models.loss import token_nll
 from nanochat_jax.train import loop, metrics, recorder, rl
 from nanochat_jax.train.rollouts import Questions
@@ -40,15 +40,15 @@ def root(base_dir, model):
 
 
 @pytest.fixture(scope="module")
-def writers(model):
+def pool(model):
     """The engines of a step, made and compiled once."""
-    return Writers(model, BYTES, max_len=64, slots=8, mesh=sharding.make_mesh("1"))
+    return EnginePool(model, BYTES, max_len=64, slots=8, mesh=sharding.make_mesh("1"))
 
 
 @pytest.fixture
-def trials(root, writers):
+def trials(root, pool):
     def make(mesh="1", **settings):
-        asked, shared = config(**settings), writers if mesh == "1" else None
+        asked, shared = config(**settings), pool if mesh == "1" else None
         questions = Questions(asked.mixture, root, "train")
         place = sharding.make_mesh(mesh), 64, questions, questions, root / f"mesh{mesh}"
         return rl.Trials(asked, BYTES, *place, shared)

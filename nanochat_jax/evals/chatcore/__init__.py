@@ -1,6 +1,6 @@
 """ChatCORE: how well an assistant answers multiple choice, sums, programs and spelling.
 
-Letters by their logits, everything else in writing with the tool; the same marks as the
+Letters by their logits, everything else in writing with the tool; the same grades as the
 original's, from many problems at a time. Source: nanochat `scripts/chat_eval.py`.
 """
 
@@ -14,22 +14,28 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from nanochat_jax.evals import audit, categorical, placing, progress
-from nanochat_jax.evals.audit import Audit
-from nanochat_jax.evals.chatcore.exams import BASELINES
-from nanochat_jax.evals.chatcore.result import ChatResult, TaskResult, table
-from nanochat_jax.evals.generative import Answered, Sampling, Writers, answer, pass_at_k
+from nanochat_jax.evals import answers_log, categorical, placing
+from nanochat_jax.evals.answers_log import AnswersLog
+from nanochat_jax.evals.chatcore.catalog import BASELINES
+from nanochat_jax.evals.chatcore.result import ChatResult, ChatTaskResult, table
+from nanochat_jax.evals.generative import (
+    EnginePool,
+    GradedProblem,
+    SamplingParams,
+    answer,
+    pass_at_k,
+)
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tasks import Task, View
 from nanochat_jax.tasks.mixture import Conversation
 from nanochat_jax.tokenizer import Tokenizer
 
-__all__ = ["BASELINES", "ChatResult", "Sampling", "TaskResult", "evaluate", "table"]
+__all__ = ["BASELINES", "ChatResult", "SamplingParams", "ChatTaskResult", "evaluate", "table"]
 
 log = logging.getLogger(__name__)
 
 ROUND = 128  # tokens: engines of nearly one length compile the same programs
-Marks = Iterator[dict[int, dict[str, Any]]]  # problem -> mark, a few at a time
+Grades = Iterator[dict[int, dict[str, Any]]]  # problem -> grade, a few at a time
 
 
 def evaluate(
@@ -39,109 +45,109 @@ def evaluate(
     *,
     skipped: Mapping[str, str] | None = None,
     max_problems: int = -1,
-    sampling: Sampling | None = None,
+    sampling: SamplingParams | None = None,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
-    audit_dir: str | os.PathLike[str] | None = None,
-    writers: Writers | None = None,
+    answers_dir: str | os.PathLike[str] | None = None,
+    pool: EnginePool | None = None,
 ) -> ChatResult:
     """The scores of a model on tasks of `BASELINES`, by name.
 
     Args:
-        skipped: tasks that could not be had, and why; told with the result.
+        skipped: tasks that could not be had, and why; named in the result.
         max_problems: of each task, the first so many (-1: all).
-        sampling: how answers are written (None: greedily, 512 tokens at most).
-        batch_size: prompts of a forward pass, and answers written at once, on each device (None:
+        sampling: how answers are sampled (None: greedily, 512 tokens at most).
+        batch_size: prompts of a forward pass, and answers sampled at once, on each device (None:
             as many as suit it).
         mesh: over which problems are split (None: the one that holds the parameters, if any).
-        audit_dir: `<task>.jsonl` with every marked problem; what is there is not asked again.
-        writers: engines of this model that are there already; see `engines`.
+        answers_dir: `<task>.jsonl` with every graded problem; what is there is not done again.
+        pool: engines of this model that are there already; see `engines`.
 
     Raises:
         ValueError: no tasks, or one without problems.
     """
     begun = time.perf_counter()
-    sampling = sampling or Sampling()
+    sampling = sampling or SamplingParams()
     if not tasks:
         raise ValueError("no task to score: name a folder of task files with --task-data DIR")
     if sampling.temperature == 0 and sampling.num_samples > 1:
         log.warning("temperature 0 writes every answer %d times: give -t", sampling.num_samples)
     model, mesh = placing.on_mesh(model, mesh)
-    papers = _papers(tasks, max_problems, sampling, audit_dir, model, tokenizer)
-    waiting = [p.rest for p in papers if p.task.kind == "generative"]
-    writers = writers or engines(model, tokenizer, waiting, sampling, batch_size, mesh)
-    for paper in papers:
-        with progress.bar(paper.name, len(paper.task), len(paper.kept.done)) as bar:
-            if paper.task.kind == "generative":
-                marks = _written(paper, writers, sampling)
+    runs = _task_runs(tasks, max_problems, sampling, answers_dir, model, tokenizer)
+    waiting = [r.waiting for r in runs if r.task.kind == "generative"]
+    pool = pool or engines(model, tokenizer, waiting, sampling, batch_size, mesh)
+    for run in runs:
+        with answers_log.progress_bar(run.name, len(run.task), len(run.log.grades)) as bar:
+            if run.task.kind == "generative":
+                grades = _written(run, pool, sampling)
             else:
-                marks = _chosen(paper, model, tokenizer, batch_size)
-            for some in marks:
-                paper.kept.add(some)
+                grades = _chosen(run, model, tokenizer, batch_size)
+            for some in grades:
+                run.log.add(some)
                 bar.update(len(some))
-    found = {paper.name: paper.result(sampling) for paper in papers}
+    found = {run.name: run.result(sampling) for run in runs}
     return ChatResult(found, skipped or {}, time.perf_counter() - begun)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Paper:
-    """A task, and the marks that its problems have so far."""
+class _TaskRun:
+    """A task, and the grades that its problems have so far."""
 
     name: str
     task: Task
-    kept: Audit
+    log: AnswersLog
 
     @property
     def todo(self) -> list[int]:
-        """The problems without a mark."""
-        return [i for i in range(len(self.task)) if i not in self.kept.done]
+        """The problems without a grade."""
+        return self.log.todo(len(self.task))
 
     @property
-    def rest(self) -> list[Conversation]:
+    def waiting(self) -> list[Conversation]:
         return [self.task[i] for i in self.todo]
 
-    def result(self, sampling: Sampling) -> TaskResult:
-        n, marks = len(self.task), [self.kept.done[i] for i in range(len(self.task))]
-        count = lambda key: sum(m[key] for m in marks)
+    def result(self, sampling: SamplingParams) -> ChatTaskResult:
+        n, grades = len(self.task), [self.log.grades[i] for i in range(len(self.task))]
+        count = lambda key: sum(g[key] for g in grades)
         correct, baseline = count("correct"), BASELINES[self.name]
         if self.task.kind == "categorical":
-            return TaskResult(correct, n, baseline, cropped=count("cropped"))
+            return ChatTaskResult(correct, n, baseline, cropped=count("cropped"))
         samples = sampling.num_samples
         ks = [k for k in (1 << i for i in range(samples.bit_length())) if k <= samples]
-        passes = {k: sum(pass_at_k(m["right"], samples, k) for m in marks) / n for k in ks}
-        return TaskResult(
+        passes = {k: sum(pass_at_k(g["right"], samples, k) for g in grades) / n for k in ks}
+        return ChatTaskResult(
             correct, n, baseline, samples, passes, count("cropped"), count("unfinished")
         )
 
 
-def _papers(
-    tasks: Mapping[str, Task], max_problems: int, sampling: Sampling,
-    audit_dir: str | os.PathLike[str] | None, model: Model, tokenizer: Tokenizer,
-) -> list[_Paper]:  # fmt: skip
-    """The tasks with the marks that are kept of them."""
-    of_model = audit.of_model(model, tokenizer) if audit_dir is not None else {}
-    papers = []
+def _task_runs(
+    tasks: Mapping[str, Task], max_problems: int, sampling: SamplingParams,
+    answers_dir: str | os.PathLike[str] | None, model: Model, tokenizer: Tokenizer,
+) -> list[_TaskRun]:  # fmt: skip
+    """The tasks with the grades that are kept of them."""
+    identity = answers_log.model_identity(model, tokenizer) if answers_dir is not None else {}
+    runs = []
     for name, task in tasks.items():
         task = View(task, stop=max_problems) if max_problems > 0 else task
         if not len(task):
             raise ValueError(f"{name} has no problems")
-        if audit_dir is None:
-            papers.append(_Paper(name, task, Audit(None, "", {})))
+        if answers_dir is None:
+            runs.append(_TaskRun(name, task, AnswersLog(None, "", {})))
             continue
         file, first = name, {"task": name, "questions": len(task)}
-        first |= {"rows": audit.rows_digest([task[i] for i in range(len(task))])} | of_model
+        first |= {"rows": answers_log.rows_digest([task[i] for i in range(len(task))])} | identity
         if task.kind == "generative":
             s = sampling
             file += f"_n{s.num_samples}_t{s.temperature:g}_k{s.top_k}_m{s.max_new_tokens}"
             first |= dataclasses.asdict(sampling)
-        papers.append(_Paper(name, task, Audit(pathlib.Path(audit_dir), file, first)))
-    return papers
+        runs.append(_TaskRun(name, task, AnswersLog(pathlib.Path(answers_dir), file, first)))
+    return runs
 
 
 def engines(
     model: Model, tokenizer: Tokenizer, tasks: Sequence[Sequence[Conversation]],
-    sampling: Sampling, slots: int | None = None, mesh: Mesh | None = None,
-) -> Writers | None:  # fmt: skip
+    sampling: SamplingParams, slots: int | None = None, mesh: Mesh | None = None,
+) -> EnginePool | None:  # fmt: skip
     """Engines with room for the longest prompt of all tasks and its answer; None: no prompts."""
     prompts = (tokenizer.render_for_completion(task[i]) for task in tasks for i in range(len(task)))
     most = max(map(len, prompts), default=0)
@@ -149,53 +155,53 @@ def engines(
         return None
     need = -(-(most + sampling.max_new_tokens) // ROUND) * ROUND
     length = min(need, placing.longest(model))
-    return Writers(model, tokenizer, max_len=length, slots=slots, mesh=mesh)
+    return EnginePool(model, tokenizer, max_len=length, slots=slots, mesh=mesh)
 
 
-def _chosen(paper: _Paper, model: Model, tokenizer: Tokenizer, rows: int | None) -> Marks:
-    """Marks by the letters' logits."""
+def _chosen(run: _TaskRun, model: Model, tokenizer: Tokenizer, rows: int | None) -> Grades:
+    """Grades by the letters' logits."""
     limit, cropped = placing.longest(model), set()
 
-    def asked() -> Iterator[categorical.Asked]:
-        for i in paper.todo:
-            one = categorical.question(tokenizer, i, paper.task[i])
+    def prompts() -> Iterator[categorical.LetterPrompt]:
+        for i in run.todo:
+            one = categorical.letter_prompt(tokenizer, i, run.task[i])
             if len(one.prompt) > limit:
                 cropped.add(i)
             yield one._replace(prompt=one.prompt[-limit:])
 
     pad = tokenizer.get_bos_token_id()
-    for found in categorical.option_logits(model, asked(), pad=pad, rows=rows):
-        marks = {}
+    for found in categorical.option_logits(model, prompts(), pad=pad, rows=rows):
+        grades = {}
         for i, logits in found.items():
-            conversation = paper.task[i]
-            letter, _ = categorical.likeliest(conversation, logits)
-            marks[i] = {
-                "correct": paper.task.score(conversation, letter) > 0, "letter": letter,
+            conversation = run.task[i]
+            letter = categorical.likeliest(conversation, logits)
+            grades[i] = {
+                "correct": run.task.score(conversation, letter) > 0, "letter": letter,
                 "logits": [round(float(x), 6) for x in logits], "cropped": i in cropped,
-            } | _of(conversation)  # fmt: skip
-        yield marks
+            } | _texts(conversation)  # fmt: skip
+        yield grades
 
 
-def _written(paper: _Paper, writers: Writers | None, sampling: Sampling) -> Marks:
-    """Marks of written answers."""
-    if writers is None:
+def _written(run: _TaskRun, pool: EnginePool | None, sampling: SamplingParams) -> Grades:
+    """Grades of written answers."""
+    if pool is None:
         return
-    for got in answer(writers, paper.task, paper.todo, sampling):
-        yield {got.problem: _mark(got) | _of(paper.task[got.problem])}
+    for done in answer(pool, run.task, run.todo, sampling):
+        yield {done.index: _grade(done) | _texts(run.task[done.index])}
 
 
-def _mark(got: Answered) -> dict[str, Any]:
+def _grade(done: GradedProblem) -> dict[str, Any]:
     """What is kept of a problem's answers."""
     return {
-        "correct": got.right > 0, "right": got.right, "marks": [a.mark for a in got.answers],
-        "answers": [a.text for a in got.answers], "tokens": [len(a.tokens) for a in got.answers],
-        "unfinished": sum(a.terminal is None for a in got.answers), "cropped": got.cropped,
+        "correct": done.right > 0, "right": done.right, "marks": [a.grade for a in done.answers],
+        "answers": [a.text for a in done.answers], "tokens": [len(a.tokens) for a in done.answers],
+        "unfinished": sum(a.stop_token is None for a in done.answers), "cropped": done.cropped,
     }  # fmt: skip
 
 
-def _of(conversation: Conversation) -> dict[str, str]:
+def _texts(conversation: Conversation) -> dict[str, str]:
     """The question as it was put, and the answer that was wanted."""
-    *_, asked, wanted = conversation["messages"]
+    *_, question, wanted = conversation["messages"]
     parts = wanted["content"]
     text = parts if isinstance(parts, str) else parts[-1]["text"]
-    return {"asked": asked["content"], "wanted": text}
+    return {"asked": question["content"], "wanted": text}

@@ -3,12 +3,12 @@
 import dataclasses
 from collections.abc import Mapping
 
-from nanochat_jax.evals.chatcore.exams import BASELINES
+from nanochat_jax.evals.chatcore.catalog import BASELINES
 from nanochat_jax.evals.shares import Share, half_width, mean_centered
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskResult(Share):
+class ChatTaskResult(Share):
     """A task's score: problems of which at least one answer is right.
 
     Args:
@@ -40,7 +40,7 @@ class ChatResult:
         seconds: wall clock, compiling included.
     """
 
-    tasks: Mapping[str, TaskResult]
+    tasks: Mapping[str, ChatTaskResult]
     skipped: Mapping[str, str]
     seconds: float
 

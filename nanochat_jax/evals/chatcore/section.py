@@ -14,7 +14,7 @@ from nanochat_jax.tokenizer import Tokenizer
 def scored(
     model: Model, tokenizer: Tokenizer, config: Eval,
     tasks: Mapping[str, Task], skipped: Mapping[str, str] | None = None,
-    *, audit_dir: pathlib.Path,
+    *, answers_dir: pathlib.Path,
 ) -> tuple[dict[str, str], list]:  # fmt: skip
     """(scores as text, items under them); the mean only where all that can be had were asked.
 
@@ -22,13 +22,13 @@ def scored(
         skipped: why others are not among `tasks`; None where these were picked by name.
     """
     top_k = config.top_k if config.top_k > 0 else None
-    sampling = chatcore.Sampling(
+    sampling = chatcore.SamplingParams(
         config.num_samples, config.max_new_tokens, config.temperature, top_k, config.seed
     )
     done = chatcore.evaluate(
         model, tokenizer, tasks, skipped=skipped, max_problems=config.max_problems,
         sampling=sampling, batch_size=config.batch_size or None,
-        mesh=sharding.make_mesh(config.mesh or None), audit_dir=audit_dir,
+        mesh=sharding.make_mesh(config.mesh or None), answers_dir=answers_dir,
     )  # fmt: skip
     scores = {name: result.cell for name, result in done.tasks.items()}
     if skipped is not None or len(tasks) == len(chatcore.BASELINES):

@@ -16,16 +16,16 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from nanochat_jax.evals import audit, placing, progress
-from nanochat_jax.evals.audit import Audit
+from nanochat_jax.evals import answers_log, placing
+from nanochat_jax.evals.answers_log import AnswersLog
 from nanochat_jax.evals.core import bundle, prompts, result, scoring
-from nanochat_jax.evals.core.bundle import Item, Task
+from nanochat_jax.evals.core.bundle import CoreTask, Item
 from nanochat_jax.evals.core.prompts import Example
-from nanochat_jax.evals.core.result import CoreResult, TaskResult, table, write_csv
+from nanochat_jax.evals.core.result import CoreResult, CoreTaskResult, table, write_csv
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 
-__all__ = ["CoreResult", "TaskResult", "evaluate", "table", "write_csv"]
+__all__ = ["CoreResult", "CoreTaskResult", "evaluate", "table", "write_csv"]
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def evaluate(
     max_seq_len: int | None = None,
     mesh: Mesh | None = None,
     batch_tokens: int | None = None,
-    audit_dir: str | os.PathLike[str] | None = None,
+    answers_dir: str | os.PathLike[str] | None = None,
 ) -> CoreResult:
     """CORE of a model, over all tasks of a bundle whose files are there.
 
@@ -53,7 +53,7 @@ def evaluate(
             the original stops.
         mesh: over which batches are split (None: the one that holds the parameters, if any).
         batch_tokens: tokens of a forward pass on each device.
-        audit_dir: `<task>.jsonl` with every marked question; what is there is not asked again.
+        answers_dir: `<task>.jsonl` with every graded question; what is there is not asked again.
             One process writes there.
 
     Raises:
@@ -63,94 +63,94 @@ def evaluate(
     begun = time.perf_counter()
     limit = placing.longest(model) if max_seq_len is None else max_seq_len
     if limit < 2:
-        raise ValueError(f"max_seq_len is {limit}; a token is foretold from at least one other")
-    asked, skipped = _tasks(pathlib.Path(bundle_dir), max_per_task)
+        raise ValueError(f"max_seq_len is {limit}; a token is predicted from at least one other")
+    tasks, skipped = _tasks(pathlib.Path(bundle_dir), max_per_task)
     model, mesh = placing.on_mesh(model, mesh)
-    papers = _papers(asked, audit_dir, model, tokenizer, limit)
-    total, before = sum(len(p.items) for p in papers), sum(len(p.kept.done) for p in papers)
-    with progress.bar("CORE", total, before) as bar:
-        windows = _ahead(_windows(papers, tokenizer, limit))
+    runs = _task_runs(tasks, answers_dir, model, tokenizer, limit)
+    total, before = sum(len(r.items) for r in runs), sum(len(r.log.grades) for r in runs)
+    with answers_log.progress_bar("CORE", total, before) as bar:
+        windows = _ahead(_windows(runs, tokenizer, limit))
         size = batch_tokens or placing.batch_tokens()
         for scores in scoring.score(model, windows, mesh=mesh, batch_tokens=size):
-            _mark(papers, scores)
+            _keep(runs, scores)
             bar.update(len(scores))
-    found = {paper.task.label: paper.result() for paper in papers}
+    found = {run.task.label: run.result() for run in runs}
     done = CoreResult(found, skipped, time.perf_counter() - begun)
-    _warn(done, [paper.task for paper in papers])
+    _warn(done, [run.task for run in runs])
     return done
 
 
 def _tasks(
     folder: pathlib.Path, max_per_task: int
-) -> tuple[list[tuple[Task, list[Item]]], dict[str, str]]:
+) -> tuple[list[tuple[CoreTask, list[Item]]], dict[str, str]]:
     """(tasks with their rows, label -> why there are none)."""
-    asked, skipped = [], {}
+    found, skipped = [], {}
     for task in bundle.read(folder):
         if bundle.file_of(task) is None:
             skipped[task.label] = f"no file {task.path}"
         elif items := bundle.rows(task, max_per_task):
-            asked.append((task, items))
+            found.append((task, items))
         else:
             skipped[task.label] = f"no rows in {task.path}"
-    if not asked:
+    if not found:
         raise FileNotFoundError(f"{folder} names {len(skipped)} tasks, but has the file of none")
-    return asked, skipped
+    return found, skipped
 
 
 @dataclasses.dataclass(frozen=True)
-class _Paper:
-    """A task, its rows, and the marks they have so far."""
+class _TaskRun:
+    """A task, its rows, and the grades they have so far."""
 
-    task: Task
+    task: CoreTask
     items: list[Item]
-    kept: Audit
+    log: AnswersLog
 
-    def result(self) -> TaskResult:
-        marks = [self.kept.done[i] for i in range(len(self.items))]
-        return result.summed(self.task, len(self.items), marks)
+    def result(self) -> CoreTaskResult:
+        return result.summed(self.task, [self.log.grades[i] for i in range(len(self.items))])
 
 
-def _papers(
-    asked: Sequence[tuple[Task, list[Item]]], audit_dir: str | os.PathLike[str] | None,
+def _task_runs(
+    tasks: Sequence[tuple[CoreTask, list[Item]]], answers_dir: str | os.PathLike[str] | None,
     model: Model, tokenizer: Tokenizer, limit: int,
-) -> list[_Paper]:  # fmt: skip
-    """The tasks with the marks that are kept of them."""
-    if audit_dir is None:
-        return [_Paper(task, items, Audit(None, "", {})) for task, items in asked]
-    of_model, papers = audit.of_model(model, tokenizer), []
-    for task, items in asked:
+) -> list[_TaskRun]:  # fmt: skip
+    """The tasks with the grades that are kept of them."""
+    if answers_dir is None:
+        return [_TaskRun(task, items, AnswersLog(None, "", {})) for task, items in tasks]
+    identity, runs = answers_log.model_identity(model, tokenizer), []
+    for task, items in tasks:
         first = {
-            "task": task.label, "questions": len(items), "rows": audit.rows_digest(items),
+            "task": task.label, "questions": len(items), "rows": answers_log.rows_digest(items),
             "shots": task.shots, "delimiter": task.delimiter, "max_seq_len": limit,
         }  # fmt: skip
-        kept = Audit(pathlib.Path(audit_dir), task.label, first | of_model)
-        papers.append(_Paper(task, items, kept))
-    return papers
+        kept = AnswersLog(pathlib.Path(answers_dir), task.label, first | identity)
+        runs.append(_TaskRun(task, items, kept))
+    return runs
 
 
 def _windows(
-    papers: Sequence[_Paper], tokenizer: Tokenizer, limit: int
+    runs: Sequence[_TaskRun], tokenizer: Tokenizer, limit: int
 ) -> Iterator[dict[Question, Example]]:
-    """All questions without a mark, `WINDOW` at a time."""
-    for n, paper in enumerate(papers):
-        todo = [i for i in range(len(paper.items)) if i not in paper.kept.done]
+    """All questions without a grade, `WINDOW` at a time."""
+    for n, run in enumerate(runs):
+        todo = run.log.todo(len(run.items))
         for start in range(0, len(todo), WINDOW):
             some = todo[start : start + WINDOW]
-            ready = prompts.examples(paper.task, paper.items, some, tokenizer, limit)
+            ready = prompts.examples(run.task, run.items, some, tokenizer, limit)
             yield {(n, i): example for i, example in zip(some, ready, strict=True)}
 
 
-def _mark(papers: Sequence[_Paper], scores: scoring.Scored) -> None:
-    """Keeps the marks of a batch."""
-    marks: dict[int, dict[int, Any]] = collections.defaultdict(dict)
+def _keep(runs: Sequence[_TaskRun], scores: scoring.Scored) -> None:
+    """Grades a batch's questions and keeps the grades."""
+    grades: dict[int, dict[int, Any]] = collections.defaultdict(dict)
     for (n, i), (example, found) in scores.items():
-        marks[n][i] = result.mark(papers[n].task, example, found)
-    for n, some in marks.items():
-        papers[n].kept.add(some)
+        grades[n][i] = result.grade(runs[n].task, example, found)
+    for n, some in grades.items():
+        runs[n].log.add(some)
 
 
 def _ahead(things: Iterator[Any]) -> Iterator[Any]:
     """The same things; the next one is being made while one is in use."""
+    # Tokenizing runs on the host while the device scores: without this each waits for the other.
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, things, None)
         while (thing := coming.result()) is not None:
@@ -158,7 +158,7 @@ def _ahead(things: Iterator[Any]) -> Iterator[Any]:
             yield thing
 
 
-def _warn(done: CoreResult, tasks: Sequence[Task]) -> None:
+def _warn(done: CoreResult, tasks: Sequence[CoreTask]) -> None:
     """Says what was not as the original would have it."""
     for label, why in done.skipped.items():
         log.warning("CORE without %s: %s", label, why)

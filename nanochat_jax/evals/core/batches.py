@@ -2,7 +2,7 @@
 
 Two ways for a question. `whole`: its rows go through the model as they are, next to those of other
 questions. `shared`: what its options have in common is read once, and each option goes on from
-there (with four options after ten solved examples that is a quarter of the work). Jobs wait until
+there (with four options after ten solved examples that is a quarter of the work). Groups wait until
 those of one padded shape fill a batch, across tasks; so all but the last few batches are full, and
 few shapes are ever compiled.
 """
@@ -25,10 +25,10 @@ ENDS = (16, 32, 64, 128, 256, 512)
 SPARSE, DENSE = 16, 2
 
 
-class Job(NamedTuple):
+class RowGroup(NamedTuple):
     """Rows of one question that are scored together: `rows[k]` is its row `first + k`.
 
-    `shared` counts the tokens read once for all of them; 0: the job is one whole row.
+    `shared` counts the tokens read once for all of them; 0: the group is one whole row.
     """
 
     key: Key
@@ -61,7 +61,7 @@ class Shape(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """Jobs of one padded shape; `options`: ends of a shared part."""
+    """Groups of one padded shape; `options`: ends of a shared part."""
 
     long: int
     ends: int
@@ -69,22 +69,22 @@ class Kind(NamedTuple):
     dense: bool
 
 
-def jobs_of(key: Key, example: Example, least_shared: int) -> list[Job]:
-    """One job for all rows of a question if they share that many tokens, else one a row."""
+def groups_of(key: Key, example: Example, least_shared: int) -> list[RowGroup]:
+    """One group for all rows of a question if they share that many tokens, else one a row."""
     rows = example.rows
     if len(rows) > 1:
-        # The token that foretells the first scored one is read with the end.
+        # The token that predicts the first scored one is read with the end.
         shared = min(common_prefix([row.ids for row in rows]), *(row.start for row in rows)) - 1
         if shared >= least_shared:
-            return [Job(key, 0, rows, shared)]
-    return [Job(key, k, (row,)) for k, row in enumerate(rows)]
+            return [RowGroup(key, 0, rows, shared)]
+    return [RowGroup(key, k, (row,)) for k, row in enumerate(rows)]
 
 
-def kind_of(job: Job) -> Kind:
-    long = fit(job.long, LENGTHS)
-    if job.shared:
-        return Kind(long, fit(job.end, ENDS), _power(len(job.rows)), True)
-    return Kind(long, 0, 0, job.scored > long // SPARSE)
+def kind_of(group: RowGroup) -> Kind:
+    long = fit(group.long, LENGTHS)
+    if group.shared:
+        return Kind(long, fit(group.end, ENDS), _power(len(group.rows)), True)
+    return Kind(long, 0, 0, group.scored > long // SPARSE)
 
 
 def fit(n: int, sizes: Sequence[int]) -> int:
@@ -93,12 +93,12 @@ def fit(n: int, sizes: Sequence[int]) -> int:
     return next((size for size in sizes if n <= size), -(-n // step) * step)
 
 
-def shape_of(kind: Kind, job: Job, batch_tokens: int) -> Shape:
-    """The batch of such jobs, about `batch_tokens` on a device, with room for `job` at least."""
+def shape_of(kind: Kind, group: RowGroup, batch_tokens: int) -> Shape:
+    """The batch of such groups, about `batch_tokens` a device, with room for `group` at least."""
     rows = max(1, batch_tokens // (kind.long + kind.options * kind.ends))
     part = DENSE if kind.dense else SPARSE
     if not kind.ends:
-        return Shape(rows, kind.long, 0, 0, max(job.scored, rows * kind.long // part, part))
+        return Shape(rows, kind.long, 0, 0, max(group.scored, rows * kind.long // part, part))
     options = kind.options * rows
     scored = max(kind.options * kind.ends, options * kind.ends // part)
     return Shape(rows, kind.long, options, kind.ends, scored)
@@ -110,32 +110,32 @@ def _power(n: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Batch:
-    """The jobs of each device's share of a forward pass, all shares of one shape."""
+class RowBatch:
+    """The groups of each device's share of a forward pass, all shares of one shape."""
 
     shape: Shape
-    shares: list[list[Job]]
+    shares: list[list[RowGroup]]
 
 
 def batches(
-    windows: Iterable[Iterable[Job]], batch_tokens: int, devices: int = 1
-) -> Iterator[Batch]:
-    """All jobs, in full batches as soon as there are any; what is left over goes last.
+    windows: Iterable[Iterable[RowGroup]], batch_tokens: int, devices: int = 1
+) -> Iterator[RowBatch]:
+    """All groups, in full batches as soon as there are any; what is left over goes last.
 
     Args:
-        windows: jobs as they come; what waits from one to the next is less than a batch a shape.
+        windows: groups as they come; what waits from one to the next is less than a batch a shape.
         batch_tokens: of a batch, on each of the devices.
     """
-    pools: dict[Kind, list[Job]] = collections.defaultdict(list)
+    pools: dict[Kind, list[RowGroup]] = collections.defaultdict(list)
     seen: set[Kind] = set()
     for window in windows:
-        for job in window:
-            pools[kind_of(job)].append(job)
+        for group in window:
+            pools[kind_of(group)].append(group)
         for kind in pools:
             for batch in _full(pools, kind, batch_tokens, devices):
                 seen.add(kind)
                 yield batch
-    left = [job for kind in sorted(pools, reverse=True) for job in pools[kind]]
+    left = [group for kind in sorted(pools, reverse=True) for group in pools[kind]]
     while left:
         kind = _known(seen, kind_of(left[0]))
         batch, left = _packed(kind, left, batch_tokens, devices)
@@ -144,16 +144,16 @@ def batches(
 
 
 def _known(seen: Iterable[Kind], kind: Kind) -> Kind:
-    """A kind that holds another's jobs at twice its lengths or less and was there before, or it."""
+    """A kind seen before that holds this one at twice its lengths or less; else itself."""
     fits = lambda big, small: small <= big <= 2 * small
     known = [k for k in seen if all(map(fits, k[:3], kind[:3])) and k.dense >= kind.dense]
     return min(known, default=kind)
 
 
 def _full(
-    pools: dict[Kind, list[Job]], kind: Kind, batch_tokens: int, devices: int
-) -> Iterator[Batch]:
-    """Batches of one kind until the waiting jobs no longer fill one."""
+    pools: dict[Kind, list[RowGroup]], kind: Kind, batch_tokens: int, devices: int
+) -> Iterator[RowBatch]:
+    """Batches of one kind until the waiting groups no longer fill one."""
     while pools[kind]:
         batch, left = _packed(kind, pools[kind], batch_tokens, devices)
         if not left:
@@ -163,31 +163,31 @@ def _full(
 
 
 def _packed(
-    kind: Kind, jobs: Sequence[Job], batch_tokens: int, devices: int
-) -> tuple[Batch, list[Job]]:
-    """(a batch of the shape that the first job asks for, the jobs that did not fit)."""
-    shape, shares = shape_of(kind, jobs[0], batch_tokens), []
+    kind: Kind, groups: Sequence[RowGroup], batch_tokens: int, devices: int
+) -> tuple[RowBatch, list[RowGroup]]:
+    """(a batch of the shape that the first group needs, the groups that did not fit)."""
+    shape, shares = shape_of(kind, groups[0], batch_tokens), []
     for _ in range(devices):
-        share, jobs = _share(shape, jobs)
+        share, groups = _share(shape, groups)
         shares.append(share)
-    return Batch(shape, shares), list(jobs)
+    return RowBatch(shape, shares), list(groups)
 
 
-def _share(shape: Shape, jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
-    """(jobs that fit on one device, in order, the others)."""
+def _share(shape: Shape, groups: Sequence[RowGroup]) -> tuple[list[RowGroup], list[RowGroup]]:
+    """(groups that fit on one device, in order, the others)."""
     taken, left, options, scored = [], [], 0, 0
-    for job in jobs:
+    for group in groups:
         fits = (
             len(taken) < shape.rows
-            and job.long <= shape.long
-            and scored + job.scored <= shape.scored
-            and job.end <= shape.ends
-            and (job.shared > 0) == (shape.ends > 0)
-            and options + len(job.rows) <= max(shape.options, shape.rows)
+            and group.long <= shape.long
+            and scored + group.scored <= shape.scored
+            and group.end <= shape.ends
+            and (group.shared > 0) == (shape.ends > 0)
+            and options + len(group.rows) <= max(shape.options, shape.rows)
         )
         if fits:
-            taken.append(job)
-            options, scored = options + len(job.rows), scored + job.scored
+            taken.append(group)
+            options, scored = options + len(group.rows), scored + group.scored
         else:
-            left.append(job)
+            left.append(group)
     return taken, left

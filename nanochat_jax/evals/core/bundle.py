@@ -31,7 +31,7 @@ OPTIONS = {"multiple_choice": "choices", "schema": "context_options"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class CoreTask:
     """One task of the bundle.
 
     Args:
@@ -50,7 +50,7 @@ class Task:
     path: pathlib.Path
 
 
-def read(folder: pathlib.Path) -> list[Task]:
+def read(folder: pathlib.Path) -> list[CoreTask]:
     """The tasks in the order of `core.yaml`; their files may be missing.
 
     Raises:
@@ -81,7 +81,9 @@ def _baselines(path: pathlib.Path) -> dict[str, float]:
         return {row["Eval Task"]: float(row["Random baseline"]) for row in csv.DictReader(file)}
 
 
-def _task(folder: pathlib.Path, entry: Mapping[str, Any], baselines: Mapping[str, float]) -> Task:
+def _task(
+    folder: pathlib.Path, entry: Mapping[str, Any], baselines: Mapping[str, float]
+) -> CoreTask:
     missing = [key for key in ENTRY if entry.get(key) in (None, [])]
     if missing:
         raise ValueError(f"core.yaml: the task {dict(entry)} has no {', '.join(missing)}; add it")
@@ -92,19 +94,19 @@ def _task(folder: pathlib.Path, entry: Mapping[str, Any], baselines: Mapping[str
         )
     if label not in baselines:
         raise ValueError(f"eval_meta_data.csv has no random baseline for {label}; add its row")
-    return Task(
+    return CoreTask(
         label, kind, entry["num_fewshot"][0], entry.get("continuation_delimiter", " "),
         baselines[label], folder / "eval_data" / entry["dataset_uri"],
     )  # fmt: skip
 
 
-def file_of(task: Task) -> pathlib.Path | None:
+def file_of(task: CoreTask) -> pathlib.Path | None:
     """Where its rows lie, gzipped or not; None: nowhere."""
     zipped = task.path.with_name(task.path.name + ".gz")
     return next((path for path in (task.path, zipped) if path.exists()), None)
 
 
-def rows(task: Task, max_per_task: int = -1) -> list[Item]:
+def rows(task: CoreTask, max_per_task: int = -1) -> list[Item]:
     """Its rows, shuffled as the original does and then cut to `max_per_task` (-1: all).
 
     Raises:
@@ -120,7 +122,7 @@ def rows(task: Task, max_per_task: int = -1) -> list[Item]:
     return found[:max_per_task] if max_per_task > 0 else found
 
 
-def _row(task: Task, where: str, line: str) -> Item:
+def _row(task: CoreTask, where: str, line: str) -> Item:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:

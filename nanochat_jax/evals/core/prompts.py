@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nanochat_jax.evals.core.bundle import Item, Task
+from nanochat_jax.evals.core.bundle import CoreTask, Item
 from nanochat_jax.tokenizer import Tokenizer
 
 SHOT_SEED = 1234
@@ -48,7 +48,7 @@ def shot_indices(i: int, n: int, shots: int) -> list[int]:
     return [j + (j >= i) for j in drawn]
 
 
-def render(task: Task, item: Item, shots: Sequence[Item]) -> list[str]:
+def render(task: CoreTask, item: Item, shots: Sequence[Item]) -> list[str]:
     """The prompts of a question.
 
     One per option; of a language-modeling question one without and one with its continuation.
@@ -64,7 +64,7 @@ def render(task: Task, item: Item, shots: Sequence[Item]) -> list[str]:
     return [open_end.strip(), open_end + item["continuation"]]
 
 
-def _solved(task: Task, shot: Item) -> str:
+def _solved(task: CoreTask, shot: Item) -> str:
     """A question with its answer."""
     if task.kind == "multiple_choice":
         return shot["query"] + task.delimiter + shot["choices"][shot["gold"]]
@@ -125,7 +125,7 @@ def mended(kind: str, rows: Sequence[Row]) -> list[Row]:
 
 
 def examples(
-    task: Task, items: Sequence[Item], chosen: Sequence[int], tokenizer: Tokenizer, limit: int
+    task: CoreTask, items: Sequence[Item], chosen: Sequence[int], tokenizer: Tokenizer, limit: int
 ) -> list[Example]:
     """The questions `chosen` (by index) of a task, at most `limit` ids a row."""
     texts = [

@@ -1,4 +1,4 @@
-"""What CORE comes to: marks of questions, scores of tasks, their mean, and how sure they are."""
+"""What CORE comes to: grades of questions, scores of tasks, their mean, and how sure they are."""
 
 import dataclasses
 import math
@@ -7,18 +7,18 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nanochat_jax.evals.core.bundle import Task
+from nanochat_jax.evals.core.bundle import CoreTask
 from nanochat_jax.evals.core.prompts import Example
-from nanochat_jax.evals.core.scoring import Score
+from nanochat_jax.evals.core.scoring import RowScore
 from nanochat_jax.evals.shares import Share, half_width, mean_centered
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskResult(Share):
+class CoreTaskResult(Share):
     """A task's score.
 
     Args:
-        shots: solved examples before each question; fewer than asked for where rows were few.
+        shots: solved examples before each question; fewer than the task's where rows were few.
         cropped: questions whose beginning did not fit.
         mended: questions with nothing to score as they stand; see `prompts.mended`.
     """
@@ -38,7 +38,7 @@ class CoreResult:
         seconds: wall clock, tokenizing and compiling included.
     """
 
-    tasks: Mapping[str, TaskResult]
+    tasks: Mapping[str, CoreTaskResult]
     skipped: Mapping[str, str]
     seconds: float
 
@@ -66,10 +66,10 @@ class CoreResult:
         return f"CORE ({len(self.tasks)} of {total} tasks)" if self.skipped else "CORE"
 
 
-def mark(task: Task, example: Example, scores: Sequence[Score]) -> dict[str, Any]:
+def grade(task: CoreTask, example: Example, scores: Sequence[RowScore]) -> dict[str, Any]:
     """What is kept of a question: whether it was right, and why; JSON values.
 
-    The least mean loss is chosen, the first on ties; a continuation must be foretold whole.
+    The least mean loss is chosen, the first on ties; a continuation must be predicted whole.
     """
     if task.kind == "language_modeling":
         (row,), (got,) = example.rows, scores
@@ -87,13 +87,13 @@ def mark(task: Task, example: Example, scores: Sequence[Score]) -> dict[str, Any
     return found | {"tokens": sum(len(r.ids) for r in example.rows)} | flags
 
 
-def summed(task: Task, n: int, marks: Sequence[Mapping[str, Any]]) -> TaskResult:
-    """The result of a task of `n` rows, all of them marked."""
-    count = lambda key: sum(m[key] for m in marks)
+def summed(task: CoreTask, grades: Sequence[Mapping[str, Any]]) -> CoreTaskResult:
+    """The result of a task, from the grades of all its rows."""
+    n, count = len(grades), lambda key: sum(g[key] for g in grades)
     shots = min(task.shots, n - 1)
-    return TaskResult(
+    return CoreTaskResult(
         count("correct"), n, task.baseline, shots, count("cropped"), count("mended")
-    )  # fmt: skip
+    )
 
 
 def table(result: CoreResult) -> str:

@@ -1,7 +1,7 @@
 """Scores of prompts, many a forward pass.
 
 Padding lies behind what is scored and attention looks back only, so a score does not depend on
-its batch. Only positions that foretell a scored token reach the logits, which never leave the
+its batch. Only positions that predict a scored token reach the logits, which never leave the
 device. Letters: B rows, T their tokens, P shared tokens, R ends of C tokens, M scored tokens.
 """
 
@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from nanochat_jax import sharding
-from nanochat_jax.evals.core.batches import Batch, Job, Key, Shape, batches, jobs_of
+from nanochat_jax.evals.core.batches import Key, RowBatch, RowGroup, Shape, batches, groups_of
 from nanochat_jax.evals.core.prompts import Example
 from nanochat_jax.models.cache import init_cache
 from nanochat_jax.models.gpt import GPT, Model
@@ -27,14 +27,14 @@ LEAST_SHARED = 32  # tokens; below it a second pass costs more than it saves
 IN_FLIGHT = 2  # batches that the device may have before it
 
 
-class Score(NamedTuple):
+class RowScore(NamedTuple):
     """Of the tokens of a row's span: nats of each, and the token the model expected instead."""
 
     nll: np.ndarray
     best: np.ndarray
 
 
-Scored = dict[Key, tuple[Example, list[Score]]]
+Scored = dict[Key, tuple[Example, list[RowScore]]]
 
 
 def score(
@@ -52,57 +52,57 @@ def score(
         batch_tokens: tokens of a forward pass on each device.
         least_shared: rows with fewer common tokens are read whole.
     """
-    asked: dict[Key, Example] = {}
-    found: dict[Key, dict[int, Score]] = collections.defaultdict(dict)
+    pending: dict[Key, Example] = {}
+    found: dict[Key, dict[int, RowScore]] = collections.defaultdict(dict)
     waiting: collections.deque = collections.deque()
-    jobs = (_jobs(asked, window, least_shared) for window in windows)
-    for batch in batches(jobs, batch_tokens, mesh.size if mesh else 1):
+    groups = (_groups(pending, window, least_shared) for window in windows)
+    for batch in batches(groups, batch_tokens, mesh.size if mesh else 1):
         waiting.append((batch, _dispatch(model, batch, mesh)))
         if len(waiting) > IN_FLIGHT:
-            yield _whole_questions(asked, found, *waiting.popleft())
+            yield _whole_questions(pending, found, *waiting.popleft())
     while waiting:
-        yield _whole_questions(asked, found, *waiting.popleft())
+        yield _whole_questions(pending, found, *waiting.popleft())
 
 
-def _jobs(
-    asked: dict[Key, Example], window: Mapping[Key, Example], least_shared: int
-) -> Iterator[Job]:
-    asked |= window
+def _groups(
+    pending: dict[Key, Example], window: Mapping[Key, Example], least_shared: int
+) -> Iterator[RowGroup]:
+    pending |= window
     for key, example in window.items():
-        yield from jobs_of(key, example, least_shared)
+        yield from groups_of(key, example, least_shared)
 
 
 def _whole_questions(
-    asked: dict[Key, Example],
-    found: dict[Key, dict[int, Score]],
-    batch: Batch,
+    pending: dict[Key, Example],
+    found: dict[Key, dict[int, RowScore]],
+    batch: RowBatch,
     scores: tuple[jax.Array, jax.Array],
 ) -> Scored:
     """The questions whose last row came with this batch; others' rows wait in `found`."""
     nll_M, best_M = map(np.asarray, scores)
     ready: Scored = {}
-    for job, k, at in _places(batch):
-        row = job.rows[k]
+    for group, k, at in _places(batch):
+        row = group.rows[k]
         span = slice(at, at + row.end - row.start)
-        rows = found[job.key]
-        rows[job.first + k] = Score(nll_M[span], best_M[span])
-        if len(rows) == len(asked[job.key].rows):
-            ready[job.key] = asked.pop(job.key), [rows[i] for i in sorted(rows)]
-            del found[job.key]
+        rows = found[group.key]
+        rows[group.first + k] = RowScore(nll_M[span], best_M[span])
+        if len(rows) == len(pending[group.key].rows):
+            ready[group.key] = pending.pop(group.key), [rows[i] for i in sorted(rows)]
+            del found[group.key]
     return ready
 
 
-def _places(batch: Batch) -> Iterator[tuple[Job, int, int]]:
-    """(job, its row, where that row's scores begin) of a whole batch."""
+def _places(batch: RowBatch) -> Iterator[tuple[RowGroup, int, int]]:
+    """(group, its row, where that row's scores begin) of a whole batch."""
     for device, share in enumerate(batch.shares):
         at = device * batch.shape.scored
-        for job in share:
-            for k, row in enumerate(job.rows):
-                yield job, k, at
+        for group in share:
+            for k, row in enumerate(group.rows):
+                yield group, k, at
                 at += row.end - row.start
 
 
-def _dispatch(model: Model, batch: Batch, mesh: Mesh | None) -> tuple[jax.Array, jax.Array]:
+def _dispatch(model: Model, batch: RowBatch, mesh: Mesh | None) -> tuple[jax.Array, jax.Array]:
     """Starts a batch: (nll, best) `[M]` of all devices' rows; they need not be done."""
     fill = _shared_arrays if batch.shape.ends else _whole_arrays
     shares = zip(*(fill(batch.shape, share) for share in batch.shares), strict=True)
@@ -110,19 +110,19 @@ def _dispatch(model: Model, batch: Batch, mesh: Mesh | None) -> tuple[jax.Array,
     return _run(model.gpt, mesh, model.params, *arrays)
 
 
-def _whole_arrays(shape: Shape, share: list[Job]) -> tuple[np.ndarray, ...]:
-    """ids [B, T]; of each scored token where it is foretold and which it is [M], -1: none."""
+def _whole_arrays(shape: Shape, share: list[RowGroup]) -> tuple[np.ndarray, ...]:
+    """ids [B, T]; of each scored token where it is predicted and which it is [M], -1: none."""
     ids_BT = np.zeros((shape.rows, shape.long), np.int32)
     at, target = [], []
-    for b, job in enumerate(share):
-        (row,) = job.rows
+    for b, group in enumerate(share):
+        (row,) = group.rows
         ids_BT[b, : len(row.ids)] = row.ids
         at.append(b * shape.long + np.arange(row.start - 1, row.end - 1))
         target.append(row.ids[row.start : row.end])
     return ids_BT, _flat(at, shape.scored, 0), _flat(target, shape.scored, -1)
 
 
-def _shared_arrays(shape: Shape, share: list[Job]) -> tuple[np.ndarray, ...]:
+def _shared_arrays(shape: Shape, share: list[RowGroup]) -> tuple[np.ndarray, ...]:
     """Shared ids [B, P], their counts [B], ends [R, C], whose they are [R]; at, targets [M]."""
     shared_BP, length_B = (
         np.zeros((shape.rows, shape.long), np.int32),
@@ -131,10 +131,10 @@ def _shared_arrays(shape: Shape, share: list[Job]) -> tuple[np.ndarray, ...]:
     ends_RC = np.zeros((shape.options, shape.ends), np.int32)
     parent_R, r = np.zeros(shape.options, np.int32), 0
     at, target = [], []
-    for b, job in enumerate(share):
-        n = length_B[b] = job.shared
-        shared_BP[b, :n] = job.rows[0].ids[:n]
-        for row in job.rows:
+    for b, group in enumerate(share):
+        n = length_B[b] = group.shared
+        shared_BP[b, :n] = group.rows[0].ids[:n]
+        for row in group.rows:
             ends_RC[r, : len(row.ids) - n], parent_R[r] = row.ids[n:], b
             at.append(r * shape.ends + np.arange(row.start - n - 1, row.end - n - 1))
             target.append(row.ids[row.start : row.end])
@@ -208,6 +208,6 @@ def _shared(
 
 
 def _of_places(gpt: GPT, x_RTD: jax.Array, at_M: jax.Array, target_M: jax.Array):
-    """(nll, best) `[M]`: only the positions that foretell a scored token reach the logits."""
+    """(nll, best) `[M]`: only the positions that predict a scored token reach the logits."""
     logits_MV = gpt.logits(x_RTD.reshape(-1, x_RTD.shape[-1])[at_M])
     return token_nll(logits_MV, target_M), jnp.argmax(logits_MV, axis=-1).astype(jnp.int32)

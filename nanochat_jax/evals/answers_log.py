@@ -1,0 +1,110 @@
+"""Every graded question on disk, one JSON line each: to look into, and to continue from.
+
+The first line names the questions and the model. A file whose first line differs is begun anew.
+"""
+
+import hashlib
+import json
+import logging
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from tqdm import tqdm
+
+from nanochat_jax import files
+from nanochat_jax.models.gpt import Model
+from nanochat_jax.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+Grade = Mapping[str, Any]
+
+
+def model_identity(model: Model, tokenizer: Tokenizer) -> dict[str, str]:
+    """What decides a model's answers: part of a log's first line."""
+    return {
+        "weights": weights_digest(model), "dtype": str(jnp.dtype(model.gpt.dtype)),
+        "tokenizer": tokenizer.hash[:16],
+    }  # fmt: skip
+
+
+def rows_digest(rows: Sequence[Any]) -> str:
+    """A digest of the questions: JSON values, in their order."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def weights_digest(model: Model) -> str:
+    """A digest of the config and all parameter bits, the same on any mesh."""
+    # Summed on the devices: to hash a large model's bytes they would all have to come to the host.
+    sums = jax.device_get(jax.tree.map(_bit_sum, model.params))
+    text = repr(model.cfg) + repr(jax.tree_util.tree_leaves_with_path(sums))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@jax.jit
+def _bit_sum(x: jax.Array) -> jax.Array:
+    """Sum of the bit patterns, each times an odd number of its place.
+
+    Integers wrap around, so that the order of summation, and with it the mesh, changes nothing.
+    """
+    bits = {2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
+    words = jax.lax.bitcast_convert_type(x, bits).astype(jnp.uint32).reshape(-1)
+    return jnp.sum(words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1))
+
+
+class AnswersLog:
+    """The grades of one task, kept in `<name>.jsonl` if there is a folder for it.
+
+    Attributes:
+        grades: question -> grade, of this evaluation and of an interrupted one before it.
+    """
+
+    def __init__(self, folder: pathlib.Path | None, name: str, first: Mapping[str, Any]):
+        self.grades: dict[int, Grade] = {}
+        self._path = folder / f"{name.replace('/', '_')}.jsonl" if folder else None
+        if self._path is not None:
+            self._open(self._path, first)
+
+    def _open(self, path: pathlib.Path, first: Mapping[str, Any]) -> None:
+        """Reads what is there, and leaves the file with whole lines of this evaluation alone."""
+        kept = _whole_lines(path)
+        if not kept or kept[0] != first:
+            if kept:
+                log.info("%s is of another model or other questions: begun anew", path)
+            kept = [dict(first)]
+        self.grades = {line["question"]: line for line in kept[1:]}
+        files.write_json_lines(path, kept)
+
+    def todo(self, n: int) -> list[int]:
+        """The questions, of `n`, without a grade."""
+        return [i for i in range(n) if i not in self.grades]
+
+    def add(self, grades: Mapping[int, Grade]) -> None:
+        """Keeps grades, in the file before this returns."""
+        lines = {i: {"question": i, **grade} for i, grade in grades.items()}
+        self.grades |= lines
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines.values())
+
+
+def progress_bar(what: str, total: int, before: int = 0) -> tqdm:
+    """A bar over `total` questions, of which `before` were answered earlier."""
+    # In a terminal it moves; in a log it is a plain line now and then.
+    calm = {} if sys.stderr.isatty() else {"mininterval": 15, "ascii": True, "ncols": 100}
+    return tqdm(total=total, initial=before, desc=what, unit="question", leave=None, **calm)
+
+
+def _whole_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a file up to the first that was cut off; none without a file."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
