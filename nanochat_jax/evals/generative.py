@@ -244,11 +244,9 @@ def _drive(
                 break
             engine.tick()
             for pair in running:
-                if all(generation.done for generation in pair[1]):
+                if _finished(pair):
                     ready.put(pair)
-            running = [
-                pair for pair in running if not all(generation.done for generation in pair[1])
-            ]
+            running = [pair for pair in running if not _finished(pair)]
     except BaseException as error:  # it is raised where the answers are read
         ready.put(error)
     finally:
@@ -258,6 +256,10 @@ def _drive(
         while running and engine.tick():
             pass
         ready.put(None)
+
+
+def _finished(pair: tuple[Problem, list[Generation]]) -> bool:
+    return all(generation.done for generation in pair[1])
 
 
 def _submit(engine: Engine, problem: Problem, s: SamplingParams) -> list[Generation]:
