@@ -9,7 +9,7 @@ import numpy as np
 class MicroBatch(NamedTuple):
     """Rows of one forward and backward pass, and where the loader stands after them.
 
-    Targets of -1 are not learnt. `progress` is the share of the pass over a finite mixture that is
+    A target of -1 has no loss. `progress` is the share of the pass over a finite mixture that is
     over, 0 to 1; a pretraining loader has no end and leaves it 0. `last` is true from the pull on
     which the pass ended. `position` is what the original's checkpoint would hold here.
     """
@@ -24,6 +24,8 @@ class MicroBatch(NamedTuple):
 
 def one_pass(batches: Iterable[MicroBatch], most: int | None = None) -> Iterator[MicroBatch]:
     """The micro-batches until the data begin again, `most` of them at the most, one at least."""
+    # One at least: a validation split smaller than a micro-batch begins again within the first,
+    # and a score of nothing would be no score.
     for i, batch in enumerate(batches):
         if i == most or (i and (batch.epoch > 1 or batch.last)):
             return

@@ -4,24 +4,24 @@ Each pull is a `MicroBatch` of the original's rank `pull % ranks`; `last` is tru
 which that rank's pass over the task ended.
 """
 
-import collections
+import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import grain
 import numpy as np
-from grain.experimental import ThreadPrefetchIterDataset
 
 from nanochat_jax.data import packing
 from nanochat_jax.data.batch import MicroBatch
-from nanochat_jax.data.loader import PREFETCH, RankDataset
+from nanochat_jax.data.ranks import PREFETCH, in_turn
 from nanochat_jax.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
 MAX_TOKENS = 2048  # of one conversation, as the original
-BUCKET = 128  # padded rows are a multiple of this long, so that few shapes are compiled
+# Padded rows are a multiple of this long: XLA compiles the step anew for every width it meets.
+BUCKET = 128
 
 
 class Items(Protocol):
@@ -39,38 +39,30 @@ def mid_loader(
 
     Source: nanochat October 2025 `scripts/mid_train.py`.
     """
-    return _dataset(
-        lambda r: MidStream(items, tokenizer, batch, seq_len, r, ranks), ranks, prefetch
-    )
+    make = lambda rank: MidStream(items, tokenizer, batch, seq_len, rank, ranks)
+    return in_turn(make, ranks, prefetch)
 
 
 def sft_loader(
     items: Items, tokenizer: Tokenizer, batch: int, seq_len: int, *,
     kind: Literal["padded", "bestfit"] = "padded", ranks: int = 1, buffer_size: int = 100,
-    bucket: int = BUCKET, cut_long: bool = False, prefetch: int = PREFETCH,
+    bucket: int = BUCKET, prefetch: int = PREFETCH,
 ) -> grain.IterDataset:  # fmt: skip
     """Rows whose targets are the assistant's own tokens; all others are -1.
 
     Args:
         kind: `padded`: a conversation a row, padded to the longest of the batch, rounded up to
             `bucket`; `bestfit`: several whole conversations a row of `seq_len` tokens.
-        cut_long: `bestfit` cuts a conversation that is longer than a row, as `padded` always does,
-            instead of leaving it out.
 
     Source: nanochat `scripts/chat_sft.py`, October 2025 (padded) and July 2026 (bestfit).
     """
-    if kind == "padded":
-        make = lambda r: Padded(items, tokenizer, batch, seq_len, r, ranks, bucket)
-    else:
-        make = lambda r: Packed(items, tokenizer, batch, seq_len, r, ranks, buffer_size, cut_long)
-    return _dataset(make, ranks, prefetch)
 
+    def rank_stream(rank: int) -> Padded | Packed:
+        if kind == "padded":
+            return Padded(items, tokenizer, batch, seq_len, rank, ranks, bucket)
+        return Packed(items, tokenizer, batch, seq_len, rank, ranks, buffer_size)
 
-def _dataset(make: Callable[[int], Any], ranks: int, prefetch: int) -> grain.IterDataset:
-    dataset = RankDataset(lambda: [make(r) for r in range(ranks)])
-    return (
-        ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=prefetch) if prefetch else dataset
-    )
+    return in_turn(rank_stream, ranks, prefetch)
 
 
 class _Cursor:
@@ -90,9 +82,16 @@ class _Cursor:
     ):  # fmt: skip
         if len(items) == 0:
             raise ValueError("the mixture has no conversation; name tasks that have rows")
+        # Conversations are rendered when they are taken, and positions are indices: a resumed run
+        # renders its buffer again, and a state on disk stays small.
         self.items, self.tokenizer, self.ranks, self.limit = items, tokenizer, ranks, limit
         self.size, self.at, self.epoch = len(items), rank % len(items), 1
         self.first = self.at if restart else None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every item of this rank was taken once."""
+        return self.epoch > 1
 
     def take(self) -> tuple[int, list[int], list[int]]:
         """(index, ids, mask) of the next item; moves on."""
@@ -115,65 +114,55 @@ class _Cursor:
 
 
 class MidStream:
-    """B x T + 1 tokens a pull off one stream of conversations; the last is only a target."""
+    """Rows cut off one stream of conversations; every token is a target, the user's too.
+
+    Midtraining is pretraining on other text: it teaches what conversations look like, both sides
+    of them; whose part is the model's own is left to SFT.
+    """
 
     def __init__(self, items, tokenizer, batch, seq_len, rank, ranks):
         self.cursor = _Cursor(items, tokenizer, rank, ranks, MAX_TOKENS)
-        self.shape, self.last = (batch, seq_len), False
-        self._waiting: collections.deque[tuple[int, list[int]]] = collections.deque()
-        self._skip = 0
+        self.shape = (batch, seq_len)
+        self._tokens = packing.TokenStream(self._taken())
 
     def pull(self) -> MicroBatch:
-        B, T = self.shape
-        wanted, parts = B * T + 1, []
-        while wanted:
-            if not self._waiting:
-                self._read()
-            _, ids = self._waiting[0]
-            piece = ids[self._skip : self._skip + wanted]
-            parts.extend(piece)
-            wanted, self._skip = wanted - len(piece), self._skip + len(piece)
-            if self._skip == len(ids):
-                self._waiting.popleft()
-                self._skip = 0
-        flat = np.asarray(parts, np.int32)
-        inputs, targets, cursor = flat[:-1].reshape(B, T), flat[1:].reshape(B, T), self.cursor
-        return MicroBatch(inputs, targets, cursor.epoch, cursor.at / cursor.size, self.last)
+        inputs, targets, _ = self._tokens.cut(*self.shape)
+        cursor = self.cursor
+        return MicroBatch(inputs, targets, cursor.epoch, cursor.at / cursor.size, cursor.passed)
 
     def get_state(self) -> dict[str, Any]:
-        waiting = [index for index, _ in self._waiting]
-        state = {"cursor": self.cursor.state(), "waiting": waiting, "skip": self._skip}
-        return state | {"last": self.last}
+        waiting = [] if self._tokens.begun is None else [self._tokens.begun]
+        state = {"cursor": self.cursor.state(), "waiting": waiting, "skip": self._tokens.skip}
+        return state | {"last": self.cursor.passed}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         self.cursor.restore(state["cursor"])
-        ids = lambda i: self.cursor.read(i)[0]
-        self._waiting = collections.deque((i, ids(i)) for i in state["waiting"])
-        self._skip, self.last = int(state["skip"]), bool(state["last"])
+        waiting = [(i, self.cursor.read(i)[0]) for i in state["waiting"]]
+        documents = itertools.chain(waiting, self._taken())
+        self._tokens = packing.TokenStream(documents, int(state["skip"]))
 
-    def _read(self) -> None:
-        epoch = self.cursor.epoch
-        index, ids, _ = self.cursor.take()
-        self.last = self.last or self.cursor.epoch > epoch
-        if ids:
-            self._waiting.append((index, ids))
+    def _taken(self) -> Iterator[tuple[int, list[int]]]:
+        while True:
+            index, ids, _ = self.cursor.take()
+            yield index, ids
 
 
 class Padded:
-    """A conversation a row; rows of a batch are padded on the right, targets there are -1."""
+    """A conversation a row; rows of a batch are padded on the right, targets there are -1.
+
+    Attention is causal, so no token sees the padding behind it, and no mask is needed.
+    """
 
     def __init__(self, items, tokenizer, batch, seq_len, rank, ranks, bucket):
         limit = min(MAX_TOKENS, seq_len + 1)
         self.cursor = _Cursor(items, tokenizer, rank, ranks, limit, restart=True)
         self.batch, self.bucket, self.seq_len = batch, bucket, seq_len
         self.pad, self.taken = tokenizer.encode_special("<|assistant_end|>"), 0
-        self.last = False
 
     def pull(self) -> MicroBatch:
-        epoch = self.cursor.epoch
         rows = [self.cursor.take()[1:] for _ in range(self.batch)]
-        self.last = self.last or self.cursor.epoch > epoch
         self.taken += self.batch
+        # Up to the bucket, but never wider than the context, which need not be a multiple of it.
         longest = max(len(ids) for ids, _ in rows) - 1
         width = min(-(-longest // self.bucket) * self.bucket, max(longest, self.seq_len))
         fill = lambda x, value: x + [value] * (width + 1 - len(x))
@@ -181,38 +170,39 @@ class Padded:
         mask = np.asarray([fill(list(mask), 0) for _, mask in rows])
         inputs, targets = packing.supervised(ids, mask)
         progress = min(1.0, self.taken * self.cursor.ranks / self.cursor.size)
-        return MicroBatch(inputs, targets, self.cursor.epoch, progress, self.last)
+        return MicroBatch(inputs, targets, self.cursor.epoch, progress, self.cursor.passed)
 
     def get_state(self) -> dict[str, Any]:
-        return {"cursor": self.cursor.state(), "taken": self.taken, "last": self.last}
+        last = self.cursor.passed
+        return {"cursor": self.cursor.state(), "taken": self.taken, "last": last}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         self.cursor.restore(state["cursor"])
-        self.taken, self.last = int(state["taken"]), bool(state["last"])
+        self.taken = int(state["taken"])
 
 
 class Packed:
-    """Whole conversations packed best-fit into rows; what is left of a row is bos, never learnt.
+    """Whole conversations packed best-fit into rows; the rest of a row is bos, without targets.
 
-    A conversation longer than a row waits in the buffer as in the original; where it would fill
-    the buffer and stop the run (a flaw of the original) it is dropped, and counted.
+    Nothing is cut, unlike in pretraining: the answer, which is what is to be learned, stands at a
+    conversation's end. A conversation longer than a row waits in the buffer as in the original;
+    there such ones could fill the buffer, after which every row was padding, the loss 0/0, and the
+    run without end. Here they are dropped then, and counted.
     """
 
-    def __init__(self, items, tokenizer, batch, seq_len, rank, ranks, buffer_size, cut_long=False):
-        limit = min(MAX_TOKENS, seq_len + 1) if cut_long else MAX_TOKENS
-        self.cursor = _Cursor(items, tokenizer, rank, ranks, limit)
+    def __init__(self, items, tokenizer, batch, seq_len, rank, ranks, buffer_size):
+        self.cursor = _Cursor(items, tokenizer, rank, ranks, MAX_TOKENS)
         self.batch, self.capacity, self.buffer_size = batch, seq_len + 1, buffer_size
-        self.bos, self.placed, self.rank, self.dropped = (
-            tokenizer.get_bos_token_id(), 0, rank, 0,
-        )  # fmt: skip
+        self.bos, self.rank = tokenizer.get_bos_token_id(), rank
+        self.placed = self.dropped = self._warned = 0
         self._buffer: list[tuple[int, list[int], list[int]]] = []
-        self._told = 0
 
     def pull(self) -> MicroBatch:
         rows = [self._row() for _ in range(self.batch)]
         inputs, targets = packing.supervised(
             np.asarray([ids for ids, _ in rows]), np.asarray([mask for _, mask in rows])
         )
+        # The pass ends when all were placed, not when all were read: some still wait in the buffer.
         consumed = self.rank + self.placed * self.cursor.ranks
         size, epoch = self.cursor.size, self.cursor.epoch
         return MicroBatch(inputs, targets, epoch, consumed / size, consumed >= size)
@@ -235,8 +225,9 @@ class Packed:
             i, fits = packing.choose([len(entry[1]) for entry in self._buffer], room)
             if not fits:
                 return ids + [self.bos] * room, mask + [0] * room
-            _, more, learnt = self._buffer.pop(i)
-            ids, mask, self.placed = ids + list(more), mask + list(learnt), self.placed + 1
+            _, more_ids, more_mask = self._buffer.pop(i)
+            ids, mask = ids + list(more_ids), mask + list(more_mask)
+            self.placed += 1
         return ids, mask
 
     def _fill(self) -> None:
@@ -260,13 +251,13 @@ class Packed:
             self._drop()
 
     def _drop(self) -> None:
-        """Empties the buffer; the number is told at first, and whenever it has doubled."""
+        """Empties the buffer; warns at first, and whenever the number has doubled."""
         self.dropped += len(self._buffer)
         self.placed += len(self._buffer)
-        if self.dropped >= 2 * self._told:
+        if self.dropped >= 2 * self._warned:
             log.warning(
                 "%d conversations longer than a row of %d tokens are left out so far",
                 self.dropped, self.capacity - 1,
             )  # fmt: skip
-            self._told = self.dropped
+            self._warned = self.dropped
         self._buffer.clear()

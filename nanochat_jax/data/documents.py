@@ -1,8 +1,11 @@
 """Tokenised documents in the order of the original's rank, from any position on."""
 
+import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+import pyarrow.parquet as pq
 
 from nanochat_jax.data import shards
 from nanochat_jax.tokenizer import Tokenizer
@@ -17,71 +20,74 @@ class Position(NamedTuple):
     doc: int
 
 
-class Documents:
+class TokenizedDocuments:
     """An endless stream of (Position, ids): bos and the document's tokens, epoch after epoch.
 
-    Rank `rank` of `ranks` reads row groups rank, rank + ranks, ... of every file; documents are
-    tokenised `batch` at a time, which costs nothing in exactness: the order is the same.
+    Rank `rank` of `ranks` reads row groups rank, rank + ranks, ... of every file. Documents are
+    tokenised `batch` at a time. Nothing is shuffled: the published shards are shuffled already,
+    and an order that is the files' own can be named by four numbers.
 
     Raises:
         ValueError: no file has a row group for this rank, which would never yield anything.
     """
 
     def __init__(
-        self,
-        files: Sequence[pathlib.Path],
-        tokenizer: Tokenizer,
-        rank: int = 0,
-        ranks: int = 1,
+        self, files: Sequence[pathlib.Path], tokenizer: Tokenizer, rank: int = 0, ranks: int = 1,
         batch: int = 128,
-    ):
+    ):  # fmt: skip
         self.files, self.tokenizer = tuple(files), tokenizer
         self.rank, self.ranks, self.batch = rank, ranks, batch
-        self._open: tuple[int, object] | None = None
+        self._open: tuple[int, pq.ParquetFile] | None = None
         self._group: tuple[tuple[int, int], list[str]] | None = None
-        counts = [self._file(i).num_row_groups for i in range(len(self.files))]
-        if not counts or max(counts) <= rank:
+        self.counts = [self._file(i).num_row_groups for i in range(len(self.files))]
+        if not self.counts or max(self.counts) <= rank:
             raise ValueError(
                 f"rank {rank} of {ranks} finds no row group of its own in {len(self.files)} "
-                f"file(s) with {counts} row groups; use fewer ranks"
+                f"file(s) with {self.counts} row groups; use fewer ranks"
             )
-        self.counts = counts
 
     def batches(self, start: Position) -> Iterator[tuple[list[Position], list[list[int]]]]:
         """Lists of up to `batch` documents with their positions, from `start` on."""
-        epoch, file, group, doc = start
-        while True:
-            while file < len(self.files):
-                while group < self.counts[file]:
-                    texts = self._texts(file, group)
-                    for i in range(doc - doc % self.batch, len(texts), self.batch):
-                        chosen = range(max(i, doc), min(i + self.batch, len(texts)))
-                        if not chosen:  # `start` was behind the group's last document
-                            continue
-                        places = [Position(epoch, file, group, d) for d in chosen]
-                        yield places, self._encode([texts[d] for d in chosen])
-                    group, doc = group + self.ranks, 0
-                file, group = file + 1, self.rank
-            epoch, file = epoch + 1, 0
+        for at in self._groups(start):
+            texts = self._texts(at.file, at.group)
+            doc = start.doc if at[:3] == start[:3] else 0
+            # Lists begin at multiples of `batch` wherever one starts to read: best fit looks at
+            # whole lists, so a resumed run must see the same ones.
+            for i in range(doc - doc % self.batch, len(texts), self.batch):
+                if chosen := range(max(i, doc), min(i + self.batch, len(texts))):
+                    places = [at._replace(doc=d) for d in chosen]
+                    yield places, self._encode([texts[d] for d in chosen])
 
     def first(self) -> Position:
         return Position(1, 0, self.rank, 0)
 
-    def after(self, file: int, group: int, epoch: int) -> Position:
-        """Where the original resumes: the rank's first row group after the saved one."""
-        group = (group // self.ranks + 1) * self.ranks + self.rank
-        over = file < len(self.counts) and group >= self.counts[file]
-        return Position(epoch, file + 1, self.rank, 0) if over else Position(epoch, file, group, 0)
+    def after(self, saved: Mapping[str, int]) -> Position:
+        """Where the original resumes: the rank's first row group after the one it saved.
+
+        Args:
+            saved: `{"pq_idx", "rg_idx", "epoch"}`, file and row group as they were last read.
+        """
+        group = (saved["rg_idx"] // self.ranks + 1) * self.ranks + self.rank
+        return Position(saved.get("epoch", 1), saved["pq_idx"], group, 0)
 
     def read(self, places: Sequence[Position]) -> list[list[int]]:
-        """The ids of some documents, in the order asked for."""
+        """The ids of some documents, in the order of `places`."""
         texts = [self._texts(p.file, p.group)[p.doc] for p in places]
         return self._encode(texts) if texts else []
+
+    def _groups(self, start: Position) -> Iterator[Position]:
+        """The rank's row groups from that of `start` on; a group behind its file's last is none."""
+        for epoch in itertools.count(start.epoch):
+            for file in range(start.file if epoch == start.epoch else 0, len(self.files)):
+                begun = (epoch, file) == (start.epoch, start.file)
+                first = start.group if begun else self.rank
+                for group in range(first, self.counts[file], self.ranks):
+                    yield Position(epoch, file, group, 0)
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return self.tokenizer.encode(texts, prepend=self.tokenizer.get_bos_token_id())
 
-    def _file(self, index: int):
+    def _file(self, index: int) -> pq.ParquetFile:
         if self._open is None or self._open[0] != index:
             if self._open is not None:
                 self._open[1].close()

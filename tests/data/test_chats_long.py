@@ -2,7 +2,6 @@
 
 import itertools
 
-import numpy as np
 import pytest
 
 from nanochat_jax.data.chats import sft_loader
@@ -58,19 +57,9 @@ def test_a_mixture_far_longer_than_the_buffer_may_hold_only_one_that_fits(tokeni
     assert (next(iter(loader)).targets >= 0).any()
 
 
-def test_conversations_can_be_cut_to_the_row_instead(tokenizer):
-    items = Lengths(*[200] * 4)
-    loader = sft_loader(
-        items, tokenizer, 2, T, kind="bestfit", buffer_size=3, cut_long=True, prefetch=0
-    )
-    for batch in itertools.islice(loader, 5):
-        assert (np.asarray(batch.targets) >= 0).any(axis=1).all()
-        assert (batch.inputs[:, 0] == tokenizer.get_bos_token_id()).all()
-
-
-def test_what_is_left_out_is_told_with_its_number(tokenizer, caplog):
+def test_the_number_left_out_is_logged_each_time_it_has_doubled(tokenizer, caplog):
     items = Lengths(*([200] * 6 + [2]) * 5)
     loader = sft_loader(items, tokenizer, 2, T, kind="bestfit", buffer_size=5, prefetch=0)
     assert len(list(itertools.islice(loader, 40))) == 40
-    told = [int(r.message.split()[0]) for r in caplog.records if "left out" in r.message]
-    assert len(told) >= 2 and all(b >= 2 * a for a, b in itertools.pairwise(told))
+    counts = [int(r.message.split()[0]) for r in caplog.records if "left out" in r.message]
+    assert len(counts) >= 2 and all(b >= 2 * a for a, b in itertools.pairwise(counts))

@@ -24,14 +24,15 @@ def test_every_batch_of_the_original_comes_at_its_step(path, case):
     chosen = shard_files[-1:] if meta["split"] == "val" else shard_files[:-1]
     kind = "stream" if era_of(path) == "classic" else "bestfit"
     world, rank = meta["world"], meta["rank"]
-    resume = [None] * world
-    resume[rank] = meta.get("resume_state_dict")
     loader = pretraining_loader(
         chosen, golden_tokenizer(path.parent), meta["B"], meta["T"], kind=kind, ranks=world,
         tokenizer_batch=meta["tokenizer_batch_size"], buffer_size=meta.get("buffer_size", 0),
-        resume=resume, prefetch=0,
+        prefetch=0,
     )  # fmt: skip
-    pulls = (b for i, b in enumerate(loader) if i % world == rank)
+    batches = iter(loader)
+    if position := meta.get("resume_state_dict"):
+        batches.set_state(position)
+    pulls = (b for i, b in enumerate(batches) if i % world == rank)
     for step in range(meta["steps"]):
         batch = next(pulls)
         np.testing.assert_array_equal(batch.inputs, data[f"{case}.inputs"][step])

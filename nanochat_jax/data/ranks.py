@@ -1,0 +1,69 @@
+"""Several ranks' streams, read in turn by one process: a grain dataset with an exact position.
+
+The original gives each GPU a rank that reads its own part of the data, so its order of data is one
+of the number of GPUs. Here `ranks` is a number of the run: pull n is a micro-batch of rank
+n % ranks, whatever devices there are, so a run can move to another machine and go on.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import grain
+from grain.experimental import ThreadPrefetchIterDataset
+
+from nanochat_jax.data.batch import MicroBatch
+
+# Micro-batches made ahead in a thread: reading, tokenising and packing happen while the device
+# computes. The original prepares one, on the training thread. The tokenizer is Rust and lets go of
+# Python's lock, so a thread is enough; several would need an order among them.
+PREFETCH = 8
+
+
+class RankStream(Protocol):
+    """One rank's endless micro-batches; its state is JSON."""
+
+    def pull(self) -> MicroBatch: ...
+    def get_state(self) -> dict[str, Any]: ...
+    def set_state(self, state: Mapping[str, Any]) -> None: ...
+
+
+def in_turn(
+    make: Callable[[int], RankStream], ranks: int, prefetch: int = PREFETCH
+) -> grain.IterDataset:
+    """Micro-batches of `make(0)`, `make(1)`, ... in turn, `prefetch` of them made ahead."""
+    dataset = _InTurn(lambda: [make(r) for r in range(ranks)])
+    if not prefetch:
+        return dataset
+    return ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=prefetch)
+
+
+class _InTurn(grain.IterDataset):
+    def __init__(self, make: Callable[[], Sequence[RankStream]]):
+        super().__init__()
+        self._make = make
+
+    def __iter__(self) -> "_Iterator":
+        return _Iterator(self._make())
+
+
+class _Iterator(grain.DatasetIterator):
+    """Its state is the streams' and the count of pulls, which says whose turn it is."""
+
+    def __init__(self, streams: Sequence[RankStream]):
+        super().__init__()
+        self._streams, self._pulls = streams, 0
+
+    def __next__(self) -> MicroBatch:
+        stream = self._streams[self._pulls % len(self._streams)]
+        self._pulls += 1
+        return stream.pull()
+
+    def get_state(self) -> dict[str, Any]:
+        return {"pulls": self._pulls, "streams": [s.get_state() for s in self._streams]}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes to a state of ours, or to the original's, which is one position for all ranks."""
+        self._pulls = int(state.get("pulls", 0))
+        saved = state.get("streams") or [state] * len(self._streams)
+        for stream, one in zip(self._streams, saved, strict=True):
+            stream.set_state(one)
