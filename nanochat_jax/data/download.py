@@ -1,6 +1,6 @@
 """Fetches what the recipes train on: shards, identity conversations, words, the CORE bundle.
 
-Every file is whole or absent: it is written to `<name>.tmp`, checked, and renamed.
+Every file is whole or absent, and a shard is one that opens.
 Source: nanochat `nanochat/dataset.py`, `speedrun.sh` (names and addresses).
 """
 
@@ -9,15 +9,17 @@ import dataclasses
 import logging
 import os
 import pathlib
-import shutil
 import time
 import urllib.error
 import urllib.request
 import zipfile
+from typing import IO
 
 from tqdm import tqdm
 
-from nanochat_jax.data.shards import open_shard
+from nanochat_jax.config import paths
+from nanochat_jax.data.shards import open_shard, shard_name
+from nanochat_jax.files import whole_file, whole_folder
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +32,21 @@ WORDS = "https://raw.githubusercontent.com/dwyl/english-words/refs/heads/master/
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """A pretraining set: its address, its last index, and a shard that is always fetched."""
+class PretrainingSet:
+    """Its address, its last shard's number, and shards that are always fetched."""
 
     url: str
     last: int
     always: tuple[int, ...] = ()
 
 
-SOURCES = {
-    "classic": Source(
+SETS = {
+    "classic": PretrainingSet(
         "https://huggingface.co/datasets/karpathy/fineweb-edu-100b-shuffle/resolve/main", 1822
     ),
-    "current": Source(
+    # The last shard validates. Fetched always, it is the same one however many others are here,
+    # and scores of two runs can be compared.
+    "current": PretrainingSet(
         "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main", 6542, (6542,)
     ),
 }
@@ -57,16 +61,13 @@ def shards(
     Raises:
         ValueError: some could not be had; those that could stay, and the call can be repeated.
     """
-    source = SOURCES[recipe]
-    url = base_url or os.environ.get(BASE_VARIABLE) or source.url
-    total = source.last + 1
-    wanted = sorted({*range(total if count < 0 else min(count, total)), *source.always})
-    folder = root / "base_data"
-    missing = [n for n in wanted if not (folder / f"shard_{n:05d}.parquet").exists()]
+    known, folder = SETS[recipe], paths.base_data(root)
+    url = base_url or os.environ.get(BASE_VARIABLE) or known.url
+    total = known.last + 1
+    wanted = sorted({*range(total if count < 0 else min(count, total)), *known.always})
+    missing = [n for n in wanted if not (folder / shard_name(n)).exists()]
     log.info("%d of %d shards to fetch, the others are here", len(missing), len(wanted))
-    fetch = lambda n: get(
-        f"{url}/shard_{n:05d}.parquet", folder / f"shard_{n:05d}.parquet", pause_s=pause_s
-    )
+    fetch = lambda n: get(f"{url}/{shard_name(n)}", folder / shard_name(n), pause_s=pause_s)
     failed = []
     with concurrent.futures.ThreadPoolExecutor(max(1, workers)) as pool:
         jobs = {pool.submit(fetch, n): n for n in missing}
@@ -89,35 +90,34 @@ def shards(
 
 def identity(root: pathlib.Path, base_url: str | None = None) -> pathlib.Path:
     """`identity_conversations.jsonl` in the base directory."""
-    name = "identity_conversations.jsonl"
-    return get(f"{_public(base_url)}/{name}", root / name)
+    path = paths.identity(root)
+    return get(f"{_public(base_url)}/{path.name}", path)
 
 
 def words(root: pathlib.Path, base_url: str | None = None) -> pathlib.Path:
     """`words_alpha.txt` in the base directory."""
-    other = base_url or os.environ.get(BASE_VARIABLE)
-    return get(f"{other}/words_alpha.txt" if other else WORDS, root / "words_alpha.txt")
+    path, other = paths.words(root), base_url or os.environ.get(BASE_VARIABLE)
+    return get(f"{other}/{path.name}" if other else WORDS, path)
 
 
 def eval_bundle(root: pathlib.Path, base_url: str | None = None) -> pathlib.Path:
     """`eval_bundle/` in the base directory: the CORE tasks, unpacked whole or not at all."""
-    folder = root / "eval_bundle"
+    folder = paths.eval_bundle(root)
     if folder.is_dir():
         return folder
     archive = get(f"{_public(base_url)}/eval_bundle.zip", root / "eval_bundle.zip")
-    part = root / ".eval_bundle.part"
-    shutil.rmtree(part, ignore_errors=True)
     try:
-        with zipfile.ZipFile(archive) as bundle:
-            bundle.extractall(part)  # drops absolute paths and `..` of member names
-        inner = part / "eval_bundle"
-        (inner if inner.is_dir() else part).rename(folder)
+        with zipfile.ZipFile(archive) as bundle, whole_folder(folder) as part:
+            # One folder is meant; a Mac that packs an archive adds others.
+            inner = [m for m in bundle.infolist() if m.filename.startswith("eval_bundle/")]
+            for member in inner or bundle.infolist():
+                if name := member.filename.removeprefix("eval_bundle/"):
+                    member.filename = name
+                    bundle.extract(member, part)  # drops absolute paths and `..` of names
     except zipfile.BadZipFile as error:
         archive.unlink()
         raise ValueError(f"{archive} is no zip archive ({error}); call again") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    archive.unlink(missing_ok=True)
+    archive.unlink()
     return folder
 
 
@@ -125,47 +125,54 @@ def get(url: str, path: pathlib.Path, *, pause_s: float = 1.0) -> pathlib.Path:
     """The file at `url`, on disk; one that is there already is kept.
 
     Raises:
-        ValueError: it could not be had in `ATTEMPTS` tries; the last reason is told.
+        ValueError: it could not be had in `ATTEMPTS` tries; the last reason is named.
     """
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".tmp")
+    try:
+        with whole_file(path) as file:
+            _fetch(url, file, path.suffix, pause_s)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"could not fetch {url}: {error}") from None
+    return path
+
+
+def _fetch(url: str, file: IO[bytes], suffix: str, pause_s: float) -> None:
+    """Writes the body to `file`; raises the last try's error."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _stream(url, part)
-            if path.suffix == ".parquet":
-                open_shard(part).close()
-            part.replace(path)
-            return path
+            _stream(url, file)
+            if suffix == ".parquet":
+                open_shard(pathlib.Path(file.name)).close()
+            return
         except (OSError, ValueError) as error:
-            reason = error
             if not isinstance(error, ConnectionError):
-                part.unlink(missing_ok=True)
-            if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403, 404):
-                break
-            if attempt < ATTEMPTS:
-                time.sleep(pause_s * 2**attempt)
-    part.unlink(missing_ok=True)
-    raise ValueError(f"could not fetch {url}: {reason}")
+                file.seek(0)  # what came is of no use; after a cut line it is gone on from
+                file.truncate()
+            # Not there, or not for us: to ask again changes nothing.
+            final = isinstance(error, urllib.error.HTTPError) and error.code in (401, 403, 404)
+            if final or attempt == ATTEMPTS:
+                raise
+            time.sleep(pause_s * 2**attempt)
 
 
-def _stream(url: str, part: pathlib.Path) -> None:
-    """Writes the body to `part`, going on where an earlier try was cut off if the server can.
+def _stream(url: str, file: IO[bytes]) -> None:
+    """Appends the body to `file`, going on where an earlier try was cut off if the server can.
 
     Raises:
         ConnectionError: the body ended before its announced length.
     """
-    have = part.stat().st_size if part.exists() else 0
+    have = file.tell()
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
-        resumed = reply.status == 206
-        announced = int(reply.headers.get("Content-Length") or -1)
-        received = 0
-        with part.open("ab" if resumed else "wb") as file:
-            while chunk := reply.read(CHUNK):
-                file.write(chunk)
-                received += len(chunk)
+        if reply.status != 206:
+            file.seek(0)
+            file.truncate()
+        announced, begun = int(reply.headers.get("Content-Length") or -1), file.tell()
+        while chunk := reply.read(CHUNK):
+            file.write(chunk)
+        file.flush()
+        received = file.tell() - begun
     if announced >= 0 and received < announced:
         raise ConnectionError(f"the connection ended after {received} of {announced} bytes")
 

@@ -1,26 +1,28 @@
 """Texts and chats of one's own, into the form that training reads; validation stays validation.
 
 Documents: every row of a parquet column `text`, every JSONL line's `"text"`, and of a text file
-every paragraph block when it is long (see `text_documents`). Which documents validate is decided
-by a hash of the document itself, so adding more later moves none across.
+every paragraph block when it is long (see `text_documents`).
 """
 
 import dataclasses
 import gzip
 import hashlib
 import json
-import logging
 import pathlib
 import random
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+from nanochat_jax.config import paths
 from nanochat_jax.data import shards
+from nanochat_jax.files import write_text
 from nanochat_jax.tasks.conversation import read_conversations
-
-log = logging.getLogger(__name__)
+from nanochat_jax.tasks.jsonl import open_text, read_values
 
 VAL_NAME = "shard_99999.parquet"  # sorts after every other shard
 VAL_SHARE = 0.02
+# A shard is held in memory while it is written, and a run may take the first few alone.
 SHARD_CHARACTERS = 50_000_000
 DOCUMENT_CHARACTERS = 2_000  # a text file is cut at paragraphs into pieces of about this size
 TEXT_ENDINGS = (".txt", ".md", ".text")
@@ -37,71 +39,78 @@ class Added:
     files: int
 
 
-def add_documents(root: pathlib.Path, paths: Sequence[pathlib.Path]) -> Added:
+class _Split:
+    """New texts, each once, by the split that its hash puts it into.
+
+    A hash of the text itself, and not its place or a draw, because texts are added again and
+    again: whatever is added when, a document stays on its side, and one that is trained on never
+    turns up in validation.
+    """
+
+    def __init__(self, known: Iterable[str]):
+        self.train: list[str] = []
+        self.val: list[str] = []
+        self.duplicates = 0
+        self._seen = set(map(_digest, known))
+
+    def add(self, text: str) -> None:
+        digest = _digest(text)
+        if digest in self._seen:
+            self.duplicates += 1
+            return
+        self._seen.add(digest)
+        validates = int.from_bytes(digest[:8]) < VAL_SHARE * 2**64
+        (self.val if validates else self.train).append(text)
+
+
+def add_documents(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) -> Added:
     """Imports documents into `base_data/`: new training shards, and the one validation shard.
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder holds nothing to import.
         ValueError: a damaged or foreign file, naming file and row or line.
     """
-    folder = root / "base_data"
-    files = [f for path in paths for f in input_files(path, ENDINGS)]
+    folder = paths.base_data(root)
+    files = [f for path in files_or_folders for f in input_files(path, ENDINGS)]
     existing = shards.list_shards(folder)
     _refuse_foreign(existing)
-    seen = {_digest(t) for group in shards.iter_documents(existing) for t in group}
-    val = [t for g in shards.iter_documents([f for f in existing if f.name == VAL_NAME]) for t in g]
-    had, train, duplicates = len(val), [], 0
-    for text in (t for file in files for t in read_documents(file)):
-        digest = _digest(text)
-        if digest in seen:
-            duplicates += 1
-            continue
-        seen.add(digest)
-        (val if _validates(digest, VAL_SHARE) else train).append(text)
-    if not train and not had:
+    old_train, old_val = existing[:-1], existing[-1:]
+    split = _Split(_texts(existing))
+    for file in files:
+        for text in read_documents(file):
+            split.add(text)
+    train, val = split.train, [*_texts(old_val), *split.val]
+    had = len(val) - len(split.val)
+    if not train and not old_val:
         raise ValueError(f"{len(files)} file(s) hold no new document; nothing was imported")
     if not val:
         val.append(train.pop())  # a few documents alone: one of them validates
     random.Random(0).shuffle(train)  # a run that reads a part of them meets every source
-    number = len([f for f in existing if f.name != VAL_NAME])
-    for shard in _cut(train, SHARD_CHARACTERS):
-        shards.write_shard(folder / f"shard_{number:05d}.parquet", shard)
-        number += 1
+    for number, shard in enumerate(_cut(train, SHARD_CHARACTERS), len(old_train)):
+        shards.write_shard(folder / shards.shard_name(number), shard)
     shards.write_shard(folder / VAL_NAME, val)
-    return Added(len(train), len(val) - had, duplicates, len(files))
+    return Added(len(train), len(val) - had, split.duplicates, len(files))
 
 
-def add_conversations(root: pathlib.Path, paths: Sequence[pathlib.Path]) -> Added:
+def add_conversations(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) -> Added:
     """Imports conversations into `conversations/{train,val}.jsonl`, all or none of them.
 
     Raises:
         FileNotFoundError, ValueError: as `add_documents`; a bad line is named with what is wrong.
     """
-    folder = root / "conversations"
-    files = [f for path in paths for f in input_files(path, (".jsonl",))]
-    kept: dict[str, list[str]] = {"train": [], "val": []}
-    for split in kept:
-        if (path := folder / f"{split}.jsonl").exists():
-            kept[split] = path.read_text(encoding="utf-8").splitlines()
-    had = {split: len(lines) for split, lines in kept.items()}
-    seen, duplicates = {_digest(line) for lines in kept.values() for line in lines}, 0
-    for messages in (m for file in files for m in read_conversations(file)):
-        line = json.dumps(messages, ensure_ascii=False)
-        digest = _digest(line)
-        if digest in seen:
-            duplicates += 1
-            continue
-        seen.add(digest)
-        kept["val" if _validates(digest, VAL_SHARE) else "train"].append(line)
-    if not kept["val"] and len(kept["train"]) > 1:
-        kept["val"].append(kept["train"].pop())
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, lines in kept.items():
-        part = folder / f".{split}.part"
-        part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        part.replace(folder / f"{split}.jsonl")
-    new = {split: len(kept[split]) - had[split] for split in kept}
-    return Added(new["train"], new["val"], duplicates, len(files))
+    files = [f for path in files_or_folders for f in input_files(path, (".jsonl",))]
+    old = {split: _lines(paths.conversations(root, split)) for split in ("train", "val")}
+    split = _Split([*old["train"], *old["val"]])
+    for file in files:
+        for messages in read_conversations(file):
+            split.add(json.dumps(messages, ensure_ascii=False))
+    new = {"train": [*old["train"], *split.train], "val": [*old["val"], *split.val]}
+    if not new["val"] and len(new["train"]) > 1:
+        new["val"].append(new["train"].pop())
+    for name, lines in new.items():
+        write_text(paths.conversations(root, name), "".join(line + "\n" for line in lines))
+    gained = {name: len(new[name]) - len(old[name]) for name in new}
+    return Added(gained["train"], gained["val"], split.duplicates, len(files))
 
 
 def input_files(path: pathlib.Path, endings: Sequence[str]) -> list[pathlib.Path]:
@@ -142,29 +151,39 @@ def read_documents(path: pathlib.Path) -> Iterator[str]:
 
 
 def _parquet(path: pathlib.Path) -> Iterator[str]:
-    for texts in shards.iter_documents([path]):
-        yield from texts
+    return _texts([path])
 
 
 def _jsonl(path: pathlib.Path) -> Iterator[str]:
-    for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from None
-        text = value.get("text") if isinstance(value, dict) else value
-        if not isinstance(text, str):
-            raise ValueError(f'{path}, line {number}: expected {{"text": "..."}}, got {line[:60]}')
-        yield text
+    return read_values(path, _text_of)
+
+
+def _text_of(value: Any) -> str:
+    """The document of a JSONL line: `{"text": ...}` or a bare string."""
+    text = value.get("text") if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        raise ValueError(f'expected {{"text": "..."}}, got {json.dumps(value)[:60]}')
+    return text
 
 
 def text_documents(path: pathlib.Path) -> Iterator[str]:
-    """A text file as documents: paragraphs joined up to about 2,000 characters each."""
+    """A text file as documents: paragraphs joined up to about 2,000 characters each.
+
+    A book in one piece would be one document, and all of it train or all of it validate.
+
+    Raises:
+        ValueError: it is no UTF-8, or the compressed file is damaged.
+    """
+    try:
+        with open_text(path) as file:
+            paragraphs = file.read().split("\n\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error})") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
     piece: list[str] = []
     size = 0
-    for paragraph in "".join(_lines(path)).split("\n\n"):
+    for paragraph in paragraphs:
         if size + len(paragraph) > DOCUMENT_CHARACTERS and piece:
             yield "\n\n".join(piece)
             piece, size = [], 0
@@ -173,22 +192,14 @@ def text_documents(path: pathlib.Path) -> Iterator[str]:
     yield "\n\n".join(piece)
 
 
-def _lines(path: pathlib.Path) -> Iterator[str]:
-    """Lines of a text file, plain or gzipped.
+def _texts(files: Sequence[pathlib.Path]) -> Iterator[str]:
+    return (text for group in shards.iter_documents(files) for text in group)
 
-    Raises:
-        ValueError: it is no UTF-8, or the compressed file is damaged.
-    """
-    number = 0
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                number += 1
-                yield line
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}, after line {number}: not UTF-8 text ({error})") from None
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
-        raise ValueError(f"{path} is damaged after line {number}: {error}") from None
+
+def _lines(path: pathlib.Path) -> list[str]:
+    """The lines of a file of ours; none without a file."""
+    # Not `splitlines`: a message may hold other line ends, such as U+2028.
+    return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
 
 
 def _cut(texts: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -207,10 +218,6 @@ def _cut(texts: Iterable[str], size: int) -> Iterator[list[str]]:
 
 def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _validates(digest: bytes, share: float) -> bool:
-    return int.from_bytes(digest[:8]) < share * 2**64
 
 
 def _refuse_foreign(existing: Sequence[pathlib.Path]) -> None:

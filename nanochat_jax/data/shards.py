@@ -1,6 +1,7 @@
 """Parquet shards of documents: where they lie, what they hold, how they are written.
 
-A folder of `*.parquet` files with one string column `text`; the last by name is validation.
+A folder of `*.parquet` files with one string column `text`; the last by name is validation: a
+rule that needs no manifest, so files dropped in by hand work too.
 Source: nanochat `nanochat/dataset.py`.
 """
 
@@ -11,7 +12,12 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROW_GROUP = 1024  # documents, as the original's shards
+from nanochat_jax.config import paths
+from nanochat_jax.files import recover_folder, whole_file
+
+# Documents of a row group, as in the original's shards. It is what a rank reads at a time and what
+# the original's position counts, so another number would be another order of data.
+ROW_GROUP = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,17 +36,18 @@ def find_shards(root: pathlib.Path) -> Shards:
         FileNotFoundError: there are none; the message names the commands that make them.
         ValueError: there is one alone, so nothing would be left to train on.
     """
-    for source in ("base_data", "world_data"):
-        files = list_shards(root / source)
+    recover_folder(paths.world_data(root))
+    for folder in (paths.base_data(root), paths.world_data(root)):
+        files = list_shards(folder)
         if len(files) == 1:
             raise ValueError(
                 f"{files[0]} is the only shard, and the last is kept for validation: add another "
                 "with `python -m scripts.data add PATH` or `python -m scripts.data download -n 8`"
             )
         if files:
-            return Shards(tuple(files[:-1]), files[-1], source)
+            return Shards(tuple(files[:-1]), files[-1], folder.name)
     raise FileNotFoundError(
-        f"no text to train on in {root / 'base_data'}; get some with "
+        f"no text to train on in {paths.base_data(root)}; get some with "
         "`python -m scripts.data download -n 8`, or bring your own: "
         "`python -m scripts.data add PATH...`; `make speedrun` on a CPU brings a small world along"
     )
@@ -110,20 +117,17 @@ def iter_documents(
                 yield read_row_group(file, path, group)
 
 
+def shard_name(number: int) -> str:
+    """The file name of a shard, as the original's: they sort by number."""
+    return f"shard_{number:05d}.parquet"
+
+
 def write_shard(path: pathlib.Path, texts: Sequence[str]) -> None:
     """Writes one shard as the original's are: zstd, row groups of 1024. Whole or not at all."""
-    part = path.with_suffix(".parquet.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    table = pa.table({"text": pa.array(texts, pa.string())})
+    with whole_file(path) as file:
         pq.write_table(
-            pa.table({"text": pa.array(texts, pa.string())}),
-            part,
-            row_group_size=ROW_GROUP,
-            compression="zstd",
-            compression_level=3,
-            use_dictionary=False,
-            write_statistics=False,
-        )
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+            table, file, row_group_size=ROW_GROUP, compression="zstd", compression_level=3,
+            # Texts hardly repeat and nobody searches in them: both would only cost space.
+            use_dictionary=False, write_statistics=False,
+        )  # fmt: skip

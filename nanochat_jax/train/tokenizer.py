@@ -14,7 +14,7 @@ from nanochat_jax.config import load as config_load
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.stages import TokenizerTrain
 from nanochat_jax.data import shards
-from nanochat_jax.demo import corpus
+from nanochat_jax.demo import corpus, words
 from nanochat_jax.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def run(config: TokenizerTrain) -> tuple[str, list[Any]]:
     root = base_dir()
     data = find_data(root, config.embedded_world)
     started = time.perf_counter()
-    extra = corpus.tokenizer_extra() if data.source == "world_data" else iter(())
+    extra = words.tokenizer_extra() if data.source == "world_data" else iter(())
     texts = itertools.chain(documents(data, config.max_chars, config.doc_cap), extra)
     tokenizer = Tokenizer.train(texts, config.vocab_size)
     seconds = time.perf_counter() - started

@@ -123,7 +123,8 @@ def test_identity_words_and_bundle_come_from_the_named_server(tmp_path, server, 
     assert download.identity(root).read_bytes() == b"[]\n"
     assert download.words(root).read_text() == "a\nb\n"
     folder = download.eval_bundle(root)
-    assert (folder / "core.yaml").exists() and not (tmp_path / "outside.txt").exists()
+    assert [p.name for p in folder.iterdir()] == ["core.yaml"]
+    assert not (tmp_path / "outside.txt").exists()
     assert sorted(p.name for p in root.iterdir()) == [
         "eval_bundle", "identity_conversations.jsonl", "words_alpha.txt",
     ]  # fmt: skip

@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from nanochat_jax.config import paths
 from nanochat_jax.data import importer, shards
+from nanochat_jax.tasks.conversation import read_conversations
 
 STORY = [f"Document number {i} tells of {i * 7} things.\nAnd of more." for i in range(400)]
 
@@ -60,7 +62,7 @@ def test_a_long_text_file_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "reason"),
     [
         ("a.jsonl", '{"text": "good"}\n{"text": 3}\n', "line 2"),
         ("a.jsonl", '{"text": "good"}\n{"tex\n', "line 2: not valid JSON"),
@@ -70,10 +72,10 @@ def test_a_long_text_file_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
         ("a.docx", "x", "expected a file ending in"),
     ],
 )
-def test_a_bad_file_is_named_and_nothing_is_written(tmp_path, name, content, said):
+def test_a_bad_file_is_named_and_nothing_is_written(tmp_path, name, content, reason):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=reason):
         importer.add_documents(tmp_path, [path])
     assert not shards.list_shards(tmp_path / "base_data")
 
@@ -114,7 +116,7 @@ def test_conversations_of_both_forms_are_imported_and_split_for_good(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "reason"),
     [
         ('[{"role": "user", "content": "Hi"}]', "at least 2 messages"),
         (json.dumps(CHAT[::-1]), "expected 'user'"),
@@ -123,9 +125,26 @@ def test_conversations_of_both_forms_are_imported_and_split_for_good(tmp_path):
         ("[", "not valid JSON"),
     ],
 )
-def test_a_bad_conversation_is_named_by_file_and_line(tmp_path, line, said):
+def test_a_bad_conversation_is_named_by_file_and_line(tmp_path, line, reason):
     path = tmp_path / "c.jsonl"
     path.write_text(json.dumps(CHAT) + "\n\n" + line + "\n")
-    with pytest.raises(ValueError, match=rf"c\.jsonl, line 3: .*{said}"):
+    with pytest.raises(ValueError, match=rf"c\.jsonl, line 3: .*{reason}"):
         importer.add_conversations(tmp_path, [path])
     assert not (tmp_path / "conversations").exists()
+
+
+def test_a_line_end_inside_a_message_does_not_split_it_at_the_next_import(tmp_path):
+    odd = [{"role": "user", "content": "a\u2028b\x85c"}, CHAT[1]]
+    path = tmp_path / "c.jsonl"
+    path.write_text(json.dumps(odd) + "\n" + json.dumps(chat(1)) + "\n")
+    importer.add_conversations(tmp_path, [path])
+    assert importer.add_conversations(tmp_path, [path]).duplicates == 2
+    lines = [*read_conversations(paths.conversations(tmp_path, "train"))]
+    lines += read_conversations(paths.conversations(tmp_path, "val"))
+    assert odd in lines and len(lines) == 2
+
+
+def test_of_a_few_documents_one_validates(tmp_path):
+    done = importer.add_documents(tmp_path, [jsonl(tmp_path / "a.jsonl", STORY[:3])])
+    train, val = texts_of(tmp_path)
+    assert (done.train, done.val) == (len(train), len(val)) == (2, 1)
