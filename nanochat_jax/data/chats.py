@@ -16,6 +16,7 @@ from nanochat_jax.data import packing
 from nanochat_jax.data.batch import MicroBatch
 from nanochat_jax.data.ranks import PREFETCH, in_turn
 from nanochat_jax.tokenizer import Tokenizer
+from nanochat_jax.tokenizer.chat_format import ASSISTANT_END
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ class Padded:
         limit = min(MAX_TOKENS, seq_len + 1)
         self.cursor = _Cursor(items, tokenizer, rank, ranks, limit, restart=True)
         self.batch, self.bucket, self.seq_len = batch, bucket, seq_len
-        self.pad, self.taken = tokenizer.encode_special("<|assistant_end|>"), 0
+        self.pad, self.taken = tokenizer.encode_special(ASSISTANT_END), 0
 
     def pull(self) -> MicroBatch:
         rows = [self.cursor.take()[1:] for _ in range(self.batch)]

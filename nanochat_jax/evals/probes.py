@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nanochat_jax.serve.engine import Engine
-from nanochat_jax.tasks.exchanges import Reply
 from nanochat_jax.tokenizer import Tokenizer
+from nanochat_jax.tokenizer.chat_format import calls_and_text, parse
 
 # What the mean is taken over; letter counting is told apart.
 KINDS = (
@@ -79,8 +79,7 @@ def is_right(probe: Mapping[str, Any], reply: str) -> bool:
     - sums and counts: the tool was asked for this very result, and the number told is its;
     - unknown: the reply says that it does not know, and claims nothing besides.
     """
-    heard = Reply.parse(reply)
-    calls, said = list(heard.calls), heard.said
+    calls, said = calls_and_text(parse(reply))
     if probe["kind"] == "arithmetic":
         return _right_sum(probe, calls, said)
     if probe["kind"] == "letter count":

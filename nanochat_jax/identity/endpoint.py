@@ -10,7 +10,7 @@ import httpx
 
 from nanochat_jax.identity import mix
 from nanochat_jax.identity.facts import Identity
-from nanochat_jax.tasks.conversation import Messages, check
+from nanochat_jax.tasks.conversation import Messages, checked_messages
 
 log = logging.getLogger(__name__)
 
@@ -121,9 +121,7 @@ class Endpoint:
 
 def read_conversation(text: str, identity: Identity) -> Messages:
     """The conversation in a reply; raises ValueError with what is wrong with it."""
-    messages = _json(text)
-    messages = messages.get("messages") if isinstance(messages, dict) else messages
-    check(messages)
+    messages = checked_messages(_json(text))
     if messages[0]["role"] != "user" or messages[-1]["role"] != "assistant":
         raise ValueError("expected the user first and the assistant last")
     kept = [{"role": m["role"], "content": m["content"]} for m in messages]

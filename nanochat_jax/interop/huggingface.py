@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import shutil
+import string
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from safetensors.numpy import save_file
 from nanochat_jax.config.gpt import NORM_EPS, GPTConfig
 from nanochat_jax.interop.eras import expected_shapes
 from nanochat_jax.interop.names import from_nanochat, to_nanochat
-from nanochat_jax.tokenizer import Tokenizer
+from nanochat_jax.tokenizer import Tokenizer, chat_format
 
 log = logging.getLogger(__name__)
 
@@ -43,34 +44,34 @@ TO_HF = (
     (r"transformer\.h\.(\d+)\.mlp\.c_proj\.weight", r"model.layers.\1.mlp.fc2.weight"),
     (r"lm_head\.weight", "lm_head.weight"),
 )
-# One start and end per part; what a message is made of, as the tokenizer renders it.
-TEMPLATE = """\
+# The chat format as a Jinja template, for those who have transformers and not our encoder.
+TEMPLATE = string.Template("""\
 {%- macro parts(content) -%}
 {%- if content is string -%}{{ content }}
 {%- else -%}
 {%- for part in content -%}
-{%- if part.type == 'python' -%}<|python_start|>{{ part.text }}<|python_end|>
-{%- elif part.type == 'python_output' -%}<|output_start|>{{ part.text }}<|output_end|>
+{%- if part.type == 'python' -%}$PYTHON_START{{ part.text }}$PYTHON_END
+{%- elif part.type == 'python_output' -%}$OUTPUT_START{{ part.text }}$OUTPUT_END
 {%- else -%}{{ part.text }}
 {%- endif -%}
 {%- endfor -%}
 {%- endif -%}
 {%- endmacro -%}
-<|bos|>
+$BOS
 {%- set ns = namespace(system='') -%}
 {%- for message in messages -%}
 {%- if message.role == 'system' and loop.first -%}
 {%- set ns.system = parts(message.content) + '\\n\\n' -%}
 {%- elif message.role == 'user' -%}
-<|user_start|>{{ ns.system }}{{ parts(message.content) }}<|user_end|>
+$USER_START{{ ns.system }}{{ parts(message.content) }}$USER_END
 {%- set ns.system = '' -%}
 {%- elif message.role == 'assistant' -%}
-<|assistant_start|>{{ parts(message.content) }}<|assistant_end|>
+$ASSISTANT_START{{ parts(message.content) }}$ASSISTANT_END
 {%- else -%}
 {{ raise_exception('a message of role ' + message.role + ' out of place') }}
 {%- endif -%}
 {%- endfor -%}
-{%- if add_generation_prompt -%}<|assistant_start|>{%- endif -%}"""
+{%- if add_generation_prompt -%}$ASSISTANT_START{%- endif -%}""").substitute(vars(chat_format))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +206,7 @@ def _texts(
     cfg: GPTConfig, state: Mapping[str, np.ndarray], tokenizer: Tokenizer
 ) -> dict[str, dict[str, Any]]:
     """The JSON files by name."""
-    bos, end = tokenizer.get_bos_token_id(), tokenizer.encode_special("<|assistant_end|>")
+    bos, end = tokenizer.get_bos_token_id(), tokenizer.encode_special(chat_format.ASSISTANT_END)
     ids = dict(bos_token_id=bos, eos_token_id=end, pad_token_id=end)
     config = dict(
         architectures=["NanoChatForCausalLM"],
@@ -231,7 +232,8 @@ def _texts(
         **{OWN: {name: getattr(cfg, name) for name in DTYPES}},
     )
     generation = dict(ids, eos_token_id=[end, bos], do_sample=True, temperature=0.8, top_k=50)
-    names = dict(bos_token="<|bos|>", eos_token="<|assistant_end|>", pad_token="<|assistant_end|>")
+    stop = chat_format.ASSISTANT_END
+    names = dict(bos_token=chat_format.BOS, eos_token=stop, pad_token=stop)
     words = dict(
         tokenizer_class="PreTrainedTokenizerFast",
         model_max_length=cfg.sequence_len,

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from nanochat_jax.serve.engine import Engine
-from nanochat_jax.serve.engine.prompt import ContextFull, Message, fit_conversation
+from nanochat_jax.serve.engine.prompt import ContextFull, fit_conversation
 from nanochat_jax.serve.engine.requests import Request, derive_seed
 from nanochat_jax.serve.engine.text import Piece, ReplyReader, join_parts
+from nanochat_jax.tokenizer.chat_format import Message
 
 AGAIN_S = 2.0  # a second Ctrl-C within this many seconds leaves
 QUOTES = '"""'

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nanochat_jax.tasks.conversation import check
+from nanochat_jax.tasks.conversation import checked_messages
 from nanochat_jax.tasks.rows import RowTask, Shuffled
 
 
@@ -18,6 +18,4 @@ def conversation(row: Mapping[str, Any] | Sequence[Mapping[str, str]]) -> dict[s
     Raises:
         ValueError: roles out of turn, or a message that is no text.
     """
-    messages = row["messages"] if isinstance(row, Mapping) else row
-    check(messages)
-    return {"messages": messages}
+    return {"messages": checked_messages(row)}

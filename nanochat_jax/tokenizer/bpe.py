@@ -17,21 +17,9 @@ import numpy as np
 
 from nanochat_jax import _rustbpe
 from nanochat_jax.tokenizer import chat_format, files
+from nanochat_jax.tokenizer.chat_format import SPECIAL_TOKENS
 
 log = logging.getLogger(__name__)
-
-# In the original's order; their ids follow the merges.
-SPECIAL_TOKENS = (
-    "<|bos|>",
-    "<|user_start|>",
-    "<|user_end|>",
-    "<|assistant_start|>",
-    "<|assistant_end|>",
-    "<|python_start|>",
-    "<|python_end|>",
-    "<|output_start|>",
-    "<|output_end|>",
-)
 
 # GPT-4's, but with digits in groups of two: small vocabularies cannot afford groups of three.
 SPLIT_PATTERN = (
@@ -244,11 +232,11 @@ class Tokenizer:
         self, conversation: chat_format.Conversation, max_tokens: int = 2048
     ) -> tuple[list[int], list[int]]:
         """(ids, mask), cut to `max_tokens`; mask 1 where the assistant is to learn the token."""
-        return chat_format.conversation(self, conversation, max_tokens)
+        return chat_format.render(self, conversation, max_tokens)
 
     def render_for_completion(self, conversation: chat_format.Conversation) -> list[int]:
         """The ids up to where the last message, an assistant's, is to be written anew."""
-        return chat_format.for_completion(self, conversation)
+        return chat_format.render_for_completion(self, conversation)
 
     def render(self, item: Mapping[str, Any], max_tokens: int = 2048):
         """(ids, mask) of a conversation, or of `{"text": ...}`: bos, then all of it learnt."""
@@ -261,7 +249,7 @@ class Tokenizer:
         self, ids: Sequence[int], mask: Sequence[int], with_token_id: bool = False
     ) -> str:
         """The tokens between bars for a terminal, green where mask is 1, red elsewhere."""
-        return chat_format.visualize(self, ids, mask, with_token_id)
+        return chat_format.visualize(self.decode, ids, mask, with_token_id)
 
     def _id(self, token: int | str) -> int:
         return self.encode_special(token) if isinstance(token, str) else operator.index(token)

@@ -1,171 +1,173 @@
-"""The chat format: messages to ids, with the mask of the tokens that the assistant is to learn.
+"""The chat format, and its only home: markers, parts, messages, their check, encoder and parser.
 
-A conversation is `{"messages": [{"role": ..., "content": ...}, ...]}`, roles user and assistant in
-turn, one system message in front if wanted. An assistant's content is a str or a list of parts
-`{"type": "text" | "python" | "python_output", "text": ...}`.
-Source: karpathy/nanochat nanochat/tokenizer.py, restated.
+A conversation is `{"messages": [{"role": ..., "content": ...}, ...]}`, user and assistant in turn,
+one system message in front if wanted. An assistant's content is a str, or a list of parts
+`{"type": "text" | "python" | "python_output", "text": ...}`. A question and its answer become
+
+    <|bos|><|user_start|>2+3?<|user_end|><|assistant_start|><|python_start|>2+3<|python_end|>
+    <|output_start|>5<|output_end|>It is 5.<|assistant_end|>
+
+with each marker one token. Source: karpathy/nanochat nanochat/tokenizer.py, restated.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
-if TYPE_CHECKING:
-    from nanochat_jax.tokenizer.bpe import Tokenizer
+BOS = "<|bos|>"
+USER_START, USER_END = "<|user_start|>", "<|user_end|>"
+ASSISTANT_START, ASSISTANT_END = "<|assistant_start|>", "<|assistant_end|>"
+PYTHON_START, PYTHON_END = "<|python_start|>", "<|python_end|>"
+OUTPUT_START, OUTPUT_END = "<|output_start|>", "<|output_end|>"
 
+# In the original's order, since their ids follow the merges in it: a tenth token, or another order,
+# would make a vocabulary that the original's checkpoints and tools do not know.
+SPECIAL_TOKENS = (
+    BOS, USER_START, USER_END, ASSISTANT_START, ASSISTANT_END,
+    PYTHON_START, PYTHON_END, OUTPUT_START, OUTPUT_END,
+)  # fmt: skip
+
+Role = Literal["system", "user", "assistant"]
+PartKind = Literal["text", "python", "python_output"]
 Conversation = Mapping[str, Any]
 
-# Special tokens around a part, and whether the assistant writes it: tool output comes from outside.
-PARTS: dict[str, tuple[str, str, int]] = {
-    "text": ("", "", 1),
-    "python": ("<|python_start|>", "<|python_end|>", 1),
-    "python_output": ("<|output_start|>", "<|output_end|>", 0),
+
+class PartFormat(NamedTuple):
+    """The markers around a part, and whether the assistant is trained to write it."""
+
+    start: str
+    end: str
+    supervised: bool
+
+
+PARTS: dict[PartKind, PartFormat] = {
+    "text": PartFormat("", "", True),
+    "python": PartFormat(PYTHON_START, PYTHON_END, True),
+    # Never supervised: when the model is used, the tool writes these tokens. A model trained on
+    # them would learn to make results up.
+    "python_output": PartFormat(OUTPUT_START, OUTPUT_END, False),
 }
+TURNS = {"user": (USER_START, USER_END), "assistant": (ASSISTANT_START, ASSISTANT_END)}
+
+# Marker -> the kind of what follows it in a reply. All other special tokens change nothing there.
+KIND_AFTER: dict[str, PartKind] = {
+    marker: after
+    for kind, form in PARTS.items()
+    if form.start
+    for marker, after in ((form.start, kind), (form.end, "text"))
+}
+_MARKED = re.compile(
+    "|".join(
+        f"{re.escape(form.start)}(?P<{kind}>.*?){re.escape(form.end)}"
+        for kind, form in PARTS.items()
+        if form.start
+    ),
+    re.DOTALL,
+)
 
 
 class ConversationError(ValueError, AssertionError, IndexError):
-    """A conversation that cannot be rendered. Also of the types that the original raises here."""
+    """A conversation out of format. Also of the types that the original raises here."""
 
 
-class Turn(NamedTuple):
-    """A message whose role is right; `i` counts as in the conversation that was given."""
+class Part(NamedTuple):
+    """A piece of a message, of one kind."""
 
-    i: int
-    role: str
-    content: Any
+    kind: PartKind
+    text: str
 
 
-def conversation(
-    tokenizer: "Tokenizer", conversation: Conversation, max_tokens: int
-) -> tuple[list[int], list[int]]:
-    """(ids, mask), each cut to the first `max_tokens`.
+class Message(NamedTuple):
+    """One message; an assistant's content may be parts `{"type": ..., "text": ...}`."""
+
+    role: Role
+    content: str | Sequence[Mapping[str, str]]
+
+    @property
+    def parts(self) -> list[Part]:
+        """The content as parts; a str is one part of text."""
+        return parts_of(self.content)
+
+
+class Vocabulary(Protocol):
+    """What the encoder needs of a tokenizer."""
+
+    def encode(self, text: str) -> list[int]: ...
+    def encode_special(self, token: str) -> int: ...
+    def get_bos_token_id(self) -> int: ...
+
+
+def parts_of(content: str | Sequence[Mapping[str, str]]) -> list[Part]:
+    """A message's content as parts; a str is one part of text."""
+    if isinstance(content, str):
+        return [Part("text", content)]
+    return [Part(part["type"], part["text"]) for part in content]
+
+
+def exchange(question: str, answer: str | list[dict[str, str]], **extras: Any) -> dict[str, Any]:
+    """The conversation of one question and its answer, with `extras` beside its messages."""
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return {"messages": messages, **extras}
+
+
+# --- check ---
+
+
+def messages_of(conversation: Any) -> Any:
+    """The messages of `{"messages": [...]}`, or the bare list, not checked yet."""
+    if isinstance(conversation, Mapping) and "messages" in conversation:
+        conversation = conversation["messages"]
+    if isinstance(conversation, list | tuple):
+        return conversation
+    keys = list(conversation) if isinstance(conversation, Mapping) else None
+    got = f"an object with keys {keys}" if keys else f"{conversation!r:.80}"
+    raise ConversationError(f'expected {{"messages": [...]}} or a list of messages, got {got}')
+
+
+def check(messages: Sequence[Any], at_least: int = 1) -> list[Message]:
+    """The messages, which are [system,] user, assistant, user, ... with contents that fit.
+
+    Args:
+        at_least: how many; 2 where they are to train on: a question alone supervises no token.
 
     Raises:
-        ConversationError: an unknown role, part or content, or roles out of turn.
+        ConversationError: naming the message and what was expected of it.
     """
-    return _rendered(tokenizer, _messages(conversation), max_tokens)
-
-
-def for_completion(tokenizer: "Tokenizer", conversation: Conversation) -> list[int]:
-    """The ids without the last message, then assistant_start; up to 2049 of them.
-
-    Raises:
-        ConversationError: the last message is not the assistant's, or one before it is wrong.
-    """
-    messages = _messages(conversation)
-    if not messages or _field(messages, len(messages) - 1, "role") != "assistant":
-        raise ConversationError(
-            "the last message must be the assistant's: it is what will be written anew"
-        )
-    ids, _ = _rendered(tokenizer, messages[:-1], 2048)
-    return [*ids, tokenizer.encode_special("<|assistant_start|>")]
-
-
-def check_conversation(conversation: Conversation) -> None:
-    """Raises ConversationError for whatever rendering would refuse."""
-    for turn in _turns(_messages(conversation)):
-        _parts(turn)
-
-
-def visualize(
-    tokenizer: "Tokenizer", ids: Sequence[int], mask: Sequence[int], with_token_id: bool
-) -> str:
-    """The tokens between bars, ANSI green where mask is 1, red elsewhere; ids in grey."""
-    shown = []
-    for i, learnt in zip(ids, mask, strict=True):
-        colour = 92 if learnt else 91
-        shown.append(f"\033[{colour}m{tokenizer.decode([i])}\033[0m")
-        if with_token_id:
-            shown.append(f"\033[90m({i})\033[0m")
-    return "|".join(shown)
-
-
-def _rendered(
-    tokenizer: "Tokenizer", messages: Sequence[Any], max_tokens: int
-) -> tuple[list[int], list[int]]:
-    ids, mask = [tokenizer.get_bos_token_id()], [0]
-    for turn in _turns(messages):
-        for piece, learnt in _pieces(tokenizer, turn):
-            ids += piece
-            mask += [learnt] * len(piece)
-    return ids[:max_tokens], mask[:max_tokens]
-
-
-def _pieces(tokenizer: "Tokenizer", turn: Turn) -> Iterator[tuple[list[int], int]]:
-    """(ids, learnt) of a turn. Parts are encoded one by one: no merge crosses their borders."""
-    special = lambda name: [tokenizer.encode_special(name)]
-    learnt = int(turn.role == "assistant")
-    yield special(f"<|{turn.role}_start|>"), 0
-    for kind, text in _parts(turn):
-        before, after, written = PARTS[kind]
-        ids = tokenizer.encode(text)
-        if before:
-            ids = special(before) + ids + special(after)
-        yield ids, learnt and written
-    yield special(f"<|{turn.role}_end|>"), learnt
-
-
-def _parts(turn: Turn) -> list[tuple[str, str]]:
-    """(kind, text) of each part of a turn; a plain str is one part of text."""
-    if isinstance(turn.content, str):
-        return [("text", turn.content)]
-    if turn.role == "assistant" and isinstance(turn.content, list | tuple):
-        return [_part(turn.i, j, part) for j, part in enumerate(turn.content)]
-    expected = "a str or a list of parts" if turn.role == "assistant" else "a str"
-    raise ConversationError(
-        f"message {turn.i}: the {turn.role}'s content must be {expected}, "
-        f"got {type(turn.content).__name__}: {turn.content!r:.60}"
-    )
-
-
-def _part(i: int, j: int, part: Any) -> tuple[str, str]:
-    kind, text = (part.get(k) if isinstance(part, Mapping) else None for k in ("type", "text"))
-    if kind in PARTS and isinstance(text, str):
-        return kind, text
-    kinds = ", ".join(PARTS)
-    raise ConversationError(
-        f"message {i}, part {j}: expected a type ({kinds}) and a text, got {part!r:.80}"
-    )
-
-
-def _turns(messages: Sequence[Any]) -> list[Turn]:
-    """The messages with their roles checked, a system message merged into the first user's."""
-    turns = [
-        Turn(i, _field(messages, i, "role"), _field(messages, i, "content"))
-        for i in range(len(messages))
-    ]
-    if turns and turns[0].role == "system":
-        turns = [_with_system(turns), *turns[2:]]
-    if not turns:
-        raise ConversationError("a conversation needs at least one message")
-    for n, turn in enumerate(turns):
-        expected = "assistant" if n % 2 else "user"
-        if turn.role != expected:
-            raise ConversationError(
-                f"message {turn.i}: expected the role {expected}, got {turn.role!r}; user and "
-                "assistant take turns, the user begins, one system message may stand in front"
-            )
-    return turns
-
-
-def _with_system(turns: Sequence[Turn]) -> Turn:
-    if len(turns) < 2 or turns[1].role != "user":
+    if len(messages) < at_least:
+        s = "s" * (at_least > 1)
+        raise ConversationError(f"expected at least {at_least} message{s}, got {messages!r:.80}")
+    checked = [Message(_field(messages, i, "role"), _field(messages, i, "content"))
+               for i in range(len(messages))]  # fmt: skip
+    first = int(checked[0].role == "system") if checked else 0
+    if first and len(checked) == 1:
         raise ConversationError("a system message must be followed by a user message")
-    for turn in turns[:2]:
-        if not isinstance(turn.content, str):
+    for i, message in enumerate(checked):
+        expected = "system" if i < first else ("user", "assistant")[(i - first) % 2]
+        if message.role != expected:
             raise ConversationError(
-                f"message {turn.i}: the {turn.role}'s content must be a str, "
-                f"got {type(turn.content).__name__}: {turn.content!r:.60}"
+                f"message {i}: expected the role {expected}, got {message.role!r}; turns "
+                "alternate, the user begins, one system message may stand in front"
             )
-    return turns[1]._replace(content=f"{turns[0].content}\n\n{turns[1].content}")
+        _check_content(i, message)
+    return checked
 
 
-def _messages(conversation: Conversation) -> Sequence[Any]:
-    messages = conversation.get("messages") if isinstance(conversation, Mapping) else None
-    if isinstance(messages, list | tuple):
-        return messages
-    raise ConversationError(
-        f'expected {{"messages": [{{"role": ..., "content": ...}}, ...]}}, got {conversation!r:.80}'
-    )
+def _check_content(i: int, message: Message) -> None:
+    if isinstance(message.content, str):
+        return
+    if message.role != "assistant" or not isinstance(message.content, list | tuple):
+        expected = "a str or a list of parts" if message.role == "assistant" else "a str"
+        raise ConversationError(
+            f"message {i}: the {message.role}'s content must be {expected}, "
+            f"got {type(message.content).__name__}: {message.content!r:.60}"
+        )
+    for j, part in enumerate(message.content):
+        kind, text = (part.get(k) if isinstance(part, Mapping) else None for k in ("type", "text"))
+        if kind not in PARTS or not isinstance(text, str):
+            raise ConversationError(
+                f"message {i}, part {j}: expected a type ({', '.join(PARTS)}) and a text, "
+                f"got {part!r:.80}"
+            )
 
 
 def _field(messages: Sequence[Any], i: int, name: str) -> Any:
@@ -173,3 +175,129 @@ def _field(messages: Sequence[Any], i: int, name: str) -> Any:
     if isinstance(message, Mapping) and name in message:
         return message[name]
     raise ConversationError(f"message {i}: no {name!r} in {message!r:.80}")
+
+
+# --- encode ---
+
+
+def render(
+    vocabulary: Vocabulary, conversation: Conversation, max_tokens: int
+) -> tuple[list[int], list[int]]:
+    """(ids, mask), each cut to the first `max_tokens`; mask 1 where a token is supervised.
+
+    Raises:
+        ConversationError: see `check`.
+    """
+    return _render(vocabulary, messages_of(conversation), max_tokens)
+
+
+def render_for_completion(vocabulary: Vocabulary, conversation: Conversation) -> list[int]:
+    """The ids without the last message, then assistant_start; up to 2049 of them.
+
+    Raises:
+        ConversationError: the last message is not the assistant's, or one before it is wrong.
+    """
+    messages = messages_of(conversation)
+    if not messages or _field(messages, len(messages) - 1, "role") != "assistant":
+        raise ConversationError(
+            "the last message must be the assistant's: it is what will be written anew"
+        )
+    # The original cuts prompts where it cuts training rows, at its context of 2048, so the model
+    # may be asked with half a question. The engine's own prompts drop whole turns instead.
+    ids, _ = _render(vocabulary, messages[:-1], 2048)
+    return [*ids, vocabulary.encode_special(ASSISTANT_START)]
+
+
+def encode_message(
+    vocabulary: Vocabulary, message: Message, encode: Callable[[str], list[int]] | None = None
+) -> tuple[list[int], list[int]]:
+    """(ids, mask) of one message that was checked, a user's or an assistant's, markers included.
+
+    Args:
+        encode: the ids of a text, where the caller has encoded all texts at once already.
+    """
+    encode, special = encode or vocabulary.encode, vocabulary.encode_special
+    start, end = TURNS[message.role]
+    # assistant_start is the prompt's last token when the model is used; assistant_end is the
+    # model's to write, or its replies would never end.
+    supervised = int(message.role == "assistant")
+    ids, mask = [special(start)], [0]
+    for kind, text in message.parts:
+        form = PARTS[kind]
+        # Parts are encoded one by one, so that no merge crosses the border of two.
+        inner = encode(text)
+        if form.start:
+            inner = [special(form.start), *inner, special(form.end)]
+        ids += inner
+        mask += [supervised * form.supervised] * len(inner)
+    return [*ids, special(end)], [*mask, supervised]
+
+
+def with_system(system: str, message: Message) -> Message:
+    """The user's message with the system text in front: the format has no marker for a system."""
+    return Message("user", f"{system}\n\n{message.content}")
+
+
+def stop_ids(vocabulary: Vocabulary) -> tuple[int, int]:
+    """The tokens that end a reply: assistant_end, and bos, by which a base model ends its own.
+
+    A base model has never seen assistant_end; it goes on to the next document.
+    """
+    return vocabulary.encode_special(ASSISTANT_END), vocabulary.get_bos_token_id()
+
+
+def _render(
+    vocabulary: Vocabulary, messages: Sequence[Any], max_tokens: int
+) -> tuple[list[int], list[int]]:
+    checked = check(messages)
+    if checked[0].role == "system":
+        checked = [with_system(checked[0].content, checked[1]), *checked[2:]]
+    ids, mask = [vocabulary.get_bos_token_id()], [0]
+    for message in checked:
+        more, supervised = encode_message(vocabulary, message)
+        ids += more
+        mask += supervised
+    return ids[:max_tokens], mask[:max_tokens]
+
+
+# --- and back ---
+
+
+def parse(text: str) -> list[Part]:
+    """The parts of a reply that was decoded to text, markers and all; a half call stays text.
+
+    Text cannot tell a marker from its letters, which a user may type; where that matters, read
+    the ids (`KIND_AFTER`).
+    """
+    parts, end = [], 0
+    for match in _MARKED.finditer(text):
+        parts += [Part("text", text[end : match.start()])]
+        parts += [Part(match.lastgroup, match[match.lastgroup])]
+        end = match.end()
+    return [part for part in [*parts, Part("text", text[end:])] if part != Part("text", "")]
+
+
+def calls_and_text(parts: Sequence[Part]) -> tuple[list[str], str]:
+    """What an answer has a tool run, call by call, and what it says itself, all in one."""
+    of_kind = lambda kind: [part.text for part in parts if part.kind == kind]
+    return of_kind("python"), "".join(of_kind("text")).strip()
+
+
+def markers_between(before: PartKind, after: PartKind) -> str:
+    """What stands in a text where a part of kind `before` ends and one of `after` begins."""
+    return PARTS[before].end + PARTS[after].start
+
+
+def visualize(
+    decode: Callable[[Sequence[int]], str],
+    ids: Sequence[int],
+    mask: Sequence[int],
+    with_token_id: bool,
+) -> str:
+    """The tokens between bars, ANSI green where mask is 1, red elsewhere; ids in grey."""
+    shown = []
+    for i, supervised in zip(ids, mask, strict=True):
+        shown.append(f"\033[{92 if supervised else 91}m{decode([i])}\033[0m")
+        if with_token_id:
+            shown.append(f"\033[90m({i})\033[0m")
+    return "|".join(shown)

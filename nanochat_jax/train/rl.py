@@ -27,6 +27,7 @@ from nanochat_jax.evals.generative import (
 )
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
+from nanochat_jax.tokenizer.chat_format import ASSISTANT_END
 from nanochat_jax.train import beginnings, loop, metrics, recorder, rollouts, stage
 from nanochat_jax.train.optimizer import make_optimizer
 from nanochat_jax.train.rollouts import Questions
@@ -150,7 +151,7 @@ class Trials:
         self._tell_cropped(answered)
         tried = rollouts.collect(step, self.train, answered, learn_stop=config.learn_stop)
         recorder.write(self.directory, step, tried.records)
-        pad = self.tokenizer.encode_special("<|assistant_end|>")
+        pad = self.tokenizer.encode_special(ASSISTANT_END)
         rows = rollouts.batch(
             tried, pad, self.context, devices=self.mesh.size, per_pass=config.device_batch_size
         )

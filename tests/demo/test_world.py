@@ -103,10 +103,10 @@ def test_a_calculator_answer_tells_what_the_tool_gave():
 
 
 def test_conversations_are_valid_and_alternate():
-    from nanochat_jax.tasks.conversation import check
+    from nanochat_jax.tasks.conversation import checked_messages
 
     for conversation in itertools.islice(chats.conversations(PEOPLE, 5), 300):
-        check(conversation["messages"])
+        checked_messages(conversation)
 
 
 def test_a_story_names_its_topic_at_once():

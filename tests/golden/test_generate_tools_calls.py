@@ -5,7 +5,7 @@ import functools
 import pytest
 
 from nanochat_jax.serve.engine import Engine
-from nanochat_jax.serve.engine.tools import use_calculator
+from nanochat_jax.serve.engine.calculator import use_calculator
 from nanochat_jax.tokenizer import Tokenizer
 from tests.golden.conftest import files, load_json
 from tests.serve.world import script_table, scripted_model

@@ -16,7 +16,7 @@ from nanochat_jax.identity import make, mix, templates
 from nanochat_jax.identity.endpoint import TRIES, Endpoint, read_conversation
 from nanochat_jax.identity.facts import Fact, Identity, parse, read_identity
 from nanochat_jax.identity.store import Store
-from nanochat_jax.tasks.conversation import check, read_conversations
+from nanochat_jax.tasks.conversation import checked_messages, read_conversations
 from nanochat_jax.tasks.local import Conversations
 from scripts import data as command
 
@@ -147,7 +147,7 @@ def test_every_conversation_is_one_and_every_fact_is_told_often():
     told = collections.Counter()
     for i in range(600):
         messages = templates.conversation(NEMO, i)
-        check(messages)
+        checked_messages(messages)
         assert messages[-1]["role"] == "assistant" and 2 <= len(messages) <= 8
         assert all("{" not in m["content"] and m["content"].strip() for m in messages)
         answers = " ".join(m["content"] for m in messages if m["role"] == "assistant")
@@ -294,7 +294,7 @@ def test_a_server_without_schemas_is_asked_in_words(server, tmp_path):
         (json.dumps(talk("q") + talk("q")[1:]), "alternate"),
         (json.dumps(talk("q", "I am Bob.")), "does not call itself Nemo"),
         (json.dumps(talk(" ")), "without text"),
-        (json.dumps([talk("q")[0] | {"content": 1}, talk("q")[1]]), "expected a string"),
+        (json.dumps([talk("q")[0] | {"content": 1}, talk("q")[1]]), "must be a str"),
         (json.dumps(talk("\ud83d")), "surrogates"),
         ("[" * 100_000, "no JSON"),
     ],

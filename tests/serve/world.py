@@ -9,7 +9,7 @@ import numpy as np
 
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
 from nanochat_jax.models.gpt import Model, init_params
-from nanochat_jax.serve.engine.tools import use_calculator
+from nanochat_jax.serve.engine.calculator import use_calculator
 from nanochat_jax.tokenizer import Tokenizer
 
 BYTES = Tokenizer({bytes([i]): i for i in range(256)})

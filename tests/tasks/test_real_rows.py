@@ -6,7 +6,7 @@ import pytest
 
 from nanochat_jax import tasks
 from nanochat_jax.evals import sandbox
-from nanochat_jax.serve.engine.tools import use_calculator
+from nanochat_jax.serve.engine.calculator import use_calculator
 from nanochat_jax.tasks import humaneval
 from nanochat_jax.tokenizer import Tokenizer
 from tests import needs

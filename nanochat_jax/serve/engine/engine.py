@@ -28,7 +28,7 @@ from nanochat_jax.serve.engine.requests import (
     derive_seed,
 )
 from nanochat_jax.serve.engine.slots import Slot, busy
-from nanochat_jax.serve.engine.tools import use_calculator
+from nanochat_jax.serve.engine.tools import run_tool
 from nanochat_jax.serve.engine.weights import prepare, prepare_params
 from nanochat_jax.tokenizer import Tokenizer
 
@@ -58,7 +58,7 @@ class Engine:
         mesh: Mesh | None = None,
         steps: int = STEPS,
         reuse: bool = True,
-        tool: Callable[[str], object | None] = use_calculator,
+        tool: Callable[[str], object | None] = run_tool,
     ):
         self.model, self.int8 = prepare(model, dtype, int8), int8
         self.tokenizer, self.tool, self.steps = tokenizer, tool, steps

@@ -1,15 +1,15 @@
-"""From messages to a prompt that fits: whole turns are dropped, oldest first, and it is said."""
+"""From messages to a prompt that fits: whole turns are dropped, oldest first, and are counted."""
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from nanochat_jax.tokenizer import Tokenizer
-
-PART_TOKENS = {
-    "python": ("<|python_start|>", "<|python_end|>"),
-    "python_output": ("<|output_start|>", "<|output_end|>"),
-}
+from nanochat_jax.tokenizer.chat_format import (
+    ASSISTANT_START,
+    Message,
+    encode_message,
+    with_system,
+)
 
 
 class ContextFull(ValueError):
@@ -21,14 +21,6 @@ class ContextFull(ValueError):
             f"the last message needs {tokens} tokens with its markers, the model's context is "
             f"{context}: shorten the message"
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Message:
-    """One message; an assistant's may be parts `{"type": text|python|python_output, ...}`."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str | Sequence[dict]
 
 
 class Prompt(NamedTuple):
@@ -43,19 +35,22 @@ def fit_conversation(
 ) -> Prompt:
     """The prompt for a reply to `messages`, leaving `reserve` tokens of the context free.
 
-    The oldest whole turns go until the rest fits; leading system text always stays, in front of
-    the first user message that is left. The last turn stays even if it eats into the reserve;
-    raises ContextFull when it fills the context alone.
+    Where training wants user and assistant in turn, roles may come in any order here: clients of
+    the API send what they like. The oldest whole turns go until the rest fits; leading system text
+    always stays, in front of the first user message that is left. The last turn stays even if it
+    eats into the reserve; raises ContextFull when it fills the context alone.
     """
     system, turns = _turns(messages)
-    ids_of = _ids_of(tokenizer, [message for turn in turns for message in turn])
-    encoded = [[_encode(tokenizer, message, ids_of) for message in turn] for turn in turns]
+    ids_of = _encode_texts(tokenizer, [message for turn in turns for message in turn])
+    encode = lambda message: encode_message(tokenizer, message, ids_of.__getitem__)[0]
+    encoded = [[encode(message) for message in turn] for turn in turns]
     lengths = [sum(map(len, turn)) for turn in encoded]
-    # From where the turns alone would fit; only then the system text is put in front of one.
+    # From where the turns alone would fit. To put the system text in front of a turn encodes both
+    # again, which is not tried where it cannot fit.
     last = len(turns) - 1
     enough = (i for i in range(last) if sum(lengths[i:]) + 2 + reserve <= context)
     for first in range(next(enough, last), len(turns)):
-        ids = _join(tokenizer, system, turns[first], encoded[first:])
+        ids = _join(tokenizer, system, turns[first][0], encoded[first:])
         if len(ids) + reserve <= context:
             break
     if len(ids) >= context:
@@ -66,70 +61,40 @@ def fit_conversation(
 def _turns(messages: Sequence[Message]) -> tuple[str, list[list[Message]]]:
     """The leading system text, and the rest cut before each user message.
 
-    A later system message speaks through the user message that follows it.
+    A later system message is put in front of the user message that follows it.
     """
     turns: list[list[Message]] = []
-    opening, said = [], []
+    leading, later = [], []
     for message in messages:
         if message.role == "system":
-            (said if turns else opening).append(message.content)
+            (later if turns else leading).append(message.content)
             continue
-        if message.role == "user" and said:
-            message = Message("user", "\n\n".join([*said, message.content]))
-            said = []
+        if message.role == "user" and later:
+            message, later = with_system("\n\n".join(later), message), []
         if message.role == "user" or not turns:
             turns.append([])
         turns[-1].append(message)
-    if said or not turns:
-        turns.append([Message("user", "\n\n".join([*([] if turns else opening), *said]))])
-        opening = opening if len(turns) > 1 else []
-    return "\n\n".join(opening), turns
+    if not turns:  # system text alone is what the user says
+        return "", [[Message("user", "\n\n".join(leading))]]
+    if later:
+        turns.append([Message("user", "\n\n".join(later))])
+    return "\n\n".join(leading), turns
 
 
-def _ids_of(tokenizer: Tokenizer, messages: Sequence[Message]) -> dict[str, list[int]]:
-    """The ids of every text in `messages`, encoded in one call: each lets other threads in."""
-    texts = {
-        text
-        for message in messages
-        for text in (
-            [message.content]
-            if isinstance(message.content, str)
-            else [part["text"] for part in message.content]
-        )
-    }
-    ordered = sorted(texts)
-    return dict(zip(ordered, tokenizer.encode(ordered, num_threads=1), strict=True))
-
-
-def _encode(tokenizer: Tokenizer, message: Message, ids_of: dict[str, list[int]]) -> list[int]:
-    special = tokenizer.encode_special
-    start, end = special(f"<|{message.role}_start|>"), special(f"<|{message.role}_end|>")
-    if isinstance(message.content, str):
-        return [start, *ids_of[message.content], end]
-    ids = [start]
-    for part in message.content:
-        inner = ids_of[part["text"]]
-        if part["type"] in PART_TOKENS:
-            before, after = PART_TOKENS[part["type"]]
-            inner = [special(before), *inner, special(after)]
-        ids += inner
-    return [*ids, end]
+def _encode_texts(tokenizer: Tokenizer, messages: Sequence[Message]) -> Mapping[str, list[int]]:
+    """The ids of every text in `messages`, encoded in one call, which lets other threads run."""
+    texts = sorted({part.text for message in messages for part in message.parts})
+    return dict(zip(texts, tokenizer.encode(texts, num_threads=1), strict=True))
 
 
 def _join(
-    tokenizer: Tokenizer, system: str, turn: Sequence[Message], encoded: Sequence[list[list[int]]]
+    tokenizer: Tokenizer, system: str, opening: Message, turns: Sequence[Sequence[list[int]]]
 ) -> list[int]:
-    """bos, the turns with the system text in the first user message, and the assistant's start."""
-    first, rest = encoded[0], encoded[1:]
-    if system and turn[0].role == "user":
-        merged = Message("user", f"{system}\n\n{turn[0].content}")
-        first = [_encode(tokenizer, merged, _ids_of(tokenizer, [merged])), *first[1:]]
+    """bos, the turns with the system text in front of their opening message, assistant_start."""
+    first, rest = turns[0], turns[1:]
+    if system and opening.role == "user":
+        first = [encode_message(tokenizer, with_system(system, opening))[0], *first[1:]]
     elif system:
-        alone = Message("user", system)
-        first = [_encode(tokenizer, alone, _ids_of(tokenizer, [alone])), *first]
-    body = [token for message in [*first, *(m for t in rest for m in t)] for token in message]
-    return [
-        tokenizer.get_bos_token_id(),
-        *body,
-        tokenizer.encode_special("<|assistant_start|>"),
-    ]
+        first = [encode_message(tokenizer, Message("user", system))[0], *first]
+    body = [token for turn in (first, *rest) for message in turn for token in message]
+    return [tokenizer.get_bos_token_id(), *body, tokenizer.encode_special(ASSISTANT_START)]

@@ -2,25 +2,16 @@
 
 import codecs
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from nanochat_jax.tokenizer import Tokenizer
-
-Kind = Literal["text", "python", "python_output"]
-
-# What a special token opens; every other special token of a reply has no text and changes nothing.
-OPENS: dict[str, Kind] = {
-    "<|python_start|>": "python",
-    "<|python_end|>": "text",
-    "<|output_start|>": "python_output",
-    "<|output_end|>": "text",
-}
+from nanochat_jax.tokenizer.chat_format import KIND_AFTER, PartKind
 
 
 class Piece(NamedTuple):
     """New text of one kind."""
 
-    kind: Kind
+    kind: PartKind
     text: str
 
 
@@ -71,7 +62,7 @@ class ReplyReader:
         specials = tokenizer.get_special_tokens()
         self._specials = {tokenizer.encode_special(name): name for name in specials}
         self._raw = raw
-        self._kind: Kind = "text"
+        self._kind: PartKind = "text"
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._guard = StopGuard(stops)
 
@@ -87,11 +78,11 @@ class ReplyReader:
         name = self._specials.get(token)
         if name is None:
             return self._show(self._utf8.decode(self._tokenizer.id_to_bytes(token)))
-        if self._raw or name not in OPENS:
+        if self._raw or name not in KIND_AFTER:
             return []
         pieces = self._show(self._utf8.decode(b"", final=True))
         self._utf8.reset()
-        self._kind = OPENS[name]
+        self._kind = KIND_AFTER[name]
         return pieces
 
     def finish(self) -> list[Piece]:

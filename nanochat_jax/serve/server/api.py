@@ -30,6 +30,7 @@ from nanochat_jax.serve.server.responses import (
 )
 from nanochat_jax.serve.server.schemas import DetokenizeAsk, TokenizeAsk
 from nanochat_jax.serve.server.service import Service
+from nanochat_jax.tokenizer.chat_format import ASSISTANT_END
 
 MEDIA = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 PAGE_HEADERS = {
@@ -133,7 +134,7 @@ def _add_tokenizer_routes(app: FastAPI, service: Service) -> None:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "vocab_size": tokenizer.get_vocab_size(),
             "bos_token": tokenizer.id_to_token(tokenizer.get_bos_token_id()),
-            "eos_token": "<|assistant_end|>",
+            "eos_token": ASSISTANT_END,
             "special_tokens": sorted(tokenizer.get_special_tokens()),
             "model_max_length": service.context,
             "hash": tokenizer.hash,

@@ -1,12 +1,10 @@
 """POST /chat/completions as the original serves it, so that its page and scripts go on working."""
 
-import re
 from collections.abc import AsyncGenerator
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
-from nanochat_jax.serve.engine.prompt import Message
 from nanochat_jax.serve.engine.requests import Request as ReplyRequest
 from nanochat_jax.serve.engine.text import Piece
 from nanochat_jax.serve.server.answers import (
@@ -27,16 +25,7 @@ from nanochat_jax.serve.server.schemas import (
     OldAsk,
 )
 from nanochat_jax.serve.server.service import Service, Session
-
-MARKERS = {
-    "python": ("<|python_start|>", "<|python_end|>"),
-    "python_output": ("<|output_start|>", "<|output_end|>"),
-}
-CALL = re.compile(
-    r"<\|python_start\|>(?P<python>.*?)<\|python_end\|>"
-    r"|<\|output_start\|>(?P<python_output>.*?)<\|output_end\|>",
-    re.DOTALL,
-)
+from nanochat_jax.tokenizer.chat_format import Message, markers_between, parse
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -100,14 +89,9 @@ def _message_problem(messages: list[dict]) -> str | None:
 
 def _message(role: str, content: str) -> Message:
     """A message whose tool calls, sent back by the old page as text, are parts again."""
-    if role != "assistant" or not CALL.search(content):
+    if role != "assistant":
         return Message(role, content)
-    parts, end = [], 0
-    for match in CALL.finditer(content):
-        parts.append({"type": "text", "text": content[end : match.start()]})
-        parts.append({"type": match.lastgroup, "text": match[match.lastgroup]})
-        end = match.end()
-    return Message(role, [*parts, {"type": "text", "text": content[end:]}])
+    return Message(role, [{"type": part.kind, "text": part.text} for part in parse(content)])
 
 
 async def _events(session: Session) -> AsyncGenerator[dict, None]:
@@ -126,6 +110,4 @@ def _marked(piece: Piece, before: str) -> str:
     """The piece's text with the literal markers of what ends and begins."""
     if piece.kind == before:
         return piece.text
-    closing = MARKERS[before][1] if before in MARKERS else ""
-    opening = MARKERS[piece.kind][0] if piece.kind in MARKERS else ""
-    return closing + opening + piece.text
+    return markers_between(before, piece.kind) + piece.text

@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from nanochat_jax.serve.engine.prompt import Message
+from nanochat_jax.tokenizer.chat_format import Message, PartKind
 
 MAX_MESSAGES = 500
 MAX_MESSAGE_CHARS = 8000
@@ -50,7 +50,7 @@ def forms(said: str) -> WrapValidator:
 class Part(Strict):
     """A content part; `python` and `python_output` are a reply's tool call and its result."""
 
-    type: Literal["text", "python", "python_output"]
+    type: PartKind
     text: str
 
 

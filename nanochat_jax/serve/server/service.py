@@ -6,11 +6,12 @@ import dataclasses
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from nanochat_jax.serve.engine.prompt import Message, Prompt, fit_conversation
+from nanochat_jax.serve.engine.prompt import Prompt, fit_conversation
 from nanochat_jax.serve.engine.requests import Generation, Request, SampledToken
 from nanochat_jax.serve.engine.text import Piece, ReplyReader, merge
 from nanochat_jax.serve.server.scheduler import Scheduler
 from nanochat_jax.tokenizer import Tokenizer
+from nanochat_jax.tokenizer.chat_format import Message
 
 TTFT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 

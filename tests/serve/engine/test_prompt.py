@@ -1,6 +1,7 @@
 import pytest
 
-from nanochat_jax.serve.engine.prompt import ContextFull, Message, fit_conversation
+from nanochat_jax.serve.engine.prompt import ContextFull, fit_conversation
+from nanochat_jax.tokenizer.chat_format import Message
 from tests.serve.world import BYTES
 
 

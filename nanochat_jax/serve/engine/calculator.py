@@ -1,0 +1,75 @@
+"""The calculator a model may call: nanochat's acceptance rules, evaluated by a walk of the syntax.
+
+The original hands the expression to Python's `eval` under a timer. Here only the node kinds below
+exist, so nothing can be reached but numbers, text and a few harmless methods of text, and no timer
+is needed: without `**` no result is longer than its expression.
+Source: nanochat:nanochat/engine.py (the rules, not the evaluation).
+"""
+
+import ast
+import operator
+
+ARITHMETIC = frozenset("0123456789*+-/.() ")
+TEXT_CALL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789'\"()._ ")
+FORBIDDEN = (
+    "__ import exec eval compile open file input raw_input globals locals vars dir "
+    "getattr setattr delattr hasattr"
+).split()
+BINARY = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+}
+UNARY = {ast.UAdd: operator.pos, ast.USub: operator.neg}
+# None of these can return something much longer than what it was given.
+METHODS = frozenset(
+    "count find rfind index rindex lower upper casefold capitalize title swapcase strip lstrip "
+    "rstrip startswith endswith removeprefix removesuffix isalpha isdigit isalnum isupper islower "
+    "isspace istitle isnumeric isdecimal isascii".split()
+)
+
+
+def use_calculator(expression: str) -> int | float | str | bool | None:
+    """The value of `expression`, or None when the rules refuse it or it has no value.
+
+    Accepted: arithmetic with + - * / // and parentheses, and `'text'.count('t')`. Commas are
+    removed first, inside quotes too, as in the original.
+    """
+    expression = expression.replace(",", "")
+    if not _accepted(expression):
+        return None
+    try:
+        value = _value(ast.parse(expression.lstrip(" "), mode="eval").body)
+        str(value)  # a number of more than 4300 digits has no text
+    except (SyntaxError, ValueError, TypeError, ArithmeticError, MemoryError, RecursionError):
+        return None
+    return value
+
+
+def _accepted(expression: str) -> bool:
+    """Whether the original would evaluate `expression` (commas already gone)."""
+    if ARITHMETIC.issuperset(expression):
+        return "**" not in expression
+    if not TEXT_CALL.issuperset(expression):
+        return False
+    lowered = expression.lower()
+    return not any(word in lowered for word in FORBIDDEN) and ".count(" in expression
+
+
+def _value(node: ast.expr) -> int | float | str | bool:
+    """Evaluates the few node kinds we know; raises ValueError on any other."""
+    match node:
+        case ast.Constant(value=int() | float() | str() as value):
+            return value
+        case ast.BinOp(left, op, right) if type(op) in BINARY:
+            return BINARY[type(op)](_value(left), _value(right))
+        case ast.UnaryOp(op, operand) if type(op) in UNARY:
+            return UNARY[type(op)](_value(operand))
+        case ast.Call(ast.Attribute(receiver, name), args, []) if name in METHODS:
+            text = _value(receiver)
+            if not isinstance(text, str):
+                raise ValueError(f"{name} is a method of text, not of {text!r}")
+            return getattr(text, name)(*map(_value, args))
+    raise ValueError(f"{type(node).__name__} is not something the calculator knows")
