@@ -131,6 +131,7 @@ def random_model(args: argparse.Namespace, tokenizer):
     import jax
 
     from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults, shape_of_depth
+    from nanochat_jax.devices import compute_dtype
     from nanochat_jax.models.gpt import Model, init_params
 
     # The demo's width on small models, the original's from depth 12 on.
@@ -140,7 +141,7 @@ def random_model(args: argparse.Namespace, tokenizer):
     params = init_params(cfg, jax.random.key(0))
     # What starts at zero would leave a model without opinions.
     noise = lambda p: p + 0.02 * jax.random.normal(jax.random.key(p.size), p.shape, p.dtype)
-    return Model.create(cfg, jax.tree.map(noise, params))
+    return Model.create(cfg, jax.tree.map(noise, params), compute_dtype())
 
 
 def texts(bundle: pathlib.Path):

@@ -33,7 +33,8 @@ from nanochat_jax.config.gpt import (  # noqa: E402
 from nanochat_jax.models.cache import init_cache  # noqa: E402
 from nanochat_jax.models.gpt import GPT, Model, init_params  # noqa: E402
 from nanochat_jax.serve.engine import decode  # noqa: E402
-from nanochat_jax.serve.engine.pool import idle_rows, loop_options  # noqa: E402
+from nanochat_jax.serve.engine.pool import loop_options, sampler  # noqa: E402
+from nanochat_jax.serve.engine.rows import idle_rows  # noqa: E402
 from nanochat_jax.serve.engine.weights import prepare  # noqa: E402
 from nanochat_jax.train.peaks import peaks  # noqa: E402
 
@@ -122,7 +123,7 @@ def measure(
 ) -> dict[str, float]:
     """Median time of a dispatch over `batch` rows with `context` cached tokens each."""
     specials = decode.Specials(-1, -1, (-1,))
-    chunk = partial(decode.decode_chunk, model.gpt.apply, specials, 0)
+    chunk = partial(decode.decode_chunk, model.gpt.apply, sampler(), specials, 0)
     run = jax.jit(chunk, donate_argnums=1, compiler_options=loop_options())
     dtype = jnp.dtype(model.gpt.dtype)
     cache = init_cache(model.cfg, batch, args.context + args.steps, dtype)

@@ -116,13 +116,14 @@ def random_model():
     import jax
 
     from nanochat_jax.config.gpt import GPTConfig
+    from nanochat_jax.devices import compute_dtype
     from nanochat_jax.models.gpt import Model, init_params
     from nanochat_jax.tokenizer import Tokenizer
 
     shape = GPTConfig(
         sequence_len=256, vocab_size=1152, n_layer=4, n_head=1, n_kv_head=1, n_embd=128
     )
-    model = Model.create(shape, init_params(shape, jax.random.key(0)))
+    model = Model.create(shape, init_params(shape, jax.random.key(0)), compute_dtype())
     pairs = [bytes([65 + i // 26, 97 + i % 26]) for i in range(shape.vocab_size - 256 - 9)]
     singles = [bytes([i]) for i in range(256)]
     return model, Tokenizer({raw: i for i, raw in enumerate([*singles, *pairs])})

@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 import pathlib
+from typing import Any
 
 from nanochat_jax.config.mesh import mesh_size
 
@@ -43,6 +44,18 @@ def resolve_kind(device_type: str) -> str:
             "of them; install with `make setup` on the GPU machine, or use --device-type cpu"
         )
     return kind
+
+
+def compute_dtype(name: str = "auto") -> Any:
+    """The type that models compute in: bfloat16 on accelerators, float32 on a CPU, unless named.
+
+    CPUs have no bfloat16 arithmetic to speak of, and a laptop's results should be exact.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    automatic = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(automatic if name == "auto" else name)
 
 
 def prepare(

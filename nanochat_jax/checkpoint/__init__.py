@@ -7,6 +7,7 @@ from typing import Any
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.paths import CHECKPOINTS, base_dir
+from nanochat_jax.devices import compute_dtype
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 
@@ -38,7 +39,8 @@ def load_model(
     store.verify(saved)
     cfg = GPTConfig(**saved.meta["model_config"])
     tokenizer = load_tokenizer(saved, root)
-    return Model.create(cfg, saved.params(), dtype=dtype), tokenizer, saved.meta
+    model = Model.create(cfg, saved.params(), dtype or compute_dtype())
+    return model, tokenizer, saved.meta
 
 
 def find_checkpoint(

@@ -220,10 +220,9 @@ class Model:
     params: Params
 
     @classmethod
-    def create(cls, cfg: GPTConfig, params: Params, dtype: Any = None) -> "Model":
-        """The model of that config; `dtype` None: bfloat16 on accelerators, float32 on a CPU."""
-        automatic = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-        return cls(GPT(cfg, dtype=jnp.dtype(dtype or automatic)), params)
+    def create(cls, cfg: GPTConfig, params: Params, dtype: Any = jnp.float32) -> "Model":
+        """The model of that config, computing in `dtype` (`devices.compute_dtype` chooses)."""
+        return cls(GPT(cfg, dtype=jnp.dtype(dtype)), params)
 
     @property
     def cfg(self) -> GPTConfig:

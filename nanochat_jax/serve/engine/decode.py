@@ -2,8 +2,8 @@
 
 The host owns the rows (`Rows`: what each slot of the batch is doing) and passes them anew with
 every dispatch; the device owns only the cache. A dispatch chooses up to K tokens a row in one
-loop, with sampling inside, so the host is asked nothing per token. A row that closes a Python
-block pauses until the host has run the tool; its output comes back as forced tokens.
+loop, with sampling inside, so the host is asked nothing per token. A row that closes a tool call
+pauses until the host has run the tool; its output comes back as forced tokens.
 Letters: B rows, K steps of a dispatch, T tokens of a prefill chunk, S cached tokens, V
 vocabulary, N alternatives.
 """
@@ -18,41 +18,37 @@ import jax.numpy as jnp
 from jax import lax
 
 from nanochat_jax.models.cache import KVCache
-from nanochat_jax.serve.engine.sampling import sample, uniform
+from nanochat_jax.serve.engine.sampling import uniform
 
 Apply = Callable[..., tuple[jax.Array, KVCache]]
+Sample = Callable[..., jax.Array]  # as `sampling.sample`
 
 
 class Specials(NamedTuple):
     """The token ids that steer decoding; -1 where a tokenizer has none."""
 
-    python_start: int
-    python_end: int
+    call_start: int
+    call_end: int
     stop_tokens: tuple[int, ...]
 
 
 @flax.struct.dataclass
 class Rows:
-    """What each row is doing; the host's copy is numpy.
+    """What each row is doing at the start of a dispatch; the host's copy is numpy (`rows.py`)."""
 
-    `token_B` is chosen but not yet fed; `step_B` counts the tokens chosen so far and, with
-    `seed_B`, names the random number of the next one. `run_on_B` rows go on after a stop token.
-    `forced_BK` holds the first `forced_count_B` choices of this dispatch. top_k 0 means all.
-    """
-
-    token_B: jax.Array
-    length_B: jax.Array
-    running_B: jax.Array
-    step_B: jax.Array
-    budget_B: jax.Array
-    in_python_B: jax.Array
-    run_on_B: jax.Array
-    temperature_B: jax.Array
-    top_k_B: jax.Array
-    top_p_B: jax.Array
-    seed_B: jax.Array
-    forced_BK: jax.Array
-    forced_count_B: jax.Array
+    token_B: jax.Array  # chosen but not yet fed: what the first step reads
+    length_B: jax.Array  # tokens in the cache; the first step writes there
+    running_B: jax.Array  # bool; the others choose nothing, and what they write is never read
+    step_B: jax.Array  # tokens chosen so far: with `seed_B` it names the next random number
+    budget_B: jax.Array  # tokens that may still be chosen
+    in_call_B: jax.Array  # bool, a tool call is open: the row pauses when it closes
+    run_on_B: jax.Array  # bool, the row goes on after a stop token
+    temperature_B: jax.Array  # 0: greedy
+    top_k_B: jax.Array  # 0: all tokens
+    top_p_B: jax.Array  # 1: all tokens
+    seed_B: jax.Array  # uint32
+    forced_BK: jax.Array  # tokens that are chosen in place of sampled ones, in the first steps
+    forced_count_B: jax.Array  # how many of `forced_BK` count
 
 
 @flax.struct.dataclass
@@ -76,6 +72,7 @@ def _alternatives(logits_BV: jax.Array, token_B: jax.Array, N: int):
 
 def decode_chunk(
     apply: Apply,
+    sample: Sample,
     specials: Specials,
     N: int,
     params: dict,
@@ -104,6 +101,7 @@ def decode_chunk(
             {"params": params}, rows.token_B[:, None], cache, rows.running_B.astype(jnp.int32)
         )
         logits_BV = logits_B1V[:, 0]
+        # By the row's own seed and step: a reply does not depend on what else is in the batch.
         uniform_B = uniform(rows.seed_B, rows.step_B)
         token_B = sample(logits_BV, rows.temperature_B, rows.top_k_B, rows.top_p_B, uniform_B)
         forced_B = lax.dynamic_index_in_dim(rows.forced_BK, k, axis=1, keepdims=False)
@@ -118,25 +116,23 @@ def decode_chunk(
         return (k < steps) & jnp.any(rows.running_B)
 
     cache = cache.replace(length_B=rows.length_B)
-    _, cache, _, chunk = lax.while_loop(going, choose, (jnp.int32(0), cache, rows, empty))
-    return _with_first_rows(whole, cache), chunk
+    _, cache, _, out = lax.while_loop(going, choose, (jnp.int32(0), cache, rows, empty))
+    return _with_first_rows(whole, cache), out
 
 
 def _first_rows(cache: KVCache, count: int) -> KVCache:
     """The first `count` rows of the cache."""
-    if count == cache.last_embed_BD.shape[0]:
+    if count == cache.length_B.shape[0]:
         return cache
-    first = _map_layers(lambda x: x[:count], cache)
-    return first.replace(last_embed_BD=cache.last_embed_BD[:count])
+    return jax.tree.map(lambda x: x[:count], cache)
 
 
 def _with_first_rows(whole: KVCache, first: KVCache) -> KVCache:
-    """`whole` with its first rows replaced by those of `first`; lengths are the host's anyway."""
-    if first.last_embed_BD.shape == whole.last_embed_BD.shape:
+    """`whole` with its first rows replaced by those of `first`."""
+    if first.length_B.shape == whole.length_B.shape:
         return first
-    put = lambda old, new: lax.dynamic_update_slice_in_dim(old, new, 0, axis=0)
-    moved = _map_layers(put, whole, first)
-    return moved.replace(last_embed_BD=put(whole.last_embed_BD, first.last_embed_BD))
+    put = partial(lax.dynamic_update_slice_in_dim, start_index=0, axis=0)
+    return jax.tree.map(put, whole, first)
 
 
 def _record(out: DecodeOutput, k: jax.Array, now: DecodeOutput) -> DecodeOutput:
@@ -149,15 +145,15 @@ def _advance(rows: Rows, token_B: jax.Array, specials: Specials) -> Rows:
     """The rows after `token_B` was chosen: who stops, who pauses for the tool."""
     budget_B = rows.budget_B - rows.running_B
     stopped_B = jnp.isin(token_B, jnp.asarray(specials.stop_tokens, jnp.int32))
-    closes_B = (token_B == specials.python_end) & rows.in_python_B
-    opens_B = token_B == specials.python_start
+    closes_B = (token_B == specials.call_end) & rows.in_call_B
+    opens_B = token_B == specials.call_start
     goes_on_B = (budget_B > 0) & ~closes_B & (rows.run_on_B | ~stopped_B)
     return rows.replace(
         token_B=token_B,
         running_B=rows.running_B & goes_on_B,
         step_B=rows.step_B + rows.running_B,
         budget_B=budget_B,
-        in_python_B=jnp.where(rows.running_B, (rows.in_python_B | opens_B) & ~closes_B, False),
+        in_call_B=jnp.where(rows.running_B, (rows.in_call_B | opens_B) & ~closes_B, False),
     )
 
 
@@ -175,18 +171,15 @@ class PrefillInput(NamedTuple):
 
 
 def prefill_chunk(
-    apply: Apply,
-    params: dict,
-    cache_1S: KVCache,
-    feed: PrefillInput,
+    apply: Apply, params: dict, cache_1S: KVCache, chunk: PrefillInput
 ) -> tuple[KVCache, jax.Array]:
     """Feeds a chunk to a one-row cache; its logits [1, T, V] beside it."""
-    cache_1S = cache_1S.replace(length_B=feed.start_1)
-    # Only the embedding of this pass is used: the compiler drops all else of it.
-    _, looked_up = apply({"params": params}, feed.before_1[:, None], cache_1S, None)
-    embed_1D = jnp.where(feed.start_1[:, None] > 0, looked_up.last_embed_BD, 0)
+    cache_1S = cache_1S.replace(length_B=chunk.start_1)
+    # Only the embedding of this pass is used: the compiler drops the rest of it.
+    _, looked_up = apply({"params": params}, chunk.before_1[:, None], cache_1S, None)
+    embed_1D = jnp.where(chunk.start_1[:, None] > 0, looked_up.last_embed_BD, 0)
     cache_1S = cache_1S.replace(last_embed_BD=embed_1D.astype(cache_1S.last_embed_BD.dtype))
-    logits_1TV, cache_1S = apply({"params": params}, feed.tokens_1T, cache_1S, feed.count_1)
+    logits_1TV, cache_1S = apply({"params": params}, chunk.tokens_1T, cache_1S, chunk.count_1)
     return cache_1S, logits_1TV
 
 
@@ -198,8 +191,9 @@ def score_chunk(logits_1TV: jax.Array, targets_1T: jax.Array, N: int):
 
 def _map_layers(change: Callable, cache: KVCache, *others: KVCache) -> KVCache:
     """`cache` with `change(layer, other layers...)` in place of every layer's keys and values."""
-    both = lambda name: tuple(map(change, *(getattr(c, name) for c in (cache, *others))))
-    return cache.replace(keys=both("keys"), values=both("values"))
+    layers = [(c.keys, c.values) for c in (cache, *others)]
+    keys, values = jax.tree.map(change, *layers)
+    return cache.replace(keys=keys, values=values)
 
 
 def insert_row(cache: KVCache, cache_1S: KVCache, row: jax.Array) -> KVCache:

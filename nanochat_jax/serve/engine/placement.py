@@ -37,11 +37,11 @@ class Placement:
                 f"{slots} slots cannot be spread evenly over {self.devices} devices; take {near}"
             )
 
-    def place(self, tree: Any, spec: P = WHOLE) -> Any:
-        """The arrays of `tree` on their devices."""
+    def replicate(self, tree: Any) -> Any:
+        """The arrays of `tree`, whole on every device."""
         if self._mesh is None:
             return tree
-        return jax.device_put(tree, NamedSharding(self._mesh, spec))
+        return jax.device_put(tree, NamedSharding(self._mesh, WHOLE))
 
     def new_rows(self, make: Callable[[], KVCache]) -> KVCache:
         """The cache that `make` makes, each device's rows made where they will lie."""

@@ -20,11 +20,15 @@ from nanochat_jax.models.cache import init_cache
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine import decode
 from nanochat_jax.serve.engine.decode import DecodeOutput, PrefillInput, Rows, Specials
+from nanochat_jax.serve.engine.draw_kernel import draw
 from nanochat_jax.serve.engine.placement import Placement
+from nanochat_jax.serve.engine.rows import idle_rows
+from nanochat_jax.serve.engine.sampling import sample
 from nanochat_jax.serve.engine.weights import nbytes
 
 logger = logging.getLogger(__name__)
 
+PATIENCE = 256  # dispatches before the cache shrinks: a long chat may go on in the meantime
 MAX_ALTERNATIVES = 20
 SMALLEST_CACHE = 256
 SMALLEST_CHUNK = 16
@@ -59,27 +63,12 @@ def loop_options() -> dict[str, str]:
     return {"xla_gpu_enable_command_buffer": RECORDED} if gpu else {}
 
 
-def idle_rows(slots: int, steps: int) -> Rows:
-    """Numpy rows that do nothing; K = `steps`."""
-    ints = lambda: np.zeros(slots, np.int32)
-    return Rows(
-        token_B=ints(),
-        length_B=ints(),
-        running_B=np.zeros(slots, bool),
-        step_B=ints(),
-        budget_B=ints(),
-        in_python_B=np.zeros(slots, bool),
-        run_on_B=np.zeros(slots, bool),
-        temperature_B=np.zeros(slots, np.float32),
-        top_k_B=ints(),
-        top_p_B=np.ones(slots, np.float32),
-        seed_B=np.zeros(slots, np.uint32),
-        forced_BK=np.zeros((slots, steps), np.int32),
-        forced_count_B=ints(),
-    )
+def sampler() -> decode.Sample:
+    """What draws tokens on this backend: on a GPU one kernel in place of a hundred small ones."""
+    return draw if jax.default_backend() == "gpu" else sample
 
 
-class PromptChunk(NamedTuple):
+class PromptRest(NamedTuple):
     """What one device is to read: `tokens` from position `start` on, which follow `before`."""
 
     start: int
@@ -115,6 +104,7 @@ class Pool:
         self.row_counts = tuple(n * c for c in fours(2, slots // n)) if on_cpu else (slots,)
         self.chunks = powers_of_two(SMALLEST_CHUNK, min(LARGEST_CHUNK, max(max_len, 17)))
         self.compilations = 0
+        self._roomy = 0  # calls of `fit` in a row that a shorter cache would have done for
         self.alternatives = min(MAX_ALTERNATIVES, model.cfg.vocab_size)
         new_cache = lambda *size: init_cache(model.cfg, *size, model.gpt.dtype)
         self.cache = self._placement.new_rows(lambda: new_cache(slots, self.lengths[0]))
@@ -135,8 +125,8 @@ class Pool:
     def _build(self, apply: decode.Apply, specials: Specials) -> None:
         prefill = partial(decode.prefill_chunk, apply)
 
-        def score(params, cache_1S, feed, targets_1T):
-            cache_1S, logits_1TV = prefill(params, cache_1S, feed)
+        def score(params, cache_1S, chunk, targets_1T):
+            cache_1S, logits_1TV = prefill(params, cache_1S, chunk)
             return cache_1S, decode.score_chunk(logits_1TV, targets_1T, self.alternatives)
 
         placement = self._placement
@@ -147,9 +137,10 @@ class Pool:
         self._extract = self._jit(placement.extract(), donate_argnums=0)
         resize = lambda n: placement.resize(partial(decode.resize, length=n))
         self._resize = {n: self._jit(resize(n)) for n in self.lengths}
-        chunk = lambda N: placement.decode(partial(decode.decode_chunk, apply, specials, N))
+        steps = partial(decode.decode_chunk, apply, sampler(), specials)
+        run = lambda N: placement.decode(partial(steps, N))
         options = dict(donate_argnums=1, compiler_options=loop_options())
-        self._decode = {N: self._jit(chunk(N), **options) for N in (0, self.alternatives)}
+        self._decode = {N: self._jit(run(N), **options) for N in (0, self.alternatives)}
 
     @property
     def params(self) -> dict:
@@ -158,7 +149,7 @@ class Pool:
 
     @params.setter
     def params(self, params: dict) -> None:
-        self._params = self._placement.place(params)
+        self._params = self._placement.replicate(params)
         self.weight_bytes = nbytes(params)
 
     @property
@@ -171,13 +162,19 @@ class Pool:
         """Tokens that a row of the cache can hold just now."""
         return self.cache.keys[0].shape[1]
 
-    def would_shrink(self, need: int) -> bool:
-        """Whether rows of `need` tokens would do with a shorter cache than there is."""
-        return smallest_fit(self.lengths, need) < self.length
+    def fit(self, need: int, keep: int = 0) -> bool:
+        """Makes the rows hold `need` tokens; True when their length changed.
 
-    def fit(self, need: int) -> bool:
-        """Makes the rows hold `need` tokens, growing or shrinking; True when the length changed."""
-        length = smallest_fit(self.lengths, need)
+        They grow at once. The first `keep` tokens, which idle rows hold for their chats, are cut
+        only when nobody has needed so long a cache for `PATIENCE` calls.
+        """
+        would_shrink = smallest_fit(self.lengths, need) < self.length
+        self._roomy = self._roomy + 1 if would_shrink else 0
+        if self._roomy < PATIENCE:
+            need = max(need, min(keep, self.length))
+        return self._resize_to(smallest_fit(self.lengths, need))
+
+    def _resize_to(self, length: int) -> bool:
         if length == self.length:
             return False
         self.cache = self._resize[length](self.cache)
@@ -202,20 +199,20 @@ class Pool:
         """
         self.cache = self._insert(self.cache, self._scratch, self._placement.places(rows))
 
-    def prefill(self, parts: Sequence[PromptChunk]) -> list[int]:
-        """Feeds each device's scratch cache a chunk of its part; tokens that each has read."""
-        feed = self._feed(parts)
-        self._scratch = self._prefill(self.params, self._scratch, feed)
-        return feed.count_1.tolist()
+    def prefill(self, parts: Sequence[PromptRest]) -> list[int]:
+        """Feeds each device's scratch cache the first tokens of its part; how many each read."""
+        chunk = self._chunk(parts)
+        self._scratch = self._prefill(self.params, self._scratch, chunk)
+        return chunk.count_1.tolist()
 
-    def score(self, parts: Sequence[PromptChunk], targets: Sequence[Sequence[int]]):
+    def score(self, parts: Sequence[PromptRest], targets: Sequence[Sequence[int]]):
         """As `prefill`, with (logprob, top ids, top logprobs) `[devices, T]` of the targets."""
-        feed = self._feed(parts)
-        targets_1T = _padded(targets, feed.tokens_1T.shape[1])
-        self._scratch, found = self._score(self.params, self._scratch, feed, targets_1T)
-        return feed.count_1.tolist(), jax.device_get(found)
+        chunk = self._chunk(parts)
+        targets_1T = _padded(targets, chunk.tokens_1T.shape[1])
+        self._scratch, found = self._score(self.params, self._scratch, chunk, targets_1T)
+        return chunk.count_1.tolist(), jax.device_get(found)
 
-    def _feed(self, parts: Sequence[PromptChunk]) -> PrefillInput:
+    def _chunk(self, parts: Sequence[PromptRest]) -> PrefillInput:
         size = self.chunk_for(max(len(part.tokens) for part in parts))
         ints = lambda values: np.asarray(list(values), np.int32)
         return PrefillInput(
@@ -239,30 +236,30 @@ class Pool:
         computed = self.rows_for(count or self.slots)
         run = self._decode[self.alternatives if alternatives else 0]
         first = self._placement.arrange(rows, computed)
-        self.cache, chunk = run(self.params, self.cache, first, np.int32(steps))
-        return chunk
+        self.cache, output = run(self.params, self.cache, first, np.int32(steps))
+        return output
 
-    def read(self, chunk: DecodeOutput) -> DecodeOutput:
+    def read(self, output: DecodeOutput) -> DecodeOutput:
         """What a started dispatch chose, as numpy arrays, which may hold only the rows it ran."""
-        return self._placement.restore(jax.device_get(chunk))
+        return self._placement.restore(jax.device_get(output))
 
     def warm_up(self) -> None:
         """Compiles everything that serving can need; leaves the pool as it was, but empty."""
         for size in self.chunks:
-            parts = [PromptChunk(0, 0, [0] * size)] * self._placement.devices
+            parts = [PromptRest(0, 0, [0] * size)] * self._placement.devices
             self.prefill(parts)
             self.score(parts, [part.tokens for part in parts])
         for length in self.lengths:
-            self.fit(length)
+            self._resize_to(length)
             self.put([0])
             self.take([0])
             for count, alternatives in itertools.product(self.row_counts, (False, True)):
                 idle = idle_rows(self.slots, self.steps)
                 self.read(self.start(idle, self.steps, alternatives, count))
             for other in self.lengths:
-                self.fit(other)
-                self.fit(length)
-        self.fit(self.lengths[0])
+                self._resize_to(other)
+                self._resize_to(length)
+        self._resize_to(self.lengths[0])
         logger.info("compiled %d functions for %d slots", self.compilations, self.slots)
 
 

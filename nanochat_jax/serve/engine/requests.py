@@ -15,8 +15,8 @@ class RequestRefused(ValueError):
 class Request:
     """One reply to one prompt. `max_tokens` None: up to the end of the context.
 
-    `alternatives` asks for the likeliest tokens beside each token, `score_prompt` for the prompt's
-    own log-probabilities; a `run_on` reply does not end at a stop token.
+    `alternatives` asks for the likeliest tokens beside each one of the reply, `score_prompt` for
+    the prompt's own log-probabilities; a `run_on` reply does not end at a stop token.
     """
 
     tokens: tuple[int, ...]
@@ -29,9 +29,28 @@ class Request:
     score_prompt: bool = False
     run_on: bool = False
 
+    def check(self, context: int, vocab_size: int) -> None:
+        """Raises RequestRefused for what a model of that context and vocabulary cannot answer."""
+        if not 1 <= len(self.tokens) <= context:
+            raise RequestRefused(
+                f"the prompt has {len(self.tokens)} tokens, the model's context is {context}: "
+                f"send 1 to {context} tokens"
+            )
+        if not all(0 <= token < vocab_size for token in self.tokens):
+            raise RequestRefused(f"prompt token ids must lie in 0..{vocab_size - 1}")
+        if self.temperature < 0:
+            raise RequestRefused(f"temperature {self.temperature} is negative; 0 is greedy")
+        if self.top_k is not None and self.top_k < 1:
+            raise RequestRefused(f"top_k={self.top_k}; give 1 or more, or None for all")
+        if not 0 < self.top_p <= 1:
+            raise RequestRefused(f"top_p={self.top_p}; give a number above 0 and at most 1")
+
 
 class SampledToken(NamedTuple):
-    """One token of a reply; `sampled` is False where a tool forced it; logprobs in nats."""
+    """One token of a reply, its log-probability in nats, and the likeliest (id, logprob) there.
+
+    `sampled` is False where a tool forced it: it is scored as if it had been chosen.
+    """
 
     id: int
     sampled: bool
@@ -56,7 +75,7 @@ class Generation:
     on_update: Callable[["Generation", Sequence[SampledToken]], None] | None = None
     tokens: list[SampledToken] = dataclasses.field(default_factory=list)
     prompt_scores: list[SampledToken] = dataclasses.field(default_factory=list)
-    cached_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt: those that did not have to be read
     finish_reason: Finish | None = None
     cancelled: bool = False
 
@@ -82,4 +101,6 @@ class Generation:
 def derive_seed(seed: int, index: int) -> int:
     """A 32-bit seed for sample `index` of a request; index 0 keeps a 32-bit `seed` as it is."""
     folded = (seed ^ (seed >> 32)) if seed >= 0 else seed
+    # Near 2^32 over the golden ratio (Knuth's multiplicative hashing): the samples of one request
+    # do not get the small numbers that people give the next one.
     return (folded + index * 0x9E3779B1) & 0xFFFFFFFF

@@ -1,15 +1,13 @@
-"""Choosing the next token of every row under its own settings, with its own luck.
+"""Choosing the next token of every row under its own settings, with its own random number.
 
 Top-k first, then temperature, then top-p, as in the original's `sample_next_token` (top-p is
-ours). On a GPU the kernel of `draw_kernel.py` does the same.
+ours). On a GPU the kernel of `draw_kernel.py` takes the place of `sample`.
 Letters: B rows, V vocabulary.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-
-from nanochat_jax.serve.engine.draw_kernel import draw as draw_on_gpu
 
 
 def sample(
@@ -23,8 +21,6 @@ def sample(
 
     `uniform_B` in [0, 1) chooses among them.
     """
-    if jax.default_backend() == "gpu":
-        return draw_on_gpu(logits_BV, temperature_B, top_k_B, top_p_B, uniform_B)
     greedy_B = (temperature_B <= 0) | (top_k_B == 1)
     best_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
 

@@ -1,27 +1,29 @@
 """Which row a request gets, and how much of its prompt is cached already."""
 
 import dataclasses
-from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from nanochat_jax.serve.engine.requests import Generation
+from nanochat_jax.serve.engine.tool_calls import ToolCalls
 
 WORTH_REUSING = 8  # tokens: below this a copy costs more than it saves
 
 
 @dataclasses.dataclass(eq=False)
 class Slot:
-    """One row. `tokens` are known to the host; the cache holds the first `cached` of them."""
+    """One row. `tokens` are known to the host; the cache holds the first `cached` of them.
+
+    `cached` is one less than `tokens` while a row replies: its last token was chosen, not yet fed.
+    """
 
     row: int
     device: int = 0
     generation: Generation | None = None
+    tool_calls: ToolCalls | None = None
     tokens: list[int] = dataclasses.field(default_factory=list)
     cached: int = 0
-    expression: list[int] | None = None
-    forced: deque[int] = dataclasses.field(default_factory=deque)
-    used_at: int = 0
+    used_at: int = 0  # the engine's tick when it was last given away
 
     @property
     def held(self) -> list[int]:
@@ -30,7 +32,7 @@ class Slot:
 
 
 def busy(slots: Iterable[Slot]) -> int:
-    """How many of them reply or load."""
+    """How many of them are replying or having their prompt read."""
     return sum(slot.generation is not None for slot in slots)
 
 
@@ -78,6 +80,7 @@ def choose_slot(free: Sequence[Slot], prefix: Prefix, near: int) -> Slot:
     """
     reachable = [slot for slot in free if prefix.device in (None, slot.device)]
     low = [slot for slot in reachable if slot.row < near] or reachable
+    # More than half of what the row holds: taken as the same chat, with a new turn or a retry.
     if prefix.slot in low and 2 * prefix.count > prefix.slot.cached:
         return prefix.slot
     return min(low, key=lambda slot: (slot.cached > 0, slot.used_at))

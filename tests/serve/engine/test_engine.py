@@ -191,7 +191,7 @@ def test_the_cache_grows_with_its_rows_and_shrinks_when_nobody_needs_it(monkeypa
     assert engine.pool.length == 512  # the long chat may go on: its row is kept
     (generation,) = run(engine, Request((*prompt, *long.tokens, 9), 4, 0.0))
     assert generation.cached_tokens >= len(prompt)
-    monkeypatch.setattr("nanochat_jax.serve.engine.engine.PATIENCE", 2)
+    monkeypatch.setattr("nanochat_jax.serve.engine.pool.PATIENCE", 2)
     assert engine.complete(short, 8) == beside
     assert engine.pool.length == 256
     fresh = Engine(engine.model, BYTES, slots=2, tool=lambda _: None)

@@ -10,8 +10,8 @@ from nanochat_jax.config.serve import ChatWeb
 from nanochat_jax.devices import cpu_count
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.engine.placement import Placement
-from nanochat_jax.serve.engine.pool import idle_rows
 from nanochat_jax.serve.engine.requests import Request
+from nanochat_jax.serve.engine.rows import idle_rows
 from nanochat_jax.serve.server.launch import SMALL, mesh_text, with_mesh
 from nanochat_jax.sharding import make_mesh
 from tests.serve.world import BYTES, random_model

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat_jax.serve.engine.draw_kernel import draw
-from nanochat_jax.serve.engine.pool import idle_rows
+from nanochat_jax.serve.engine.rows import idle_rows
 from nanochat_jax.serve.engine.sampling import sample, sampling_probs, uniform
 from tests.gpu import text_for_gpu
 
