@@ -22,7 +22,7 @@ from nanochat_jax.tokenizer.chat_format import (
 
 
 class ToolCalls:
-    """The state machine of one reply, at the end of `prompt`, which may itself end within a call."""
+    """The state machine of one reply after `prompt`, which may itself end within a call."""
 
     def __init__(self, tokenizer: Tokenizer, tool: Tool, prompt: Sequence[int] = ()):
         self._tokenizer, self._tool = tokenizer, tool
