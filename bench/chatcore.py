@@ -76,11 +76,10 @@ def figures(first: dict, rounds: list[dict]) -> dict:
 def setting(args: argparse.Namespace):
     """(the random model, a tokenizer of the problems' own words, the tasks)."""
     from nanochat_jax.evals.chatcore import catalog
-    from nanochat_jax.tasks import View
     from nanochat_jax.tokenizer import Tokenizer
 
     tasks, _ = catalog.at_hand(args.task_data, str(args.task_data))
-    tasks = {name: View(task, stop=args.max_problems) for name, task in tasks.items()}
+    tasks = {name: task.view(stop=args.max_problems) for name, task in tasks.items()}
     rows = (task[i] for task in tasks.values() for i in range(len(task)))
     texts = [json.dumps(row, ensure_ascii=False) for row in rows]
     tokenizer = Tokenizer.train(texts, args.vocab)

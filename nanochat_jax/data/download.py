@@ -20,6 +20,7 @@ from tqdm import tqdm
 from nanochat_jax.config import paths
 from nanochat_jax.data.shards import open_shard, shard_name
 from nanochat_jax.files import whole_file, whole_folder
+from nanochat_jax.tasks.hub import WORDS_URL
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,6 @@ TIMEOUT_S = 30
 CHUNK = 1 << 20
 BASE_VARIABLE = "NANOCHAT_DOWNLOAD_BASE"  # another server with the same paths, for all of it
 PUBLIC = "https://karpathy-public.s3.us-west-2.amazonaws.com"
-WORDS = "https://raw.githubusercontent.com/dwyl/english-words/refs/heads/master/words_alpha.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ def identity(root: pathlib.Path, base_url: str | None = None) -> pathlib.Path:
 def words(root: pathlib.Path, base_url: str | None = None) -> pathlib.Path:
     """`words_alpha.txt` in the base directory."""
     path, other = paths.words(root), base_url or os.environ.get(BASE_VARIABLE)
-    return get(f"{other}/{path.name}" if other else WORDS, path)
+    return get(f"{other}/{path.name}" if other else WORDS_URL, path)
 
 
 def eval_bundle(root: pathlib.Path, base_url: str | None = None) -> pathlib.Path:

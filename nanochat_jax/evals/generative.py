@@ -26,8 +26,7 @@ from jax.sharding import Mesh
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.engine.requests import Generation, Request
-from nanochat_jax.tasks import Task
-from nanochat_jax.tasks.mixture import Conversation
+from nanochat_jax.tasks import Conversation, Task
 from nanochat_jax.tokenizer import Tokenizer
 
 Grader = Callable[[Conversation, str], float]

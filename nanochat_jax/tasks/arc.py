@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nanochat_jax.tasks import choice
-from nanochat_jax.tasks.rows import RowTask, Shuffled
-
-SUBSETS = ("ARC-Easy", "ARC-Challenge")
+from nanochat_jax.tasks.task import Task, shuffled
 
 
-def task(rows: Sequence[Mapping[str, Any]], name: str = "ARC") -> RowTask:
+def task(rows: Sequence[Mapping[str, Any]], name: str = "ARC") -> Task:
     """The questions in nanochat's order."""
-    return RowTask(name, Shuffled(rows), conversation, "categorical", choice.score, choice.reward)
+    return Task(name, shuffled(rows), conversation, "categorical", choice.score, choice.reward)
 
 
 def conversation(row: Mapping[str, Any]) -> dict[str, Any]:

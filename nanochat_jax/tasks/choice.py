@@ -6,7 +6,7 @@ Source: nanochat `tasks/common.py`.
 from collections.abc import Sequence
 from typing import Any
 
-from nanochat_jax.tasks.mixture import Conversation
+from nanochat_jax.tokenizer.chat_format import Conversation, exchange
 
 
 class UnknownLetter(ValueError, AssertionError):
@@ -19,11 +19,8 @@ def question(text: str, letters: Sequence[str], choices: Sequence[str]) -> str:
     The letter comes last and without a space: so its token is the one that the answer begins with.
     """
     lines = (f"- {choice}={letter}" for letter, choice in zip(letters, choices, strict=False))
-    head, tail = (
-        f"Multiple Choice question: {text}",
-        "Respond only with the letter of the correct answer.",
-    )
-    return "\n".join((head, *lines, "", tail))
+    head = f"Multiple Choice question: {text}"
+    return "\n".join((head, *lines, "", "Respond only with the letter of the correct answer."))
 
 
 def conversation(
@@ -40,11 +37,7 @@ def conversation(
             f"the answer {answer!r} is none of the letters {letters} of {text!r:.80}; "
             "the row is damaged, or of another format"
         )
-    messages = [
-        {"role": "user", "content": question(text, letters, choices)},
-        {"role": "assistant", "content": answer},
-    ]
-    return {"messages": messages, **extras, "letters": letters}
+    return exchange(question(text, letters, choices), answer, **extras, letters=letters)
 
 
 def score(conversation: Conversation, answer: str) -> float:

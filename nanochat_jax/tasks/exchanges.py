@@ -9,21 +9,20 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nanochat_jax.tasks.mixture import Conversation
-from nanochat_jax.tasks.rows import RowTask
-from nanochat_jax.tokenizer.chat_format import Part, calls_and_text, parse, parts_of
+from nanochat_jax.tasks.task import Task
+from nanochat_jax.tokenizer.chat_format import Conversation, Part, calls_and_text, parse, parts_of
 
 LETTERS = re.compile(r"\w( \w)+")
 KINDS = ("sums", "counts", "spelling")
 
 
-def task(conversations: Iterable[Sequence[Mapping[str, Any]]], kind: str = "") -> RowTask:
+def task(conversations: Iterable[Sequence[Mapping[str, Any]]], kind: str = "") -> Task:
     """The first exchanges of one kind: `sums` of the calculator, `counts` of letters, `spelling`
     letter by letter; "" for all."""
     firsts = (first_exchange(messages) for messages in conversations)
     rows = [row for row in firsts if not kind or kind_of(row[-1]["content"]) == kind]
     name = f"exchanges:{kind}" if kind else "exchanges"
-    return RowTask(name, rows, _conversation, "generative", score, score)
+    return Task(name, rows, lambda messages: {"messages": messages}, "generative", score, score)
 
 
 def first_exchange(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -52,7 +51,3 @@ def score(conversation: Conversation, answer: str) -> float:
 def _calls_and_text(parts: Sequence[Part]) -> tuple[list[str], str]:
     calls, text = calls_and_text(parts)
     return [call.replace(" ", "") for call in calls], text
-
-
-def _conversation(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {"messages": messages}

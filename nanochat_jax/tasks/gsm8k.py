@@ -4,26 +4,22 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nanochat_jax.tasks.mixture import Conversation
-from nanochat_jax.tasks.rows import RowTask, Shuffled
+from nanochat_jax.tasks.task import Task, shuffled
+from nanochat_jax.tokenizer.chat_format import Conversation, exchange
 
 CALL = re.compile(r"(<<[^>]+>>)")
 FINAL = re.compile(r"#### (\-?[0-9\.\,]+)")
 
 
-def task(rows: Sequence[Mapping[str, Any]], name: str = "GSM8K") -> RowTask:
+def task(rows: Sequence[Mapping[str, Any]], name: str = "GSM8K") -> Task:
     """The problems in nanochat's order."""
-    return RowTask(name, Shuffled(rows), conversation, "generative", score, score)
+    return Task(name, shuffled(rows), conversation, "generative", score, score)
 
 
 def conversation(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row `{"question", "answer"}`, the answer as parts of text, calls and their output."""
     parts = [part for piece in CALL.split(row["answer"]) for part in _parts(piece)]
-    messages = [
-        {"role": "user", "content": row["question"]},
-        {"role": "assistant", "content": parts},
-    ]
-    return {"messages": messages}
+    return exchange(row["question"], parts)
 
 
 def _parts(piece: str) -> list[dict[str, str]]:

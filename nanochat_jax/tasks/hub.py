@@ -25,7 +25,7 @@ WORDS_URL = "https://raw.githubusercontent.com/dwyl/english-words/refs/heads/mas
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class RowSource:
     """Where the rows of one split lie: on the hub, and in a folder of task files."""
 
     repo: str
@@ -64,8 +64,8 @@ class Table:
         return self.table.slice(index, 1).to_pylist()[0]
 
 
-def rows(
-    source: Source, task_data: str | pathlib.Path | None = None, *, fetch: bool = True
+def read_rows(
+    source: RowSource, task_data: str | pathlib.Path | None = None, *, fetch: bool = True
 ) -> Sequence[Any]:
     """The rows of a split, from the folder `task_data`, else from the hub.
 
@@ -121,7 +121,7 @@ def _read(path: pathlib.Path) -> Sequence[Any]:
     return list(read_values(path, lambda value: value))
 
 
-def _missing(source: Source, folder: pathlib.Path) -> str:
+def _missing(source: RowSource, folder: pathlib.Path) -> str:
     beside = (p for path in source.local for p in (folder / path).parent.glob("*"))
     there = sorted(p.name for p in beside if p.name.endswith(SUFFIXES))
     return (
@@ -132,7 +132,7 @@ def _missing(source: Source, folder: pathlib.Path) -> str:
     )
 
 
-def _from_hub(source: Source, fetch: bool) -> Table:
+def _from_hub(source: RowSource, fetch: bool) -> Table:
     # Imported here: the package is large, and a folder of files needs none of it.
     from huggingface_hub import snapshot_download
 

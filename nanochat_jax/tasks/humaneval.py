@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nanochat_jax.tasks.mixture import Conversation
-from nanochat_jax.tasks.rows import RowTask, Shuffled
+from nanochat_jax.tasks.task import Task, shuffled
+from nanochat_jax.tokenizer.chat_format import Conversation, exchange
 
 FENCED = re.compile(r"```(?:python)?\s*\n(.*?)\n```", re.DOTALL)
 Execute = Callable[[str], bool]
@@ -17,25 +17,22 @@ Execute = Callable[[str], bool]
 
 def task(
     rows: Sequence[Mapping[str, Any]], execute: Execute | None = None, name: str = "HumanEval"
-) -> RowTask:
+) -> Task:
     """The problems in nanochat's order.
 
     Args:
         execute: runs a program in a sandbox and tells whether it ended well; without one the
             problems can be read, not marked.
     """
-    mark = functools.partial(score, execute=execute)
-    return RowTask(name, Shuffled(rows), conversation, "generative", mark, mark)
+    run = functools.partial(score, execute=execute)
+    return Task(name, shuffled(rows), conversation, "generative", run, run)
 
 
 def conversation(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row `{"prompt", "canonical_solution", "entry_point", "test"}`."""
     solution = f"{row['prompt']}\n{row['canonical_solution']}"
-    messages = [
-        {"role": "user", "content": row["prompt"]},
-        {"role": "assistant", "content": solution},
-    ]
-    return {"messages": messages, "entry_point": row["entry_point"], "test": row["test"]}
+    extras = {"entry_point": row["entry_point"], "test": row["test"]}
+    return exchange(row["prompt"], solution, **extras)
 
 
 def imports(prompt: str) -> str:
@@ -57,10 +54,8 @@ def code(answer: str) -> str:
 
 def program(conversation: Conversation, answer: str) -> str:
     """What is run: imports of the prompt, the answer's code, the tests, and the call of them."""
-    head, call = (
-        imports(conversation["messages"][0]["content"]),
-        f"check({conversation['entry_point']})",
-    )
+    head = imports(conversation["messages"][0]["content"])
+    call = f"check({conversation['entry_point']})"
     return f"{head}\n\n{code(answer)}\n\n{conversation['test']}\n{call}"
 
 

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nanochat_jax.tasks import choice
-from nanochat_jax.tasks.rows import RowTask, Shuffled
+from nanochat_jax.tasks.task import Task, shuffled
 
 LETTERS = ("A", "B", "C", "D")
 
 
-def task(rows: Sequence[Mapping[str, Any]], name: str = "MMLU") -> RowTask:
+def task(rows: Sequence[Mapping[str, Any]], name: str = "MMLU") -> Task:
     """The questions in nanochat's order."""
-    return RowTask(name, Shuffled(rows), conversation, "categorical", choice.score, choice.reward)
+    return Task(name, shuffled(rows), conversation, "categorical", choice.score, choice.reward)
 
 
 def conversation(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nanochat_jax.tasks.conversation import checked_messages
-from nanochat_jax.tasks.rows import RowTask, Shuffled
+from nanochat_jax.tasks.task import Task, shuffled
 
 
-def task(rows: Sequence[Any], name: str = "SmolTalk") -> RowTask:
-    """The conversations in nanochat's order; nothing to mark."""
-    return RowTask(name, Shuffled(rows), conversation)
+def task(rows: Sequence[Any], name: str = "SmolTalk") -> Task:
+    """The conversations in nanochat's order; nothing to score."""
+    return Task(name, shuffled(rows), conversation)
 
 
 def conversation(row: Mapping[str, Any] | Sequence[Mapping[str, str]]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from nanochat_jax.tasks import gsm8k
-from nanochat_jax.tasks.rows import RowTask
+from nanochat_jax.tasks.task import Task
+from nanochat_jax.tokenizer.chat_format import exchange
 
 Split = Literal["train", "test"]
 HELD_OUT = 10  # one word in so many is for testing
@@ -78,20 +79,18 @@ Zähle die {letter} in {word}
 
 def simple_spelling(
     words: Sequence[str], size: int, split: Split, *, original: bool = False
-) -> RowTask:
-    """`size` words to spell; nothing to mark."""
+) -> Task:
+    """`size` words to spell; nothing to score."""
     chosen = list(_words(words, split, original))
     random.Random(42).shuffle(chosen)
     row = functools.partial(_spell, chosen, _seeds(split, original))
-    return RowTask("SimpleSpelling", range(size), row)
+    return Task("SimpleSpelling", range(size), row)
 
 
-def spelling_bee(
-    words: Sequence[str], size: int, split: Split, *, original: bool = False
-) -> RowTask:
+def spelling_bee(words: Sequence[str], size: int, split: Split, *, original: bool = False) -> Task:
     """`size` questions how often a letter stands in a word, worked by hand and by the tool."""
     row = functools.partial(_bee, _words(words, split, original), _seeds(split, original))
-    return RowTask("SpellingBee", range(size), row, "generative", gsm8k.score, gsm8k.score)
+    return Task("SpellingBee", range(size), row, "generative", gsm8k.score, gsm8k.score)
 
 
 def held_out(word: str) -> bool:
@@ -115,7 +114,7 @@ def _seeds(split: Split, original: bool) -> Callable[[int], int]:
 
 def _spell(words: Sequence[str], seed: Callable[[int], int], i: int) -> dict[str, Any]:
     word = random.Random(seed(i)).choice(words)
-    return _conversation(f"Spell the word: {word}", f"{word}:{','.join(word)}")
+    return exchange(f"Spell the word: {word}", f"{word}:{','.join(word)}")
 
 
 def _bee(words: Sequence[str], seed: Callable[[int], int], i: int) -> dict[str, Any]:
@@ -127,10 +126,10 @@ def _bee(words: Sequence[str], seed: Callable[[int], int], i: int) -> dict[str, 
     if rng.random() < 0.3:
         template = template.lower()
     letter_quote, word_quote = rng.choice(QUOTES), rng.choice(QUOTES)
-    asked = template.format(
+    question = template.format(
         letter=f"{letter_quote}{letter}{letter_quote}", word=f"{word_quote}{word}{word_quote}"
     )
-    return _conversation(asked + "?" * (rng.random() < 0.5), _worked(word, letter))
+    return exchange(question + "?" * (rng.random() < 0.5), _worked(word, letter))
 
 
 def _worked(word: str, letter: str) -> list[dict[str, str]]:
@@ -159,8 +158,3 @@ def _by_hand(word: str, letter: str) -> str:
 
 def _conclusion(count: str) -> str:
     return f"\n\nPython gives us {count}.\n\nMy final answer is:\n\n#### {count}"
-
-
-def _conversation(question: str, answer: Any) -> dict[str, Any]:
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return {"messages": messages}

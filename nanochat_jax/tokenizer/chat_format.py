@@ -10,6 +10,7 @@ one system message in front if wanted. An assistant's content is a str, or a lis
 with each marker one token. Source: karpathy/nanochat nanochat/tokenizer.py, restated.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
@@ -128,19 +129,20 @@ def check(messages: Sequence[Any], at_least: int = 1) -> list[Message]:
     """The messages, which are [system,] user, assistant, user, ... with contents that fit.
 
     Args:
-        at_least: how many; 2 where they are to train on: a question alone supervises no token.
+        at_least: how many, a system message not counted; 2 where they are to train on, since a
+            question alone supervises no token.
 
     Raises:
         ConversationError: naming the message and what was expected of it.
     """
-    if len(messages) < at_least:
+    field = functools.partial(_field, messages)
+    checked = [Message(field(i, "role"), field(i, "content")) for i in range(len(messages))]
+    first = sum(message.role == "system" for message in checked[:1])
+    if len(checked) - first < at_least:
         s = "s" * (at_least > 1)
-        raise ConversationError(f"expected at least {at_least} message{s}, got {messages!r:.80}")
-    checked = [Message(_field(messages, i, "role"), _field(messages, i, "content"))
-               for i in range(len(messages))]  # fmt: skip
-    first = int(checked[0].role == "system") if checked else 0
-    if first and len(checked) == 1:
-        raise ConversationError("a system message must be followed by a user message")
+        raise ConversationError(
+            f"expected at least {at_least} message{s} of user and assistant, got {messages!r:.80}"
+        )
     for i, message in enumerate(checked):
         expected = "system" if i < first else ("user", "assistant")[(i - first) % 2]
         if message.role != expected:

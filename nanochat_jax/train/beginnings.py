@@ -16,7 +16,7 @@ from nanochat_jax.evals.generative import (
     SamplingParams,
 )
 from nanochat_jax.serve.engine.requests import Generation
-from nanochat_jax.tasks.mixture import Task
+from nanochat_jax.tasks import Task
 
 
 def answer(

@@ -120,7 +120,7 @@ class Data:
             else config.chatcore_max_sample
         )
         asked = {
-            name: tasks.View(task, stop=most(task)) if most(task) > 0 else task
+            name: task.view(stop=most(task)) if most(task) > 0 else task
             for name, task in found.items()
         }
 

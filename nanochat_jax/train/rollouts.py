@@ -12,7 +12,7 @@ import numpy as np
 
 from nanochat_jax import tasks
 from nanochat_jax.evals.generative import GradedAnswer, GradedProblem
-from nanochat_jax.tasks.mixture import Conversation
+from nanochat_jax.tasks import Conversation
 from nanochat_jax.train import rl_loss
 
 WIDTH = 64  # rows are a multiple of this long, so that few shapes are compiled
@@ -32,15 +32,15 @@ class Questions:
         self, names: Sequence[str], root: pathlib.Path, split: str, task_data: str | None = None
     ):
         built = tasks.build(names, root, split, stage="sft", task_data=task_data)
-        self.names = sorted({getattr(task, "name", "") for task in built.tasks})
-        if any(getattr(task, "reward", None) is None for task in built.tasks):
+        self.names = sorted({task.name for task in built.tasks})
+        if any(task.reward is None for task in built.tasks):
             raise ValueError(
                 f"{', '.join(names)}: not every task has a reward to learn from; take GSM8K, "
                 "SpellingBee, ARC-Easy, ARC-Challenge, MMLU or exchanges[:sums|:counts|:spelling]"
             )
         if "HumanEval" in self.names:
             raise ValueError("HumanEval has test rows alone: to train on them spoils its score")
-        self.mixture = tasks.Chain(built.tasks) if len(self.names) == 1 else built
+        self.mixture = tasks.Mixture(built.tasks, seed=None) if len(self.names) == 1 else built
         if not len(built):
             raise ValueError(f"{', '.join(names)}: not one question for the {split} split")
 

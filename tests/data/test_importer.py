@@ -119,6 +119,7 @@ def test_conversations_of_both_forms_are_imported_and_split_for_good(tmp_path):
     ("line", "reason"),
     [
         ('[{"role": "user", "content": "Hi"}]', "at least 2 messages"),
+        ('[{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}]', "at least 2"),
         (json.dumps(CHAT[::-1]), "expected the role user"),
         (json.dumps([CHAT[0], {"role": "assistant", "content": 3}]), "got int: 3"),
         ('{"message": []}', "got an object with keys"),

@@ -83,10 +83,10 @@ def test_what_is_not_in_the_hub_s_cache_is_not_fetched_unless_asked(tmp_path, mo
         raise FileNotFoundError("not in the cache")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    source = hub.Source("some/rows", "all", "test", ("rows/test",))
+    source = hub.RowSource("some/rows", "all", "test", ("rows/test",))
     for fetch in (False, True):
         with pytest.raises(FileNotFoundError, match="some/rows, all, test"):
-            hub.rows(source, fetch=fetch)
+            hub.read_rows(source, fetch=fetch)
     assert asked == [True, False]
     assert catalog.at_hand(tmp_path)[0] == {} and asked[2:] == [True] * 5
 

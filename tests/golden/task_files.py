@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nanochat_jax.tasks import (
-    Chain,
     Mixture,
     Task,
-    View,
     arc,
     gsm8k,
     humaneval,
@@ -19,7 +17,7 @@ from nanochat_jax.tasks import (
     smoltalk,
     spelling,
 )
-from nanochat_jax.tasks.local import Conversations
+from nanochat_jax.tasks.conversation import read_conversations
 from tests.golden.conftest import load_json
 
 OF_ROWS = {
@@ -45,7 +43,7 @@ def golden_task(path: Path, name: str) -> Task:
         return MADE[kind](golden["words"], given["length"], split, original=True)
     own = Path(tempfile.mkdtemp()) / "own.jsonl"
     own.write_text(golden["identity_jsonl"], encoding="utf-8")
-    return Conversations(own)
+    return Task(kind, tuple(read_conversations(own)), lambda messages: {"messages": messages})
 
 
 def golden_part(path: Path, text: str) -> Task:
@@ -54,7 +52,7 @@ def golden_part(path: Path, text: str) -> Task:
     cuts = (cut.split("=") for cut in (match["cut"] or "").split(",") if cut)
     bounds = {key.strip(): int(value) for key, value in cuts}
     task = golden_task(path, match["name"])
-    return View(task, **bounds) if bounds else task
+    return task.view(**bounds)
 
 
 def golden_mixture(path: Path) -> Mixture:
@@ -62,9 +60,10 @@ def golden_mixture(path: Path) -> Mixture:
     return Mixture([golden_part(path, p) for p in load_json(path)["mixture"]["parts"]])
 
 
-def golden_sequence(path: Path) -> Chain:
+def golden_sequence(path: Path) -> Mixture:
     """The file's tasks one after another."""
-    return Chain([golden_part(path, p) for p in load_json(path)["sequence"]["parts"]])
+    parts = [golden_part(path, p) for p in load_json(path)["sequence"]["parts"]]
+    return Mixture(parts, seed=None)
 
 
 def plain(value: Any) -> Any:

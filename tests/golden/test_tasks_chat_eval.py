@@ -6,7 +6,6 @@ import re
 import pytest
 
 from nanochat_jax.evals import chatcore
-from nanochat_jax.tasks import View
 from tests.evals import letters
 from tests.golden.conftest import files, load_json
 from tests.golden.models import golden_model
@@ -71,7 +70,7 @@ def test_prompts_and_letter_logits_are_the_same(path, n):
 @pytest.mark.parametrize("path", TASKS)
 def test_the_first_problems_alone_have_their_accuracy(path):
     name = next(n for n in load_json(path)["tasks"] if n.startswith("ARC-Easy"))
-    task = View(golden_task(path, name), stop=5)
+    task = golden_task(path, name).view(stop=5)
     conversations, choices = answers(path, name)
     want = load_json(path)["chat_eval"]["arc_easy_first5_accuracy"]
     assert accuracy(task, conversations[:5], choices[:5]) == pytest.approx(want)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from nanochat_jax.tasks import View, choice, gsm8k, humaneval
+from nanochat_jax.tasks import choice, gsm8k, humaneval
+from nanochat_jax.tasks.task import view
 from tests.golden.conftest import files, load_json
 from tests.golden.task_files import golden_mixture, golden_sequence, golden_task, plain
 
@@ -39,7 +40,7 @@ def test_every_conversation_comes_in_the_original_s_order(path, name):
 def test_kinds_are_the_same(path, name):
     golden, task = load_json(path)["tasks"][name], golden_task(path, name)
     unmarked = name.startswith("SimpleSpelling")  # called generative there, but has no marks
-    assert getattr(task, "kind", None) == (None if unmarked else golden["eval_type"])
+    assert task.kind == (None if unmarked else golden["eval_type"])
 
 
 @pytest.mark.parametrize(("path", "name"), names())
@@ -47,9 +48,9 @@ def test_slices_are_the_same(path, name):
     golden = load_json(path)["tasks"][name]
     for key in (k for k in golden if k.startswith("slice_")):
         start, stop, step = (None if b == "None" else int(b) for b in key.split("_")[1:])
-        view = View(golden_task(path, name), start, stop, step)
-        assert len(view) == golden[key]["length"], key
-        assert plain([view[i] for i in range(len(view))]) == golden[key]["conversations"], key
+        part = golden_task(path, name).view(start, stop, step)
+        assert len(part) == golden[key]["length"], key
+        assert plain([part[i] for i in range(len(part))]) == golden[key]["conversations"], key
 
 
 @pytest.mark.parametrize(("path", "name"), names(marked))
@@ -106,8 +107,8 @@ def test_slices_of_a_mixture_are_the_same(path):
     golden = load_json(path)["mixture"]
     for key in (k for k in golden if k.startswith("slice_")):
         start, stop, step = (None if b == "None" else int(b) for b in key.split("_")[1:])
-        view = View(golden_mixture(path), start, stop, step)
-        assert plain([view[i] for i in range(len(view))]) == golden[key], key
+        part = view(golden_mixture(path), start, stop, step)
+        assert plain([part[i] for i in range(len(part))]) == golden[key], key
 
 
 @pytest.mark.parametrize("path", TASKS)

@@ -17,7 +17,6 @@ from nanochat_jax.identity.endpoint import TRIES, Endpoint, read_conversation
 from nanochat_jax.identity.facts import Fact, Identity, parse, read_identity
 from nanochat_jax.identity.store import Store
 from nanochat_jax.tasks.conversation import checked_messages, read_conversations
-from nanochat_jax.tasks.local import Conversations
 from scripts import data as command
 
 NEMO = Identity("Nemo", parse(["creator: Ada", "favourite food: waffles", "I like maps."]))
@@ -216,7 +215,7 @@ def test_a_server_s_conversations_fill_the_file(server, tmp_path):
     path = tmp_path / "out.jsonl"
     made = make.from_endpoint(path, NEMO, 20, server.endpoint(key="secret"), workers=3)
     assert made.new == made.total == len(list(read_conversations(path))) == 20
-    assert Conversations(path)[3]["messages"][1]["content"] == "I am Nemo."
+    assert list(read_conversations(path))[3][1]["content"] == "I am Nemo."
     body = server.asked[0]
     assert body["model"] == "writer" and body["temperature"] == 1.0 and "max_tokens" not in body
     assert body["response_format"] == mix.RESPONSE_FORMAT and server.keys == {"Bearer secret"}
@@ -363,7 +362,7 @@ def test_a_server_that_is_not_there_is_told_with_what_to_type(tmp_path):
 
 def test_the_command_writes_where_training_looks(facts, base_dir, capsys):
     assert command.main(["identity", "--name", "Nemo", "--facts", str(facts), "--count", "40"]) == 0
-    assert len(Conversations(base_dir / "identity_conversations.jsonl")) == 40
+    assert len(list(read_conversations(base_dir / "identity_conversations.jsonl"))) == 40
     assert "40 conversations about Nemo" in capsys.readouterr().out
 
 
@@ -373,7 +372,7 @@ def test_the_command_asks_a_server(server, facts, tmp_path, base_dir, capsys, mo
     argv = ["identity", "--name", "Nemo", "--facts", str(facts), "--endpoint", server.url + "/",
             "--count", "6", "--out", str(out), "--max-tokens", "700"]  # fmt: skip
     assert command.main(argv) == 0
-    assert len(Conversations(out)) == 6 and not list(base_dir.iterdir())
+    assert len(list(read_conversations(out))) == 6 and not list(base_dir.iterdir())
     assert server.keys == {"Bearer k"} and server.asked[0]["max_tokens"] == 700
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from nanochat_jax.tasks import Mixture, View, arc, choice, gsm8k, humaneval, mmlu, smoltalk
-from nanochat_jax.tasks.rows import Shuffled
+from nanochat_jax.tasks import Mixture, arc, choice, gsm8k, humaneval, mmlu, smoltalk
+from nanochat_jax.tasks.task import shuffled
 
 PROBLEM = {
     "prompt": "import math\n\ndef f(x):\n    ...\n",
@@ -16,8 +16,8 @@ PROBLEM = {
 
 def test_a_shuffle_is_numpy_s_permutation_of_that_seed():
     rows = [{"n": i} for i in range(10)]
-    assert [row["n"] for row in Shuffled(rows)] == [5, 6, 0, 7, 3, 2, 4, 9, 1, 8]
-    assert list(Shuffled(rows, 7).order) == list(np.random.default_rng(7).permutation(10))
+    assert [row["n"] for row in shuffled(rows)] == [5, 6, 0, 7, 3, 2, 4, 9, 1, 8]
+    assert list(shuffled(rows, 7).order) == list(np.random.default_rng(7).permutation(10))
 
 
 def test_a_mixture_s_order_is_the_documented_one():
@@ -88,6 +88,6 @@ def test_conversations_out_of_turn_are_refused():
 
 def test_a_view_marks_as_its_task_does_and_clips_to_the_rows():
     task = gsm8k.task([{"question": f"{i}", "answer": f"#### {i}"} for i in range(5)])
-    view = View(task, 1, 100, 2)
+    view = task.view(1, 100, 2)
     assert (len(view), view.kind, view.name) == (2, "generative", "GSM8K")
     assert view[1] == task[3] and view.score is task.score

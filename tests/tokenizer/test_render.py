@@ -113,13 +113,13 @@ def test_tokens_are_shown_green_where_they_are_learnt():
 @pytest.mark.parametrize(
     ("messages", "says"),
     [
-        ([], "at least 1 message, got []"),
+        ([], "at least 1 message of user and assistant, got []"),
         (None, "expected {"),
         (["hello"], "message 0: no 'role' in 'hello'"),
         ([{"role": "user"}], "message 0: no 'content'"),
         ([ASSISTANT], "message 0: expected the role user, got 'assistant'"),
         ([USER, ASSISTANT, ASSISTANT], "message 2: expected the role user"),
-        ([{"role": "system", "content": "S"}], "must be followed by a user message"),
+        ([{"role": "system", "content": "S"}], "at least 1 message of user and assistant"),
         (
             [{"role": "system", "content": "S"}, USER, USER],
             "message 2: expected the role assistant",

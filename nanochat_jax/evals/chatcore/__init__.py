@@ -26,8 +26,7 @@ from nanochat_jax.evals.generative import (
     pass_at_k,
 )
 from nanochat_jax.models.gpt import Model
-from nanochat_jax.tasks import Task, View
-from nanochat_jax.tasks.mixture import Conversation
+from nanochat_jax.tasks import Conversation, Task
 from nanochat_jax.tokenizer import Tokenizer
 
 __all__ = ["BASELINES", "ChatResult", "SamplingParams", "ChatTaskResult", "evaluate", "table"]
@@ -128,7 +127,7 @@ def _task_runs(
     identity = answers_log.model_identity(model, tokenizer) if answers_dir is not None else {}
     runs = []
     for name, task in tasks.items():
-        task = View(task, stop=max_problems) if max_problems > 0 else task
+        task = task.view(stop=max_problems) if max_problems > 0 else task
         if not len(task):
             raise ValueError(f"{name} has no problems")
         if answers_dir is None:

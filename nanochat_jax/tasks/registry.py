@@ -1,0 +1,263 @@
+"""The tasks that can be named, and where each has its rows. A new task is one line of `KNOWN`."""
+
+import dataclasses
+import difflib
+import functools
+import logging
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+
+from nanochat_jax.config import paths
+from nanochat_jax.tasks import arc, exchanges, gsm8k, humaneval, mmlu, smoltalk, spelling
+from nanochat_jax.tasks.conversation import read_conversations
+from nanochat_jax.tasks.hub import RowSource, read_rows, words
+from nanochat_jax.tasks.mixture import Mixture
+from nanochat_jax.tasks.task import Task
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(
+    r"(?P<name>[\w-]+)(?::(?P<part>[A-Za-z_]\w*))?(?::(?:(?P<start>\d+)-)?(?P<stop>\d+))?"
+    r"(?:\*(?P<repeats>\d+))?"
+)
+SPELLING_ROWS = {"train": 1000, "test": 256}  # where the name gives no number
+ORIGINAL = "original"
+
+
+class TaskSpec(NamedTuple):
+    """What a name says: `name[:part][:rows][*repeats]`.
+
+    `part` is a split of the task (`MMLU:dev`), `original` for the spelling tasks, or a kind of
+    `exchanges` (`exchanges:sums`).
+    """
+
+    name: str
+    part: str
+    start: int
+    stop: int | None
+    repeats: int
+
+    @classmethod
+    def parse(cls, text: str) -> "TaskSpec":
+        """Raises ValueError for a text of another form."""
+        found = NAME.fullmatch(text)
+        if found is None:
+            raise ValueError(
+                f"task {text!r}: expected name[:part][:rows][*repeats], such as GSM8K*2, "
+                "SmolTalk:10000, MMLU:dev or documents:1000-3000"
+            )
+        stop = int(found["stop"]) if found["stop"] else None
+        repeats = int(found["repeats"] or 1)
+        return cls(found["name"], found["part"] or "", int(found["start"] or 0), stop, repeats)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """All that a name does not say; `split` is train, or val: what is held out."""
+
+    root: pathlib.Path
+    split: str
+    stage: str = "mid"
+    task_data: str | None = None
+    execute: humaneval.Execute | None = None
+    fetch: bool = True
+
+
+class Known(NamedTuple):
+    """How a task is built, and the parts that its name may give."""
+
+    build: Callable[[TaskSpec, Options], Task]
+    parts: tuple[str, ...] = ()
+
+
+def build(
+    names: Sequence[str],
+    root: pathlib.Path,
+    split: str,
+    *,
+    stage: str = "mid",
+    task_data: str | None = None,
+) -> Mixture:
+    """The named tasks as one: mixed in a seeded order for `train`, one after another for `val`.
+
+    Args:
+        names: `name[:part][:rows][*repeats]`: rows are a number (the first so many) or a range
+            (`1000-3000`) and bound the task before it is mixed; a part is one of its splits
+            (`MMLU:dev`), `original` for spelling with the original's overlapping words, or a kind
+            of exchanges (`exchanges:sums`).
+        root: the base directory.
+        split: `train`, or `val`: the rows that are held out.
+        stage: `mid` or `sft`: the embedded world has conversations for each.
+        task_data: a folder of task files, instead of the Hugging Face hub.
+
+    Raises:
+        ValueError: an unknown name.
+        FileNotFoundError: the data of a task are not there.
+    """
+    options = Options(root, split, stage, task_data)
+    tasks: list[Task] = []
+    for spec in map(TaskSpec.parse, names):
+        tasks += [_build(spec, options)] * spec.repeats
+    return Mixture(tasks, seed=42 if split == "train" else None)
+
+
+def build_one(
+    name: str,
+    root: pathlib.Path,
+    split: str = "val",
+    *,
+    task_data: str | None = None,
+    execute: humaneval.Execute | None = None,
+    fetch: bool = True,
+) -> Task:
+    """One task by name; see `build`.
+
+    Args:
+        execute: runs HumanEval's programs in a sandbox.
+        fetch: rows that are not here, from the Hugging Face hub.
+    """
+    return _build(TaskSpec.parse(name), Options(root, split, "sft", task_data, execute, fetch))
+
+
+def _build(spec: TaskSpec, options: Options) -> Task:
+    """The task of a name, cut to its rows.
+
+    Raises:
+        ValueError: an unknown name or part; FileNotFoundError: the data are not there.
+    """
+    if spec.name not in KNOWN:
+        near = difflib.get_close_matches(spec.name, KNOWN, 1, 0.5)
+        hint = f", did you mean {near[0]}?" if near else ""
+        raise ValueError(f"unknown task {spec.name!r}{hint} (known: {', '.join(KNOWN)})")
+    known = KNOWN[spec.name]
+    if spec.part and spec.part not in known.parts:
+        expected = f"one of {', '.join(known.parts)}, or " if known.parts else ""
+        raise ValueError(
+            f"task {spec.name}:{spec.part}: expected {expected}a number of rows such as "
+            f"{spec.name}:1000"
+        )
+    task = known.build(spec, options)
+    if spec.stop is None:
+        return task
+    if len(task) < spec.stop:
+        log.info("%s has %d rows, fewer than %d", spec.name, len(task), spec.stop)
+    return task.view(spec.start, spec.stop)
+
+
+def _on_hub(
+    make: Callable[..., Task], repo: str, subset: str, splits: Sequence[str], *files: str
+) -> Known:
+    """A task with rows on the hub; the first split is for training, the last is held out.
+
+    Args:
+        files: where a folder of task files has them, with `{}` for the split.
+    """
+
+    def build(spec: TaskSpec, options: Options) -> Task:
+        split = spec.part or splits[0 if options.split == "train" else -1]
+        if options.split == "train" and split == "test":
+            log.warning("%s trains on its test rows: its score will mean nothing", spec.name)
+        source = RowSource(repo, subset, split, tuple(file.format(split) for file in files))
+        extra = {"execute": options.execute} if make is humaneval.task else {}
+        rows = read_rows(source, options.task_data, fetch=options.fetch)
+        return make(rows, name=spec.name, **extra)
+
+    return Known(build, tuple(splits))
+
+
+def _spelling(make: Callable[..., Task]) -> Known:
+    def build(spec: TaskSpec, options: Options) -> Task:
+        split = "train" if options.split == "train" else "test"
+        size = SPELLING_ROWS[split] if spec.stop is None else spec.stop
+        listed = words(options.root, options.task_data)
+        return make(listed, size, split, original=spec.part == ORIGINAL)
+
+    return Known(build, (ORIGINAL,))
+
+
+def _of_file(find: Callable[[Options], pathlib.Path], spec: TaskSpec, options: Options) -> Task:
+    """The conversations of a JSONL file, every line checked."""
+    rows = tuple(read_conversations(find(options)))
+    return Task(spec.name, rows, lambda messages: {"messages": messages})
+
+
+def _exchanges(spec: TaskSpec, options: Options) -> Task:
+    return exchanges.task(read_conversations(_conversations(options)), spec.part)
+
+
+def _documents(spec: TaskSpec, options: Options) -> Task:
+    """The first `stop` texts of the training shards (None: all), as raw items."""
+    texts: list[str] = []
+    for path in _training_shards(options.root):
+        texts += pq.read_table(path, columns=["text"]).column("text").to_pylist()
+        if spec.stop is not None and len(texts) >= spec.stop:
+            break
+    return Task(spec.name, texts[: spec.stop], lambda text: {"text": text})
+
+
+def _conversations(options: Options) -> pathlib.Path:
+    """What `scripts.data add --conversations` imported, else the embedded world's of a stage."""
+    root, split = options.root, options.split
+    own = paths.conversations(root, split)
+    world = paths.world_conversations(root, options.stage if split == "train" else "val")
+    for path in (own, world):
+        if path.exists():
+            return path
+    raise FileNotFoundError(
+        f"no conversations: neither {own} nor {world} exists; import your own with "
+        "`python -m scripts.data add --conversations PATH...`"
+    )
+
+
+def _identity(options: Options) -> pathlib.Path:
+    """The file in the base directory, else in the folder of task files."""
+    own = paths.identity(options.root)
+    files = [own]
+    if options.task_data:
+        folder = pathlib.Path(options.task_data).expanduser()
+        files += [folder / f"{sub}{own.name}{z}" for sub in ("identity/", "") for z in ("", ".gz")]
+    for path in files:
+        if path.exists():
+            return path
+    raise FileNotFoundError(
+        f"no {own}: put conversations there in which the assistant says who it is (a JSON "
+        "list of messages a line), or take `identity` out of --mixture"
+    )
+
+
+def _training_shards(root: pathlib.Path) -> list[pathlib.Path]:
+    """The training shards in use; the last one by name is validation and not among them."""
+    for folder in (paths.base_data(root), paths.world_data(root)):
+        if shards := sorted(folder.glob("*.parquet")):
+            return shards[:-1]
+    raise FileNotFoundError(f"no documents in {root}; see `python -m scripts.data --help`")
+
+
+EXAM, TWO = ("train", "validation", "test"), ("train", "test")
+KNOWN: dict[str, Known] = {
+    "conversations": Known(functools.partial(_of_file, _conversations)),
+    "documents": Known(_documents),
+    "exchanges": Known(_exchanges, exchanges.KINDS),
+    "identity": Known(functools.partial(_of_file, _identity)),
+    "ARC-Easy": _on_hub(arc.task, "allenai/ai2_arc", "ARC-Easy", EXAM, "arc/ARC-Easy/{}"),
+    "ARC-Challenge": _on_hub(
+        arc.task, "allenai/ai2_arc", "ARC-Challenge", EXAM, "arc/ARC-Challenge/{}"
+    ),
+    "MMLU": _on_hub(
+        mmlu.task, "cais/mmlu", "all", ("auxiliary_train", "dev", "validation", "test"), "mmlu/{}"
+    ),
+    "GSM8K": _on_hub(gsm8k.task, "openai/gsm8k", "main", TWO, "gsm8k/{}"),
+    "HumanEval": _on_hub(
+        humaneval.task, "openai/openai_humaneval", "openai_humaneval", ("test",),
+        "humaneval/{}", "humaneval/HumanEval",
+    ),
+    "SmolTalk": _on_hub(
+        smoltalk.task, "HuggingFaceTB/smol-smoltalk", "default", TWO, "smoltalk/{}", "chat/{}"
+    ),
+    "SimpleSpelling": _spelling(spelling.simple_spelling),
+    "SpellingBee": _spelling(spelling.spelling_bee),
+}  # fmt: skip

@@ -1,0 +1,71 @@
+"""What a task is: rows, the conversation that a row becomes, and how an answer to it is scored."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from nanochat_jax.tokenizer.chat_format import Conversation
+
+AnswerKind = Literal["categorical", "generative"]
+ScoreAnswer = Callable[[Conversation, str], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Examples by index; with `score`, answers to them can be scored.
+
+    Args:
+        rows: anything with a length and an index.
+        example: row -> conversation, or `{"text": ...}`; called whenever one is read, so that the
+            rows of a large data set need not be held as conversations.
+        kind: `categorical`: the answer is one of the conversation's `letters`; `generative`: free
+            text; None: nothing to score, the rows are only to be learned from.
+        score: (conversation, answer) -> 0.0 or 1.0.
+        reward: the same for reinforcement learning: takes any text, never raises.
+    """
+
+    name: str
+    rows: Sequence[Any]
+    example: Callable[[Any], Mapping[str, Any]]
+    kind: AnswerKind | None = None
+    score: ScoreAnswer | None = None
+    reward: ScoreAnswer | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self.example(self.rows[index])
+
+    def view(self, start: int = 0, stop: int | None = None, step: int = 1) -> "Task":
+        """The same task of the rows `start, start + step, ...` before `stop` that there are."""
+        return dataclasses.replace(self, rows=view(self.rows, start, stop, step))
+
+
+@dataclasses.dataclass(frozen=True)
+class Reordered:
+    """The rows that `order` counts off, in that order; none is copied."""
+
+    rows: Any
+    order: Sequence[int] | np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.rows[int(self.order[index])]
+
+
+def view(rows: Any, start: int = 0, stop: int | None = None, step: int = 1) -> Reordered:
+    """A slice of rows. Source: nanochat's `Task(start, stop, step)`, which does not clip `stop`."""
+    return Reordered(rows, range(start, len(rows) if stop is None else min(stop, len(rows)), step))
+
+
+def shuffled(rows: Any, seed: int = 42) -> Reordered:
+    """The rows in the order of Hugging Face's `Dataset.shuffle(seed)`.
+
+    The original shuffles every data set so, and "the first 5200 rows of MMLU" means its first 5200.
+    """
+    return Reordered(rows, np.random.default_rng(seed).permutation(len(rows)))
