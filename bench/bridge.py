@@ -1,6 +1,6 @@
-"""A d20-sized checkpoint of nanochat through the bridge: seconds, and memory beside its size.
+"""A d20-sized checkpoint of nanochat through `interop`: seconds, and memory beside its size.
 
-    python bench/interop.py [--depth 20] [--recipes classic current] [--dir FOLDER]
+    python bench/bridge.py [--depth 20] [--recipes classic current] [--dir FOLDER]
 
 Writes a random checkpoint as a CUDA run leaves it (tables in bfloat16, the rest in float32), then
 times in a process of its own each, files warm in the page cache or not as the machine has it:
@@ -61,7 +61,7 @@ def write_checkpoint(root: Path, depth: int, recipe: str) -> Path:
         state[key] = values.astype(ml_dtypes.bfloat16) if table else values
     meta = {"step": 1, "val_bpb": 1.0, "model_config": shape, "user_config": {"depth": depth}}
     tokenizer = Tokenizer(ranks, SPLIT_PATTERN, specials)
-    folder = nanochat.write(root, "base", f"d{depth}", 1, state, meta, tokenizer)
+    folder = nanochat.write(root, nanochat.Step("base", f"d{depth}", 1, state, meta, tokenizer))
     return folder / "model_000001.pt"
 
 

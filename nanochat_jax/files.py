@@ -7,6 +7,7 @@ opens it calls `recover_folder` first.
 """
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 PART, OLD = ".part", ".old"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -42,6 +44,10 @@ def whole_file(path: pathlib.Path, mode: str = "wb", **options: Any) -> Iterator
             os.fsync(file.fileno())
         part.replace(path)
         sync_folder(path.parent)
+    except OSError as error:
+        if error.errno in DISK_FULL:  # a write knows no name, and the neighbour's says nothing
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -22,24 +22,11 @@ def main(argv: list[str]) -> int:
         command = tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="scripts.convert", description=__doc__, args=argv
         )
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # moving files needs no accelerator
-        return run(command)
-    return 0
+        # Moving files needs no accelerator; JAX reads this once, when it is first imported.
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        from nanochat_jax import interop
 
-
-def run(command: Import | Export | Compare) -> int:
-    from nanochat_jax import interop
-
-    if isinstance(command, Import):
-        path, lines = interop.import_model(command)
-        source = path.parent.parent.name.split("_")[0].removeprefix("chat")
-        talk = f"python -m scripts.chat_cli -i {source} -g {path.parent.name}"
-        print(*lines, f"imported into {path}", f"next: {talk}", sep="\n")
-    elif isinstance(command, Export):
-        folder, lines = interop.export_model(command)
-        print(*lines, f"exported to {folder}", sep="\n")
-    else:
-        print(*interop.compare(command), sep="\n")
+        print(*interop.convert(command), sep="\n")
     return 0
 
 

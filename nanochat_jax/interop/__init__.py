@@ -1,9 +1,24 @@
 """Models to and from other programs: what `scripts.convert` runs.
 
-The files are read and written in `checkpoint/`; here is what needs the rest of the house as well:
-which settings a run had, what its optimizer's numbers were, and which candidate a text prefers.
+nanochat's folders of every era and transformers' folders, read and written without torch. Reading
+goes from the folder down: `nanochat` (layout) -> `eras`, `names`, `optim_files` (meaning) ->
+`torchfile` -> `pickles`, `stored_zip` (bytes).
 """
 
+from nanochat_jax.config.convert import Compare, Export, Import
+from nanochat_jax.interop.compare import compare as compare
 from nanochat_jax.interop.exports import export_model as export_model
 from nanochat_jax.interop.imports import import_model as import_model
-from nanochat_jax.interop.sides import compare as compare
+
+
+def convert(command: Import | Export | Compare) -> list[str]:
+    """Runs one command and returns the lines to print; raises what the three above raise."""
+    if isinstance(command, Compare):
+        return compare(command)
+    if isinstance(command, Export):
+        folder, lines = export_model(command)
+        return [*lines, f"exported to {folder}"]
+    path, lines = import_model(command)
+    stage = path.parent.parent.name.removesuffix("_checkpoints").removeprefix("chat")
+    talk = f"python -m scripts.chat_cli -i {stage} -g {path.parent.name}"
+    return [*lines, f"imported into {path}", f"next: {talk}"]

@@ -9,7 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from nanochat_jax.checkpoint import find_checkpoint, load_tokenizer, store
+from nanochat_jax.config import paths
+from nanochat_jax.config.convert import Compare
 from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.interop import huggingface, nanochat
 from nanochat_jax.models.gpt import GPT
 from nanochat_jax.tokenizer import Tokenizer
 
@@ -24,13 +28,48 @@ class Side:
     tokenizer: Tokenizer | None
 
 
-def read_ids(path: str) -> list[int]:
-    """Token ids of a file: a JSON list, or numbers with blanks or commas between.
+def compare(command: Compare) -> list[str]:
+    """Lines of the comparison: parameters, what each layer gives, logits.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: something else stands in it.
+        FileNotFoundError, ValueError: no such checkpoint or file of ids, no tokenizer for the
+            prompt, or ids outside the vocabulary.
     """
+    a, b = _open(command.a), _open(command.b)
+    lines = [f"a: {a.name}", f"b: {b.name}", *_config_lines(a.cfg, b.cfg)]
+    lines += _tokenizer_lines(a.tokenizer, b.tokenizer)
+    lines += _parameter_lines(a.params, b.params)
+    ids = _read_ids(command.ids) if command.ids else _encode(a, b, command.prompt)
+    most = min(a.cfg.vocab_size, b.cfg.vocab_size)
+    if not ids or max(ids) >= most or min(ids) < 0:
+        raise ValueError(f"expected ids of 0 to {most - 1}, got {ids[:8]}")
+    return [*lines, *_layer_lines(a, b, ids)]
+
+
+def _open(name: str) -> Side:
+    """A checkpoint in any format: a stage of ours, or a folder."""
+    path = pathlib.Path(name).expanduser()
+    if name in paths.CHECKPOINTS and not path.is_dir():
+        return _open_own(find_checkpoint(name, None, None, paths.base_dir()))
+    if (path / "config.json").exists():
+        model = huggingface.load(path)
+        return Side(name, model.cfg, model.params, model.tokenizer)
+    if path.is_dir() and (store.steps(path) or (path / "meta.json").exists()):
+        return _open_own(store.find(path))
+    files = nanochat.find(path)
+    contents = nanochat.read(files, weights_only=True)
+    tokenizer = nanochat.read_tokenizer(files.tokenizer)[0] if files.tokenizer else None
+    return Side(name, contents.era.config, contents.params, tokenizer)
+
+
+def _open_own(saved: store.Saved) -> Side:
+    store.verify(saved)
+    root = saved.path.parents[2]
+    return Side(str(saved.path), saved.cfg, saved.params(), load_tokenizer(saved, root))
+
+
+def _read_ids(path: str) -> list[int]:
+    """Token ids of a file: a JSON list, or numbers with blanks or commas between."""
     file = pathlib.Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}; --ids takes a file of token ids")
@@ -41,20 +80,12 @@ def read_ids(path: str) -> list[int]:
         raise ValueError(f"{path} is no list of token ids ({error})") from None
 
 
-def table(a: Side, b: Side, ids: list[int] | None, prompt: str) -> list[str]:
-    """Lines of the comparison; `ids` None: the prompt, by the tokenizer of the first that has one.
-
-    Raises:
-        ValueError: no tokenizer for the prompt, or ids outside the vocabulary.
-    """
-    lines = [f"a: {a.name}", f"b: {b.name}", *_config_lines(a.cfg, b.cfg)]
-    lines += _tokenizer_lines(a.tokenizer, b.tokenizer)
-    lines += _parameter_lines(a.params, b.params)
-    ids = ids if ids is not None else _ids_of(a, b, prompt)
-    most = min(a.cfg.vocab_size, b.cfg.vocab_size)
-    if not ids or max(ids) >= most or min(ids) < 0:
-        raise ValueError(f"expected ids of 0 to {most - 1}, got {ids[:8]}")
-    return [*lines, *_layer_lines(a, b, ids)]
+def _encode(a: Side, b: Side, prompt: str) -> list[int]:
+    """The prompt by the tokenizer of the first that has one."""
+    tokenizer = a.tokenizer or b.tokenizer
+    if tokenizer is None:
+        raise ValueError("neither side has a tokenizer for the prompt; give --ids FILE")
+    return [tokenizer.get_bos_token_id(), *tokenizer.encode(prompt)]
 
 
 def _config_lines(a: GPTConfig, b: GPTConfig) -> list[str]:
@@ -82,7 +113,8 @@ def _parameter_lines(a: Any, b: Any) -> list[str]:
         elif x.dtype == y.dtype and x.tobytes() == y.tobytes():
             equal += 1
         else:
-            lines.append(f"  {path}: {_difference(x, y)}" + _types(x, y))
+            types = "" if x.dtype == y.dtype else f"  ({x.dtype} | {y.dtype})"
+            lines.append(f"  {path}: {_difference(x, y)}{types}")
     head = f"parameters: {equal} of {len(one.keys() | two.keys())} equal to the bit"
     return [head + (", the others:" if lines else ""), *lines]
 
@@ -93,43 +125,31 @@ def _difference(x: Any, y: Any) -> str:
     return f"max {np.abs(x - y).max():.3e}  relative L2 {off:.3e}"
 
 
-def _types(x: np.ndarray, y: np.ndarray) -> str:
-    return "" if x.dtype == y.dtype else f"  ({x.dtype} | {y.dtype})"
-
-
-def _ids_of(a: Side, b: Side, prompt: str) -> list[int]:
-    tokenizer = a.tokenizer or b.tokenizer
-    if tokenizer is None:
-        raise ValueError("neither side has a tokenizer for the prompt; give --ids FILE")
-    return [tokenizer.get_bos_token_id(), *tokenizer.encode(prompt)]
-
-
 def _layer_lines(a: Side, b: Side, ids: list[int]) -> list[str]:
     """What each block gives, the end of the stream, and the logits."""
     one, two = _run(a, ids), _run(b, ids)
     lines = [f"on {len(ids)} tokens, float32:"]
-    for name in one:
-        if name not in two or one[name].shape != two[name].shape:
-            lines.append(f"  {name}: {one[name].shape} | {getattr(two.get(name), 'shape', '-')}")
-            continue
-        lines.append(f"  {name}: {_difference(one[name], two[name])}")
-    last = [side["logits"][-1] for side in (one, two)]
-    same = "the same" if last[0].argmax() == last[1].argmax() else "another"
-    return [*lines, f"the next token is {same}: {last[0].argmax()} | {last[1].argmax()}"]
+    for name in one | two:
+        shapes = [side[name].shape if name in side else "-" for side in (one, two)]
+        same = shapes[0] == shapes[1]
+        differ = _difference(one[name], two[name]) if same else f"{shapes[0]} | {shapes[1]}"
+        lines.append(f"  {name}: {differ}")
+    first, second = (int(side["logits"][-1].argmax()) for side in (one, two))
+    same = "the same" if first == second else "another"
+    return [*lines, f"the next token is {same}: {first} | {second}"]
 
 
 def _run(side: Side, ids: list[int]) -> dict[str, np.ndarray]:
     """Layer name -> what it gives, `[T, D]`, and `logits` `[T, V]`."""
+    # float32 throughout, whatever the file holds: in bfloat16 two orders of the same sums differ
+    # by more than the errors that a comparison looks for.
     gpt = GPT(side.cfg, dtype=jnp.float32)
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), side.params)
     wanted = lambda module, name: name == "hidden" or (module.name or "").startswith("h_")
     (logits, _), seen = jax.jit(
         lambda p, x: gpt.apply({"params": p}, x, capture_intermediates=wanted)
     )(params, jnp.asarray([ids], jnp.int32))
-    held = seen["intermediates"]
-    out = {
-        f"layer {i}": np.asarray(held[f"h_{i}"]["__call__"][0][0][0])
-        for i in range(side.cfg.n_layer)
-    }
-    out["final norm"] = np.asarray(held["hidden"][0][0][0])
+    blocks = (seen["intermediates"][f"h_{i}"]["__call__"] for i in range(side.cfg.n_layer))
+    out = {f"layer {i}": np.asarray(block[0][0][0]) for i, block in enumerate(blocks)}
+    out["final norm"] = np.asarray(seen["intermediates"]["hidden"][0][0][0])
     return out | {"logits": np.asarray(logits[0])}

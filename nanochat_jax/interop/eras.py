@@ -9,7 +9,7 @@ Source: the history of karpathy/nanochat; commits and dates stand beside each er
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
 
@@ -23,79 +23,100 @@ _SCALARS = dict(
 )  # fmt: skip
 _GATED = dict(_SCALARS, value_embeds=True, ve_gate_width=32, ve_gate_scale=2.0)
 
-# What each era sets of a GPTConfig beyond the shape.
-ERAS: dict[str, tuple[str, dict[str, Any]]] = {
-    "A": ("October 2025 to 11 January 2026", {}),
-    "B": ("11 to 18 January 2026: residual scalars, windows", _SCALARS),
-    "C": ("18 January to 3 March 2026: value embeddings, gates of width 32", _GATED),
-    "C20": (
+
+class Era(NamedTuple):
+    """A time in which nanochat's code computed one thing of the same keys."""
+
+    period: str
+    constants: dict[str, Any]  # what it sets of a GPTConfig beyond the shape
+
+
+ERAS = {
+    "A": Era("October 2025 to 11 January 2026", {}),
+    # aa530cd: a weight for the stream and one for the embedding in front of each block.
+    "B": Era("11 to 18 January 2026: residual scalars, windows", _SCALARS),
+    # a91743c: every second layer mixes an embedding of the token into its values.
+    "C": Era("18 January to 3 March 2026: value embeddings, gates of width 32", _GATED),
+    # aba30cb: nothing but the softcap. On 4 March (1076f97) autocast went, and the rotary tables
+    # have followed the compute type since; before, they were bfloat16 on every device.
+    "C20": Era(
         "3 to 9 March 2026: as C, softcap 20",
         dict(_GATED, logit_softcap=20.0, rope_table_dtype="compute"),
     ),
-    "D": (
+    # 6ed7d1d: one commit of an automatic search, six constants at once, the softcap back at 15.
+    "D": Era(
         "9 to 14 March 2026: gates of width 12, rotary base 100,000",
         dict(CURRENT, qk_scale=1.15, short_window="third", smear=False, backout=False),
     ),
-    "E": ("since 14 March 2026: smear and backout", CURRENT),
+    "E": Era("since 14 March 2026: smear and backout", CURRENT),  # a825e63
 }
 
-# Keys of experiments and of other projects, and what they are.
+# Keys of experiments and of other projects, and what they are. They are refused, not skipped: a
+# model without some of its tensors answers, only worse, and nobody would know why.
 REFUSED = (
     (r"bigram_.*", "bigram embeddings (nanochat of 27 and 28 January 2026)"),
     (r"v0_lambdas|value_embed(_[AB])?\..*", "value embeddings of the research branch `ve`"),
     (r".*(router|expert_bias|tokens_per_expert|w_up|w_down|experts).*", "a mixture of experts"),
 )
-SOFTCAP_20_EVAL_TOKENS = 41_943_040  # the default of `eval_tokens` since 4 March 2026
+# The default of `eval_tokens` since 4 March 2026 (324e69c), twice as many as before.
+SOFTCAP_20_EVAL_TOKENS = 41_943_040
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Detected:
     """The era of a checkpoint: why, and what else its keys would allow."""
 
-    era: str
+    name: str
     config: GPTConfig
     why: tuple[str, ...]
     others: tuple[tuple[str, GPTConfig], ...] = ()
 
     def __str__(self) -> str:
-        return f"era {self.era} ({ERAS[self.era][0]}): " + "; ".join(self.why)
+        return f"era {self.name} ({ERAS[self.name].period}): " + "; ".join(self.why)
 
 
 def stripped(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state dict without the prefix that compiled modules leave."""
+    """The state dict without the prefix that compiled modules leave.
+
+    nanochat saves the module itself, but its loader expects the prefix, and so do others' files.
+    """
     return {key.removeprefix("_orig_mod."): value for key, value in state.items()}
 
 
-def detect(shapes: Shapes, meta: Mapping[str, Any]) -> Found:
+def detect(shapes: Shapes, meta: Mapping[str, Any]) -> Detected:
     """The era of a state dict (`_orig_mod.` stripped) beside its meta, and the config it means.
 
     Raises:
         ValueError: a key or shape that no era of nanochat has, or a meta without a model config.
     """
     refuse_foreign(shapes)
-    shape = _shape(meta)
+    sizes = _sizes(meta)
     era, why = _era(shapes)
-    pattern, reason = _pattern(shapes, meta)
-    why = [*why, *reason]
+    pattern, pattern_why = _pattern(shapes, meta)
+    why = [why, *pattern_why]
+    others: dict[str, dict[str, Any]] = {}
+    if era == "C":
+        era, softcap_why = _softcap(meta)
+        why.append(softcap_why)
+        other = 15.0 if era == "C20" else 20.0
+        others[f"softcap {other:g}"] = dict(logit_softcap=other)
+    constants = dict(ERAS[era].constants)
+    if pattern is not None:
+        constants["window_pattern"] = pattern
     rows = shapes["transformer.wte.weight"][0]
-    constants = dict(ERAS[era][1], **({} if pattern is None else {"window_pattern": pattern}))
-    if era == "A" and rows != shape["vocab_size"]:
+    if era == "A" and rows != sizes["vocab_size"]:
+        # f1bf69d padded the tables, for tensor cores and for ranks that share their rows; logits
+        # went to float32 before the softcap since 8 December (cbf30c8).
         constants |= dict(pad_vocab_to=64, softcap_dtype="float32")
-        why.append(f"{rows} rows for {shape['vocab_size']} ids: padded, since 23 December 2025")
-    make = lambda **changes: _config({**constants, **shape, **changes})
-    others: list[tuple[str, GPTConfig]] = []
-    if era in ("C", "C20"):
-        era, reason = _softcap(meta)
-        why.append(reason)
-        constants |= ERAS[era][1] | {"window_pattern": constants["window_pattern"]}
-        rest = 15.0 if era == "C20" else 20.0
-        others.append((f"softcap {rest:g}", make(logit_softcap=rest)))
+        why.append(f"{rows} rows for {sizes['vocab_size']} ids: padded, since 23 December 2025")
     if "window_pattern" not in meta["model_config"] and era != "A":
-        rest = "L" if pattern == "SSSL" else "SSSL"
-        others.append((f"window pattern {rest}", make(window_pattern=rest)))
-    found = Found(era, make(), tuple(why), tuple(others))
-    check_shapes(shapes, found)
-    return found
+        other = "L" if pattern == "SSSL" else "SSSL"
+        others[f"window pattern {other}"] = dict(window_pattern=other)
+    make = lambda **changes: _config({**constants, **sizes, **changes})
+    rest = tuple((name, make(**changes)) for name, changes in others.items())
+    detected = Detected(era, make(), tuple(why), rest)
+    check_shapes(shapes, detected)
+    return detected
 
 
 def refuse_foreign(shapes: Shapes) -> None:
@@ -121,6 +142,7 @@ def expected_shapes(cfg: GPTConfig) -> dict[str, tuple[int, ...]]:
         shapes |= {"resid_lambdas": (cfg.n_layer,), "x0_lambdas": (cfg.n_layer,)}
     shapes |= {"smear_lambda": (1,)} if cfg.smear else {}
     shapes |= {"backout_lambda": (1,)} if cfg.backout else {}
+    # V with its padding: files keep those rows, the model only cuts their logits off.
     shapes["transformer.wte.weight"] = (V, D)
     for i in range(cfg.n_layer):
         at = f"transformer.h.{i}"
@@ -138,40 +160,44 @@ def expected_shapes(cfg: GPTConfig) -> dict[str, tuple[int, ...]]:
     return shapes | {f"value_embeds.{i}.weight": (V, kv) for i in cfg.value_embed_layers}
 
 
-def check_shapes(shapes: Shapes, found: Found) -> None:
+def check_shapes(shapes: Shapes, detected: Detected) -> None:
     """Raises ValueError unless the keys and shapes are those of the config that was found."""
-    want = expected_shapes(found.config)
-    missing, unknown = sorted(want.keys() - shapes.keys()), sorted(shapes.keys() - want.keys())
-    if missing or unknown:
-        parts = [f"missing {_some(missing)}"] * bool(missing)
-        parts += [f"unknown {_some(unknown)}"] * bool(unknown)
+    cfg = detected.config
+    if mismatch := mismatches(shapes, expected_shapes(cfg)):
         raise ValueError(
-            f"not the keys of a nanochat model of era {found.era} ({'; '.join(found.why)}) with "
-            f"{found.config.n_layer} layers: {' and '.join(parts)}; is the meta file that of "
-            "another model?"
+            f"not the tensors of a nanochat model of era {detected.name} "
+            f"({'; '.join(detected.why)}) with {cfg.n_layer} layers: {mismatch}; is the meta file "
+            f"(vocab_size {cfg.vocab_size}, n_embd {cfg.n_embd}) that of another model?"
         )
-    for key, size in want.items():
-        if tuple(shapes[key]) != size:
-            raise ValueError(
-                f"{key} is {tuple(shapes[key])}, but the model config beside it (vocab_size "
-                f"{found.config.vocab_size}, n_embd {found.config.n_embd}) asks for {size}; "
-                "is the meta file that of another model?"
-            )
 
 
-def _era(shapes: Shapes) -> tuple[str, list[str]]:
+def mismatches(shapes: Shapes, expected: Shapes) -> str:
+    """What of the tensors is missing, unknown or of another shape; empty where nothing is."""
+    keys = {
+        "missing": [key for key in expected if key not in shapes],
+        "unknown": [key for key in shapes if key not in expected],
+    }
+    parts = [f"{what} {_some(names)}" for what, names in keys.items() if names]
+    both = {key: (tuple(shapes[key]), size) for key, size in expected.items() if key in shapes}
+    other = [f"{key} is {got}, expected {want}" for key, (got, want) in both.items() if got != want]
+    return " and ".join(parts or other[:1])
+
+
+def _era(shapes: Shapes) -> tuple[str, str]:
+    """The era by keys and shapes, the newest feature first; "C" where it may be C20."""
     gates = {shape[1] for key, shape in shapes.items() if key.endswith("attn.ve_gate.weight")}
+    # Gates got another width just when the constants changed (6ed7d1d): it dates a checkpoint.
     if "smear_gate.weight" in shapes:
-        return "E", ["has smear_gate.weight"]
+        return "E", "has smear_gate.weight"
     if gates == {12}:
-        return "D", ["value gates of width 12, no smear"]
+        return "D", "value gates of width 12, no smear"
     if gates == {32}:
-        return "C", ["value gates of width 32"]
+        return "C", "value gates of width 32"
     if gates:
         raise ValueError(f"value gates of width {sorted(gates)}; nanochat had 32 and 12")
     if "resid_lambdas" in shapes:
-        return "B", ["has resid_lambdas, no value embeddings"]
-    return "A", ["no resid_lambdas"]
+        return "B", "has resid_lambdas, no value embeddings"
+    return "A", "no resid_lambdas"
 
 
 def _pattern(shapes: Shapes, meta: Mapping[str, Any]) -> tuple[str | None, list[str]]:
@@ -181,6 +207,8 @@ def _pattern(shapes: Shapes, meta: Mapping[str, Any]) -> tuple[str | None, list[
         raise ValueError(f"the meta file's window_pattern is {pattern!r}; expected text like SSSL")
     if pattern is not None or "resid_lambdas" not in shapes:
         return pattern, []
+    # Only base runs have a flag `depth`, and those without a pattern are of the three hours on 11
+    # January before the pattern came.
     if "depth" in (meta.get("user_config") or {}):
         return "L", ["a base run without window_pattern: full attention"]
     return "SSSL", [
@@ -197,7 +225,7 @@ def _softcap(meta: Mapping[str, Any]) -> tuple[str, str]:
     return "C", "softcap 15 or 20 does not show in the keys: 15 taken (check with --probe)"
 
 
-def _shape(meta: Mapping[str, Any]) -> dict[str, int]:
+def _sizes(meta: Mapping[str, Any]) -> dict[str, int]:
     config = meta.get("model_config")
     missing = [name for name in SHAPE if name not in (config or {})]
     if missing:

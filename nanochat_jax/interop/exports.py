@@ -10,12 +10,16 @@ import jax
 import numpy as np
 
 from nanochat_jax.checkpoint import find_checkpoint, load_tokenizer, store
+from nanochat_jax.config import load as config_load
 from nanochat_jax.config.convert import Export
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.paths import base_dir
-from nanochat_jax.interop import eras, huggingface, nanochat
-from nanochat_jax.interop.groups import optimizer_file
-from nanochat_jax.interop.names import to_nanochat
+from nanochat_jax.config.stages import STAGES, BaseTrain
+from nanochat_jax.interop import eras, huggingface, nanochat, optim_files
+from nanochat_jax.interop.names import path_of, to_nanochat
+from nanochat_jax.train import scaling
+from nanochat_jax.train.optimizer import adam_group
+from nanochat_jax.train.schedules import make_schedule
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +33,13 @@ USER_CONFIG = (
     "model_tag"
 ).split()
 
-# What nanochat rounds in its own way; the rest of a config decides what is computed.
+# What nanochat rounds in its own way: a model that differs in these alone is the same model.
 ROUNDINGS = ("rope_table_dtype", "softcap_dtype", "norm_eps")
-IN_MASKS = ("window_pattern", "short_window", "long_window")
-ELSEWHERE = ("init", "rope_factor", "pad_vocab_to")
+# What decides nothing by itself: windows are compared as the masks they make, the others are of
+# initial weights, of a table's length, and of rows that no id reaches.
+INDIRECT = (
+    "window_pattern", "short_window", "long_window", "init", "rope_factor", "pad_vocab_to",
+)  # fmt: skip
 
 
 def export_model(command: Export) -> tuple[pathlib.Path, list[str]]:
@@ -46,23 +53,25 @@ def export_model(command: Export) -> tuple[pathlib.Path, list[str]]:
     step = command.step if command.step >= 0 else None
     saved = find_checkpoint(command.source, command.model_tag or None, step, root)
     store.verify(saved)
-    cfg, tokenizer = GPTConfig(**saved.meta["model_config"]), load_tokenizer(saved, root)
+    cfg, tokenizer = saved.cfg, load_tokenizer(saved, root)
     params = jax.tree.map(np.asarray, saved.params())
     if command.format == "huggingface":
         folder = huggingface.export(out, cfg, params, tokenizer, lossy=command.lossy)
         return folder, ["load it with transformers.AutoModelForCausalLM.from_pretrained"]
-    state, meta = to_nanochat(params), nanochat_meta(saved, cfg, command.source)
-    state = {key: state[key] for key in eras.expected_shapes(cfg)}
+    expected, state = eras.expected_shapes(cfg), to_nanochat(params)
+    # In the order of nanochat's modules, so that a model goes out to the byte as it came in.
+    state = {key: state[key] for key in expected}
+    meta = nanochat_meta(saved, cfg, command.source)
     reader = reader_of(cfg, {key: value.shape for key, value in state.items()}, meta)
     optimizer, why_not = None, "left out (--no-optimizer)"
     if command.optimizer:
-        optimizer, why_not = optimizer_file(saved, cfg, params)
-    folder = nanochat.write(
-        out, command.source, saved.path.parent.name, saved.step, state, meta, tokenizer,
-        rule=_origin(saved).get("token_bytes") or ("old" if _is_classic(cfg) else "corrected"),
-        optimizer=optimizer,
-    )  # fmt: skip
-    return folder, [
+        optimizer, why_not = optimizer_file(saved, cfg, expected)
+    # bits per byte there divide by this table: an import's own rule, or that of the model's time.
+    rule = _origin(saved).get("token_bytes") or ("old" if _is_classic(cfg) else "corrected")
+    new = nanochat.Step(
+        command.source, saved.path.parent.name, saved.step, state, meta, tokenizer, rule, optimizer
+    )
+    return nanochat.write(out, new), [
         f"the optimizer's state: {'written' if optimizer is not None else why_not}",
         f"read by nanochat of {reader}",
         f"it takes {out} as its base directory ($NANOCHAT_BASE_DIR)",
@@ -75,29 +84,35 @@ def reader_of(cfg: GPTConfig, shapes: eras.Shapes, meta: Mapping[str, Any]) -> s
     Raises:
         ValueError: no nanochat computes it; the message says what none has.
     """
-    found = eras.detect(shapes, meta)
-    known = [dataclasses.asdict(c) | {"attention windows": c.masks}
-             for c in (found.config, *(c for _, c in found.others))]  # fmt: skip
-    own = dataclasses.asdict(cfg) | {"attention windows": cfg.masks}
-    apart = [[k for k in own if own[k] != other[k] and k not in (*IN_MASKS, *ELSEWHERE)]
-             for other in known]  # fmt: skip
-    fewest = min(apart, key=lambda names: sum(name not in ROUNDINGS for name in names))
-    foreign = [name for name in fewest if name not in ROUNDINGS]
-    if foreign:
-        told = ", ".join(f"{name} {own[name]}" for name in foreign)
+    era = eras.detect(shapes, meta)
+    own = _constants(cfg)
+    candidates = [_constants(c) for c in (era.config, *(c for _, c in era.others))]
+    differing = [[name for name in own if own[name] != other[name]] for other in candidates]
+    foreign = lambda names: [name for name in names if name not in ROUNDINGS]
+    fewest = min(differing, key=lambda names: len(foreign(names)))
+    period = eras.ERAS[era.name].period
+    if foreign(fewest):
+        constants = ", ".join(f"{name} {own[name]}" for name in foreign(fewest))
         raise ValueError(
-            f"no nanochat computes this model: that of {eras.ERAS[found.era][0]} has not {told}. "
+            f"no nanochat computes this model: that of {period} has not {constants}. "
             "Its own format keeps it; --format huggingface may hold it"
         )
     if fewest:
         log.warning("nanochat rounds otherwise (%s): logits differ a little", ", ".join(fewest))
-    return eras.ERAS[found.era][0]
+    return period
+
+
+def _constants(cfg: GPTConfig) -> dict[str, Any]:
+    """What decides what a model computes, by name."""
+    direct = {k: v for k, v in dataclasses.asdict(cfg).items() if k not in INDIRECT}
+    return direct | {"attention windows": cfg.masks}
 
 
 def nanochat_meta(saved: store.Saved, cfg: GPTConfig, source: str) -> dict[str, Any]:
     """nanochat's meta file of a checkpoint of ours."""
     meta, origin = saved.meta, _origin(saved)
-    shape = {name: getattr(cfg, name) for name in eras.SHAPE}
+    shape = {k: v for k, v in dataclasses.asdict(cfg).items() if k in eras.SHAPE}
+    # October 2025's loader hands these to a dataclass of six fields, which refuses a seventh.
     if not _is_classic(cfg):
         shape["window_pattern"] = cfg.window_pattern
     own = {k: v for k, v in (meta.get("config") or {}).items() if k in USER_CONFIG}
@@ -113,8 +128,7 @@ def nanochat_meta(saved: store.Saved, cfg: GPTConfig, source: str) -> dict[str, 
     if source == "base" and not _is_classic(cfg):
         loop = meta.get("loop") or {}
         out["total_batch_size"] = own.get("total_batch_size")
-        position = _position(saved.loader)
-        if position:
+        if position := _position(saved.loader):
             out["dataloader_state_dict"] = position
         best = loop.get("best_bpb")
         out["loop_state"] = {
@@ -129,6 +143,7 @@ def _position(loader: Any) -> dict[str, int] | None:
     """Where nanochat would say the loader stands: the row group read last, of rank 0."""
     if not loader:
         return None
+    # An import keeps the original's own position until training goes on from it.
     if "pq_idx" in loader:
         return dict(loader)
     at = loader["streams"][0]
@@ -143,3 +158,52 @@ def _is_classic(cfg: GPTConfig) -> bool:
 
 def _origin(saved: store.Saved) -> dict[str, Any]:
     return saved.meta.get("imported") or {}
+
+
+def optimizer_file(saved: store.Saved, cfg: GPTConfig, shapes: eras.Shapes) -> tuple[Any, str]:
+    """nanochat's optimizer file of a checkpoint, or None and the reason."""
+    if not saved.has_optimizer:
+        return None, "the checkpoint has none"
+    stage = saved.meta["stage"]
+    if stage not in STAGES or not saved.meta.get("config"):
+        return None, "the run's settings are not known"
+    config = config_load.build(STAGES[stage], saved.meta["config"])
+    numbers, layout = group_numbers(cfg, config, saved.step)
+    return optim_files.write(saved.optimizer(), shapes, layout, numbers), ""
+
+
+def group_numbers(
+    cfg: GPTConfig, config: Any, step: int
+) -> tuple[optim_files.GroupNumbers, optim_files.Layout]:
+    """The numbers of the optimizer's groups after `step` steps, and which layout they are in.
+
+    torch keeps rates and betas in the file, beside the moments, and takes them from it when it
+    loads; ours follow from the run's settings and the step, so they are computed here.
+    """
+    optim, steps = config.optim, max(config.num_iterations, step)
+    if isinstance(config, BaseTrain):  # the one stage whose length and rates follow from its size
+        plan = scaling.plan(cfg, config)
+        optim, steps = plan.optim, max(plan.num_iterations, step)
+    # A file's numbers are Python floats, computed as such: in float32 they would differ.
+    with jax.enable_x64(True):
+        hyper = jax.tree.map(float, make_schedule(optim, steps)(max(step - 1, 0), 1.0))
+    # Of our recipes the later one has Muon's second moment, and its time one file for all.
+    single = optim.muon_beta2 > 0
+
+    def adam(key: str) -> dict[str, Any]:
+        group = adam_group(path_of(key), optim, cfg.n_embd)
+        lr = group.lr * config.init_lr_frac
+        betas = [group.beta1, group.beta2] if single else (group.beta1, group.beta2)
+        return dict(
+            lr=lr * hyper.lr_multiplier, betas=betas, eps=optim.adam_eps,
+            weight_decay=group.weight_decay, initial_lr=lr,
+        )  # fmt: skip
+
+    lr = optim.matrix_lr * config.init_lr_frac
+    muon = dict(lr=lr * hyper.lr_multiplier, momentum=hyper.momentum)
+    if single:
+        muon |= dict(ns_steps=optim.muon_steps, beta2=optim.muon_beta2)
+        muon |= dict(weight_decay=hyper.weight_decay, initial_lr=lr)
+    else:
+        muon |= dict(nesterov=True, ns_steps=optim.muon_steps, initial_lr=lr)
+    return optim_files.GroupNumbers(adam, muon), "single" if single else "pair"

@@ -7,10 +7,7 @@ recipe fits whole; what later recipes added has no place in it.
 import dataclasses
 import json
 import logging
-import os
 import pathlib
-import re
-import shutil
 import string
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,30 +16,38 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from nanochat_jax.config.gpt import NORM_EPS, GPTConfig
-from nanochat_jax.interop.eras import expected_shapes
-from nanochat_jax.interop.names import from_nanochat, to_nanochat
+from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.files import whole_folder
+from nanochat_jax.interop.eras import expected_shapes, mismatches
+from nanochat_jax.interop.names import from_nanochat, rename, to_nanochat
 from nanochat_jax.tokenizer import Tokenizer, chat_format
 
 log = logging.getLogger(__name__)
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-OWN = "nanochat_jax"  # our key in config.json: what transformers computes in its own way
+# Our key in config.json: what transformers computes in its own way. Its rotary tables are float32,
+# nanochat's were bfloat16, which alone moves logits by 1.3e-2; who reads the folder here gets them
+# back as they were.
+OWN = "nanochat_jax"
 DTYPES = ("rope_table_dtype", "softcap_dtype")
-SIZES = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "max_position_embeddings",
-)  # fmt: skip
-TO_HF = (
-    (r"transformer\.wte\.weight", "model.embed_tokens.weight"),
-    (
-        r"transformer\.h\.(\d+)\.attn\.c_([qkv])\.weight",
-        r"model.layers.\1.self_attn.\2_proj.weight",
-    ),
-    (r"transformer\.h\.(\d+)\.attn\.c_proj\.weight", r"model.layers.\1.self_attn.o_proj.weight"),
-    (r"transformer\.h\.(\d+)\.mlp\.c_fc\.weight", r"model.layers.\1.mlp.fc1.weight"),
-    (r"transformer\.h\.(\d+)\.mlp\.c_proj\.weight", r"model.layers.\1.mlp.fc2.weight"),
-    (r"lm_head\.weight", "lm_head.weight"),
+# A size in our config, and its name in config.json.
+SIZES = {
+    "vocab_size": "vocab_size",
+    "n_embd": "hidden_size",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "sequence_len": "max_position_embeddings",
+}
+# What nanochat never varied. It is written, since the defaults of transformers are not all these.
+FIXED = dict(hidden_act="relu2", attention_bias=False, tie_word_embeddings=False)
+# nanochat's key, and the name in a file of transformers.
+KEYS_AND_NAMES = (
+    ("transformer.wte.weight", "model.embed_tokens.weight"),
+    ("transformer.h.{i}.attn.c_{qkv}.weight", "model.layers.{i}.self_attn.{qkv}_proj.weight"),
+    ("transformer.h.{i}.attn.c_proj.weight", "model.layers.{i}.self_attn.o_proj.weight"),
+    ("transformer.h.{i}.mlp.c_fc.weight", "model.layers.{i}.mlp.fc1.weight"),
+    ("transformer.h.{i}.mlp.c_proj.weight", "model.layers.{i}.mlp.fc2.weight"),
+    ("lm_head.weight", "lm_head.weight"),
 )
 # The chat format as a Jinja template, for those who have transformers and not our encoder.
 TEMPLATE = string.Template("""\
@@ -75,7 +80,7 @@ $ASSISTANT_START{{ parts(message.content) }}$ASSISTANT_END
 
 
 @dataclasses.dataclass(frozen=True)
-class Folder:
+class HFModel:
     """What a folder of transformers holds; `params` are ours, float32, kernels `[in, out]`."""
 
     cfg: GPTConfig
@@ -110,37 +115,31 @@ def export(
         )
     if lost:
         log.warning("written without %s: the model will answer differently", "; ".join(lost))
-    part = folder.parent / f".{folder.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as part:
         save_file(dict(_to_hf(cfg, state)), part / WEIGHTS, metadata={"format": "pt"})
         for name, value in _texts(cfg, state, tokenizer).items():
             (part / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
         (part / "tokenizer.json").write_text(tokenizer.to_huggingface().to_str())
         (part / "chat_template.jinja").write_text(TEMPLATE)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
 def lost_in(cfg: GPTConfig, state: Mapping[str, np.ndarray]) -> list[str]:
     """What the format has no place for; tensors that change nothing are not missed."""
+    # With these values a block sees the stream as it is, and nothing is mixed in or taken away.
     neutral = {"resid_lambdas": 1.0, "x0_lambdas": 0.0, "smear_lambda": 0.0, "backout_lambda": 0.0}
     without = {k: np.asarray(state[k], np.float32) for k in neutral if k in state}
     lost = [k for k, v in without.items() if np.any(v != neutral[k])]
     lost += [k for k in state if k.startswith("value_embeds.") or ".ve_gate." in k]
     lost += ["smear_gate.weight"] * ("smear_lambda" in lost)
+    # A window that reaches the first position from the last hides nothing.
     short = [i for i, w in enumerate(cfg.masks) if w is not None and w < cfg.sequence_len - 1]
     lost += [f"the short windows of layers {', '.join(map(str, short))}"] * bool(short)
     lost += [f"the query and key scale {cfg.qk_scale:g}"] * (cfg.qk_scale != 1.0)
     return lost
 
 
-def load(folder: pathlib.Path) -> Folder:
+def load(folder: pathlib.Path) -> HFModel:
     """Reads a folder that `transformers` or `export` wrote.
 
     Raises:
@@ -150,22 +149,15 @@ def load(folder: pathlib.Path) -> Folder:
     config = _json(folder / "config.json")
     cfg = config_of(config)
     own = dict(_from_hf(folder))
-    want = expected_shapes(cfg)
-    for key in sorted(want.keys() | own.keys()):
-        if key not in want or key not in own:
-            raise ValueError(
-                f"{folder}: {_hf_name(key)} is {'missing' if key in want else 'unknown'}; "
-                "is it a nanochat model of transformers, whole?"
-            )
-        if own[key].shape != want[key]:
-            raise ValueError(
-                f"{folder}: {_hf_name(key)} is {own[key].shape}, config.json asks for {want[key]}"
-            )
+    shapes = {_hf_name(key): value.shape for key, value in own.items()}
+    expected = {_hf_name(key): shape for key, shape in expected_shapes(cfg).items()}
+    if mismatch := mismatches(shapes, expected):
+        raise ValueError(f"{folder} is not the model that its config.json describes: {mismatch}")
     tokenizer = Tokenizer.from_tokenizer_json(folder / "tokenizer.json")
     notes = (f"transformers model: {cfg.n_layer} layers, width {cfg.n_embd}",)
     if cfg.rope_table_dtype == "float32":
         notes += ("rotary tables in float32, as transformers computes them",)
-    return Folder(cfg, from_nanochat(own), tokenizer, notes)
+    return HFModel(cfg, from_nanochat(own), tokenizer, notes)
 
 
 def config_of(config: Mapping[str, Any]) -> GPTConfig:
@@ -174,27 +166,20 @@ def config_of(config: Mapping[str, Any]) -> GPTConfig:
         raise ValueError(
             f"config.json is of model_type {config.get('model_type')!r}; expected 'nanochat'"
         )
-    for name in SIZES:
+    for name in (*SIZES.values(), "intermediate_size"):
         if type(config.get(name)) is not int:
             raise ValueError(f"config.json: {name} is {config.get(name)!r}; expected a number")
+    sizes = {ours: config[theirs] for ours, theirs in SIZES.items()}
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", "default")
-    other = {"rope_type": kind != "default", "tied": config.get("tie_word_embeddings", False),
-             "attention_bias": config.get("attention_bias", False),
-             "hidden_act": config.get("hidden_act", "relu2") != "relu2"}  # fmt: skip
-    hidden = config["hidden_size"]
-    other["intermediate_size"] = config["intermediate_size"] != 4 * hidden
-    if any(other.values()):
-        wrong = ", ".join(k for k, v in other.items() if v)
-        raise ValueError(f"config.json has a {wrong} that nanochat never had")
+    fixed = FIXED | {"intermediate_size": 4 * sizes["n_embd"], "rope_type": "default"}
+    given = fixed | config | rope
+    if other := [name for name in fixed if given[name] != fixed[name]]:
+        raise ValueError(f"config.json has a {', '.join(other)} that nanochat never had")
+    # The defaults are those of transformers' own class: an absent key means its value there.
     cap = config.get("final_logit_softcapping")
     return GPTConfig(
-        sequence_len=config["max_position_embeddings"],
-        vocab_size=config["vocab_size"],
-        n_layer=config["num_hidden_layers"],
-        n_head=config["num_attention_heads"],
-        n_kv_head=config.get("num_key_value_heads") or config["num_attention_heads"],
-        n_embd=hidden,
+        **sizes,
+        n_kv_head=config.get("num_key_value_heads") or sizes["n_head"],
         rope_base=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
         logit_softcap=15.0 if cap is None else float(cap),
         norm_eps=float(config.get("rms_norm_eps", 1e-6)),
@@ -208,29 +193,27 @@ def _texts(
     """The JSON files by name."""
     bos, end = tokenizer.get_bos_token_id(), tokenizer.encode_special(chat_format.ASSISTANT_END)
     ids = dict(bos_token_id=bos, eos_token_id=end, pad_token_id=end)
+    own = dataclasses.asdict(cfg)
     config = dict(
         architectures=["NanoChatForCausalLM"],
         model_type="nanochat",
-        vocab_size=cfg.vocab_size,
-        hidden_size=cfg.n_embd,
+        **{theirs: own[ours] for ours, theirs in SIZES.items()},
+        **FIXED,
         intermediate_size=4 * cfg.n_embd,
-        num_hidden_layers=cfg.n_layer,
-        num_attention_heads=cfg.n_head,
         num_key_value_heads=cfg.n_kv_head,
-        max_position_embeddings=cfg.sequence_len,
-        hidden_act="relu2",
-        attention_bias=False,
         attention_dropout=0.0,
-        rms_norm_eps=NORM_EPS if cfg.norm_eps == NORM_EPS else cfg.norm_eps,
+        # torch's rms_norm takes the epsilon of float32 where none is given, transformers 1e-6; with
+        # the same one, and tables of float32, logits were equal to the bit.
+        rms_norm_eps=cfg.norm_eps,
         final_logit_softcapping=cfg.logit_softcap,
         rope_parameters=dict(rope_type="default", rope_theta=cfg.rope_base),
-        tie_word_embeddings=False,
         initializer_range=0.02,
         use_cache=True,
         dtype=str(state["lm_head.weight"].dtype),
         **ids,
-        **{OWN: {name: getattr(cfg, name) for name in DTYPES}},
+        **{OWN: {name: own[name] for name in DTYPES}},
     )
+    # A base model ends a text with <|bos|>, where the next document would begin.
     generation = dict(ids, eos_token_id=[end, bos], do_sample=True, temperature=0.8, top_k=50)
     stop = chat_format.ASSISTANT_END
     names = dict(bos_token=chat_format.BOS, eos_token=stop, pad_token=stop)
@@ -251,15 +234,13 @@ def _texts(
 
 def _to_hf(cfg: GPTConfig, state: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
     """(name there, array): rows of the real vocabulary, contiguous as the file format demands."""
-    kept = expected_shapes(
-        dataclasses.replace(
-            cfg, value_embeds=False, residual_scalars=False, smear=False, backout=False
-        )
-    )
-    for key in kept:
+    classic = dict(value_embeds=False, residual_scalars=False, smear=False, backout=False)
+    for key in expected_shapes(dataclasses.replace(cfg, **classic)):
         array = state[key]
         if key in ("transformer.wte.weight", "lm_head.weight"):
+            # transformers does not cut logits, so a padding row would be a token to sample.
             array = array[: cfg.vocab_size]
+        # safetensors writes the raw buffer: a transposed view would be saved wrong, without error.
         yield _hf_name(key), np.ascontiguousarray(array)
 
 
@@ -280,27 +261,14 @@ def _from_hf(folder: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _hf_name(key: str) -> str:
-    return next((re.sub(own, hf, key) for own, hf in TO_HF if re.fullmatch(own, key)), key)
-
-
-FROM_HF = (
-    (r"model\.embed_tokens\.weight", "transformer.wte.weight"),
-    (
-        r"model\.layers\.(\d+)\.self_attn\.([qkv])_proj\.weight",
-        r"transformer.h.\1.attn.c_\2.weight",
-    ),
-    (r"model\.layers\.(\d+)\.self_attn\.o_proj\.weight", r"transformer.h.\1.attn.c_proj.weight"),
-    (r"model\.layers\.(\d+)\.mlp\.fc1\.weight", r"transformer.h.\1.mlp.c_fc.weight"),
-    (r"model\.layers\.(\d+)\.mlp\.fc2\.weight", r"transformer.h.\1.mlp.c_proj.weight"),
-    (r"lm_head\.weight", "lm_head.weight"),
-)
+    return rename(key, KEYS_AND_NAMES) or key
 
 
 def _own_name(name: str, file: pathlib.Path) -> str:
-    for hf, own in FROM_HF:
-        if re.fullmatch(hf, name):
-            return re.sub(hf, own, name)
-    raise ValueError(f"{file}: tensor {name!r} is none of a nanochat model of transformers")
+    key = rename(name, KEYS_AND_NAMES, back=True)
+    if key is None:
+        raise ValueError(f"{file}: tensor {name!r} is none of a nanochat model of transformers")
+    return key
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:

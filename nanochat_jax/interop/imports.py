@@ -3,24 +3,21 @@
 import dataclasses
 import logging
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
+from nanochat_jax.checkpoint import store
+from nanochat_jax.config import load as config_load
+from nanochat_jax.config import paths
 from nanochat_jax.config.convert import Import
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.config.paths import CHECKPOINTS, base_dir
-from nanochat_jax.evals.bpb import bits_per_byte
-from nanochat_jax.interop import eras, huggingface, imported, nanochat
-from nanochat_jax.models.gpt import Model
+from nanochat_jax.config.stages import STAGES, recipes_of
+from nanochat_jax.interop import eras, huggingface, nanochat
+from nanochat_jax.interop.probe import settle
 from nanochat_jax.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
-
-Lines = list[str]
 
 # By what rule the token bytes beside a tokenizer count.
 RULES = {
@@ -30,63 +27,62 @@ RULES = {
 }
 
 
-def import_model(command: Import) -> tuple[pathlib.Path, Lines]:
+@dataclasses.dataclass(frozen=True)
+class NewCheckpoint:
+    """What to save. `origin` says where it is from, `meta` is what is known of its run."""
+
+    source: str
+    tag: str
+    step: int
+    cfg: GPTConfig
+    params: Any
+    tokenizer: Tokenizer
+    origin: Mapping[str, Any]
+    meta: Mapping[str, Any]
+    optimizer: Any = None
+    loader: Any = None
+
+
+def import_model(command: Import) -> tuple[pathlib.Path, list[str]]:
     """Imports one model; returns the step's folder and what was found.
 
     Raises:
         FileNotFoundError, ValueError: what is missing, damaged, unsafe or foreign, and what to
             type; nothing has been written then.
     """
-    make = _from_nanochat if command.format == "nanochat" else _from_huggingface
-    found, lines = make(command)
-    return imported.save(base_dir(), found), lines
+    read = _from_nanochat if command.format == "nanochat" else _from_huggingface
+    new, lines = read(command)
+    return _save(paths.base_dir(), new), lines
 
 
-def _from_nanochat(command: Import) -> tuple[imported.Import, Lines]:
+def _from_nanochat(command: Import) -> tuple[NewCheckpoint, list[str]]:
     step = command.step if command.step >= 0 else None
     directory = pathlib.Path(command.dir).expanduser()
     files = nanochat.find(directory, command.source, command.model_tag, step)
     if not files.source:
         raise ValueError(
             f"{directory} does not say which stage its model is of; "
-            f"add --source {'|'.join(CHECKPOINTS)}"
+            f"add --source {'|'.join(paths.CHECKPOINTS)}"
         )
     contents = nanochat.read(files, weights_only=command.weights_only)
     tokenizer, rule = _tokenizer_of(files, command.tokenizer)
     era, lines = settle(contents, tokenizer, command)
-    meta = contents.meta
-    recipe = "classic" if era.era == "A" else "current"
-    given = {**(meta.get("user_config") or {}), **_batch(meta)}
-    origin = {"format": "nanochat", "era": era.era, "why": list(era.why), "token_bytes": rule}
-    loop = meta.get("loop_state") or {}
-    found = imported.Import(
-        source=files.source,
-        tag=files.tag,
-        step=files.step,
-        cfg=era.config,
-        params=contents.params,
-        tokenizer=tokenizer,
-        origin=origin | {"user_config": meta.get("user_config"), "meta": _small(meta)},
-        config=imported.stage_config(files.source, recipe, era.config, given),
-        metrics={"val/bpb": meta["val_bpb"]} if meta.get("val_bpb") is not None else {},
-        loop={
-            "smooth_loss": loop.get("smooth_train_loss"),
-            "train_s": loop.get("total_training_time"),
-            "best_bpb": loop.get("min_val_bpb"),
-        },
-        optimizer=contents.optimizer,
-        loader=contents.position,
-    )
+    new = NewCheckpoint(
+        files.source, files.tag, files.step, era.config, contents.params, tokenizer,
+        _origin(era, rule, contents.meta), _run_of(files.source, era, contents.meta),
+        contents.optimizer, contents.position,
+    )  # fmt: skip
     state = lambda there: "with" if there is not None else "without"
     lines += [
         f"step {files.step}, {state(contents.optimizer)} the optimizer's state, "
         f"{state(contents.position)} the place in the data",
         f"tokenizer: {tokenizer.get_vocab_size()} ids; {RULES[rule]}",
     ]
-    return found, lines
+    return new, lines
 
 
 def _tokenizer_of(files: nanochat.Files, given: str) -> tuple[Tokenizer, str]:
+    """The tokenizer and the rule of its token bytes, from the folder given or found."""
     folder = pathlib.Path(given).expanduser() if given else files.tokenizer
     if folder is None:
         raise FileNotFoundError(
@@ -98,94 +94,120 @@ def _tokenizer_of(files: nanochat.Files, given: str) -> tuple[Tokenizer, str]:
     return Tokenizer.load(folder), "corrected"
 
 
-def settle(
-    contents: nanochat.Contents, tokenizer: Tokenizer, command: Import
-) -> tuple[eras.Found, Lines]:
-    """The era after `--softcap` and `--probe` had their say, and lines that tell of it."""
-    found = contents.found
-    if not 0 <= command.softcap < float("inf"):
-        raise ValueError(f"--softcap is {command.softcap:g}; expected a number above 0, e.g. 15")
-    if command.softcap:
-        config = dataclasses.replace(found.config, logit_softcap=command.softcap)
-        found = dataclasses.replace(
-            found, config=config, why=(*found.why, f"softcap {command.softcap:g} as given")
-        )
-        return found, [str(found)]
-    if not command.probe:
-        if found.others:
-            others = ", ".join(name for name, _ in found.others)
-            log.warning("also possible: %s; --probe TEXT compares them on a text", others)
-        return found, [str(found)]
-    candidates = [("as read", found.config), *found.others]
-    scored = probe(contents, tokenizer, command.probe, candidates)
-    lines = [f"{bpb:.4f} bits per byte  {name}" for bpb, name, _ in scored]
-    best = scored[0]
-    if len(scored) > 1:
-        margin = scored[1][0] - best[0]
-        lines.append(f"margin {margin:.4f} bits per byte: {best[1]} is taken")
-        found = dataclasses.replace(found, config=best[2], why=(*found.why, f"probe: {best[1]}"))
-    return found, [str(found), *lines]
+def _origin(era: eras.Detected, rule: str, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a model of nanochat is from; an export gives the rest of its meta file back."""
+    rest = {k: v for k, v in meta.items() if k not in ("user_config", "model_config")}
+    known = {"format": "nanochat", "era": era.name, "why": list(era.why), "token_bytes": rule}
+    return known | {"user_config": meta.get("user_config"), "meta": rest}
 
 
-def probe(
-    contents: nanochat.Contents,
-    tokenizer: Tokenizer,
-    text: str,
-    candidates: list[tuple[str, GPTConfig]],
-) -> list[tuple[float, str, GPTConfig]]:
-    """(bits per byte, name, config) of each candidate on a text or a file of it, best first."""
-    file = pathlib.Path(text).expanduser()
-    text = file.read_text(encoding="utf-8") if len(text) < 4096 and file.is_file() else text
-    ids = [tokenizer.get_bos_token_id(), *tokenizer.encode(text)]
-    if len(ids) < 3:
-        raise ValueError("--probe needs a text of some words, or a file of it")
-    token_bytes_V = np.asarray(tokenizer.token_bytes())
-    params = jax.tree.map(jnp.asarray, contents.params)
-    scored = []
-    for name, cfg in candidates:
-        model = Model.create(cfg, params, dtype="float32")
-        scored.append(
-            (bits_per_byte(model, _rows(ids, cfg.sequence_len), token_bytes_V), name, cfg)
-        )
-    return sorted(scored, key=lambda item: item[0])
+def _run_of(source: str, era: eras.Detected, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What our `meta.json` says of a run, from nanochat's."""
+    # The flags, and above them what the run made of them: of a total batch of -1, say.
+    made = ("device_batch_size", "max_seq_len", "total_batch_size")
+    given = meta.get("user_config") or {}
+    given = {**given, **{k: meta[k] for k in made if meta.get(k) is not None}}
+    recipe, loop = "classic" if era.name == "A" else "current", meta.get("loop_state") or {}
+    return {
+        "config": _stage_config(source, recipe, era.config, given),
+        "metrics": {"val/bpb": meta["val_bpb"]} if meta.get("val_bpb") is not None else {},
+        "loop": {
+            "smooth_loss": loop.get("smooth_train_loss"),
+            "train_s": loop.get("total_training_time"),
+            "best_bpb": loop.get("min_val_bpb"),
+        },
+    }
 
 
-def _rows(ids: list[int], T: int) -> list[dict[str, np.ndarray]]:
-    """The ids as rows of at most `T` tokens, each predicting the next; the last one is padded."""
-    T = min(T, len(ids) - 1)
-    rows = []
-    for start in range(0, len(ids) - 1, T):
-        piece = np.asarray(ids[start : start + T + 1], np.int32)
-        missing = T + 1 - len(piece)
-        inputs = np.pad(piece[:-1], (0, missing))
-        targets = np.pad(piece[1:], (0, missing), constant_values=-1)
-        rows.append({"inputs": inputs[None], "targets": targets[None]})
-    return rows
-
-
-def _batch(meta: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("device_batch_size", "max_seq_len", "total_batch_size")
-    return {name: meta[name] for name in names if meta.get(name) is not None}
-
-
-def _small(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What else the meta file says, to be given back at an export."""
-    return {k: v for k, v in meta.items() if k not in ("user_config", "model_config")}
-
-
-def _from_huggingface(command: Import) -> tuple[imported.Import, Lines]:
-    folder = pathlib.Path(command.dir).expanduser()
-    found = huggingface.load(folder)
+def _from_huggingface(command: Import) -> tuple[NewCheckpoint, list[str]]:
+    model = huggingface.load(pathlib.Path(command.dir).expanduser())
+    # Nothing in such a folder names the stage; sft is what the chat programs look for.
     source = command.source or "sft"
-    step = max(command.step, 0)
-    made = imported.Import(
-        source=source,
-        tag=command.model_tag or f"d{found.cfg.n_layer}",
-        step=step,
-        cfg=found.cfg,
-        params=found.params,
-        tokenizer=found.tokenizer,
-        origin={"format": "huggingface", "notes": list(found.notes)},
-        config=imported.stage_config(source, "classic", found.cfg, {}),
-    )
-    return made, [*found.notes, f"taken as a model of stage {source} (--source says otherwise)"]
+    config = _stage_config(source, "classic", model.cfg, {})
+    new = NewCheckpoint(
+        source, command.model_tag or f"d{model.cfg.n_layer}", max(command.step, 0),
+        model.cfg, model.params, model.tokenizer,
+        {"format": "huggingface", "notes": list(model.notes)},
+        {"config": config, "metrics": {}, "loop": {}},
+    )  # fmt: skip
+    return new, [*model.notes, f"taken as a model of stage {source} (--source says otherwise)"]
+
+
+def _save(root: pathlib.Path, new: NewCheckpoint) -> pathlib.Path:
+    """Writes it below the base directory `root` and returns the step's folder.
+
+    The tokenizer lies beside the checkpoint; the base directory's own is written only where there
+    is none.
+
+    Raises:
+        ValueError: that step is there already, another tokenizer is beside it, or the tokenizer
+            has not the model's vocabulary.
+    """
+    size = new.tokenizer.get_vocab_size()
+    if size != new.cfg.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {size} ids, the model {new.cfg.vocab_size}: it is another "
+            "model's; give the right one with --tokenizer DIR"
+        )
+    directory = paths.checkpoints(root, new.source) / new.tag
+    if new.step in store.steps(directory):
+        raise ValueError(
+            f"{directory / f'{new.step:06d}'} exists; import under another name with "
+            "--model-tag, or remove it"
+        )
+    beside = paths.tokenizer(directory)
+    kept = beside.is_dir()
+    if kept and Tokenizer.load(beside).hash != new.tokenizer.hash:
+        raise ValueError(f"{beside} holds another tokenizer; import under another --model-tag")
+    new.tokenizer.save(beside)
+    try:
+        path = store.save(
+            directory, new.step, new.params, _meta(new),
+            optimizer=new.optimizer, loader=new.loader,
+        )  # fmt: skip
+    except BaseException:
+        if not kept:
+            shutil.rmtree(beside)
+        raise
+    if not paths.tokenizer(root).exists():
+        new.tokenizer.save(paths.tokenizer(root))
+    return path
+
+
+def _meta(new: NewCheckpoint) -> dict[str, Any]:
+    """`meta.json` as training writes it, with where the model is from."""
+    return {
+        **new.meta,
+        "stage": new.source,
+        # Unfinished where the run's own settings name a step beyond this one.
+        "final": new.step >= (new.meta["config"].get("num_iterations") or -1),
+        "model_config": dataclasses.asdict(new.cfg),
+        # Equal to no stage's fingerprint: a speedrun must not take it for a stage of its own.
+        "fingerprint": {"imported": new.origin},
+        "tokenizer_hash": new.tokenizer.hash,
+        "imported": new.origin,
+    }
+
+
+def _stage_config(source: str, recipe: str, cfg: GPTConfig, given: Mapping[str, Any]) -> dict:
+    """The stage's settings: the recipe's, the shape's, and of `given` what the stage knows."""
+    cls = STAGES[source]
+    values: dict[str, Any] = {"recipe": recipe, **recipes_of(source)[recipe]}
+    known = config_load.flatten(config_load.build(cls, values))
+    shape: dict[str, Any] = dict(max_seq_len=cfg.sequence_len)
+    if source == "base":
+        shape |= dict(depth=cfg.n_layer, aspect_ratio=max(1, cfg.n_embd // cfg.n_layer))
+        shape |= dict(head_dim=cfg.head_dim, window_pattern=cfg.window_pattern)
+        shape |= dict(reference_kv_heads=cfg.n_kv_head)
+    for name, value in {**shape, **given}.items():
+        if name not in known or value is None:
+            continue
+        # The original takes any Python literal for a flag; one of a type that ours has not is no
+        # reason to refuse a model.
+        try:
+            config_load.build(cls, {name: value})
+        except ValueError as error:
+            log.warning("%s; the default stays", error)
+            continue
+        values[name] = value
+    return config_load.flatten(config_load.build(cls, values))

@@ -5,19 +5,20 @@ files; `<base dir>/tokenizer/` holds `tokenizer.pkl` and `token_bytes.pt`. Publi
 have all of it in one folder. What is read is checked here, once, before anything is written.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
-import math
 import os
 import pathlib
 import re
-import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from nanochat_jax.config import paths
 from nanochat_jax.config.paths import CHECKPOINTS
 from nanochat_jax.interop import eras, optim_files, tiktoken_pickle, torchfile
 from nanochat_jax.interop.names import from_nanochat
@@ -51,13 +52,40 @@ class Contents:
 
     state: dict[str, np.ndarray]
     meta: dict[str, Any]
-    found: eras.Found
+    era: eras.Detected
     optimizer: dict[str, Any] | None
     position: dict[str, int] | None
 
     @property
     def params(self) -> dict[str, Any]:
         return from_nanochat(self.state)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One step to write: `optimizer` is what `optim_files.write` made, or None.
+
+    `rule` is that of the token bytes, `corrected` or `old`: see `read_tokenizer`.
+    """
+
+    source: str
+    tag: str
+    step: int
+    state: Mapping[str, np.ndarray]
+    meta: Mapping[str, Any]
+    tokenizer: Tokenizer
+    rule: str = "corrected"
+    optimizer: Any = None
+
+    @property
+    def files(self) -> dict[str, Any]:
+        """File name -> the tree in it."""
+        files: dict[str, Any] = {f"model_{self.step:06d}.pt": dict(self.state)}
+        if self.optimizer is not None:
+            # A pair of optimizers is of the time of one file, later there was one of each rank.
+            rank = "" if isinstance(self.optimizer, list) else "_rank0"
+            files[f"optim_{self.step:06d}{rank}.pt"] = self.optimizer
+        return files
 
 
 def find(
@@ -78,23 +106,18 @@ def find(
                                 "or the folder that holds model_<step>.pt")  # fmt: skip
     folder, source = _folder(directory, source, tag)
     models = {int(m[1]): p for p in folder.iterdir() if (m := MODEL.fullmatch(p.name))}
-    if step is None and len(models) > 1:
-        raise ValueError(
-            f"{folder} has the steps {_listed(models)}; choose with --step N, or name the file"
-        )
-    if step is not None and step not in models:
-        raise FileNotFoundError(f"no model of step {step} in {folder}; found {_listed(models)}")
-    step = next(iter(models)) if step is None else step
+    step = _choose(models, step, "step", "--step", folder)
     meta = folder / f"meta_{step:06d}.json"
     if not meta.exists():
         raise FileNotFoundError(
             f"{models[step]} has no {meta.name} beside it; the model's shape stands in it: "
             "fetch it from where the model came from"
         )
-    name = folder.name if folder != directory or re.match(r"d\d+", folder.name) else tag
+    # A folder that was named by hand gives a tag only if it is named like one.
+    tagged = folder != directory or re.match(r"d\d+", folder.name)
     return Files(
-        source, tag or name, step, models[step], meta, _optimizer_files(folder, step),
-        _tokenizer_folder(folder),
+        source, tag or (folder.name if tagged else ""), step, models[step], meta,
+        _optimizer_files(folder, step), _tokenizer_folder(folder),
     )  # fmt: skip
 
 
@@ -106,15 +129,17 @@ def read(files: Files, *, weights_only: bool = False) -> Contents:
     """
     meta = read_meta(files.meta)
     state = eras.stripped(_state_dict(files.model))
-    found = eras.detect({key: value.shape for key, value in state.items()}, meta)
     shapes = {key: value.shape for key, value in state.items()}
-    optimizer = None if weights_only else _optimizer(files.optimizer, shapes)
-    return Contents(state, meta, found, optimizer, None if weights_only else _position(meta))
+    era = eras.detect(shapes, meta)
+    if weights_only:
+        return Contents(state, meta, era, None, None)
+    return Contents(state, meta, era, _optimizer(files.optimizer, shapes), _position(meta))
 
 
 def read_meta(path: pathlib.Path) -> dict[str, Any]:
     """The meta file, numbers that are not finite as None."""
     try:
+        # Python's own writer puts NaN and Infinity into JSON: a best loss before the first one.
         meta = json.loads(path.read_text(), parse_constant=lambda _: None)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON ({error}); copy it again") from None
@@ -127,15 +152,15 @@ def read_meta(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _position(meta: Mapping[str, Any]) -> dict[str, int] | None:
-    """The place in the data of a meta file; the epoch was not told from the first."""
-    told = meta.get("dataloader_state_dict")
-    if told is None:
+    """The place in the data of a meta file."""
+    state = meta.get("dataloader_state_dict")
+    if state is None:
         return None
-    position = {"epoch": 1, **told}
+    position = {"epoch": 1, **state}  # the first files with a position had no epoch in it
     wrong = position.keys() ^ {"epoch", "pq_idx", "rg_idx"}
     if wrong or any(type(value) is not int for value in position.values()):
         raise ValueError(
-            f"dataloader_state_dict is {told}; expected whole numbers pq_idx, rg_idx and epoch. "
+            f"dataloader_state_dict is {state}; expected whole numbers pq_idx, rg_idx and epoch. "
             "--weights-only leaves it and the optimizer"
         )
     return position
@@ -144,8 +169,9 @@ def _position(meta: Mapping[str, Any]) -> dict[str, int] | None:
 def read_tokenizer(folder: pathlib.Path) -> tuple[Tokenizer, str]:
     """The tokenizer and by which rule its `token_bytes.pt` counts: `corrected` or `old`.
 
-    The old rule (until July 2026) counts a lone byte of a character as the three of U+FFFD, so a
-    bpb that used it is lower. Without the file the rule is called `unknown`.
+    The old rule (until July 2026) decodes every token by itself and counts the bytes of the text: a
+    lone byte of a character becomes U+FFFD and counts as three, so a bpb that used it is lower.
+    Without the file the rule is called `unknown`.
 
     Raises:
         ValueError: a damaged or unsafe file, or two that do not belong together.
@@ -164,49 +190,35 @@ def read_tokenizer(folder: pathlib.Path) -> tuple[Tokenizer, str]:
     )
 
 
-def write(
-    out: pathlib.Path,
-    source: str,
-    tag: str,
-    step: int,
-    state: Mapping[str, np.ndarray],
-    meta: Mapping[str, Any],
-    tokenizer: Tokenizer,
-    *,
-    rule: str = "corrected",
-    optimizer: Any = None,
-) -> pathlib.Path:
+def write(out: pathlib.Path, new: Step) -> pathlib.Path:
     """Writes one step where nanochat with `out` as base directory looks, and returns its folder.
-
-    `optimizer` is what `optim_files.write` made. All of it is written beside, then renamed.
 
     Raises:
         ValueError: that step, or another tokenizer, is there already.
         OSError: the disk is full; nothing half-written is left.
     """
-    folder = out / CHECKPOINTS[source] / tag
-    files: dict[str, Any] = {f"model_{step:06d}.pt": dict(state)}
-    if optimizer is not None:
-        rank = "" if isinstance(optimizer, list) else "_rank0"
-        files[f"optim_{step:06d}{rank}.pt"] = optimizer
-    for name in (*files, f"meta_{step:06d}.json"):
+    folder, meta = paths.checkpoints(out, new.source) / new.tag, f"meta_{new.step:06d}.json"
+    files = new.files
+    for name in (*files, meta):
         if (folder / name).exists():
             raise ValueError(f"{folder / name} exists; choose another --dir, or remove it")
-    there = has_tokenizer(out / "tokenizer", tokenizer)
-    part = out / f".{source}-{tag}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    tokenizer = paths.tokenizer(out)
+    has_one = has_tokenizer(tokenizer, new.tokenizer)
+    out.mkdir(parents=True, exist_ok=True)
     try:
-        for name, tree in files.items():
-            torchfile.save(part / name, tree)
-        (part / f"meta_{step:06d}.json").write_text(json.dumps(dict(meta), indent=2))
-        if not there:
-            write_tokenizer(part / "tokenizer", tokenizer, rule)
-            _move(part / "tokenizer", out / "tokenizer", (BYTES, PICKLE))
-        _move(part, folder, (*files, f"meta_{step:06d}.json"))
+        # All of it lies on the disk before anything gets its name; the folder itself may hold
+        # other steps, so it cannot be replaced as a whole.
+        with tempfile.TemporaryDirectory(".part", f".{new.tag}.", out) as folder_name:
+            part = pathlib.Path(folder_name)
+            for name, tree in files.items():
+                torchfile.save(part / name, tree)
+            (part / meta).write_text(json.dumps(dict(new.meta), indent=2))
+            if not has_one:
+                write_tokenizer(part / "tokenizer", new.tokenizer, new.rule)
+                _move(part / "tokenizer", tokenizer, (BYTES, PICKLE))
+            _move(part, folder, (*files, meta))
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-        if not any(out.iterdir()):
+        with contextlib.suppress(OSError):  # it is not empty: something was written
             out.rmdir()
     return folder
 
@@ -240,32 +252,34 @@ def _folder(directory: pathlib.Path, source: str, tag: str) -> tuple[pathlib.Pat
     if _has_models(directory):
         by_name = {name: stage for stage, name in CHECKPOINTS.items()}
         return directory, source or by_name.get(directory.parent.name, "")
-    tags = {
-        stage: sorted(p.name for p in (directory / name).iterdir() if _has_models(p))
-        for stage, name in CHECKPOINTS.items()
-        if (directory / name).is_dir()
+    folders = {
+        (stage, folder.name): folder
+        for stage in CHECKPOINTS
+        for folder in sorted(paths.checkpoints(directory, stage).glob("*"))
+        if _has_models(folder)
     }
-    tags = {stage: names for stage, names in tags.items() if names}
-    if not tags:
+    if not folders:
         raise FileNotFoundError(
             f"no nanochat checkpoint in {directory}: neither model_<step>.pt nor "
             f"{'/, '.join(CHECKPOINTS.values())}/ with a tag below"
         )
-    if source and source not in tags:
-        raise FileNotFoundError(f"no {source} model in {directory}; found {_listed(tags)}")
-    if not source and len(tags) > 1:
+    stages = {stage for stage, _ in folders}
+    source = _choose(stages, source or None, "stage", "--source", directory)
+    tags = {tag for stage, tag in folders if stage == source}
+    tag = _choose(tags, tag or None, "tag", "--model-tag", paths.checkpoints(directory, source))
+    return folders[source, tag], source
+
+
+def _choose(found: Collection[Any], wanted: Any, what: str, flag: str, where: pathlib.Path) -> Any:
+    """What was wanted, or (None) the only one; else an error that names what there is."""
+    if wanted is not None and wanted not in found:
+        raise FileNotFoundError(f"no {what} {wanted} in {where}; found {_listed(found)}")
+    if wanted is None and len(found) > 1:
         raise ValueError(
-            f"{directory} has models of {_listed(tags)}; choose with --source, or name the folder"
+            f"{where} has several {what}s ({_listed(found)}); choose with {flag}, or name the "
+            f"{'file' if what == 'step' else 'folder'}"
         )
-    source = source or next(iter(tags))
-    if tag and tag not in tags[source]:
-        raise FileNotFoundError(f"no {source} model {tag!r}; found {_listed(tags[source])}")
-    if not tag and len(tags[source]) > 1:
-        raise ValueError(
-            f"{directory / CHECKPOINTS[source]} has the tags {_listed(tags[source])}; "
-            "choose with --model-tag, or name the folder"
-        )
-    return directory / CHECKPOINTS[source] / (tag or tags[source][0]), source
+    return next(iter(found)) if wanted is None else wanted
 
 
 def _has_models(folder: pathlib.Path) -> bool:
@@ -296,38 +310,33 @@ def _tokenizer_folder(folder: pathlib.Path) -> pathlib.Path | None:
 
 def _state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
     state = torchfile.load(path)
-    bad = not isinstance(state, Mapping) or [
-        k for k, v in state.items() if not isinstance(v, np.ndarray)
-    ]
-    if bad:
-        what = "no dict of tensors" if bad is True else f"no tensor under {_listed(bad)}"
-        raise ValueError(f"{path} is not a state dict: {what}")
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{path} is not a state dict: no dict of tensors")
+    if others := [key for key, value in state.items() if not isinstance(value, np.ndarray)]:
+        raise ValueError(f"{path} is not a state dict: no tensor under {_listed(others)}")
     return dict(state)
 
 
-def _optimizer(paths: Sequence[pathlib.Path], shapes: optim_files.Shapes) -> dict[str, Any] | None:
+def _optimizer(files: Sequence[pathlib.Path], shapes: optim_files.Shapes) -> dict[str, Any] | None:
     """Our optimizer state of the files; None where there are none or nanochat saved only a part."""
-    if not paths:
+    if not files:
         return None
-    trees = [torchfile.load(path) for path in paths]
+    trees = [torchfile.load(file) for file in files]
     try:
         return optim_files.read(trees, shapes)
     except optim_files.Incomplete as error:
-        if "_rank" in paths[0].name:
+        # Until 13 November 2025 (c6abcdf) rank 0 alone wrote a file, with its own share in it: the
+        # rest is lost, and a model of that time is worth having without.
+        if "_rank" in files[0].name:
             raise ValueError(
-                f"{paths[0].parent}: {error}; copy the files of all ranks, or leave the optimizer "
+                f"{files[0].parent}: {error}; copy the files of all ranks, or leave the optimizer "
                 "with --weights-only"
             ) from None
-        log.warning("%s holds rank 0's part alone (%s): the optimizer is left", paths[0], error)
+        log.warning("%s holds rank 0's part alone (%s): the optimizer is left", files[0], error)
         return None
     except ValueError as error:
-        raise ValueError(f"{paths[0]}: {error}") from None
+        raise ValueError(f"{files[0]}: {error}") from None
 
 
 def _listed(names: Any) -> str:
     return ", ".join(map(str, sorted(names))) or "none"
-
-
-def finite(value: Any) -> Any:
-    """A number as JSON has it: None for what is not finite."""
-    return value if not isinstance(value, float) or math.isfinite(value) else None

@@ -1,8 +1,10 @@
 """nanochat's optimizer files and our optimizer state, both ways. Pure: trees of numpy arrays.
 
-Two layouts: `pair` (until 29 January 2026), a list of AdamW's and Muon's state dicts, and `single`,
-one dict whose groups say what they are. A run on several ranks leaves a file per rank, each with
-its slices; they are put together here. Ours: `{"step", "adam", "muon"}`, see train/optimizer.py.
+Two layouts: `pair` (until 29 January 2026, 41bb2ea), a list of AdamW's and Muon's state dicts, and
+`single`, one dict whose groups say what they are. Both number their parameters and name none, so
+which number is which parameter follows from the model. A run on several ranks leaves a file per
+rank, each with its slices; they are put together here. Ours: `{"step", "adam", "muon"}`, see
+train/optimizer.py.
 
 Source: nanochat `nanochat/{adamw,muon,optim}.py` and `GPT.setup_optimizer(s)`.
 """
@@ -13,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
-from nanochat_jax.interop.names import path_of
+from nanochat_jax.interop.names import from_nanochat, path_of, transposed
 
 Shapes = Mapping[str, tuple[int, ...]]
 Layout = Literal["pair", "single"]
@@ -32,7 +34,7 @@ class Incomplete(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Rates:
+class GroupNumbers:
     """The numbers that a group carries in a file; `adam(key)` gives an AdamW group's."""
 
     adam: Callable[[str], Mapping[str, Any]]
@@ -68,16 +70,17 @@ def read(files: Sequence[Any], shapes: Shapes) -> dict[str, Any]:
         raise ValueError(
             f"not an optimizer file of nanochat ({type(error).__name__}: {error})"
         ) from None
-    return {"step": np.int32(step), "adam": _trees(adam), "muon": _trees(muon)}
+    trees = lambda buffers: {name: from_nanochat(arrays) for name, arrays in buffers.items()}
+    return {"step": np.int32(step), "adam": trees(adam), "muon": trees(muon)}
 
 
-def write(state: Mapping[str, Any], shapes: Shapes, layout: Layout, rates: Rates) -> Any:
+def write(state: Mapping[str, Any], shapes: Shapes, layout: Layout, numbers: GroupNumbers) -> Any:
     """What nanochat saves on one rank; arrays are `[out, in]` and contiguous."""
     adam, muon = _by_key(state["adam"]), _by_key(state["muon"])
     step = int(state["step"])
     if layout == "pair":
-        return [_adam_file(adam, shapes, step, rates), _muon_file(muon, shapes, rates)]
-    return _single_file(adam, muon, shapes, step, rates)
+        return [_adam_file(adam, shapes, step, numbers), _muon_file(muon, shapes, numbers)]
+    return _single_file(adam, muon, shapes, step, numbers)
 
 
 def _halves(file: Any) -> tuple[tuple[list, dict], tuple[list, dict]]:
@@ -129,6 +132,8 @@ def _read_muon(
 
 def _buffers(states: Sequence[dict], indices: Sequence[int], buffer: str) -> Iterator[np.ndarray]:
     """One array per matrix of a group, whichever rank has it."""
+    # The single optimizer stacks a group's matrices and leaves the stack with the group's first
+    # parameter; ranks hold equal shares of it, the last one padded with zeros.
     first = [s[indices[0]][buffer] for s in states if indices[0] in s and buffer in s[indices[0]]]
     if first and first[0].ndim == 3:
         stack = np.concatenate(first) if len(first) > 1 else first[0]
@@ -159,6 +164,7 @@ def _members(
 
 
 def _second_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    # A variance per row or per column, whichever is fewer numbers to keep than the other way.
     rows, columns = shape
     return (rows, 1) if rows >= columns else (1, columns)
 
@@ -183,25 +189,13 @@ def _same_number(what: str, indices: Any, names: Sequence[str]) -> None:
         )
 
 
-def _trees(buffers: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
-    """A tree per buffer, keyed and turned as our parameters."""
-    turned = lambda path, a: a.T if path.endswith("/kernel") else a
-    return {
-        buffer: unflatten_dict(
-            {tuple(p.split("/")): turned(p, a) for key, a in found.items() if (p := path_of(key))}
-        )
-        for buffer, found in buffers.items()
-    }
-
-
 def _by_key(trees: Mapping[str, Any]) -> dict[tuple[str, ...], dict[str, np.ndarray]]:
     """Path -> buffer -> array as nanochat has it."""
     out: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
     for buffer, tree in trees.items():
         for path, value in flatten_dict(tree).items():
-            array = np.asarray(value)
-            array = np.ascontiguousarray(array.T if path[-1] == "kernel" else array)
-            out.setdefault(path, {})[buffer] = array
+            array = transposed(path[-1], np.asarray(value))
+            out.setdefault(path, {})[buffer] = np.ascontiguousarray(array)
     return out
 
 
@@ -209,57 +203,59 @@ def _of(found: Mapping, key: str) -> dict[str, np.ndarray]:
     return found[tuple(path_of(key).split("/"))]
 
 
+# torch's AdamW takes all its settings from a file that it loads, these too.
 TORCH_ADAMW = dict(
     amsgrad=False, maximize=False, foreach=None, capturable=False, differentiable=False, fused=True,
     decoupled_weight_decay=True,
 )  # fmt: skip
 
 
-def _adam_file(adam: Mapping, shapes: Shapes, step: int, rates: Rates) -> dict[str, Any]:
+def _adam_file(adam: Mapping, shapes: Shapes, step: int, numbers: GroupNumbers) -> dict[str, Any]:
     """The state dict of torch's fused AdamW."""
     groups, state = [], {}
-    for members in adam_groups(shapes):
-        indices = list(range(len(state), len(state) + len(members)))
-        numbers = dict(rates.adam(members[0]))
-        initial = numbers.pop("initial_lr")
-        groups.append({**numbers, **TORCH_ADAMW, "initial_lr": initial, "params": indices})
+    for indices, members in _numbered(adam_groups(shapes)):
+        group = dict(numbers.adam(members[0]))
+        initial = group.pop("initial_lr")
+        groups.append({**group, **TORCH_ADAMW, "initial_lr": initial, "params": indices})
         for index, key in zip(indices, members, strict=True):
             state[index] = {"step": np.array(step, np.float32), **_of(adam, key)}
     return {"state": state, "param_groups": groups}
 
 
-def _muon_file(muon: Mapping, shapes: Shapes, rates: Rates) -> dict[str, Any]:
+def _muon_file(muon: Mapping, shapes: Shapes, numbers: GroupNumbers) -> dict[str, Any]:
     """The state dict of the separate Muon on one rank: groups by the number of elements."""
+    size = lambda key: math.prod(shapes[key])
     names = matrices(shapes)
-    # A set of ints, as nanochat's: its order is the groups' order, whatever CPython makes of it.
-    sizes = {math.prod(shapes[key]) for key in names}
+    # A set of ints, as nanochat's: its order is the groups' order, whatever CPython makes of it,
+    # and a file in another order would give each matrix another's momentum.
+    members = [[key for key in names if size(key) == s] for s in {size(key) for key in names}]
     groups, state = [], {}
-    for size in sizes:
-        members = [key for key in names if math.prod(shapes[key]) == size]
-        indices = list(range(len(state), len(state) + len(members)))
-        groups.append({**rates.muon, "params": indices})
-        state |= {i: dict(_of(muon, key)) for i, key in zip(indices, members, strict=True)}
+    for indices, keys in _numbered(members):
+        groups.append({**numbers.muon, "params": indices})
+        state |= {i: dict(_of(muon, key)) for i, key in zip(indices, keys, strict=True)}
     return {"state": state, "param_groups": groups}
 
 
 def _single_file(
-    adam: Mapping, muon: Mapping, shapes: Shapes, step: int, rates: Rates
+    adam: Mapping, muon: Mapping, shapes: Shapes, step: int, numbers: GroupNumbers
 ) -> dict[str, Any]:
     """The state dict of the combined optimizer: Muon's buffers stacked per shape."""
-    groups, state, index = [], {}, 0
-    for members in adam_groups(shapes):
-        indices = list(range(index, index := index + len(members)))
-        groups.append({"kind": "adamw", **rates.adam(members[0]), "params": indices})
-        for i, key in zip(indices, members, strict=True):
-            state[i] = {"step": step, **_of(adam, key)}
-    names = matrices(shapes)
-    for shape in sorted({shapes[key] for key in names}):
-        members = [key for key in names if shapes[key] == shape]
-        indices = list(range(index, index := index + len(members)))
-        groups.append({"kind": "muon", **rates.muon, "params": indices})
+    groups, state, names, tables = [], {}, matrices(shapes), adam_groups(shapes)
+    for indices, members in _numbered(tables):
+        groups.append({"kind": "adamw", **numbers.adam(members[0]), "params": indices})
+        state |= {i: {"step": step, **_of(adam, k)} for i, k in zip(indices, members, strict=True)}
+    stacks = [[k for k in names if shapes[k] == s] for s in sorted({shapes[k] for k in names})]
+    for indices, members in _numbered(stacks, start=sum(map(len, tables))):
+        groups.append({"kind": "muon", **numbers.muon, "params": indices})
         held = [_of(muon, key) for key in members]
         state[indices[0]] = {name: np.stack([h[name] for h in held]) for name in held[0]}
     return {"state": state, "param_groups": groups}
+
+
+def _numbered(groups: Sequence[list[str]], start: int = 0) -> Iterator[tuple[list[int], list[str]]]:
+    """(numbers, keys) of each group: torch counts through all of them."""
+    for group in groups:
+        yield list(range(start, start := start + len(group))), group
 
 
 def _layer(key: str) -> int:

@@ -2,7 +2,8 @@
 
 A pickle is a program for a small stack machine, and the standard library's machine calls whatever
 the program names. This one pushes plain values, fills lists, tuples and dicts, and calls the few
-functions that its caller lists; any other name or opcode is refused, so there is nothing to attack.
+functions that its caller lists; any other name or opcode is refused. Subclassing `pickle.Unpickler`
+would filter names too, but not the opcodes, nor values that reference themselves without end.
 
 Source: the opcodes as `pickletools` of the standard library describes them (protocols 2 to 5).
 """
@@ -10,12 +11,15 @@ Source: the opcodes as `pickletools` of the standard library describes them (pro
 import dataclasses
 import pickletools
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-MAX_BYTES = 16 * 2**20  # of one pickle: a tree of names, a vocabulary; never the numbers themselves
+# A pickle here holds a tree of names or a vocabulary; the numbers of tensors lie outside it.
+MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 64
-MAX_VALUES = 2**22  # in the tree written out in full: few opcodes can share a list a billion times
+# Counted in the tree written out in full: through the memo, a few opcodes can nest one list in
+# itself a billion times, which costs nothing until someone walks over it.
+MAX_VALUES = 2**22
 
 
 class UnsafeFile(ValueError):
@@ -23,8 +27,8 @@ class UnsafeFile(ValueError):
 
 
 @dataclasses.dataclass
-class Held:
-    """Stands for an object whose class is never imported: what it was saved with."""
+class Placeholder:
+    """Stands for an object whose class is never imported: the state it was saved with."""
 
     state: Any = None
 
@@ -103,7 +107,8 @@ class _Machine:
         if type(self.stack[-1]) is not dict or len(items) % 2:
             raise ValueError(f"its pickle sets items of a {type(self.stack[-1]).__name__}")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) not in SCALARS:  # the hash of tuples in tuples can take for ever
+            # A tuple's hash walks all of it, and tuples of the same tuples double at every level.
+            if type(key) not in SCALARS:
                 raise ValueError(f"its pickle has a dict key of type {type(key).__name__}")
             self.stack[-1][key] = value
 
@@ -121,8 +126,12 @@ class _Machine:
         self.push(function(*arguments))
 
     def build(self, target: Any, state: Any) -> None:
-        """Gives an object its state; a dict has none but notes (`_metadata`), which are dropped."""
-        if isinstance(target, Held):
+        """Gives an object its state.
+
+        A state dict of torch carries versions of its modules (`_metadata`) as an attribute of the
+        dict; nothing reads them, so they are dropped.
+        """
+        if isinstance(target, Placeholder):
             target.state = state
         elif type(target) is not dict:
             raise UnsafeFile(f"its pickle sets attributes of a {type(target).__name__}")
@@ -186,6 +195,19 @@ def _count(value: Any, leaves: tuple[type, ...], count: int, depth: int) -> int:
     for child in children:
         count = _count(child, leaves, count, depth + 1)
     return count + 1
+
+
+def dump(value: Any, leaf: Callable[[Any], bytes]) -> Iterator[bytes]:
+    """The opcodes that leave a tree on the stack; `leaf` gives those of what is no container."""
+    items = lambda values: (op for v in values for op in dump(v, leaf))
+    if isinstance(value, dict):
+        yield from (b"}(", *items(v for pair in value.items() for v in pair), b"u")
+    elif isinstance(value, list):
+        yield from (b"](", *items(value), b"e")
+    elif isinstance(value, tuple):
+        yield from (b"(", *items(value), b"t")
+    else:
+        yield leaf(value)
 
 
 def plain(value: Any) -> bytes:

@@ -1,8 +1,9 @@
 """Zip archives whose members are stored and aligned, so that they can be mapped into memory.
 
-The standard library's writer turns to 64-bit fields at 2 GiB already. torch 2.4 then takes an
-archive of 2 to 4 GiB for a damaged one (measured: it adds a member's size to what stands in the
-place of its offset, and lands beyond the end), so this writer turns where it must, at 4 GiB.
+`zipfile` would do, but for one thing: it turns to 64-bit fields at 2 GiB already, which its module
+has as a global alone. torch 2.4 then takes an archive of 2 to 4 GiB for a damaged one (measured: it
+adds a member's size to what stands in the place of its offset, and lands beyond the end), and a d20
+has 2.1 GB. This writer turns where it must, at 4 GiB.
 
 Source: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3 and 4.5.3.
 """
@@ -14,7 +15,7 @@ from typing import BinaryIO
 
 LONG = 0xFFFFFFFF  # from here on a number stands in a 64-bit field
 MANY = 0xFFFF  # the same for the count of members
-ALIGNMENT = 64
+ALIGNMENT = 64  # as torch's own files: a mapped tensor then starts at a cache line
 PLAIN, ZIP64 = 20, 45  # versions of the format
 DATE = 1 << 5 | 1  # the first of January 1980: equal contents are equal bytes
 
@@ -37,6 +38,7 @@ def _write_member(file: BinaryIO, name: bytes, data: memoryview) -> bytes:
     """Writes one member and returns its entry for the list at the end."""
     at, size, crc = file.tell(), data.nbytes, zlib.crc32(data)
     sizes = _long_fields(size, size) if size >= LONG else b""  # of a member's own, always both
+    # torch pads with a field "FB" too; a reader skips fields that it does not know.
     padding = -(at + 30 + len(name) + len(sizes) + 4) % ALIGNMENT
     padded = sizes + struct.pack("<2sH", b"FB", padding) + b"Z" * padding
     file.write(b"PK\x03\x04" + _header(name, crc, size, padded) + name + padded)

@@ -1,7 +1,7 @@
 """nanochat's `tokenizer.pkl`, a pickled `tiktoken.Encoding`: its fields, read and written.
 
 tiktoken is not needed and none of its objects is built. Such a pickle names the class, makes an
-empty object of it, and hands that a dict of the four fields; here the name stands for a holder.
+empty object of it, and hands that a dict of the four fields; here a placeholder takes them.
 
 Source: tiktoken/core.py (`Encoding.__getstate__`), for the format alone.
 """
@@ -12,8 +12,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from nanochat_jax.files import whole_file
 from nanochat_jax.interop import pickles
-from nanochat_jax.interop.pickles import Held, UnsafeFile, plain
+from nanochat_jax.interop.pickles import Placeholder, UnsafeFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ def load(path: str | os.PathLike[str]) -> EncodingFields:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
-        return _fields(pickles.read(path.read_bytes(), NAMES, leaves=(Held,)))
+        return _fields(pickles.read(path.read_bytes(), NAMES, leaves=(Placeholder,)))
     except UnsafeFile as error:
         raise UnsafeFile(f"{path} is refused: {error}; nothing of it was run") from None
     except ValueError as error:
@@ -54,36 +55,28 @@ def save(path: str | os.PathLike[str], fields: EncodingFields) -> None:
         ValueError: fields of other types, which no Encoding could be made of.
         OSError: the disk is full, say; nothing is left.
     """
-    path = pathlib.Path(path)
-    state = {f.name: getattr(fields, f.name) for f in dataclasses.fields(EncodingFields)}
-    state = {k: dict(v) if isinstance(v, Mapping) else v for k, v in state.items()}
-    _fields(Held(state))
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(b"\x80\x03ctiktoken.core\nEncoding\n)\x81" + _dict(state) + b"b.")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(error.errno, f"not written: {error.strerror}", str(path)) from error
-    finally:
-        part.unlink(missing_ok=True)
+    state = {k: dict(v) if isinstance(v, Mapping) else v for k, v in vars(fields).items()}
+    _fields(Placeholder(state))
+    with whole_file(pathlib.Path(path)) as file:
+        # An empty object of the class (NEWOBJ), and its state handed to it (BUILD).
+        file.write(b"\x80\x03ctiktoken.core\nEncoding\n)\x81")
+        file.writelines(pickles.dump(state, pickles.plain))
+        file.write(b"b.")
 
 
 def _latin1(text: Any, encoding: Any) -> bytes:
-    """Bytes as protocol 2 has them: a string, one character a byte."""
+    """Bytes as protocol 2 has them, which knows no bytes: a string, one character a byte."""
     if type(text) is not str or encoding != "latin1":
         raise ValueError(f"it encodes a {type(text).__name__}")
     return text.encode("latin-1")
 
 
-NAMES = {"tiktoken.core.Encoding": lambda: Held(), "_codecs.encode": _latin1}
+NAMES = {"tiktoken.core.Encoding": lambda: Placeholder(), "_codecs.encode": _latin1}
 
 
 def _fields(held: Any) -> EncodingFields:
     """The fields of what was read, each checked for its type."""
-    if not isinstance(held, Held):
+    if not isinstance(held, Placeholder):
         raise ValueError(f"it holds a {type(held).__name__}")
     state = held.state
     if type(state) is str:
@@ -100,9 +93,3 @@ def _fields(held: Any) -> EncodingFields:
         if any(type(k) is not kind or type(v) is not int or v < 0 for k, v in table.items()):
             raise ValueError(f"its {name} holds other than {kind.__name__} -> a number from 0")
     return EncodingFields(*(state[f.name] for f in dataclasses.fields(EncodingFields)))
-
-
-def _dict(values: Mapping[Any, Any]) -> bytes:
-    """The opcodes of a dict of plain values and dicts."""
-    item = lambda value: _dict(value) if isinstance(value, dict) else plain(value)
-    return b"}(" + b"".join(plain(k) + item(v) for k, v in values.items()) + b"u"

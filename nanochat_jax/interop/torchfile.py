@@ -30,6 +30,8 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from nanochat_jax.checkpoint.mapped import drop_pages
+from nanochat_jax.files import whole_file
 from nanochat_jax.interop import pickles, stored_zip
 from nanochat_jax.interop.pickles import UnsafeFile, plain
 
@@ -49,20 +51,20 @@ STORAGES = {
 }
 CLASSES = {dtype: name for name, dtype in STORAGES.items()}
 LATER = {
-    name: np.dtype(getattr(ml_dtypes, name, name))
-    for name in ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2")
+    name: np.dtype(name) for name in ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2")
 }
 DTYPES = {dtype.name: dtype for dtype in (*STORAGES.values(), *LATER.values())}
-MAX_INFLATED = 2**30  # bytes of compressed members, which torch never writes but zip tools may
+# Bytes of all compressed members: a few kilobytes of zip can inflate to terabytes.
+MAX_INFLATED = 2**30
 
 
-def load(path: str | os.PathLike[str], *, verify: bool = True) -> Any:
+def load(path: str | os.PathLike[str]) -> Any:
     """The tree in a file: dicts, lists, tuples, plain values; tensors as numpy arrays.
 
     Arrays are read-only views of the mapped file, valid while it is not overwritten; those that
     shared a storage still do. When the last array of a storage is dropped its memory is given
     back, so a tree that is converted entry by entry never lies in memory as a whole. A dtype comes
-    back as numpy's, a size as a tuple. `verify` compares every storage with its checksum.
+    back as numpy's, a size as a tuple. Every storage is compared with its checksum.
 
     Raises:
         FileNotFoundError: no such file.
@@ -74,7 +76,7 @@ def load(path: str | os.PathLike[str], *, verify: bool = True) -> Any:
         raise FileNotFoundError(f"no file {path}")
     try:
         with open(path, "rb") as file:
-            return _Reader(file, verify).read()
+            return _Reader(file).read()
     except UnsafeFile as error:
         raise UnsafeFile(
             f"{path} is refused: {error}; nothing of it was run. If you trust it, load it with "
@@ -106,8 +108,8 @@ class _Storage:
 class _Reader:
     """Reads one open archive."""
 
-    def __init__(self, file: BinaryIO, verify: bool):
-        self.verify, self.archive = verify, _archive(file)
+    def __init__(self, file: BinaryIO):
+        self.archive = _archive(file)
         self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.storages: dict[str, np.ndarray] = {}
         self.inflated = 0
@@ -146,17 +148,21 @@ class _Reader:
             raise ValueError(f"member {self.prefix}{name} is missing")
         start = self.start(info)
         raw = np.frombuffer(self.map, np.uint8, info.compress_size, start)
-        weakref.finalize(raw, _give_back, self.map, start, raw.size).atexit = False
+        # Arrays over these bytes hold `raw` as their base: it dies with the last of them.
+        weakref.finalize(raw, drop_pages, self.map, start, raw.size).atexit = False
         if info.compress_type != zipfile.ZIP_STORED:
             raw = self.inflate(raw, info)
         # torch writes 0 where it was told to compute no checksums.
-        if self.verify and info.CRC and zlib.crc32(raw) != info.CRC:
+        if info.CRC and zlib.crc32(raw) != info.CRC:
             raise ValueError(f"member {info.filename} differs from its checksum")
-        _give_back(self.map, start, info.compress_size)
+        drop_pages(self.map, start, info.compress_size)  # the checksum has touched all of it
         return raw
 
     def start(self, info: zipfile.ZipInfo) -> int:
-        """Where a member's bytes begin: its own header tells the length of what precedes them."""
+        """Where a member's bytes begin: after a header of its own, which has padding in it.
+
+        `zipfile` opens members as streams alone, and a stream cannot be mapped.
+        """
         at = info.header_offset
         header = self.map[at : at + 30] if at >= 0 else b""
         if len(header) < 30 or header[:4] != b"PK\x03\x04" or info.flag_bits & 1:
@@ -167,7 +173,10 @@ class _Reader:
         return start
 
     def inflate(self, raw: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
-        """What a deflated member holds; no more memory is claimed than its size says."""
+        """What a deflated member holds; no more memory is claimed than its size says.
+
+        torch compresses nothing, but a file that went through a zip tool may be compressed.
+        """
         self.inflated += info.file_size
         if info.compress_type != zipfile.ZIP_DEFLATED or self.inflated > MAX_INFLATED:
             raise ValueError(f"member {info.filename} is compressed; unzip all, then zip -0 -r")
@@ -182,14 +191,6 @@ def _archive(file: BinaryIO) -> zipfile.ZipFile:
         return zipfile.ZipFile(file)
     except NotImplementedError as error:
         raise ValueError(str(error)) from None
-
-
-def _give_back(mapped: mmap.mmap, start: int, size: int) -> None:
-    """Takes whole pages out of this process's memory; touched again, they are read again."""
-    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-    length = (start + size) // mmap.PAGESIZE * mmap.PAGESIZE - first
-    if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED, first, length)
 
 
 def _tensor(
@@ -227,27 +228,16 @@ def _view(raw: np.ndarray, dtype: np.dtype, offset: Any, size: Any, stride: Any)
     return np.ndarray(size, dtype, raw, offset * dtype.itemsize, steps)
 
 
-def _parameter(array: Any, *_: Any) -> Any:
-    return array
-
-
-def _size(values: Any) -> tuple:
-    return tuple(values)
-
-
-def _ordered_dict() -> dict:
-    return {}
-
-
 NAMES: dict[str, Any] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch.Size": _size,
+    "torch._utils._rebuild_parameter": lambda array, *_: array,
+    "torch._utils._rebuild_parameter_with_state": lambda array, *_: array,
+    "torch.Size": lambda values: tuple(values),
+    # Bytes whose type the call of `_rebuild_tensor_v3` gives.
     "torch.storage.UntypedStorage": _Class(np.dtype("u1")),
-    "collections.OrderedDict": _ordered_dict,
+    "collections.OrderedDict": lambda: {},  # dicts keep their order themselves
     **{f"torch.{name}": _Class(dtype) for name, dtype in STORAGES.items()},
     **{f"torch.{name}": dtype for name, dtype in DTYPES.items()},
 }
@@ -272,26 +262,18 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     """Writes a tree that `torch.load(path, weights_only=True)` reads, mapped or not.
 
     Dicts, lists, tuples, plain values, and numpy arrays as tensors; the same array twice shares a
-    storage. Written beside and renamed; beyond the tree, memory holds at most one array.
+    storage, as tied weights do. Beyond the tree, memory holds at most one array.
 
     Raises:
         TypeError: a value of another type, or an array of a type that torch has not.
         OSError: the disk is full, say; nothing is left.
     """
-    path = pathlib.Path(path)
     arrays: list[np.ndarray] = []
-    pickled = b"\x80\x02" + b"".join(_ops(tree, arrays, {})) + b"."
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            stored_zip.write(file, _members(pickled, arrays))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(error.errno, f"not written: {error.strerror}", str(path)) from error
-    finally:
-        part.unlink(missing_ok=True)
+    keys: dict[int, int] = {}
+    leaf = lambda value: _leaf(value, arrays, keys)
+    pickled = b"\x80\x02" + b"".join(pickles.dump(tree, leaf)) + b"."
+    with whole_file(pathlib.Path(path)) as file:
+        stored_zip.write(file, _members(pickled, arrays))
 
 
 def _members(pickled: bytes, arrays: list[np.ndarray]) -> Iterator[tuple[str, bytes | memoryview]]:
@@ -304,23 +286,15 @@ def _members(pickled: bytes, arrays: list[np.ndarray]) -> Iterator[tuple[str, by
     yield "archive/version", b"3\n"
 
 
-def _ops(value: Any, arrays: list[np.ndarray], keys: dict[int, int]) -> Iterator[bytes]:
-    """The opcodes that leave `value` on the stack; its arrays are added to `arrays`."""
-    items = lambda values: (op for v in values for op in _ops(v, arrays, keys))
-    if isinstance(value, dict):
-        yield from (b"}(", *items(v for pair in value.items() for v in pair), b"u")
-    elif isinstance(value, list):
-        yield from (b"](", *items(value), b"e")
-    elif isinstance(value, tuple):
-        yield from (b"(", *items(value), b"t")
-    elif isinstance(value, np.ndarray):
-        yield _tensor_ops(value, arrays, keys)
-    elif isinstance(value, np.dtype) and value.name in DTYPES:
-        yield _name("torch", value.name)
-    elif value is None or isinstance(value, bool | int | float | str):
-        yield plain(value)
-    else:
-        raise TypeError(f"cannot save a {type(value).__name__}; give arrays as np.asarray(array)")
+def _leaf(value: Any, arrays: list[np.ndarray], keys: dict[int, int]) -> bytes:
+    """The opcodes of what is no container; an array is added to `arrays`, once."""
+    if isinstance(value, np.ndarray):
+        return _tensor_ops(value, arrays, keys)
+    if isinstance(value, np.dtype) and value.name in DTYPES:
+        return _name("torch", value.name)
+    if value is None or isinstance(value, bool | int | float | str):
+        return plain(value)
+    raise TypeError(f"cannot save a {type(value).__name__}; give arrays as np.asarray(array)")
 
 
 def _tensor_ops(array: np.ndarray, arrays: list[np.ndarray], keys: dict[int, int]) -> bytes:

@@ -15,7 +15,7 @@ SHAPE = dict(sequence_len=64, vocab_size=300, n_layer=3, n_head=2, n_kv_head=2, 
 
 def state_of(era: str, seed: int = 0, **changes: Any) -> dict[str, np.ndarray]:
     """Random tensors under an era's keys."""
-    cfg = GPTConfig(**{**eras.ERAS[era][1], **SHAPE, **changes})
+    cfg = GPTConfig(**{**eras.ERAS[era].constants, **SHAPE, **changes})
     rng = np.random.default_rng(seed)
     shapes = eras.expected_shapes(cfg)
     return {key: rng.normal(0, 0.1, size).astype(np.float32) for key, size in shapes.items()}

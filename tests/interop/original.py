@@ -195,7 +195,7 @@ def optimizers_go_on(base: Path, out: Path, tmp_path: Path) -> tuple[list[float]
     from nanochat_jax.train.step import Batch, TrainState, train_step
 
     contents = nanochat.read(nanochat.find(out))
-    cfg, more = contents.found.config, STEPS - HALF
+    cfg, more = contents.era.config, STEPS - HALF
     trained = store.find(base / "base_checkpoints" / "d2", HALF).meta["config"]
     config = load(BaseTrain, ["--warmdown-ratio=0"], section="base", saved=trained)
     params = jax.tree.map(np.asarray, contents.params)

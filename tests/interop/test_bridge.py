@@ -259,7 +259,7 @@ def whole_optimizer(state, seed=1):
     }
 
 
-RATES = optim_files.Rates(
+RATES = optim_files.GroupNumbers(
     lambda key: dict(lr=1.0, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0, initial_lr=1.0),
     dict(lr=0.02, momentum=0.95, ns_steps=5, initial_lr=0.02),
 )

@@ -17,8 +17,8 @@ def detect(state, meta):
 def test_an_era_is_told_by_its_keys(era):
     hint = {"eval_tokens": 41_943_040} if era == "C20" else {"eval_tokens": 10_485_760}
     found = detect(state_of(era), meta_of(era, **hint))
-    assert found.era == era
-    for name, value in eras.ERAS[era][1].items():
+    assert found.name == era
+    for name, value in eras.ERAS[era].constants.items():
         assert getattr(found.config, name) == value, name
 
 

@@ -1,0 +1,93 @@
+"""From a stage and a tag to the model, its tokenizer and its meta."""
+
+import pathlib
+import re
+from typing import Any
+
+from nanochat_jax.checkpoint import store
+from nanochat_jax.config import paths
+from nanochat_jax.devices import compute_dtype
+from nanochat_jax.models.gpt import Model
+from nanochat_jax.tokenizer import Tokenizer
+
+
+def load_model(
+    source: str,
+    model_tag: str | None = None,
+    step: int | None = None,
+    *,
+    base: pathlib.Path | None = None,
+    dtype: Any = None,
+) -> tuple[Model, Tokenizer, dict[str, Any]]:
+    """The model of a stage (`base`, `mid`, `sft`, `rl`), its tokenizer and its `meta.json`.
+
+    Args:
+        model_tag: name of the checkpoint directory; None: the deepest.
+        step: None: the last.
+        base: base directory; None: the configured one.
+        dtype: compute type; None: bfloat16 on accelerators, float32 on a CPU.
+
+    Raises:
+        FileNotFoundError: no such checkpoint; the message names the command that makes it.
+        ValueError: the checkpoint is damaged, or the tokenizer is another one.
+    """
+    root = base or paths.base_dir()
+    saved = find_checkpoint(source, model_tag, step, root)
+    store.verify(saved)
+    tokenizer = load_tokenizer(saved, root)
+    model = Model.create(saved.cfg, saved.params(), dtype or compute_dtype())
+    return model, tokenizer, saved.meta
+
+
+def find_checkpoint(
+    source: str, model_tag: str | None, step: int | None, root: pathlib.Path
+) -> store.Saved:
+    """The saved step of a stage; raises FileNotFoundError with the command that makes it."""
+    folder = paths.checkpoints(root, source)
+    tag = model_tag or guess_tag(folder)
+    if tag is None or not store.steps(folder / tag):
+        have = sorted(p.name for p in folder.iterdir() if store.steps(p)) if folder.is_dir() else []
+        which = f"tag {model_tag!r} of " if model_tag else ""
+        make = f"`python -m scripts.train --stage {source}`, or all stages with `make speedrun`"
+        raise FileNotFoundError(
+            f"no checkpoint for {which}stage {source!r} in {folder}; found tags: "
+            f"{', '.join(have) or 'none'}; make one with {make}"
+        )
+    return store.find(folder / tag, step)
+
+
+def guess_tag(folder: pathlib.Path) -> str | None:
+    """The tag `d<number>` of the largest number, else the one changed last; None if none."""
+    tags = [p for p in folder.iterdir() if store.steps(p)] if folder.is_dir() else []
+    deep = [(int(m[1]), p.name) for p in tags if (m := re.match(r"d(\d+)", p.name))]
+    if deep:
+        return max(deep)[1]
+    return max(tags, key=lambda p: p.stat().st_mtime).name if tags else None
+
+
+def load_tokenizer(saved: store.Saved, root: pathlib.Path) -> Tokenizer:
+    """The tokenizer a checkpoint was trained with: the one kept beside it, else the base one.
+
+    Raises:
+        ValueError: it is another tokenizer, or has another number of ids than the model.
+    """
+    # An import keeps its model's tokenizer beside it: the base directory may have another.
+    beside = paths.tokenizer(saved.path.parent)
+    folder = beside if beside.is_dir() else paths.tokenizer(root)
+    tokenizer = Tokenizer.load(folder)
+    # The size alone tells little: tokenizers of 32,768 ids trained on other texts are common, and
+    # with one of them a model answers nonsense without any error.
+    expected = saved.meta.get("tokenizer_hash")
+    if expected and tokenizer.hash != expected:
+        raise ValueError(
+            f"the tokenizer in {folder} (hash {tokenizer.hash[:12]}) is not the one that "
+            f"{saved.path} was trained with (hash {expected[:12]}); put that tokenizer into "
+            f"{beside}, or train again with `python -m scripts.speedrun --fresh`"
+        )
+    vocab = saved.meta["model_config"]["vocab_size"]
+    if tokenizer.get_vocab_size() != vocab:
+        raise ValueError(
+            f"the tokenizer in {folder} has {tokenizer.get_vocab_size()} ids, the checkpoint "
+            f"{saved.path} expects {vocab}"
+        )
+    return tokenizer
