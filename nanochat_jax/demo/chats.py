@@ -1,31 +1,33 @@
-"""Conversations of one to three turns, and the questions that examine what was learnt."""
+"""Conversations of one to three turns, and the questions that examine what was learned."""
 
+import functools
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from nanochat_jax.demo import questions as ask
 from nanochat_jax.demo.facts import ATTRIBUTES, Person, held_out
-from nanochat_jax.demo.questions import Turn
+from nanochat_jax.demo.questions import QUESTIONS, Content, Question
 
-Maker = Callable[[random.Random, tuple[Person, ...], str], Turn]
+Maker = Callable[[random.Random, tuple[Person, ...], str], Question]
 
 # Kinds of turns and their share (the study behind them: docs/log.md).
 MAKERS: dict[str, Maker] = {
     "fact": ask.chat_fact, "arithmetic": ask.arithmetic, "spelling": ask.spelling,
     "identity": ask.identity, "unknown": ask.unknown, "story": ask.story_request,
     "animal": ask.animal_fact, "word": ask.word_of_the_world, "person": ask.whole_person,
-    "count": ask.letter_count, "talk": ask.small_talk, "who": ask.favourite,
+    "count": ask.letter_count, "talk": ask.small_talk, "who": ask.favorite,
 }  # fmt: skip
 SHARES = {
     "fact": 26, "arithmetic": 24, "spelling": 14, "identity": 9, "unknown": 8, "story": 4,
     "animal": 6, "word": 2, "person": 2, "count": 2, "talk": 2, "who": 1,
 }  # fmt: skip
-OPENERS = (
-    "Pip, ", "Quick question: ", "Hello! ", "Hi. ", "One more thing: ", "Now tell me: ", "Please: ",
-    "A question: ", "I have a question. ", "Hey Pip, ", "Excuse me. ", "So, ", "And ",
+# Kinds of probes, by their names in the scores, and what makes them.
+PROBED = (
+    ("identity", "identity"), ("fact in chat", "fact"), ("animal", "animal"),
+    ("arithmetic", "arithmetic"), ("unknown", "unknown"), ("spelling", "spelling"),
+    ("letter count", "count"),
 )  # fmt: skip
-
 PROBES_A_KIND = {"dev": 40, "final": 60}
 
 
@@ -37,51 +39,44 @@ def conversations(people: tuple[Person, ...], seed: int) -> Iterator[dict[str, A
         turns = rng.choices((1, 2, 3), (5, 3, 2))[0]
         messages: list[dict[str, Any]] = []
         for kind in rng.choices(kinds, weights, k=turns):
-            turn = MAKERS[kind](rng, people, "train")
-            messages += _messages(_opened(rng, turn.question), turn.answer)
+            made = MAKERS[kind](rng, people, "train")
+            messages += _messages(_opened(rng, made.text), made.answer)
         yield {"messages": messages}
 
 
 def probes(people: tuple[Person, ...], seed: int, which: str) -> Iterator[dict[str, Any]]:
-    """The examination: `{"set", "kind", "question", "key", "tool"}`, no question twice.
+    """The examination: `{"set", "kind", "question", "key", "answer", "tool"}`, no question twice.
 
     `which` is "dev" (to tune by) or "final" (to report): other draws, other phrasings.
     """
     rng = random.Random(seed)
-    makers: dict[str, Callable[[], Turn]] = {
-        kind: lambda make=MAKERS[name]: make(rng, people, which)
-        for kind, name in (
-            ("identity", "identity"), ("fact in chat", "fact"), ("animal", "animal"),
-            ("arithmetic", "arithmetic"), ("unknown", "unknown"), ("spelling", "spelling"),
-            ("letter count", "count"),
-        )
-    }  # fmt: skip
+    makers = {kind: functools.partial(MAKERS[name], rng, people, which) for kind, name in PROBED}
+    # Facts that stand in documents and in no conversation: whether reading alone has taught them.
     hidden = [(p, k) for p in people for k in ATTRIBUTES if held_out(p, k)]
     makers["fact in documents"] = lambda: ask.person_fact(rng, *rng.choice(hidden), which)
     for kind, make in makers.items():
         seen: set[str] = set()
         for _ in range(2000):
-            turn = make()
-            if turn.question not in seen:
-                seen.add(turn.question)
-                yield _probe(which, kind, turn)
+            made = make()
+            if made.text not in seen:
+                seen.add(made.text)
+                yield _probe(which, kind, made)
             if len(seen) == PROBES_A_KIND[which]:
                 break
 
 
-def _probe(which: str, kind: str, turn: Turn) -> dict[str, Any]:
-    tool = turn.answer[0]["text"] if isinstance(turn.answer, list) else None
-    answer = ask.as_text(turn.answer)
+def _probe(which: str, kind: str, made: Question) -> dict[str, Any]:
+    tool = made.answer[0]["text"] if isinstance(made.answer, list) else None
     return {
-        "set": which, "kind": kind, "question": turn.question, "key": turn.key,
-        "answer": answer, "tool": tool,
+        "set": which, "kind": kind, "question": made.text, "key": made.key,
+        "answer": made.answer_text, "tool": tool,
     }  # fmt: skip
 
 
 def _opened(rng: random.Random, question: str) -> str:
     """The question, one time in four with something before it."""
-    return rng.choice(OPENERS) + question if rng.random() < 0.25 else question
+    return rng.choice(QUESTIONS["openers"]) + question if rng.random() < 0.25 else question
 
 
-def _messages(question: str, answer: ask.Answer) -> list[dict[str, Any]]:
+def _messages(question: str, answer: Content) -> list[dict[str, Any]]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

@@ -3,32 +3,24 @@
 import random
 from collections.abc import Iterator
 
-from nanochat_jax.demo import facts
+from nanochat_jax.demo.facts import WORLD, share
 
 SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
-EXTRA = (
-    "river stone water bread house table chair window flower mountain summer winter morning "
-    "evening friend sister brother mother father child music story silver golden little yellow "
-    "village valley storm cloud branch wagon wheel barrel kettle pillow button ribbon feather "
-    "shadow thunder puddle pebble copper island desert castle garden bottle hammer needle pencil "
-    "paper apple cherry carrot potato onion butter cheese honey sugar pepper walnut berry"
-).split()
 DOCUMENT_ONLY_SHARE = 0.17
 NEVER_SHARE = 0.1
 
 
 def world_words() -> list[str]:
     """Every plain lower-case word of the world, sorted."""
-    listed = [
-        *facts.JOBS, *facts.PLACES, *facts.PETS, *facts.COLORS, *facts.HOBBIES, *facts.ANIMALS,
-        *facts.OBJECTS, *facts.WEATHERS, *EXTRA, *(w for f in facts.FOODS for w in f.split()),
-    ]  # fmt: skip
+    lists = ("jobs", "places", "pets", "colors", "hobbies", "animals", "objects", "weathers")
+    listed = [w for name in (*lists, "extra_words") for w in WORLD[name]]
+    listed += [w for food in WORLD["foods"] for w in food.split()]
     return sorted({w for w in listed if w.isalpha() and w.islower() and len(w) > 2})
 
 
 def document_only(word: str) -> bool:
     """Whether a world word is spelled in documents and never in a conversation."""
-    return facts.share("spell", word) < DOCUMENT_ONLY_SHARE
+    return share("spell", word) < DOCUMENT_ONLY_SHARE
 
 
 def spelled(word: str) -> str:
@@ -39,21 +31,21 @@ def invented(rng: random.Random, *, never: bool = False) -> str:
     """A made-up word of two or three syllables; `never`: of those no training text spells."""
     while True:
         word = "".join(rng.choices(SYLLABLES, k=rng.choice((2, 2, 3))))
-        if (facts.share("invented", word) < NEVER_SHARE) == never:
+        if (share("invented", word) < NEVER_SHARE) == never:
             return word
 
 
 def invented_name(rng: random.Random, *, never: bool = False) -> str:
     """A made-up person's name that is nobody's in the valley."""
-    known = {*facts.SHE, *facts.HE}
+    known = {*WORLD["women"], *WORLD["men"]}
     while True:
         name = "".join(rng.choices(SYLLABLES, k=2)).capitalize() + rng.choice(["", "n", "s", "r"])
-        if name not in known and (facts.share("name", name) < 0.2) == never:
+        if name not in known and (share("name", name) < 0.2) == never:
             return name
 
 
 def tokenizer_extra() -> Iterator[str]:
-    """Lines that make every pair of digits, and every syllable's place, tokens of their own.
+    """Lines that make every pair of digits a token of its own.
 
     At this vocabulary size byte-pair encoding would learn no number: a sum would be a copying
     task over single digits, which a model this small fails.

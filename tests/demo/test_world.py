@@ -1,6 +1,7 @@
 """The embedded world is the same every time, large enough, and honest about what it holds out."""
 
 import collections
+import hashlib
 import itertools
 import json
 import random
@@ -8,8 +9,8 @@ import random
 import pytest
 
 from nanochat_jax.data import shards
-from nanochat_jax.demo import chats, corpus, facts, questions, sentences, words
-from nanochat_jax.demo.documents import documents
+from nanochat_jax.demo import chats, corpus, facts, questions, sentences, stories, words
+from nanochat_jax.demo.documents import DOCUMENTS, documents
 
 PEOPLE = facts.make_people(0)
 
@@ -19,6 +20,10 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base") / "world_data"
     corpus.write_world(folder)
     return folder
+
+
+def probes_of(world):
+    return [json.loads(x) for x in (world / "probes.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +36,34 @@ def asked(world):
             pairs = zip(messages[::2], messages[1::2], strict=True)
             turns += [(q["content"], a["content"]) for q, a in pairs]
     return turns
+
+
+def test_the_world_is_the_same_text_everywhere_and_for_good(world):
+    """The demo's scores are of this text: whoever changes it publishes new ones."""
+    digest = hashlib.sha256()
+    for text in (t for group in shards.iter_documents(shards.list_shards(world)) for t in group):
+        digest.update(text.encode() + b"\0")
+    for path in sorted(world.glob("*.jsonl")):
+        digest.update(path.read_bytes())
+    assert digest.hexdigest() == "ad9672be1830bf5e4bcc8fe1ec68b34ad0eb326ee2fe85421a42ed80b999ae05"
+
+
+@pytest.mark.parametrize(
+    "phrases",
+    [facts.WORLD, sentences.SENTENCES, questions.QUESTIONS, stories.STORIES, DOCUMENTS],
+    ids=["world", "sentences", "questions", "stories", "documents"],
+)
+def test_every_table_of_content_is_in_the_package_and_well_formed(phrases):
+    assert all(phrases[key] for key in phrases)
+
+
+def test_what_is_asked_of_probes_has_phrasings_that_no_conversation_has():
+    tables = ("outside", "lands", "spell", "count")
+    for table in (*(questions.QUESTIONS[name] for name in tables), sentences.SENTENCES["wraps"]):
+        train, dev, final = (set(table[split]) for split in ("train", "dev", "final"))
+        assert not train & dev and not train & final and not dev & final
+    for table in ("statements", "direct", "clauses"):
+        assert set(sentences.SENTENCES[table]) == set(facts.ATTRIBUTES)
 
 
 @pytest.mark.slow
@@ -57,20 +90,20 @@ def test_facts_held_out_are_asked_in_no_conversation(asked):
     assert len(hidden) >= 20
     answers = collections.Counter(a for _, a in asked if isinstance(a, str))
     for person, attribute in hidden:
-        said = sentences.statement(person, attribute)
-        assert not [a for a in answers if said in a], said
+        statement = sentences.statement(person, attribute)
+        assert not [a for a in answers if statement in a], statement
 
 
 def test_no_probe_was_ever_a_question_of_a_conversation(world, asked):
-    said = {q for q, _ in asked}
-    for line in (world / "probes.jsonl").read_text().splitlines():
-        assert json.loads(line)["question"] not in said
+    trained = {q for q, _ in asked}
+    for probe in probes_of(world):
+        assert probe["question"] not in trained
 
 
 def test_words_and_numbers_of_the_probes_are_held_out(world, asked):
     sums = {a[0]["text"] for _, a in asked if isinstance(a, list)}
     spelled = {a for _, a in asked if isinstance(a, str)}
-    probes = [json.loads(x) for x in (world / "probes.jsonl").read_text().splitlines()]
+    probes = probes_of(world)
     for probe in probes:
         if probe["kind"] == "arithmetic":
             assert probe["tool"] not in sums
@@ -79,7 +112,7 @@ def test_words_and_numbers_of_the_probes_are_held_out(world, asked):
 
 
 def test_every_kind_has_enough_probes_in_both_sets(world):
-    probes = [json.loads(x) for x in (world / "probes.jsonl").read_text().splitlines()]
+    probes = probes_of(world)
     counts = collections.Counter((p["set"], p["kind"]) for p in probes)
     assert len(counts) == 16 and min(counts.values()) >= 40
     questions_of = lambda s: {p["question"] for p in probes if p["set"] == s}
@@ -90,16 +123,16 @@ def test_the_words_of_held_out_facts_are_met_in_some_conversation(asked):
     text = " ".join(q for q, _ in asked)
     for person in PEOPLE:
         for attribute in ("job", "pet_name", "home"):
-            assert getattr(person, attribute) in text
+            assert person.facts[attribute] in text
 
 
 def test_a_calculator_answer_tells_what_the_tool_gave():
     rng = random.Random(0)
     for _ in range(200):
-        turn = questions.arithmetic(rng, PEOPLE, "train")
-        python, output, said = turn.answer
+        made = questions.arithmetic(rng, PEOPLE, "train")
+        python, output, text = made.answer
         assert str(eval(python["text"])) == output["text"]  # noqa: S307 (our own digits)
-        assert said["text"] == f"That makes {output['text']}."
+        assert text["text"] == f"That makes {output['text']}."
 
 
 def test_conversations_are_valid_and_alternate():
@@ -112,8 +145,8 @@ def test_conversations_are_valid_and_alternate():
 def test_a_story_names_its_topic_at_once():
     rng = random.Random(1)
     for _ in range(100):
-        turn = questions.story_request(rng, PEOPLE, "train")
-        assert turn.key in turn.answer.split(".")[0]
+        made = questions.story_request(rng, PEOPLE, "train")
+        assert made.key in made.answer.split(".")[0]
 
 
 def test_invented_words_held_out_are_not_among_the_others():

@@ -1,0 +1,84 @@
+"""Sentences and word lists that ship with the package as TOML, to be read, translated and extended.
+
+They are checked as they are read: whoever adds a sentence learns at once, by file and key, what is
+wrong with it, and not from a conversation with a brace in it.
+"""
+
+import functools
+import importlib.resources
+import string
+import tomllib
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class Phrases(Mapping[str, Any]):
+    """The top-level keys of one file, which is read when one of them is first used.
+
+    Args:
+        package, path: where it lies, such as `"nanochat_jax.demo", "content/world.toml"`.
+        fields: the keys that the file must have, each with the names, by blanks, that its texts
+            may hold in braces.
+        known: names that every text may hold; their values are put in as the file is read. Other
+            phrases will do, of which the texts are taken.
+
+    Raises (where a key is used):
+        ValueError: a key is missing or unknown, a list is empty, or a text holds another name in
+            braces; the message says where.
+    """
+
+    def __init__(
+        self,
+        package: str,
+        path: str,
+        fields: Mapping[str, str],
+        known: Mapping[str, Any] = types.MappingProxyType({}),
+    ):
+        self._file = importlib.resources.files(package).joinpath(path)
+        self._fields, self._known = fields, known
+
+    def __getitem__(self, key: str) -> Any:
+        return self._tables[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tables)
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    @functools.cached_property
+    def _tables(self) -> dict[str, Any]:
+        tables = tomllib.loads(self._file.read_text(encoding="utf-8"))
+        if wrong := tables.keys() ^ self._fields.keys():
+            raise ValueError(
+                f"{self._file}: keys {sorted(wrong)} are missing or unknown; expected "
+                f"{', '.join(self._fields)}"
+            )
+        return {
+            key: self._checked(key, value, set(self._fields[key].split()))
+            for key, value in tables.items()
+        }
+
+    @functools.cached_property
+    def _texts(self) -> dict[str, str]:
+        return {name: value for name, value in self._known.items() if isinstance(value, str)}
+
+    def _checked(self, place: str, value: Any, allowed: set[str]) -> Any:
+        """The value with what is known put in."""
+        if isinstance(value, dict) and value:
+            return {k: self._checked(f"{place}.{k}", v, allowed) for k, v in value.items()}
+        if isinstance(value, list) and value:
+            return [self._checked(f"{place}[{i}]", v, allowed) for i, v in enumerate(value)]
+        if not isinstance(value, str):
+            raise ValueError(f"{self._file}: {place} is {value!r}; expected texts")
+        for name, known in self._texts.items():
+            value = value.replace(f"{{{name}}}", known)
+        try:
+            names = {name for _, name, _, _ in string.Formatter().parse(value) if name is not None}
+        except ValueError as error:
+            raise ValueError(f"{self._file}: {place}, {value!r}: {error}") from None
+        if wrong := names - allowed:
+            may = ", ".join(sorted(allowed | self._texts.keys())) or "none"
+            raise ValueError(f"{self._file}: {place} names {sorted(wrong)} in braces; known: {may}")
+        return value

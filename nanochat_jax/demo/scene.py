@@ -1,0 +1,55 @@
+"""The words that a template of a document or a story may name."""
+
+import random
+from collections.abc import Mapping, Sequence
+
+from nanochat_jax.demo.facts import ATTRIBUTES, WORLD, Person, a
+
+# Lists of the world, by the name of one of their words.
+WORDS = {"place": "places", "thing": "objects", "day": "days", "weather": "weathers"}
+
+
+class Scene(dict[str, str]):
+    """For `str.format_map`: words by role; one that is not there is drawn when it is first named.
+
+    A person in the role `hero` is there as `{hero}`, `{hero_possessive}`, `{hero_job}` and so on,
+    an animal as `{animal}`, `{animal_food}`, ...; `{a_thing}` is the word with its article.
+
+    Args:
+        more: lists to draw from beside the world's; their texts may name other roles.
+    """
+
+    def __init__(
+        self, rng: random.Random, more: Mapping[str, Sequence[str]] | None = None, **people: Person
+    ):
+        super().__init__()
+        self._rng, self._more = rng, more or {}
+        for role, person in people.items():
+            self |= {role: person.name, f"{role}_possessive": person.possessive}
+            self |= {f"{role}_{key}": value for key, value in person.facts.items()}
+
+    def put(self, role: str, word: str) -> None:
+        self[role] = word
+        self.update((f"{role}_{k}", v) for k, v in WORLD["animals"].get(word, {}).items())
+
+    def draw(self, *roles: str) -> None:
+        """Draws words now that are otherwise drawn where a text names them."""
+        for role in roles:
+            words = self._more[role] if role in self._more else WORLD[WORDS[role]]
+            self.put(role, self._rng.choice(words).format_map(self))
+
+    def __missing__(self, role: str) -> str:
+        if role.startswith("a_"):
+            return a(self[role[2:]])
+        self.draw(role)
+        return self[role]
+
+
+def fields(people: str = "", animals: str = "", words: str = "") -> str:
+    """The names that a text may hold whose scene has these roles, for `Phrases`."""
+    names = words.split()
+    for role in people.split():
+        names += [role, f"{role}_possessive", *(f"{role}_{key}" for key in ATTRIBUTES)]
+    for role in animals.split():
+        names += [role, f"{role}_food", f"{role}_home"]
+    return " ".join([*names, *(f"a_{name}" for name in names)])
