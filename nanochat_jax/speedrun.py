@@ -6,15 +6,19 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nanochat_jax import chain
-from nanochat_jax.config import load as config_load
+from nanochat_jax import pipeline
 from nanochat_jax.config.paths import base_dir
-from nanochat_jax.config.stages import SECTIONS, Speedrun
+from nanochat_jax.config.program import Shared
+from nanochat_jax.config.resolve import SECTIONS
+from nanochat_jax.config.speedrun import Speedrun
+from nanochat_jax.config.values import fields
 from nanochat_jax.tasks import hub
 
 log = logging.getLogger(__name__)
 
 STAGES = ("tokenizer", "base", "mid", "sft")
+# What is said once for every stage.
+SHARED = {*Shared.__dataclass_fields__, "run", "task_data"}
 
 
 def run(argv: Sequence[str]) -> None:
@@ -24,22 +28,14 @@ def run(argv: Sequence[str]) -> None:
         ValueError: a finished stage was made with other settings and `--fresh` was not given.
         FileNotFoundError: no such folder of task files.
     """
-    chain.start_logging()
+    pipeline.start_logging()
     started = time.perf_counter()
-    config = config_load.load(
-        Speedrun,
-        argv,
-        section="speedrun",
-        sections=SECTIONS,
-        default_file=chain.default_file(),
-        prog="scripts.speedrun",
-        description=Speedrun.__doc__,
-    )
+    config = pipeline.configure("speedrun", argv, prog="scripts.speedrun")
     if config.task_data:
         hub.folder_of(config.task_data)  # now, not when the first chat stage misses it
     stages = (*STAGES, "rl") if config.rl else STAGES
     configs = {stage: configure(stage, config) for stage in (*stages, "eval")}
-    kind = chain.prepare_devices(configs["base"])
+    kind = pipeline.prepare_devices(configs["base"])
     root = base_dir()
     log.info("speedrun on %s, %s; everything lies in %s", kind, config.config or "defaults", root)
     _data(config, configs)
@@ -59,25 +55,22 @@ def run(argv: Sequence[str]) -> None:
     log.info("now talk to it:  make chat   or   make web   (%s)", talk)
 
 
-def configure(stage: str, config: Speedrun) -> Any:
-    """The config of one stage: the speedrun's file, and the flags that all stages share."""
-    argv = [f"--config={config.config}"] if config.config else []
-    shared = {"run", "model_tag", "device_type", "mesh", "task_data"}
-    known = shared & set(SECTIONS[stage].__dataclass_fields__)
-    for name in sorted(known):
-        if getattr(config, name):
-            argv.append(f"--{name}={getattr(config, name)}")
-    if config.simulate_devices and stage not in ("tokenizer",):
-        argv.append("--simulate-devices")
-    return chain.configure(stage, argv, prog="scripts.speedrun")
+def configure(section: str, config: Speedrun) -> Any:
+    """The config of one stage or of the evaluation: the speedrun's file, and what all share.
+
+    The file counts as named, also where it is the default: a speedrun is one recipe from start to
+    end, and no stage of it shall follow a checkpoint away from that.
+    """
+    shared = {name: vars(config)[name] for name in SHARED & set(fields(SECTIONS[section]))}
+    return pipeline.configure(section, values={name: v for name, v in shared.items() if v})
 
 
 def _stage(stage: str, config: Any, fresh: bool) -> bool:
     """Runs a stage unless it is done; True if it ran. Goes on where an earlier run was stopped."""
-    want, have, final = chain.status(stage, config)
+    want, have, final = pipeline.status(stage, config)
     if have is None or fresh:
         log.info("\n=== %s ===", stage)
-        chain.run(stage, config)
+        pipeline.run(stage, config)
         return True
     if have != want:
         raise ValueError(
@@ -89,7 +82,7 @@ def _stage(stage: str, config: Any, fresh: bool) -> bool:
         log.info("=== %s: done before, skipped ===", stage)
         return False
     log.info("\n=== %s: going on where it stopped ===", stage)
-    chain.run(stage, chain.resumed(config))
+    pipeline.run(stage, dataclasses.replace(config, resume=True))
     return True
 
 
@@ -106,7 +99,7 @@ def _evaluate(stage: str, config: Any, ran: bool) -> None:
     from nanochat_jax.evals.run import TITLES
 
     if ran or not report.has(base_dir(), TITLES[stage]):
-        chain.evaluate(dataclasses.replace(config, source=stage))
+        pipeline.evaluate(dataclasses.replace(config, source=stage))
 
 
 def _data(config: Speedrun, configs: Mapping[str, Any]) -> None:

@@ -4,14 +4,14 @@ import contextlib
 import os
 import sys
 
-from nanochat_jax.config import load as config_load
-from nanochat_jax.config.load import friendly_errors
+from nanochat_jax.config.errors import friendly_errors
+from nanochat_jax.config.resolve import resolve
 from nanochat_jax.config.serve import ChatCLI
 
 
 def main(argv: list[str]) -> int:
     with friendly_errors():
-        cfg = config_load.load(ChatCLI, argv, section="chat_cli", prog="scripts.chat_cli")
+        cfg = resolve("chat_cli", argv, prog="scripts.chat_cli")
         talk(cfg)
     return 0
 

@@ -2,14 +2,13 @@
 
 import sys
 
-from nanochat_jax.config import load as config_load
-from nanochat_jax.config.load import friendly_errors
-from nanochat_jax.config.serve import ChatWeb
+from nanochat_jax.config.errors import friendly_errors
+from nanochat_jax.config.resolve import resolve
 
 
 def main(argv: list[str]) -> int:
     with friendly_errors():
-        cfg = config_load.load(ChatWeb, argv, section="chat_web", prog="scripts.chat_web")
+        cfg = resolve("chat_web", argv, prog="scripts.chat_web")
         from nanochat_jax.serve.server import launch
 
         launch.log_to_stderr()

@@ -7,7 +7,8 @@ import sys
 import tyro
 
 from nanochat_jax.config.convert import Compare, Export, Import
-from nanochat_jax.config.load import check_flags, friendly_errors
+from nanochat_jax.config.errors import friendly_errors
+from nanochat_jax.config.flags import check
 
 COMMANDS = {"import": Import, "export": Export, "compare": Compare}
 
@@ -18,7 +19,7 @@ def main(argv: list[str]) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     with friendly_errors():
         if argv and argv[0] in COMMANDS:
-            check_flags(argv[1:], COMMANDS[argv[0]])
+            check(argv[1:], COMMANDS[argv[0]])
         command = tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="scripts.convert", description=__doc__, args=argv
         )

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from nanochat_jax.config.load import check_flags, friendly_errors
+from nanochat_jax.config.errors import friendly_errors
+from nanochat_jax.config.flags import check
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.stages import Recipe
 
@@ -94,7 +95,7 @@ def main(argv: list[str]) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with friendly_errors():
         if argv and argv[0] in COMMANDS:
-            check_flags(argv[1:], COMMANDS[argv[0]])
+            check(argv[1:], COMMANDS[argv[0]])
         command = tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="scripts.data", description=__doc__, args=argv
         )

@@ -2,16 +2,16 @@
 
 import sys
 
-from nanochat_jax.config.load import friendly_errors
+from nanochat_jax.config.errors import friendly_errors
 
 
 def main(argv: list[str]) -> int:
-    from nanochat_jax import chain
+    from nanochat_jax import pipeline
 
     with friendly_errors():
-        config = chain.configure("eval", argv, prog="scripts.eval")
-        chain.prepare_for_scoring(config)
-        chain.evaluate(config)
+        config = pipeline.configure("eval", argv, prog="scripts.eval")
+        pipeline.prepare_for_scoring(config)
+        pipeline.evaluate(config)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from nanochat_jax.config.load import friendly_errors
+from nanochat_jax.config.errors import friendly_errors
 
 
 def main(argv: list[str]) -> int:

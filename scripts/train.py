@@ -2,17 +2,17 @@
 
 import sys
 
-from nanochat_jax.config.load import friendly_errors
+from nanochat_jax.config.errors import friendly_errors
 
 
 def main(argv: list[str]) -> int:
-    from nanochat_jax import chain
+    from nanochat_jax import pipeline
 
     with friendly_errors():
-        stage, rest = chain.split_stage(argv)
-        config = chain.configure(stage, rest, prog=f"scripts.train --stage {stage}")
-        chain.prepare_devices(config)
-        chain.run(stage, config)
+        stage, rest = pipeline.split_stage(argv)
+        config = pipeline.configure(stage, rest, prog=f"scripts.train --stage {stage}")
+        pipeline.prepare_devices(config)
+        pipeline.run(stage, config)
     return 0
 
 

@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from nanochat_jax import chain, speedrun
-from nanochat_jax.config import load as config_load
-from nanochat_jax.config.stages import BaseTrain, Speedrun, TokenizerTrain
+from nanochat_jax import pipeline, speedrun
+from nanochat_jax.config import values as config_values
+from nanochat_jax.config.speedrun import Speedrun
+from nanochat_jax.config.stages import BaseTrain, TokenizerTrain
 from scripts import train as train_program
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -143,7 +144,7 @@ def test_eight_simulated_devices_give_the_loss_curve_of_one(tmp_path, tiny):
     ],
 )
 def test_wrong_input_says_what_to_type(argv, said, base_dir, capsys, monkeypatch):
-    monkeypatch.setattr(chain, "prepare_devices", _checked_kind)
+    monkeypatch.setattr(pipeline, "prepare_devices", _checked_kind)
     with pytest.raises(SystemExit) as stop:
         train_program.main(argv)
     assert stop.value.code == 2
@@ -158,7 +159,7 @@ def _checked_kind(config):
 
 @pytest.mark.slow
 def test_a_base_run_without_a_tokenizer_names_the_command(base_dir, capsys, monkeypatch):
-    monkeypatch.setattr(chain, "prepare_devices", _checked_kind)
+    monkeypatch.setattr(pipeline, "prepare_devices", _checked_kind)
     with pytest.raises(SystemExit):
         train_program.main(["--stage", "base"])
     assert "--stage tokenizer" in capsys.readouterr().err
@@ -166,7 +167,7 @@ def test_a_base_run_without_a_tokenizer_names_the_command(base_dir, capsys, monk
 
 @pytest.mark.slow
 def test_a_batch_that_does_not_divide_says_what_would(base_dir, tiny, capsys, monkeypatch):
-    monkeypatch.setattr(chain, "prepare_devices", _checked_kind)
+    monkeypatch.setattr(pipeline, "prepare_devices", _checked_kind)
     assert train_program.main(["--stage", "tokenizer", f"--config={tiny}"]) == 0
     with pytest.raises(SystemExit):
         train_program.main(
@@ -182,21 +183,21 @@ def test_what_differs_between_two_runs_is_told():
 
 def test_every_stage_of_the_demo_can_be_configured(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert chain.configure("base", []).depth == 4
-    assert isinstance(chain.configure("tokenizer", []), TokenizerTrain)
+    assert pipeline.configure("base", []).depth == 4
+    assert isinstance(pipeline.configure("tokenizer", []), TokenizerTrain)
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
-    guide = chain.configure("base", [])
+    guide = pipeline.configure("base", [])
     assert isinstance(guide, BaseTrain) and guide.depth == 20
 
 
 def test_the_stage_name_may_stand_anywhere():
-    assert chain.split_stage(["--depth=3", "--stage=base"]) == ("base", ["--depth=3"])
-    assert chain.split_stage(["--stage", "sft", "--resume"]) == ("sft", ["--resume"])
+    assert pipeline.split_stage(["--depth=3", "--stage=base"]) == ("base", ["--depth=3"])
+    assert pipeline.split_stage(["--stage", "sft", "--resume"]) == ("sft", ["--resume"])
 
 
 def test_the_d20_run_is_the_guide_s():
-    config = chain.configure("base", [f"--config={ROOT / 'configs' / 'd20.toml'}"])
-    flat = config_load.flatten(config)
+    config = pipeline.configure("base", [f"--config={ROOT / 'configs' / 'd20.toml'}"])
+    flat = config_values.flatten(config)
     assert (flat["depth"], flat["total_batch_size"], flat["target_param_data_ratio"]) == (
         20,
         524288,

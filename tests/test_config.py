@@ -5,14 +5,28 @@ import pathlib
 
 import pytest
 
-from nanochat_jax.config import load as config_load
-from nanochat_jax.config.stages import SECTIONS, BaseTrain, Eval, SFTTrain, recipes_of
+from nanochat_jax.config import flags
+from nanochat_jax.config.errors import friendly_errors
+from nanochat_jax.config.gpt import GPTConfig, dials_of, shape_of_depth
+from nanochat_jax.config.resolve import SECTIONS, read, resolve, settle
+from nanochat_jax.config.stages import STAGES
+from nanochat_jax.config.values import fields, fingerprint, flatten
 
-
-def load(cls, section, *argv, **kw):
-    return config_load.load(
-        cls, argv, section=section, sections=SECTIONS, recipes=recipes_of(section), **kw
-    )
+# The fields that do not decide a result, as they stood when the first models were trained. Their
+# fingerprints are on people's disks: a stage counts as done only while exactly these are left out.
+EVERY_STAGE = (
+    "config device_type mesh simulate_devices run resume resume_from_step init eval_every "
+    "eval_tokens sample_every save_every"
+)
+LEFT_OUT = {
+    "tokenizer": "config device_type",
+    "base": f"{EVERY_STAGE} core_metric_every core_metric_max_per_task",
+    "mid": f"{EVERY_STAGE} task_data",
+    "sft": f"{EVERY_STAGE} task_data eval_steps eval_metrics_every eval_metrics_tasks "
+    "eval_metrics_max_problems chatcore_max_sample",
+    "rl": f"{EVERY_STAGE} task_data eval_examples eval_samples",
+}
+PER_CALL = set("resume resume_from_step init run device_type mesh simulate_devices".split())
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path):
@@ -20,7 +34,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path):
     path.write_text(
         'recipe = "current"\nmatrix_lr = 0.5\n[base]\ndepth = 4\nwindow_pattern = "L"\n'
     )
-    config = load(BaseTrain, "base", f"--config={path}", "--depth", "6")
+    config = resolve("base", [f"--config={path}", "--depth", "6"])
     assert (config.depth, config.window_pattern, config.optim.matrix_lr) == (6, "L", 0.5)
     assert config.loader == "bestfit" and config.optim.muon == "polar_express"
 
@@ -28,12 +42,12 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path):
 def test_a_table_belongs_to_its_program_alone(tmp_path):
     path = tmp_path / "c.toml"
     path.write_text("max_seq_len = 64\n[base]\nmax_seq_len = 32\n")
-    assert load(BaseTrain, "base", f"--config={path}").max_seq_len == 32
-    assert load(SFTTrain, "sft", f"--config={path}").max_seq_len == 64
+    assert resolve("base", [f"--config={path}"]).max_seq_len == 32
+    assert resolve("sft", [f"--config={path}"]).max_seq_len == 64
 
 
 def test_dashes_and_underscores_are_the_same():
-    assert load(BaseTrain, "base", "--device_batch_size=2", "--max-seq-len", "8").max_seq_len == 8
+    assert resolve("base", ["--device_batch_size=2", "--max-seq-len", "8"]).max_seq_len == 8
 
 
 @pytest.mark.parametrize(
@@ -50,51 +64,103 @@ def test_a_wrong_file_says_what_is_wrong(tmp_path, text, said):
     path = tmp_path / "c.toml"
     path.write_text(text)
     with pytest.raises(ValueError, match=said):
-        load(BaseTrain, "base", f"--config={path}")
+        resolve("base", [f"--config={path}"])
 
 
 def test_a_missing_file_lists_those_there_are(tmp_path):
     (tmp_path / "a.toml").write_text("")
     with pytest.raises(ValueError, match=r"a\.toml"):
-        load(BaseTrain, "base", f"--config={tmp_path / 'b.toml'}")
+        resolve("base", [f"--config={tmp_path / 'b.toml'}"])
 
 
 @pytest.mark.parametrize("flag", ["--dpeth=3", "--dept", "--matix-lr", "--matix_lr=1"])
 def test_an_unknown_flag_names_the_nearest_one(flag):
     with pytest.raises(ValueError, match="did you mean --(depth|matrix-lr)"):
-        load(BaseTrain, "base", flag)
+        resolve("base", [flag])
 
 
 def test_another_name_of_a_flag_is_known():
-    assert load(Eval, "eval", "--task-name=core", "-i", "base").tasks == "core"
+    assert resolve("eval", ["--task-name=core", "-i", "base"]).tasks == "core"
 
 
 def test_what_a_run_computes_does_not_depend_on_how_it_is_watched():
-    one = load(BaseTrain, "base", "--depth=4", "--eval-every=7", "--run=x")
-    two = load(BaseTrain, "base", "--depth=4", "--sample-every=9")
-    assert config_load.fingerprint(one) == config_load.fingerprint(two)
+    one = resolve("base", ["--depth=4", "--eval-every=7", "--run=x"])
+    two = resolve("base", ["--depth=4", "--sample-every=9"])
+    assert fingerprint(one) == fingerprint(two)
     other = dataclasses.replace(one, depth=6)
-    assert config_load.fingerprint(one) != config_load.fingerprint(other)
+    assert fingerprint(one) != fingerprint(other)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_fingerprint_leaves_out_what_it_always_left_out(stage):
+    config = STAGES[stage]()
+    assert set(flatten(config)) - set(fingerprint(config)) == set(LEFT_OUT[stage].split())
+
+
+def test_a_resumed_run_takes_over_all_but_what_belongs_to_the_call():
+    typed = dict(run="theirs", mesh="2", device_type="cpu", init="x", resume_from_step=3)
+    saved = flatten(STAGES["base"](**typed, resume=True, simulate_devices=True, depth=3, seed=7))
+    again, usual = flatten(settle(read("base"), saved=saved)), flatten(STAGES["base"]())
+    assert {name for name in saved if again[name] != saved[name]} == PER_CALL
+    assert all(again[name] == usual[name] for name in PER_CALL)
 
 
 def test_a_resumed_run_takes_its_own_earlier_settings_but_flags_win():
-    first = load(BaseTrain, "base", "--depth=4", "--matrix-lr=0.7", "--total-batch-size=64")
-    again = load(
-        BaseTrain, "base", "--resume", "--num-iterations=9", saved=config_load.flatten(first)
-    )
+    first = resolve("base", ["--depth=4", "--matrix-lr=0.7", "--total-batch-size=64"])
+    layers = read("base", ["--resume", "--num-iterations=9"])
+    again = settle(layers, saved=flatten(first))
     assert (again.depth, again.optim.matrix_lr, again.num_iterations) == (4, 0.7, 9)
     assert again.resume
 
 
 def test_the_shipped_configs_are_valid_for_every_program():
     for path in (pathlib.Path(__file__).parents[1] / "configs").glob("*.toml"):
-        for section, cls in SECTIONS.items():
-            assert load(cls, section, f"--config={path}").config == str(path)
+        for section in SECTIONS:
+            assert resolve(section, [f"--config={path}"]).config == str(path)
 
 
 @pytest.mark.parametrize("errors", [OSError(28, "No space left on device", "a/b"), OSError(28, "")])
 def test_a_full_disk_is_told_with_what_to_do(errors, capsys):
-    with pytest.raises(SystemExit) as left, config_load.friendly_errors():
+    with pytest.raises(SystemExit) as left, friendly_errors():
         raise errors
     said = capsys.readouterr().err
     assert left.value.code == 1 and "make room" in said and "NANOCHAT_BASE_DIR" in said
+
+
+def test_a_wrong_value_in_a_file_is_an_error_though_a_flag_covers_it(tmp_path):
+    (path := tmp_path / "c.toml").write_text("[base]\ndepth = true\n")
+    with pytest.raises(ValueError, match="depth is True .*expected int"):
+        resolve("base", [f"--config={path}", "--depth=4"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "typed"),
+    [
+        (["--depth=20", "--matrix_lr", "0.02"], {"depth": 20, "matrix_lr": 0.02}),
+        (["-gmine", "--no-resume"], {"model_tag": "mine", "resume": False}),
+        (["--sample-prompts", "a", "b"], {"sample_prompts": ("a", "b")}),
+        (["-g", "--seed"], None),
+        ([], {}),
+    ],
+)
+def test_flags_that_were_typed_are_known_also_where_they_repeat_a_default(argv, typed):
+    if typed is None:
+        with pytest.raises(SystemExit):
+            flags.parse(argv, STAGES["base"]())
+    else:
+        assert flags.parse(argv, STAGES["base"]()) == typed
+
+
+def test_every_program_s_fields_have_one_flag_each():
+    for cls in SECTIONS.values():
+        spellings = [a for field in fields(cls).values() for a in field.aliases]
+        assert len(spellings) == len(set(spellings))
+
+
+@pytest.mark.parametrize("depth", [1, 4, 12, 20, 26])
+@pytest.mark.parametrize(("aspect_ratio", "head_dim"), [(64, 128), (32, 128), (60, 64), (16, 16)])
+def test_the_dials_of_a_model_give_back_its_shape(depth, aspect_ratio, head_dim):
+    cfg = GPTConfig(**shape_of_depth(depth, aspect_ratio, head_dim))
+    dials = dials_of(cfg)
+    again = shape_of_depth(dials["depth"], dials["aspect_ratio"], dials["head_dim"])
+    assert GPTConfig(**again) == cfg

@@ -25,7 +25,7 @@ LAYERS = (
     ("evals",),
     ("train",),
     ("report", "plan", "doctor", "interop"),
-    ("chain",),
+    ("pipeline",),
     ("speedrun",),
 )
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
@@ -33,9 +33,11 @@ RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 # Values in, values out: no files, clocks, logs, and nothing that belongs to the shell around them.
 PURE = (
     "config/gpt.py",
+    "config/inherit.py",
     "config/mesh.py",
     "config/optim.py",
     "config/steps.py",
+    "config/values.py",
     "data/batch.py",
     "data/packing.py",
     "models",

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+from nanochat_jax.config.program import short
+
 Format = Literal["nanochat", "huggingface"]
 Stage = Literal["", "base", "mid", "sft", "rl"]
-short = lambda flag: tyro.conf.arg(aliases=[flag])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -46,8 +46,8 @@ class GPTConfig:
 
     def __post_init__(self) -> None:
         for name in ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
+            if vars(self)[name] < 1:
+                raise ValueError(f"{name} is {vars(self)[name]}; expected 1 or more")
         if self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2:
             raise ValueError(
                 f"n_embd={self.n_embd} does not divide into n_head={self.n_head} heads of even "
@@ -137,6 +137,23 @@ def shape_of_depth(depth: int, aspect_ratio: int = 64, head_dim: int = 128) -> d
     """The one dial: layers, width and heads of a depth. Width is rounded up to whole heads."""
     heads = max(1, math.ceil(depth * aspect_ratio / head_dim))
     return dict(n_layer=depth, n_embd=heads * head_dim, n_head=heads, n_kv_head=heads)
+
+
+def dials_of(cfg: GPTConfig) -> dict[str, Any]:
+    """The inverse of `shape_of_depth`: the flags of base training that give this model's shape.
+
+    Several aspect ratios give one width, since widths are rounded up to whole heads; any of them
+    gives back the shape. The rates are scaled by a model of the same `aspect_ratio`, so whoever
+    knows the run's own must put it above this one.
+    """
+    return dict(
+        depth=cfg.n_layer,
+        aspect_ratio=max(1, cfg.n_embd // cfg.n_layer),
+        head_dim=cfg.head_dim,
+        max_seq_len=cfg.sequence_len,
+        window_pattern=cfg.window_pattern,
+        reference_kv_heads=cfg.n_kv_head,
+    )
 
 
 def param_counts(cfg: GPTConfig) -> dict[str, int]:

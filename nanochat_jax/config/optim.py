@@ -83,11 +83,11 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         for name in ("muon_steps", "momentum_steps", "warmup_steps", "grad_clip", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; set it to 0 (off) or more")
+            if vars(self)[name] < 0:
+                raise ValueError(f"{name} is {vars(self)[name]}; set it to 0 (off) or more")
         for name in ("warmup_ratio", "warmdown_ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; set it between 0 and 1")
+            if not 0 <= vars(self)[name] <= 1:
+                raise ValueError(f"{name} is {vars(self)[name]}; set it between 0 and 1")
 
 
 CURRENT = dict(

@@ -3,9 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-import tyro
-
-from nanochat_jax.config.stages import Program
+from nanochat_jax.config.program import Program, short
 
 # What a number may be. Beyond it there is nothing that a model or a socket could do.
 RANGES = {
@@ -18,7 +16,6 @@ RANGES = {
     "queue": (0, 1_000_000),
     "rate_limit": (0, 1_000_000),
 }
-short = lambda flag: tyro.conf.arg(aliases=[flag])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +35,7 @@ class Talk(Program):
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
-            value = getattr(self, name, low)
+            value = vars(self).get(name, low)
             if not low <= value <= high:
                 flag = "--" + name.replace("_", "-")
                 raise ValueError(f"{flag} is {value}; give a number from {low} to {high}")

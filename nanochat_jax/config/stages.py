@@ -5,17 +5,15 @@ folder asks which recipe it runs: it reads the values.
 """
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from nanochat_jax.config.optim import OptimConfig, optim_defaults
+from nanochat_jax.config.optim import DEFAULTS, OptimConfig, optim_defaults
+from nanochat_jax.config.program import Cosmetic, PerCall, Program, Recipe, flat, short, wandb_run
 
-Recipe = Literal["classic", "current"]
 Source = Literal["base", "mid", "sft", "rl"]
-SOURCES: tuple[str, ...] = ("base", "mid", "sft", "rl")
 # Source: nanochat `scripts/base_train.py`.
 SAMPLE_PROMPTS = (
     "The capital of France is",
@@ -26,28 +24,6 @@ SAMPLE_PROMPTS = (
     "My favorite color is",
     "If 5*x + 3 = 13, then x is",
 )
-short = lambda flag: tyro.conf.arg(aliases=[flag])
-flat = tyro.conf.arg(name="")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Program:
-    """What every program knows."""
-
-    config: str = ""
-    """TOML file of settings (default: configs/cpu.toml on a CPU, configs/d20.toml on GPUs)"""
-    model_tag: Annotated[str, short("-g")] = ""
-    """name of the checkpoint directory (default: d<depth>, or the deepest there is)"""
-    device_type: Literal["", "cpu", "gpu", "cuda", "tpu", "mps"] = ""
-    """cpu, gpu (or cuda), tpu; empty: the best there is"""
-    mesh: str = ""
-    """devices: `8` (all on the data axis) or `data=4,fsdp=2`; empty: all of them on data"""
-    simulate_devices: bool = False
-    """make as many virtual CPU devices as the mesh wants"""
-    dtype: Annotated[Literal["auto", "float32", "bfloat16"], short("-d")] = "auto"
-    """compute type; auto: bfloat16 on accelerators, float32 on a CPU"""
-    seed: int = 42
-    """seed of initial weights, sampling and data order where it has one"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,13 +32,13 @@ class Stage(Program):
 
     recipe: Recipe = "classic"
     """named set of defaults: classic (October 2025) or current (July 2026)"""
-    run: str = dataclasses.field(default_factory=lambda: os.environ.get("WANDB_RUN", "dummy"))
+    run: PerCall[str] = dataclasses.field(default_factory=wandb_run)
     """name for wandb; `dummy` logs to disk alone"""
-    resume: bool = False
+    resume: PerCall[bool] = False
     """continue this stage's last checkpoint"""
-    resume_from_step: int = -1
+    resume_from_step: PerCall[int] = -1
     """continue this stage at the checkpoint of that step; -1: as --resume says"""
-    init: str = ""
+    init: PerCall[str] = ""
     """start from this checkpoint directory; its shape wins over flags. In base training the default
     config file is not read then: its rates are another model's"""
     num_iterations: int = -1
@@ -71,15 +47,15 @@ class Stage(Program):
     """rows of one micro-batch on one device"""
     max_seq_len: int = 2048
     """tokens of a row"""
-    eval_every: int = 250
+    eval_every: Cosmetic[int] = 250
     """steps between evaluations; -1: never, 0 is not allowed"""
-    eval_tokens: int = 20 * 524288
+    eval_tokens: Cosmetic[int] = 20 * 524288
     """validation tokens of an evaluation; at most one pass of the split"""
-    sample_every: int = 2000
+    sample_every: Cosmetic[int] = 2000
     """steps between samples; -1: never"""
     sample_prompts: tuple[str, ...] = SAMPLE_PROMPTS
     """texts to continue, greedily, 16 tokens each"""
-    save_every: int = -1
+    save_every: Cosmetic[int] = -1
     """steps between checkpoints; -1: only at the end"""
     init_lr_frac: float = 1.0
     """all learning rates are multiplied by this once"""
@@ -90,11 +66,11 @@ class Stage(Program):
 class TokenizerTrain:
     """Train the tokenizer on the pretraining shards."""
 
-    config: str = ""
+    config: Cosmetic[str] = ""
     """TOML file of settings"""
     recipe: Recipe = "classic"
     """named set of defaults"""
-    device_type: str = ""
+    device_type: PerCall[str] = ""
     """taken and ignored: this stage needs no accelerator"""
     max_chars: int = 10_000_000_000
     """characters to train on"""
@@ -133,23 +109,37 @@ class BaseTrain(Stage):
     """train on the embedded world while base_data/ is empty"""
     loader_ranks: int = 1
     """read in the order of the original on this many ranks"""
-    core_metric_every: int = 2000
+    core_metric_every: Cosmetic[int] = 2000
     """steps between CORE evaluations; -1: never"""
-    core_metric_max_per_task: int = 500
+    core_metric_max_per_task: Cosmetic[int] = 500
     """problems of a CORE task; -1: all"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MidTrain(Stage):
+class ChatStage(Stage):
+    """What the stages know that go on from a checkpoint, on tasks: mid, sft, rl."""
+
+    source: Source = "base"
+    """stage whose checkpoint to start from"""
+    step: Annotated[int, short("-s")] = -1
+    """its step; -1: the last"""
+    mixture: tuple[str, ...] = ()
+    """tasks as name[:variant or rows][*repeats]"""
+    val_mixture: tuple[str, ...] = ()
+    """the same for validation"""
+    task_data: Cosmetic[str] = ""
+    """local folder of task files instead of the Hugging Face hub"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MidTrain(ChatStage):
     """Teach a base model conversations, tools and multiple choice, on every token."""
 
     source: Literal["base", "mid"] = "base"
     """stage whose checkpoint to start from"""
-    step: Annotated[int, short("-s")] = -1
-    """its step; -1: the last"""
     total_batch_size: int = 524288
     """tokens of an optimizer step"""
-    eval_every: int = 150
+    eval_every: Cosmetic[int] = 150
     """steps between evaluations; -1: never"""
     mixture: tuple[str, ...] = (
         "SmolTalk", "MMLU:auxiliary_train", "GSM8K", "identity*2",
@@ -158,18 +148,14 @@ class MidTrain(Stage):
     """tasks as name[:variant or rows][*repeats]"""
     val_mixture: tuple[str, ...] = ("SmolTalk", "MMLU:5200", "GSM8K:420")
     """the same for validation"""
-    task_data: str = ""
-    """local folder of task files instead of the Hugging Face hub"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SFTTrain(Stage):
+class SFTTrain(ChatStage):
     """Finetune on conversations: only the assistant's own tokens are learnt."""
 
     source: Literal["base", "mid"] = "mid"
     """stage whose checkpoint to start from"""
-    step: Annotated[int, short("-s")] = -1
-    """its step; -1: the last"""
     device_batch_size: int = 4
     """rows of one micro-batch on one device"""
     target_examples_per_step: int = 32
@@ -184,17 +170,19 @@ class SFTTrain(Stage):
     """one conversation a row, or several whole ones packed into rows of one length"""
     init_lr_frac: float = 0.02
     """all learning rates are multiplied by this once"""
-    eval_every: int = 100
+    eval_every: Cosmetic[int] = 100
     """steps between evaluations; -1: never"""
-    eval_steps: int = 100
+    eval_steps: Cosmetic[int] = 100
     """micro-batches of an evaluation; 0: as eval_tokens says"""
-    eval_metrics_every: Annotated[int, tyro.conf.arg(aliases=["--chatcore-every"])] = 200
+    eval_metrics_every: Annotated[Cosmetic[int], tyro.conf.arg(aliases=["--chatcore-every"])] = 200
     """steps between chat scores, of tasks whose rows are on disk; -1: never"""
-    eval_metrics_tasks: tuple[str, ...] = ("MMLU", "ARC-Easy")
+    eval_metrics_tasks: Cosmetic[tuple[str, ...]] = ("MMLU", "ARC-Easy")
     """tasks of ChatCORE to score"""
-    eval_metrics_max_problems: Annotated[int, tyro.conf.arg(aliases=["--chatcore-max-cat"])] = 1024
+    eval_metrics_max_problems: Annotated[
+        Cosmetic[int], tyro.conf.arg(aliases=["--chatcore-max-cat"])
+    ] = 1024
     """problems of one with choices; -1: all"""
-    chatcore_max_sample: int = 24
+    chatcore_max_sample: Cosmetic[int] = 24
     """problems of one that is answered in writing; -1: all"""
     mixture: tuple[str, ...] = (
         "ARC-Easy", "ARC-Challenge", "GSM8K", "SmolTalk:10000", "identity",
@@ -203,18 +191,14 @@ class SFTTrain(Stage):
     """tasks as name[:variant or rows][*repeats]"""
     val_mixture: tuple[str, ...] = ("SmolTalk",)
     """the same for validation"""
-    task_data: str = ""
-    """local folder of task files instead of the Hugging Face hub"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RLTrain(Stage):
+class RLTrain(ChatStage):
     """Learn by trying: replies are sampled, rewarded, and made likelier or less likely."""
 
     source: Literal["mid", "sft"] = "sft"
     """stage whose checkpoint to start from"""
-    step: Annotated[int, short("-s")] = -1
-    """its step; -1: the last"""
     num_epochs: int = 1
     """passes over the questions, when num_iterations is not given"""
     device_batch_size: int = 8
@@ -235,26 +219,24 @@ class RLTrain(Stage):
     """device_batch_size samples at a time begin with one and the same token, as the original's"""
     init_lr_frac: float = 0.05
     """all learning rates are multiplied by this once"""
-    eval_every: int = 60
+    eval_every: Cosmetic[int] = 60
     """steps between evaluations (pass@k); -1: never"""
-    eval_examples: int = 400
+    eval_examples: Cosmetic[int] = 400
     """questions of an evaluation"""
-    eval_samples: int = 8
+    eval_samples: Cosmetic[int] = 8
     """replies to each: pass@1 to pass@this"""
-    save_every: int = 60
+    save_every: Cosmetic[int] = 60
     """steps between checkpoints; -1: only at the end"""
     mixture: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--tasks"])] = ("GSM8K",)
     """tasks with rewards as name[:variant or rows][*repeats]: GSM8K, SpellingBee, exchanges:sums"""
     val_mixture: tuple[str, ...] = ("GSM8K",)
     """the same for evaluation"""
-    task_data: str = ""
-    """local folder of task files instead of the Hugging Face hub"""
 
     def __post_init__(self) -> None:
         counts = "examples_per_step num_samples max_new_tokens eval_examples eval_samples"
         for name in f"{counts} num_epochs".split():
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; set it to 1 or more")
+            if vars(self)[name] < 1:
+                raise ValueError(f"{name} is {vars(self)[name]}; set it to 1 or more")
         if self.temperature <= 0:
             raise ValueError(
                 f"temperature is {self.temperature}; set it above 0: greedy replies are all the "
@@ -264,68 +246,10 @@ class RLTrain(Stage):
             raise ValueError(f"top_k is {self.top_k}; set it to 0 (all tokens) or more")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Eval(Program):
-    """Score a checkpoint into the report."""
-
-    source: Annotated[Literal["tokenizer", "base", "mid", "sft", "rl"], short("-i")] = "sft"
-    """what to score"""
-    step: Annotated[int, short("-s")] = -1
-    """its step; -1: the last"""
-    tasks: Annotated[str, tyro.conf.arg(aliases=["-a", "--task-name"])] = ""
-    """comma-separated (or `|`): core, bpb, sample, probes, ChatCORE, ARC-Easy, ARC-Challenge, MMLU,
-    GSM8K, HumanEval, SpellingBee; empty: all that fit the source and have their data"""
-    temperature: Annotated[float, short("-t")] = 0.0
-    """0: greedy"""
-    max_new_tokens: Annotated[int, short("-m")] = 512
-    """tokens of an answer"""
-    num_samples: Annotated[int, short("-n")] = 1
-    """answers a problem; passed when one is right, and pass@k in the table"""
-    top_k: Annotated[int, short("-k")] = 50
-    """sample among the k likeliest; 0: among all"""
-    batch_size: Annotated[int, short("-b")] = 0
-    """prompts of a forward pass and answers written at once, on each device; 0: what suits it"""
-    max_problems: Annotated[int, short("-x")] = -1
-    """problems of each task, and batches of bits per byte; -1: all"""
-    device_batch_size: int = 32
-    """rows of a bits-per-byte batch"""
-    split_tokens: int = 20 * 524288
-    """tokens of each split for bits per byte"""
-    task_data: str = ""
-    """local folder of task files instead of the Hugging Face hub"""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Speedrun:
-    """Run the whole chain, skip what is done, write the report."""
-
-    config: str = ""
-    """TOML file of settings (default: configs/cpu.toml on a CPU, configs/d20.toml on GPUs)"""
-    fresh: bool = False
-    """start over: finished stages are trained again"""
-    rl: bool = False
-    """also the rl stage, after sft"""
-    download: int = 240
-    """pretraining shards to fetch where the config trains on downloaded text; 0: none"""
-    run: str = dataclasses.field(default_factory=lambda: os.environ.get("WANDB_RUN", "dummy"))
-    """name for wandb; `dummy` logs to disk alone"""
-    model_tag: Annotated[str, short("-g")] = ""
-    """name of the checkpoint directories"""
-    device_type: Literal["", "cpu", "gpu", "cuda", "tpu", "mps"] = ""
-    """cpu, gpu (or cuda), tpu; empty: the best there is"""
-    mesh: str = ""
-    """devices, as in scripts.train"""
-    simulate_devices: bool = False
-    """make as many virtual CPU devices as the mesh wants"""
-    task_data: str = ""
-    """local folder of task files instead of the Hugging Face hub"""
-
-
 STAGES: dict[str, type] = {
     "tokenizer": TokenizerTrain, "base": BaseTrain, "mid": MidTrain, "sft": SFTTrain,
     "rl": RLTrain,
 }  # fmt: skip
-SECTIONS: dict[str, type] = {**STAGES, "eval": Eval, "speedrun": Speedrun}
 
 # What a recipe changes, program by program, over the defaults above (the optimizer's numbers
 # stand in config/optim.py).
@@ -352,5 +276,6 @@ RECIPES: dict[str, Mapping[str, Mapping[str, Any]]] = {
 
 def recipes_of(section: str) -> dict[str, dict[str, Any]]:
     """Recipe name -> what it sets for one program, the optimizer's numbers included."""
-    optim = {name: optim_defaults(name, section) if section in SOURCES else {} for name in RECIPES}
+    trains = section in DEFAULTS["classic"]
+    optim = {name: optim_defaults(name, section) if trains else {} for name in RECIPES}
     return {name: {**optim[name], **changes.get(section, {})} for name, changes in RECIPES.items()}

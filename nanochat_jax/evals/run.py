@@ -12,9 +12,10 @@ import numpy as np
 
 from nanochat_jax import sharding
 from nanochat_jax.checkpoint import guess_tag, load_model
-from nanochat_jax.config.load import nearest
+from nanochat_jax.config.errors import nearest
+from nanochat_jax.config.evaluate import Eval
 from nanochat_jax.config.paths import CHECKPOINTS
-from nanochat_jax.config.stages import SAMPLE_PROMPTS, Eval
+from nanochat_jax.config.stages import SAMPLE_PROMPTS
 from nanochat_jax.data import shards
 from nanochat_jax.data.loader import pretraining_loader
 from nanochat_jax.evals import core, probes, samples

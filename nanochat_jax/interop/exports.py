@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 from nanochat_jax.checkpoint import find_checkpoint, load_tokenizer, store
-from nanochat_jax.config import load as config_load
 from nanochat_jax.config.convert import Export
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.stages import STAGES, BaseTrain
+from nanochat_jax.config.values import build
 from nanochat_jax.interop import eras, huggingface, nanochat, optim_files
 from nanochat_jax.interop.names import path_of, to_nanochat
 from nanochat_jax.train import scaling
@@ -167,7 +167,7 @@ def optimizer_file(saved: store.Saved, cfg: GPTConfig, shapes: eras.Shapes) -> t
     stage = saved.meta["stage"]
     if stage not in STAGES or not saved.meta.get("config"):
         return None, "the run's settings are not known"
-    config = config_load.build(STAGES[stage], saved.meta["config"])
+    config = build(STAGES[stage], saved.meta["config"])
     numbers, layout = group_numbers(cfg, config, saved.step)
     return optim_files.write(saved.optimizer(), shapes, layout, numbers), ""
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.gpt import GPTConfig, param_counts
-from nanochat_jax.config.load import build, flatten
 from nanochat_jax.config.paths import CHECKPOINTS
-from nanochat_jax.config.stages import SECTIONS, recipes_of
+from nanochat_jax.config.resolve import SECTIONS
+from nanochat_jax.config.stages import recipes_of
+from nanochat_jax.config.values import build, flatten
 from nanochat_jax.report import machine, sections, summary
 from nanochat_jax.train import metrics, recorder
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from nanochat_jax.config import load as config_load
+from nanochat_jax.config import values as config_values
 from nanochat_jax.config.gpt import GPTConfig, param_counts, recipe_model_defaults, shape_of_depth
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.stages import BaseTrain
@@ -40,7 +40,7 @@ def run(config: BaseTrain) -> stage.Section:
     job = _job(config, cfg, start, tokenizer, data, plan, mesh, mark)
     log.info(_headline(cfg, config, plan, job))
     scores = loop.run(job)
-    return "Base model training", [config_load.flatten(config), _figures(cfg, plan, job, scores)]
+    return "Base model training", [config_values.flatten(config), _figures(cfg, plan, job, scores)]
 
 
 def _job(

@@ -9,7 +9,7 @@ import jax
 
 from nanochat_jax import tasks
 from nanochat_jax.checkpoint import store
-from nanochat_jax.config import load as config_load
+from nanochat_jax.config import values as config_values
 from nanochat_jax.config.gpt import flops_per_token
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.stages import MidTrain, SFTTrain
@@ -73,7 +73,10 @@ def run(name: str, config: MidTrain | SFTTrain) -> list[Any]:
     )
     log.info("%s: %d rows in the mixture, %s steps", name, len(data.train), steps or "one pass of")
     scores = loop.run(job)
-    return [config_load.flatten(config), stage.figures(scores) | {"Training rows": len(data.train)}]
+    return [
+        config_values.flatten(config),
+        stage.figures(scores) | {"Training rows": len(data.train)},
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from nanochat_jax import sharding
 from nanochat_jax.checkpoint import store
-from nanochat_jax.config import load as config_load
+from nanochat_jax.config import values as config_values
 from nanochat_jax.config.stages import Stage
 from nanochat_jax.data.batch import MicroBatch
 from nanochat_jax.models.gpt import GPT, Model
@@ -281,7 +281,7 @@ class _Loop:
             "stage": job.stage,
             "final": final,
             "model_config": dataclasses.asdict(job.gpt.cfg),
-            "config": config_load.flatten(job.config),
+            "config": config_values.flatten(job.config),
             "fingerprint": dict(job.fingerprint),
             "tokenizer_hash": job.tokenizer.hash,
             "metrics": {k: v for k, v in self.scores.items() if isinstance(v, float | int)},
@@ -346,7 +346,7 @@ def _compile(job: Job, place: Any) -> Callable:
 def _writer(job: Job, resume_step: int | None, evaluated: bool) -> MetricsWriter:
     project = {"base": "nanochat"}.get(job.stage, f"nanochat-{job.stage}")
     return MetricsWriter(
-        job.directory, config_load.flatten(job.config), project=project,
+        job.directory, config_values.flatten(job.config), project=project,
         wandb_name=job.config.run, resume_step=resume_step, evaluated=evaluated,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nanochat_jax.config import load as config_load
+from nanochat_jax.config import values as config_values
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.stages import RLTrain
 from nanochat_jax.config.steps import rows_per_step
@@ -91,7 +91,7 @@ def run(config: RLTrain) -> stage.Section:
         len(train), steps, config.examples_per_step, config.num_samples,
     )  # fmt: skip
     scores = loop.run(job)
-    return "Chat RL", [config_load.flatten(config), figures(directory, scores, len(train))]
+    return "Chat RL", [config_values.flatten(config), figures(directory, scores, len(train))]
 
 
 def check(config: RLTrain, context: int, devices: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from nanochat_jax import sharding
 from nanochat_jax.checkpoint import find_checkpoint, load_tokenizer, store
-from nanochat_jax.config import load as config_load
+from nanochat_jax.config import values as config_values
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.paths import CHECKPOINTS
 from nanochat_jax.config.stages import BaseTrain, Stage
@@ -173,7 +173,7 @@ def lineage(start: Origin, tokenizer: Tokenizer) -> dict[str, Any]:
     parent = start.source.meta.get("fingerprint") if start.source else None
     return {
         "tokenizer": tokenizer.hash,
-        "parent": config_load.digest(parent) if parent is not None else None,
+        "parent": config_values.digest(parent) if parent is not None else None,
     }
 
 
@@ -192,7 +192,7 @@ def fingerprint(stage: str, config: Stage, root: pathlib.Path) -> dict[str, Any]
 
 
 def fingerprint_of(config: Stage, start: Origin, tokenizer: Tokenizer) -> dict[str, Any]:
-    return config_load.fingerprint(config) | lineage(start, tokenizer)
+    return config_values.fingerprint(config) | lineage(start, tokenizer)
 
 
 def initial_params(gpt: GPT, start: Origin, config: Stage) -> Callable[[], Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nanochat_jax.config import load as config_load
+from nanochat_jax.config import values as config_values
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.stages import TokenizerTrain
 from nanochat_jax.data import shards
@@ -25,7 +25,7 @@ RECORD = "train.json"
 def fingerprint(config: TokenizerTrain) -> dict[str, Any]:
     """What decides this stage's result: its settings and the shards it reads."""
     data = find_data(base_dir(), config.embedded_world)
-    values = config_load.fingerprint(config)
+    values = config_values.fingerprint(config)
     values.pop("device_type", None)
     values["shards"] = [p.name for p in data.train]
     return values | {"source": data.source}
@@ -53,7 +53,7 @@ def run(config: TokenizerTrain) -> tuple[str, list[Any]]:
     record = {"fingerprint": fingerprint(config), "figures": figures}
     (folder / RECORD).write_text(json.dumps(record, indent=1))
     log.info("tokenizer: %d ids in %.1f s -> %s", tokenizer.get_vocab_size(), seconds, folder)
-    return "Tokenizer training", [config_load.flatten(config), figures]
+    return "Tokenizer training", [config_values.flatten(config), figures]
 
 
 def find_data(root: pathlib.Path, embedded_world: bool) -> shards.Shards:

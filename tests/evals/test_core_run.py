@@ -3,7 +3,8 @@
 import pytest
 
 from nanochat_jax import report
-from nanochat_jax.config.stages import BaseTrain, Eval
+from nanochat_jax.config.evaluate import Eval
+from nanochat_jax.config.stages import BaseTrain
 from nanochat_jax.evals import run
 from nanochat_jax.train import stage
 from tests.evals.core_bundles import TOKENIZER, choice, model, three, write

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
-from nanochat_jax.config.load import load
 from nanochat_jax.config.optim import OptimConfig, optim_defaults
-from nanochat_jax.config.stages import BaseTrain, recipes_of
+from nanochat_jax.config.resolve import resolve
+from nanochat_jax.config.stages import BaseTrain
 from nanochat_jax.models.gpt import init_params
 from nanochat_jax.train import muon, optimizer, peaks, scaling
 from nanochat_jax.train.schedules import make_schedule
@@ -42,7 +42,7 @@ def settings(path, run) -> tuple[BaseTrain, GPTConfig, scaling.Plan]:
     """What our own command line makes of the original's flags."""
     era = era_of(path)
     argv = ["--recipe", era, *run["argv"]]
-    config = load(BaseTrain, argv, section="base", recipes=recipes_of("base"))
+    config = resolve("base", argv)
     cfg = GPTConfig(**{**recipe_model_defaults(era), **run["model_config"]})
     return config, cfg, scaling.plan(cfg, config)
 

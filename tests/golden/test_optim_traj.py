@@ -9,9 +9,9 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
-from nanochat_jax.config.load import load
 from nanochat_jax.config.optim import OptimConfig
-from nanochat_jax.config.stages import BaseTrain, recipes_of
+from nanochat_jax.config.resolve import resolve
+from nanochat_jax.config.stages import BaseTrain
 from nanochat_jax.interop.names import from_nanochat
 from nanochat_jax.models.gpt import GPT
 from nanochat_jax.train import scaling
@@ -25,7 +25,7 @@ from tests.golden.numbers import absolute, ratio, tensor
 def settings(path, data) -> tuple[GPTConfig, BaseTrain]:
     era, cfg = era_of(path), data["cfg.json"]
     argv = [flag for flag in cfg["argv"] if not flag.startswith("--resume")]
-    config = load(BaseTrain, ["--recipe", era, *argv], section="base", recipes=recipes_of("base"))
+    config = resolve("base", ["--recipe", era, *argv])
     return GPTConfig(**{**recipe_model_defaults(era), **cfg["model_config"]}), config
 
 

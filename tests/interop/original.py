@@ -187,8 +187,7 @@ def optimizers_go_on(base: Path, out: Path, tmp_path: Path) -> tuple[list[float]
     """(their losses, ours) of steps on given batches, from the exported optimizers."""
     import jax
 
-    from nanochat_jax.config.load import load
-    from nanochat_jax.config.stages import BaseTrain
+    from nanochat_jax.config.resolve import read, settle
     from nanochat_jax.models.gpt import GPT
     from nanochat_jax.train.optimizer import make_optimizer
     from nanochat_jax.train.schedules import make_schedule
@@ -197,7 +196,7 @@ def optimizers_go_on(base: Path, out: Path, tmp_path: Path) -> tuple[list[float]
     contents = nanochat.read(nanochat.find(out))
     cfg, more = contents.era.config, STEPS - HALF
     trained = store.find(base / "base_checkpoints" / "d2", HALF).meta["config"]
-    config = load(BaseTrain, ["--warmdown-ratio=0"], section="base", saved=trained)
+    config = settle(read("base", ["--warmdown-ratio=0"]), saved=trained)
     params = jax.tree.map(np.asarray, contents.params)
     tx, schedule = make_optimizer(cfg, config.optim, params), make_schedule(config.optim, STEPS)
     state = TrainState.create(params, tx).replace(

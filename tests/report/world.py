@@ -5,9 +5,9 @@ import math
 import pathlib
 
 from nanochat_jax import report
-from nanochat_jax.config.load import flatten
 from nanochat_jax.config.paths import CHECKPOINTS
-from nanochat_jax.config.stages import SECTIONS
+from nanochat_jax.config.resolve import SECTIONS
+from nanochat_jax.config.values import flatten
 from nanochat_jax.train import recorder
 
 SHAPE = {

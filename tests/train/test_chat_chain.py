@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nanochat_jax import chain, tasks
+from nanochat_jax import pipeline, tasks
 from nanochat_jax.checkpoint import find_checkpoint, load_model
 from nanochat_jax.config.paths import base_dir as config_base_dir
 from nanochat_jax.data import importer
@@ -62,7 +62,7 @@ def base(base_dir, task_data, tmp_path):
 
 
 def run(stage, *argv):
-    chain.run(stage, chain.configure(stage, argv))
+    pipeline.run(stage, pipeline.configure(stage, argv))
 
 
 def losses(base_dir, folder):

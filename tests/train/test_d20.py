@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from nanochat_jax import chain, sharding
+from nanochat_jax import pipeline, sharding
 from nanochat_jax.config.gpt import param_counts
 from nanochat_jax.models.gpt import GPT, init_params
 from nanochat_jax.train import base, scaling, stage
@@ -20,7 +20,7 @@ CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "d20.toml"
 
 @pytest.fixture(scope="module")
 def config():
-    return chain.configure("base", [f"--config={CONFIG}"])
+    return pipeline.configure("base", [f"--config={CONFIG}"])
 
 
 def test_shapes_horizon_and_batch_are_the_guides(config):

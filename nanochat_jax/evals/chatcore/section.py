@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Collection, Mapping
 
 from nanochat_jax import sharding
-from nanochat_jax.config.stages import Eval
+from nanochat_jax.config.evaluate import Eval
 from nanochat_jax.evals import chatcore, sandbox
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tasks import Task

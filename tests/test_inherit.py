@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from nanochat_jax import chain
+from nanochat_jax import pipeline
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
-from nanochat_jax.config.load import flatten
 from nanochat_jax.config.paths import CHECKPOINTS
 from nanochat_jax.config.stages import BaseTrain, MidTrain, SFTTrain, recipes_of
 from nanochat_jax.config.steps import rows_per_step
+from nanochat_jax.config.values import flatten
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def leave(base_dir, stage, cls, recipe="classic", **config):
 
 
 def settings(stage, *argv, names="max_seq_len device_batch_size total_batch_size"):
-    flat = flatten(chain.configure(stage, argv))
+    flat = flatten(pipeline.configure(stage, argv))
     return tuple(flat[name] for name in names.split())
 
 
@@ -74,9 +74,9 @@ def test_the_recipe_is_the_checkpoint_s_and_so_is_what_it_says_of_the_stage(base
 def test_rows_of_a_step_that_were_given_are_not_replaced(base_dir, tmp_path):
     leave(base_dir, "mid", MidTrain, total_batch_size=4096)
     (path := tmp_path / "c.toml").write_text("[sft]\npacking = 'bestfit'\n")
-    config = chain.configure("sft", [f"--config={path}", "--target-examples-per-step=6"])
+    config = pipeline.configure("sft", [f"--config={path}", "--target-examples-per-step=6"])
     assert rows_per_step(config) == 6
-    assert rows_per_step(chain.configure("sft", [f"--config={path}"])) == 4096 // 512
+    assert rows_per_step(pipeline.configure("sft", [f"--config={path}"])) == 4096 // 512
 
 
 def test_a_batch_that_the_base_run_derived_is_derived_again(base_dir, tmp_path):
@@ -95,9 +95,9 @@ def test_a_stage_may_begin_at_a_checkpoint_of_its_own_kind(base_dir, tmp_path):
 
 
 def test_the_demo_s_stages_are_what_its_file_says(base_dir):
-    before = {stage: flatten(chain.configure(stage, [])) for stage in ("mid", "sft")}
-    leave(base_dir, "base", BaseTrain, **flatten(chain.configure("base", [])))
+    before = {stage: flatten(pipeline.configure(stage, [])) for stage in ("mid", "sft")}
+    leave(base_dir, "base", BaseTrain, **flatten(pipeline.configure("base", [])))
     meta = json.loads((base_dir / "base_checkpoints/d2/000007/meta.json").read_text())
     meta["model_config"]["sequence_len"] = 256
     (base_dir / "base_checkpoints/d2/000007/meta.json").write_text(json.dumps(meta))
-    assert flatten(chain.configure("mid", [])) == before["mid"]
+    assert flatten(pipeline.configure("mid", [])) == before["mid"]

@@ -1,0 +1,53 @@
+"""What a person can fix is told as one message, not as a traceback."""
+
+import contextlib
+import difflib
+import errno
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+
+
+@contextlib.contextmanager
+def friendly_errors() -> Iterator[None]:
+    """For programs: what a person can fix is printed as one message (exit 2), not a traceback.
+
+    That is what our own code raises on purpose; an error from inside a library keeps its traceback.
+    """
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        if not _is_ours(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        print(f"error: {_os_message(error)}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`; did you mean 'x'?` for the closest known name, else the list of what is known."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _os_message(error: OSError) -> str:
+    """The system's message and the file's name; for a full disk also what to do about it."""
+    message = ": ".join(filter(None, (error.strerror or str(error), str(error.filename or ""))))
+    if error.errno != errno.ENOSPC or "disk full" in message:
+        return message
+    return (
+        f"{message}; the disk is full: make room and type the same command again, it goes on after "
+        "what was finished; or name a folder on another disk in $NANOCHAT_BASE_DIR"
+    )
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether the error was raised in this package or its programs."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    here = pathlib.Path(__file__).resolve().parents[1]
+    raised = pathlib.Path(trace.tb_frame.f_code.co_filename) if trace else here
+    return raised.is_relative_to(here) or raised.is_relative_to(here.parent / "scripts")

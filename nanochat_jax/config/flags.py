@@ -1,0 +1,69 @@
+"""The command line: which settings were typed, and their values. `tyro` reads them, once."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tyro
+
+from nanochat_jax.config.values import fields, flat
+
+
+def parse(argv: Sequence[str], default: Any, *, prog: str | None = None) -> dict[str, Any]:
+    """The settings that `argv` names, with their typed values by flat name.
+
+    Args:
+        default: a config whose values `--help` shows.
+
+    Raises:
+        ValueError: an unknown flag; the message names the nearest.
+        SystemExit: what tyro says of a wrong value (2) or of `--help` (0).
+    """
+    cls = type(default)
+    check(argv, cls)
+    parsed = tyro.cli(cls, args=argv, default=default, prog=prog, description=cls.__doc__)
+    # tyro gives whole configs and does not say which fields were typed. A flag that repeats a
+    # default must still win over what a parent checkpoint says, so the names come from `argv`.
+    table = _table(cls)
+    typed = {table[key] for key in map(_key, argv) if key in table}
+    return {name: value for name, value in flat(parsed).items() if name in typed}
+
+
+def check(argv: Sequence[str], cls: type) -> None:
+    """Raises ValueError for a long flag that the program does not know, naming the nearest.
+
+    tyro's own message for a typo is a page with every similar flag of every level.
+    """
+    known = [key.removeprefix("--") for key in _table(cls) if key.startswith("--")]
+    for arg in argv:
+        name = _key(arg).removeprefix("--")
+        if arg.startswith("--") and name and name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"; did you mean --{close[0]}?" if close else ""
+            raise ValueError(f"unknown flag {arg.split('=', 1)[0]}{hint} (--help lists all)")
+
+
+def peek(argv: Sequence[str], name: str) -> str | None:
+    """The value of one long flag, the last one, before the real parser sees the rest."""
+    for i in reversed(range(len(argv))):
+        if argv[i].startswith(f"--{name}="):
+            return argv[i].split("=", 1)[1]
+        if argv[i] == f"--{name}" and i + 1 < len(argv):
+            return argv[i + 1]
+    return None
+
+
+def _table(cls: type) -> Mapping[str, str]:
+    """Every spelling of every flag, with dashes, and the name of its setting."""
+    table = {"--help": "help"}
+    for name, field in fields(cls).items():
+        dashed = name.replace("_", "-")
+        table |= {key: name for key in (f"--{dashed}", f"--no-{dashed}", *field.aliases)}
+    return table
+
+
+def _key(arg: str) -> str:
+    """The flag of an argument: `--depth` of `--depth=4`, `-g` of `-gmine`."""
+    if arg.startswith("--"):
+        return arg.split("=", 1)[0].replace("_", "-")
+    return arg[:2] if arg.startswith("-") else arg

@@ -1,0 +1,162 @@
+"""Where a config is settled, once: defaults < recipe < file < parent checkpoint < flags.
+
+A TOML file holds only what differs from the defaults: keys at its top go to every program that
+knows them, a table such as `[base]` to that program alone.
+"""
+
+import dataclasses
+import pathlib
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from nanochat_jax.config import flags, inherit
+from nanochat_jax.config.evaluate import Eval
+from nanochat_jax.config.serve import ChatCLI, ChatWeb
+from nanochat_jax.config.speedrun import Speedrun
+from nanochat_jax.config.stages import STAGES, recipes_of
+from nanochat_jax.config.values import build, check_known, fields, kept_on_resume
+
+# Every program that reads a TOML file, by the name of its table there.
+SECTIONS: dict[str, type] = {
+    **STAGES, "eval": Eval, "speedrun": Speedrun, "chat_cli": ChatCLI, "chat_web": ChatWeb,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """What a file and the flags say of one program, as flat values.
+
+    Args:
+        path: the file that was read; empty: none. `named`: it was asked for by `--config`.
+    """
+
+    section: str
+    file: Mapping[str, Any]
+    flags: Mapping[str, Any]
+    path: str
+    named: bool
+
+    def config(self, inherited: Mapping[str, Any] | None = None) -> Any:
+        """The config, with a parent's values above the recipe's and below the flags.
+
+        A default file stands below the parent: it is the demo's or the guide's, and the parent may
+        be anybody's. A file that was named was meant for this run, and stands above.
+        """
+        inherited, file = inherited or {}, self.file
+        if not self.named:
+            file = {name: value for name, value in file.items() if name not in inherited}
+        above = {**inherited, **file, **self._path(), **self.flags}
+        return build(SECTIONS[self.section], {**self._recipe(above), **above}, where=self.path)
+
+    def without_default_file(self) -> "Layers":
+        return self if self.named else dataclasses.replace(self, file={}, path="")
+
+    def _path(self) -> dict[str, str]:
+        known = "config" in fields(SECTIONS[self.section])
+        return {"config": self.path} if self.path and known else {}
+
+    def _recipe(self, above: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the recipe sets that `above` names, else the program's usual one."""
+        usual = fields(SECTIONS[self.section]).get("recipe")
+        if usual is None:
+            return {}
+        name = above.get("recipe") or SECTIONS[self.section].recipe
+        recipes = recipes_of(self.section)
+        if name not in recipes:
+            raise ValueError(f"recipe is {name!r}; expected one of {', '.join(recipes)}")
+        return recipes[name]
+
+
+def read(
+    section: str,
+    argv: Sequence[str] = (),
+    *,
+    values: Mapping[str, Any] | None = None,
+    default_file: pathlib.Path | None = None,
+    prog: str | None = None,
+) -> Layers:
+    """The file and the flags of a program. The only place where a config touches the disk.
+
+    Args:
+        values: typed settings that stand where flags do: another program's, handed on.
+        default_file: read when no file is named.
+
+    Raises:
+        ValueError: an unreadable file, an unknown key or flag, or a value of the wrong type.
+        SystemExit: what tyro says of a wrong flag (2) or of `--help` (0).
+    """
+    cls, given = SECTIONS[section], dict(values or {})
+    flags.check(argv, cls)
+    named = given.get("config") or flags.peek(argv, "config")
+    path = pathlib.Path(named) if named else default_file
+    table = read_toml(path) if path else {}
+    shared = {n: v for n, v in table.items() if not isinstance(v, dict) and n in fields(cls)}
+    file = shared | table.get(section, {})
+    layers = Layers(section, file, given, str(path or ""), bool(named))
+    if not argv:
+        return layers
+    # `--help` shows the values that would hold, and the recipe decides most of them.
+    recipe = flags.peek(argv, "recipe")
+    shown = dataclasses.replace(layers, flags=given | ({"recipe": recipe} if recipe else {}))
+    default = shown.config()
+    build(cls, file, where=layers.path)  # a wrong value is an error even where a flag covers it
+    return dataclasses.replace(layers, flags=flags.parse(argv, default, prog=prog) | given)
+
+
+def settle(
+    layers: Layers,
+    *,
+    parent: inherit.Meta | None = None,
+    saved: Mapping[str, Any] | None = None,
+    derived_batch: Callable[[inherit.Meta], int] = lambda meta: -1,
+) -> Any:
+    """The config of a program. Pure.
+
+    Args:
+        parent: the `meta.json` of the checkpoint that a stage starts from.
+        saved: the flat config of the run that goes on; it stands in for recipe, file and parent.
+        derived_batch: as in `inherit.rates_and_batch`.
+
+    Raises:
+        ValueError: a value of the wrong type, or values that do not fit together.
+    """
+    if saved is not None:
+        cls = SECTIONS[layers.section]
+        return build(cls, kept_on_resume(cls, saved) | layers.flags)
+    if parent is None:
+        return layers.config()
+    if layers.section == "base":
+        # The rates of the default file are another model's.
+        return layers.without_default_file().config(inherit.dials(parent))
+    # In two steps: what a stage packs and counts is its recipe's, and the recipe the parent's.
+    taken = inherit.recipe(layers.config(), parent)
+    return layers.config(
+        taken | inherit.rates_and_batch(layers.config(taken), parent, derived_batch)
+    )
+
+
+def resolve(section: str, argv: Sequence[str] = (), **layers: Any) -> Any:
+    """The config of a program that starts from no checkpoint; arguments as `read`."""
+    return read(section, argv, **layers).config()
+
+
+def read_toml(path: pathlib.Path) -> dict[str, Any]:
+    """The parsed file, every key of which some program knows; else a ValueError."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        near = sorted(str(p) for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
+        raise ValueError(f"no config file {path}; found {', '.join(near) or 'none'}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from None
+    anywhere = {key for cls in SECTIONS.values() for key in fields(cls)}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            check_known(key, SECTIONS, f"{path}: unknown table [{key}]")
+            for inner in value:
+                known = fields(SECTIONS[key])
+                check_known(inner, known, f"{path}: unknown key {inner!r} in [{key}]")
+        else:
+            check_known(key, anywhere, f"{path}: unknown key {key!r}")
+    return table

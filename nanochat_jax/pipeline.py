@@ -1,0 +1,202 @@
+"""The stages by name: how each is configured, prepared, run and written into the report.
+
+JAX is imported only where something runs: `--help` and a wrong flag answer at once.
+"""
+
+import importlib
+import logging
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nanochat_jax import devices
+from nanochat_jax.config.errors import nearest
+from nanochat_jax.config.evaluate import Eval
+from nanochat_jax.config.paths import base_dir, checkpoints, compilation_cache
+from nanochat_jax.config.program import Program
+from nanochat_jax.config.resolve import read, settle
+from nanochat_jax.config.stages import STAGES, ChatStage, Stage, TokenizerTrain
+from nanochat_jax.config.steps import rows_per_step
+
+if TYPE_CHECKING:
+    from nanochat_jax.checkpoint import store
+
+log = logging.getLogger(__name__)
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+
+
+def split_stage(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """`--stage NAME` and the other arguments.
+
+    Raises:
+        ValueError: no stage, or one that does not exist.
+    """
+    rest, stage = [], None
+    words = iter(argv)
+    for word in words:
+        if word == "--stage":
+            stage = next(words, None)
+        elif word.startswith("--stage="):
+            stage = word.split("=", 1)[1]
+        else:
+            rest.append(word)
+    if stage in STAGES:
+        return stage, rest
+    if {"-h", "--help"} & set(rest) and stage is None:
+        raise ValueError(f"which stage? python -m scripts.train --stage {'|'.join(STAGES)} --help")
+    raise ValueError(
+        f"--stage is {stage!r}{nearest(stage, list(STAGES))}"
+        if stage
+        else f"no stage given; type python -m scripts.train --stage {'|'.join(STAGES)}"
+    )
+
+
+def default_file() -> pathlib.Path | None:
+    """`configs/cpu.toml` on a CPU, `configs/d20.toml` on accelerators; None if not shipped."""
+    path = CONFIGS / ("cpu.toml" if devices.machine_kind() == "cpu" else "d20.toml")
+    return path if path.exists() else None
+
+
+def configure(
+    section: str,
+    argv: Sequence[str] = (),
+    *,
+    values: Mapping[str, Any] | None = None,
+    prog: str | None = None,
+) -> Any:
+    """The config of a program: finds the checkpoint that it depends on, and settles it.
+
+    With `--resume` that is the stage's own last one, whose config stands in for file and recipe;
+    else the one that the stage starts from. Without a checkpoint files and flags are all there is:
+    the stage itself says what is missing.
+
+    Raises:
+        ValueError, FileNotFoundError: wrong settings, a damaged checkpoint, none at `--init`.
+    """
+    layers = read(section, argv, values=values, default_file=default_file(), prog=prog)
+    config = layers.config()
+    if not isinstance(config, Stage):
+        return config
+    if not resuming(config):
+        return settle(layers, parent=_parent(config), derived_batch=_derived_batch)
+    last = last_checkpoint(section, config)
+    return settle(layers, saved=last.meta.get("config") or None) if last else config
+
+
+def resuming(config: Stage) -> bool:
+    """Whether a config asks to go on where a checkpoint of its own stage stands."""
+    return config.resume or config.resume_from_step >= 0
+
+
+def _parent(config: Stage) -> Mapping[str, Any] | None:
+    """The `meta.json` of the checkpoint that a stage would start from; None: there is none."""
+    from nanochat_jax.checkpoint import find_checkpoint, store
+
+    if config.init:
+        return store.find(pathlib.Path(config.init).expanduser()).meta
+    if not isinstance(config, ChatStage):
+        return None
+    step = config.step if config.step >= 0 else None
+    try:
+        return find_checkpoint(config.source, config.model_tag or None, step, base_dir()).meta
+    except FileNotFoundError:
+        return None
+
+
+def _derived_batch(meta: Mapping[str, Any]) -> int:
+    """Tokens of a step, where a base run derived them from its horizon."""
+    from nanochat_jax.config.gpt import GPTConfig
+    from nanochat_jax.config.stages import BaseTrain
+    from nanochat_jax.config.values import build
+    from nanochat_jax.train import scaling
+
+    config = build(BaseTrain, meta["config"])
+    return scaling.plan(GPTConfig(**meta["model_config"]), config).total_batch_size
+
+
+def last_checkpoint(stage: str, config: Stage) -> "store.Saved | None":
+    """What `--resume` would continue, None when there is nothing."""
+    from nanochat_jax.checkpoint import guess_tag, store
+
+    root = base_dir()
+    if config.model_tag:
+        tag = config.model_tag
+    elif isinstance(config, ChatStage):
+        tag = guess_tag(checkpoints(root, config.source))
+    else:
+        tag = f"d{config.depth}"
+    if not tag or not store.steps(checkpoints(root, stage) / tag):
+        return None
+    step = config.resume_from_step if config.resume_from_step >= 0 else None
+    return store.find(checkpoints(root, stage) / tag, step)
+
+
+def prepare_devices(config: Stage | TokenizerTrain) -> str:
+    """Sets JAX up for a training config, before JAX first looks; returns the kind of device."""
+    if isinstance(config, TokenizerTrain):
+        return "cpu"
+    virtual = devices.virtual_devices(rows_per_step(config), config.device_batch_size)
+    return _prepare(config, virtual)
+
+
+def prepare_for_scoring(config: Program) -> str:
+    """Sets JAX up for one process that answers or scores: one CPU device with all its threads."""
+    return _prepare(config)
+
+
+def _prepare(config: Program, virtual: int | None = None) -> str:
+    cache = compilation_cache(base_dir())
+    return devices.prepare(
+        config.device_type, config.mesh, config.simulate_devices, virtual=virtual, cache=cache
+    )
+
+
+def run(stage: str, config: Stage | TokenizerTrain) -> None:
+    """Runs one stage and writes its section of the report."""
+    from nanochat_jax import report
+    from nanochat_jax.data import shards
+
+    start_logging()
+    title, items = _module(stage).run(config)
+    if stage == "tokenizer":
+        report.log(base_dir(), "Data", [shards.describe(shards.find_shards(base_dir()))])
+    report.log(base_dir(), title, items)
+
+
+def evaluate(config: Eval) -> None:
+    """Scores a stage and writes its section of the report."""
+    from nanochat_jax import report
+    from nanochat_jax.evals import run as evals
+
+    start_logging()
+    title, scores, items = evals.run(config, base_dir())
+    log.info("%s", report.score_lines(scores))
+    report.log(base_dir(), title, [report.score_lines(scores), *items])
+
+
+def status(
+    stage: str, config: Stage | TokenizerTrain
+) -> tuple[dict[str, Any], dict[str, Any] | None, bool]:
+    """(fingerprint this config would leave, the one on disk or None, whether that is final)."""
+    if stage == "tokenizer":
+        module = _module(stage)
+        return module.fingerprint(config), module.done(base_dir()), True
+    from nanochat_jax.train import stage as stages
+
+    want = stages.fingerprint(stage, config, base_dir())
+    last = last_checkpoint(stage, config)
+    if last is None:
+        return want, None, False
+    return want, last.meta.get("fingerprint"), bool(last.meta.get("final"))
+
+
+def start_logging() -> None:
+    """Messages as plain lines; libraries only when something is wrong. Process 0 speaks."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("absl", "orbax", "jax", "grain", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _module(stage: str) -> Any:
+    return importlib.import_module(f"nanochat_jax.train.{stage}")
