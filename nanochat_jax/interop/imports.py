@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from nanochat_jax.checkpoint import store
-from nanochat_jax.config import load as config_load
 from nanochat_jax.config import paths
 from nanochat_jax.config.convert import Import
-from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.config.gpt import GPTConfig, dials_of
 from nanochat_jax.config.stages import STAGES, recipes_of
+from nanochat_jax.config.values import build, flatten
 from nanochat_jax.interop import eras, huggingface, nanochat
 from nanochat_jax.interop.probe import settle
 from nanochat_jax.tokenizer import Tokenizer
@@ -193,21 +193,17 @@ def _stage_config(source: str, recipe: str, cfg: GPTConfig, given: Mapping[str, 
     """The stage's settings: the recipe's, the shape's, and of `given` what the stage knows."""
     cls = STAGES[source]
     values: dict[str, Any] = {"recipe": recipe, **recipes_of(source)[recipe]}
-    known = config_load.flatten(config_load.build(cls, values))
-    shape: dict[str, Any] = dict(max_seq_len=cfg.sequence_len)
-    if source == "base":
-        shape |= dict(depth=cfg.n_layer, aspect_ratio=max(1, cfg.n_embd // cfg.n_layer))
-        shape |= dict(head_dim=cfg.head_dim, window_pattern=cfg.window_pattern)
-        shape |= dict(reference_kv_heads=cfg.n_kv_head)
+    known = flatten(build(cls, values))
+    shape = dials_of(cfg) if source == "base" else dict(max_seq_len=cfg.sequence_len)
     for name, value in {**shape, **given}.items():
         if name not in known or value is None:
             continue
         # The original takes any Python literal for a flag; one of a type that ours has not is no
         # reason to refuse a model.
         try:
-            config_load.build(cls, {name: value})
+            build(cls, {name: value})
         except ValueError as error:
             log.warning("%s; the default stays", error)
             continue
         values[name] = value
-    return config_load.flatten(config_load.build(cls, values))
+    return flatten(build(cls, values))
