@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from nanochat_jax.identity import mix
+from nanochat_jax.identity import prompts
 from nanochat_jax.identity.facts import Identity
 from nanochat_jax.tasks.conversation import Messages, checked_messages
 
@@ -56,15 +56,17 @@ class Endpoint:
         self._http.close()
 
     def complete(self, text: str) -> tuple[str, bool]:
-        """(reply, whether it was cut off) to one message, as JSON by `mix.SCHEMA` if it can."""
+        """(reply, whether it was cut off) to one message, as JSON by `prompts.SCHEMA` if it can."""
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "user", "content": text}],
             **self._settings,
         }
         with_schema = self._schema
-        more = {"response_format": mix.RESPONSE_FORMAT} if with_schema else {}
+        more = {"response_format": prompts.RESPONSE_FORMAT} if with_schema else {}
         reply = self._send("POST", "/chat/completions", body | more)
+        # Servers without response_format answer so, but not they alone: only if the same request
+        # without it succeeds is it left out from now on.
         if with_schema and reply.status_code in (400, 422):
             again = self._send("POST", "/chat/completions", body)
             if again.is_success and self._schema:
@@ -80,8 +82,8 @@ class Endpoint:
         except (ValueError, KeyError, TypeError):
             names = []
         if len(names) != 1:
-            told = f"it has {', '.join(names[:8])}" if names else "it lists none"
-            raise ValueError(f"{self.url}: name the model with --model; {told}")
+            listed = f"it has {', '.join(names[:8])}" if names else "it lists none"
+            raise ValueError(f"{self.url}: name the model with --model; {listed}")
         return names[0]
 
     def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
@@ -115,8 +117,8 @@ class Endpoint:
             404: "check --endpoint (it usually ends in /v1) and --model",
             429: "its limit is used up; go on later, what came stays",
         }.get(reply.status_code, "see its own log")
-        told = " ".join(reply.text.split())[:300]
-        raise ValueError(f"{reply.request.url} answered {reply.status_code} ({told}); {advice}")
+        body = " ".join(reply.text.split())[:300]
+        raise ValueError(f"{reply.request.url} answered {reply.status_code} ({body}); {advice}")
 
 
 def read_conversation(text: str, identity: Identity) -> Messages:

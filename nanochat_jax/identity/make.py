@@ -14,10 +14,10 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
-from nanochat_jax.identity import mix, templates
+from nanochat_jax.identity import prompts, templates
+from nanochat_jax.identity.conversation_file import ConversationFile
 from nanochat_jax.identity.endpoint import Endpoint, read_conversation
 from nanochat_jax.identity.facts import Identity
-from nanochat_jax.identity.store import Store
 from nanochat_jax.tasks.conversation import Messages
 
 log = logging.getLogger(__name__)
@@ -59,20 +59,18 @@ def from_templates(
     """Brings `path` to `count` conversations of ready phrases.
 
     Raises:
-        ValueError: the file is somebody else's (see `Store`), or `count` is not positive.
+        ValueError: the file is another identity's (see `ConversationFile`), or `count` is not
+            positive.
     """
-    store = Store(path, identity.name, source(identity, "templates", seed), _checked(count, fresh))
-    made = Made()
+    file, made = _open(path, identity, "templates", count, seed, fresh), Made()
     for index in range(REPEATS * count + 100):
-        if len(store) >= count:
+        if len(file) >= count:
             break
-        if index in store.done:
-            continue
-        if store.add(templates.conversation(identity, index, seed), index):
-            made.new += 1
-        else:
-            made.duplicates += 1
-    made.total = len(store)
+        if index not in file.done:
+            new = file.add(templates.conversation(identity, index, seed), index)
+            made.new += new
+            made.duplicates += not new
+    made.total = len(file)
     return made
 
 
@@ -90,39 +88,45 @@ def from_endpoint(
     """
     if workers < 1:
         raise ValueError(f"num_workers is {workers}; expected at least 1")
-    origin = source(identity, f"{endpoint.url} {endpoint.model}", seed)
-    store, made = Store(path, identity.name, origin, _checked(count, fresh)), Made()
-    indices = (i for i in itertools.count() if i not in store.done)
+    writer = f"{endpoint.url} {endpoint.model}"
+    file, made = _open(path, identity, writer, count, seed, fresh), Made()
+    indices = (i for i in itertools.count() if i not in file.done)
     running: dict[concurrent.futures.Future, int] = {}
     failures = 0
     pool = concurrent.futures.ThreadPoolExecutor(workers)
-    bar = tqdm(total=count, initial=len(store), desc="conversations", disable=None)
+    bar = tqdm(total=count, initial=len(file), desc="conversations", disable=None)
     try:
-        while len(store) < count and failures < HOPELESS:
-            while len(running) < min(workers, count - len(store)):
+        while len(file) < count and failures < HOPELESS:
+            while len(running) < min(workers, count - len(file)):
                 index = next(indices)
                 running[pool.submit(_ask, endpoint, identity, index, seed)] = index
+            # Kept as they come, in any order: an interrupted run loses the running answers alone.
             concurrent.futures.wait(running, return_when="FIRST_COMPLETED")
             for job in [job for job in running if job.done()]:
-                gained = _keep(store, made, running[job], job.result())
+                gained = _keep(file, made, running[job], job.result())
                 failures = 0 if gained else failures + 1
                 del running[job]
-            bar.update(len(store) - bar.n)
+            bar.update(len(file) - bar.n)
     finally:
         endpoint.close()
         pool.shutdown(cancel_futures=True)
-        _keep_rest(store, made, running)
+        _keep_rest(file, made, running)
         bar.close()
-    made.total = len(store)
-    if len(store) < count:
-        raise ValueError(_hopeless(endpoint, made, store))
+    made.total = len(file)
+    if len(file) < count:
+        raise ValueError(_hopeless(endpoint, made, file))
     return made
 
 
-def source(identity: Identity, writer: str, seed: int) -> str:
-    """A short name of what makes the conversations: facts, writer and seed."""
+def _open(
+    path: pathlib.Path, identity: Identity, writer: str, count: int, seed: int, fresh: bool
+) -> ConversationFile:
+    """The file, which knows by a digest of facts, writer and seed which indices are done."""
+    if count < 1:
+        raise ValueError(f"count is {count}; expected at least 1")
     text = "\0".join([identity.name, *(fact.line for fact in identity.facts), writer, str(seed)])
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    source = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return ConversationFile(path, identity.name, source, fresh)
 
 
 def _ask(
@@ -131,7 +135,7 @@ def _ask(
     """(conversation or None, why answers were refused)."""
     refused = []
     for attempt in range(ATTEMPTS):
-        text, cut = endpoint.complete(mix.request(identity, index, attempt, seed))
+        text, cut = endpoint.complete(prompts.request(identity, index, attempt, seed))
         try:
             return read_conversation(text, identity), refused
         except ValueError as error:
@@ -140,40 +144,37 @@ def _ask(
     return None, refused
 
 
-def _keep(store: Store, made: Made, index: int, answer: tuple[Messages | None, list[str]]) -> bool:
+def _keep(
+    file: ConversationFile, made: Made, index: int, answer: tuple[Messages | None, list[str]]
+) -> bool:
     """Writes a conversation and counts; False where nothing was gained."""
     messages, refused = answer
     made.refused.update(reason.partition(": ")[0] for reason in refused)  # without its example
     if messages is None:
         made.given_up += 1
         return False
-    new = store.add(messages, index)
+    new = file.add(messages, index)
     made.new += new
     made.duplicates += not new
     return new
 
 
-def _keep_rest(store: Store, made: Made, running: Mapping[concurrent.futures.Future, int]) -> None:
+def _keep_rest(
+    file: ConversationFile, made: Made, running: Mapping[concurrent.futures.Future, int]
+) -> None:
     """What had come when another call failed is kept too."""
     for job, index in running.items():
         if job.done() and not job.cancelled() and job.exception() is None:
-            _keep(store, made, index, job.result())
+            _keep(file, made, index, job.result())
 
 
-def _checked(count: int, fresh: bool) -> bool:
-    """`fresh`; raises ValueError for a `count` that is none."""
-    if count < 1:
-        raise ValueError(f"count is {count}; expected at least 1")
-    return fresh
-
-
-def _hopeless(endpoint: Endpoint, made: Made, store: Store) -> str:
+def _hopeless(endpoint: Endpoint, made: Made, file: ConversationFile) -> str:
     if not made.refused:
         what = f"{made.duplicates} answers were conversations that are there already"
     else:
         reason, times = made.refused.most_common(1)[0]
         what = f"{made.refused.total()} answers were no conversation ({times} times: {reason})"
     return (
-        f"{endpoint.model} gave nothing new {HOPELESS} times in a row: {what}; {len(store)} "
-        f"conversations stay in {store.path}. Ask a larger model, or leave --endpoint out"
+        f"{endpoint.model} gave nothing new {HOPELESS} times in a row: {what}; {len(file)} "
+        f"conversations stay in {file.path}. Ask a larger model, or leave --endpoint out"
     )

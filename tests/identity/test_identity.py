@@ -1,6 +1,7 @@
 """Identity conversations: of ready phrases, and from a server that answers as servers do."""
 
 import collections
+import hashlib
 import itertools
 import json
 import pathlib
@@ -12,10 +13,10 @@ import fastapi
 import pytest
 import uvicorn
 
-from nanochat_jax.identity import make, mix, templates
+from nanochat_jax.identity import make, prompts, templates
+from nanochat_jax.identity.conversation_file import ConversationFile
 from nanochat_jax.identity.endpoint import TRIES, Endpoint, read_conversation
 from nanochat_jax.identity.facts import Fact, Identity, parse, read_identity
-from nanochat_jax.identity.store import Store
 from nanochat_jax.tasks.conversation import checked_messages, read_conversations
 from scripts import data as command
 
@@ -115,7 +116,7 @@ def test_a_sentence_with_a_colon_stays_a_sentence():
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "reason"),
     [
         ("Nemo", None, "no file of facts"),
         ("Nemo", "# nothing\n", "holds no fact"),
@@ -123,11 +124,11 @@ def test_a_sentence_with_a_colon_stays_a_sentence():
         ("Nemo", b"\xff\xfe\x00", "UTF-8"),
     ],
 )
-def test_what_is_wrong_with_the_facts_is_said(tmp_path, name, text, said):
+def test_what_is_wrong_with_the_facts_is_said(tmp_path, name, text, reason):
     path = tmp_path / "facts"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises((ValueError, FileNotFoundError), match=said):
+    with pytest.raises((ValueError, FileNotFoundError), match=reason):
         read_identity(name, path)
 
 
@@ -158,6 +159,21 @@ def test_the_same_index_gives_the_same_and_another_seed_another():
     first = [templates.conversation(NEMO, i) for i in range(50)]
     assert first == [templates.conversation(NEMO, i) for i in range(50)]
     assert first != [templates.conversation(NEMO, i, seed=1) for i in range(50)]
+
+
+def test_the_conversations_of_an_index_are_the_same_everywhere_and_for_good():
+    """A file made by one version is extended by the next without repeating itself."""
+    facts = parse(["creator: Ada", "languages: English", "home: in Oslo", "USA: yes", "Maps!"])
+    made = [templates.conversation(Identity("Nemo", facts), i, seed=7) for i in range(400)]
+    digest = hashlib.sha256(json.dumps(made).encode()).hexdigest()
+    assert digest == "db43ed31257f1599a9d887795a5f53c51b456a3027bef3e620ac523ab5fcfbcb"
+
+
+def test_a_key_that_is_no_noun_is_never_called_the_models_own():
+    nemo = Identity("Nemo", parse(["made by: Ada", "lives in: Oslo"]))
+    texts = [m["content"].lower() for i in range(300) for m in templates.conversation(nemo, i)]
+    assert any("who made you" in text for text in texts)
+    assert not [text for text in texts if "your made by" in text or "your lives in" in text]
 
 
 def test_values_with_braces_and_line_ends_stay_as_they_are(tmp_path):
@@ -204,7 +220,7 @@ def test_a_line_that_was_cut_off_is_dropped(tmp_path):
 
 
 def test_the_same_words_in_other_capitals_are_the_same_conversation(tmp_path):
-    store = Store(tmp_path / "out.jsonl", "Nemo", "s")
+    store = ConversationFile(tmp_path / "out.jsonl", "Nemo", "s")
     assert store.add(talk("Hi"), 0) and not store.add(talk(" hi "), 1) and len(store) == 1
 
 
@@ -218,7 +234,7 @@ def test_a_server_s_conversations_fill_the_file(server, tmp_path):
     assert list(read_conversations(path))[3][1]["content"] == "I am Nemo."
     body = server.asked[0]
     assert body["model"] == "writer" and body["temperature"] == 1.0 and "max_tokens" not in body
-    assert body["response_format"] == mix.RESPONSE_FORMAT and server.keys == {"Bearer secret"}
+    assert body["response_format"] == prompts.RESPONSE_FORMAT and server.keys == {"Bearer secret"}
     assert len({b["messages"][0]["content"] for b in server.asked}) == 20
 
 
@@ -229,12 +245,12 @@ def test_no_more_are_asked_at_a_time_than_wanted(server, tmp_path):
 
 
 def test_requests_differ_and_hold_name_and_facts():
-    texts = [mix.request(NEMO, i) for i in range(200)]
-    assert len(set(texts)) == 200 and texts == [mix.request(NEMO, i) for i in range(200)]
+    texts = [prompts.request(NEMO, i) for i in range(200)]
+    assert len(set(texts)) == 200 and texts == [prompts.request(NEMO, i) for i in range(200)]
     assert all("Nemo" in t and all(f.line in t for f in NEMO.facts) for t in texts)
-    for many in (mix.PERSONS, mix.SUBJECTS, mix.LENGTHS, mix.MANNERS):
-        assert all(any(one in text for text in texts) for one in many)
-    assert mix.request(NEMO, 0, attempt=1) != texts[0]
+    for many in ("persons", "subjects", "lengths", "manners"):
+        assert all(any(one in text for text in texts) for one in prompts.PROMPTS[many])
+    assert prompts.request(NEMO, 0, attempt=1) != texts[0]
 
 
 def test_an_interrupted_run_goes_on_with_what_is_not_done(server, tmp_path):
@@ -377,14 +393,14 @@ def test_the_command_asks_a_server(server, facts, tmp_path, base_dir, capsys, mo
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "reason"),
     [
         (["--facts", "nope.txt"], "no file of facts nope.txt"),
         (["--count", "0"], "count is 0"),
         (["--endpoint", "here"], "http://HOST:PORT/v1"),
     ],
 )
-def test_the_command_says_what_is_wrong(argv, said, facts, base_dir, capsys):
+def test_the_command_says_what_is_wrong(argv, reason, facts, base_dir, capsys):
     with pytest.raises(SystemExit) as end:
         command.main(["identity", "--name", "Nemo", "--facts", str(facts), *argv])
-    assert end.value.code == 2 and said in capsys.readouterr().err
+    assert end.value.code == 2 and reason in capsys.readouterr().err

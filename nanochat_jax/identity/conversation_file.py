@@ -7,6 +7,7 @@ was. The notes (`<name>.progress.jsonl`) say for whom the file is and which answ
 import hashlib
 import json
 import logging
+import os
 import pathlib
 
 from nanochat_jax.tasks.conversation import Messages, read_conversations
@@ -14,7 +15,7 @@ from nanochat_jax.tasks.conversation import Messages, read_conversations
 log = logging.getLogger(__name__)
 
 
-class Store:
+class ConversationFile:
     """Conversations of one identity in `path`, and which indices of `source` are done.
 
     Args:
@@ -45,6 +46,8 @@ class Store:
     def add(self, messages: Messages, index: int) -> bool:
         """Appends a conversation; False where the file has it already."""
         line = json.dumps(messages, ensure_ascii=False)
+        # The conversation before the note: killed between the two, a run makes this index again
+        # and finds the conversation known; the other way round it would be missing for good.
         new = (digest := _digest(messages)) not in self._seen
         if new:
             self._seen.add(digest)
@@ -84,7 +87,7 @@ def _whole_lines(path: pathlib.Path) -> list[str]:
     whole = text[: text.rfind(b"\n") + 1]
     if whole != text:
         log.warning("%s: the last line was cut off and is dropped", path)
-        path.write_bytes(whole)
+        os.truncate(path, len(whole))
     return whole.decode("utf-8").split("\n")[:-1]  # a message may hold other line ends
 
 

@@ -1,0 +1,62 @@
+"""What a large model is asked for: one conversation, different with every index.
+
+A model asked the same thing a thousand times says much the same; so the person, the subject, the
+opening, the length and the manner are drawn anew for every call, by its index alone.
+"""
+
+import random
+from typing import Any
+
+from nanochat_jax.data.phrases import Phrases
+from nanochat_jax.identity.facts import Identity
+
+PROMPTS = Phrases(
+    "nanochat_jax.identity",
+    "prompts.toml",
+    {
+        "persons": "", "subjects": "", "lengths": "", "manners": "", "openings": "",
+        "request": "name facts person subject length manner openings",
+    },
+)  # fmt: skip
+OPENINGS_SHOWN = 4
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "messages": {
+            "type": "array",
+            "description": "user and assistant in turn, the user first, the assistant last",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "role": {"type": "string", "enum": ["user", "assistant"]},
+                    "content": {"type": "string"},
+                },
+                "required": ["role", "content"],
+                "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["messages"],
+    "additionalProperties": False,
+}
+RESPONSE_FORMAT = {
+    "type": "json_schema",
+    "json_schema": {"name": "conversation", "strict": True, "schema": SCHEMA},
+}
+
+
+def request(identity: Identity, index: int, attempt: int = 0, seed: int = 0) -> str:
+    """What is sent for the `index`-th conversation; each attempt at it gets another text."""
+    rng = random.Random(f"{seed}:{index}:{attempt}")
+    openings = rng.sample(PROMPTS["openings"], OPENINGS_SHOWN)
+    facts = rng.sample(identity.facts, len(identity.facts))  # no fact is first in every request
+    return PROMPTS["request"].format(
+        name=identity.name,
+        facts="\n".join(f"- {fact.line}" for fact in facts),
+        person=rng.choice(PROMPTS["persons"]),
+        subject=rng.choice(PROMPTS["subjects"]),
+        length=rng.choice(PROMPTS["lengths"]),
+        manner=rng.choice(PROMPTS["manners"]),
+        openings="\n".join(f"  - {text}" for text in openings),
+    )
