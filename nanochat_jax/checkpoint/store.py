@@ -83,7 +83,7 @@ def save(
     Raises:
         OSError: the disk is full or not writable; nothing half-written keeps the step's name.
     """
-    # A name that every process knows without being told: all of them write below it.
+    # A name that every process can compute: all of them write below it.
     final, part = directory / f"{step:06d}", directory / f".{step:06d}.part"
     chief = jax.process_index() == 0
     if chief:
@@ -95,21 +95,17 @@ def save(
         for name, tree in (("params", params), ("optimizer", optimizer)):
             if tree is not None:
                 _write(part.absolute() / name, tree)
-    except Exception as error:
         if chief:
-            shutil.rmtree(part, ignore_errors=True)
-        _raise_if_full(directory, error)
-        raise
-    if chief:
-        try:
             write_json(part / "meta.json", dict(meta) | {"step": step})
             if loader is not None:
                 write_json(part / "loader.json", loader)
             write_json(part / MANIFEST, _digests(part))
             replace_folder(part, final)
-        except OSError:
+    except Exception as error:
+        if chief:
             shutil.rmtree(part, ignore_errors=True)
-            raise
+        _raise_if_full(directory, error)
+        raise
     _barrier(f"saved {step}")
     return final
 

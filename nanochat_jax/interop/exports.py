@@ -68,7 +68,7 @@ def export_model(command: Export) -> tuple[pathlib.Path, list[str]]:
         optimizer, why_not = optimizer_file(saved, cfg, expected)
     # bits per byte there divide by this table: an import's own rule, or that of the model's time.
     rule = _origin(saved).get("token_bytes") or ("old" if _is_classic(cfg) else "corrected")
-    new = nanochat.Step(
+    new = nanochat.NewStep(
         command.source, saved.path.parent.name, saved.step, state, meta, tokenizer, rule, optimizer
     )
     return nanochat.write(out, new), [
@@ -79,7 +79,7 @@ def export_model(command: Export) -> tuple[pathlib.Path, list[str]]:
 
 
 def reader_of(cfg: GPTConfig, shapes: eras.Shapes, meta: Mapping[str, Any]) -> str:
-    """The time of the nanochat that computes a model; its code knows constants, no file tells them.
+    """The time of the nanochat that computes a model: its constants stand in code, in no file.
 
     Raises:
         ValueError: no nanochat computes it; the message says what none has.
@@ -143,7 +143,7 @@ def _position(loader: Any) -> dict[str, int] | None:
     """Where nanochat would say the loader stands: the row group read last, of rank 0."""
     if not loader:
         return None
-    # An import keeps the original's own position until training goes on from it.
+    # An import keeps the original's own position until training continues from it.
     if "pq_idx" in loader:
         return dict(loader)
     at = loader["streams"][0]

@@ -14,7 +14,7 @@ from nanochat_jax.config.gpt import GPTConfig, dials_of
 from nanochat_jax.config.stages import STAGES, recipes_of
 from nanochat_jax.config.values import build, flatten
 from nanochat_jax.interop import eras, huggingface, nanochat
-from nanochat_jax.interop.probe import settle
+from nanochat_jax.interop.probe import choose_era
 from nanochat_jax.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 RULES = {
     "corrected": "its token bytes, and so a recorded bpb, follow the corrected rule",
     "old": "its token bytes, and so a recorded bpb, follow the old rule (a bpb of ours is higher)",
-    "unknown": "no token_bytes.pt beside it tells which rule a recorded bpb follows",
+    "unknown": "no token_bytes.pt beside it says which rule a recorded bpb follows",
 }
 
 
@@ -66,7 +66,7 @@ def _from_nanochat(command: Import) -> tuple[NewCheckpoint, list[str]]:
         )
     contents = nanochat.read(files, weights_only=command.weights_only)
     tokenizer, rule = _tokenizer_of(files, command.tokenizer)
-    era, lines = settle(contents, tokenizer, command)
+    era, lines = choose_era(contents, tokenizer, command)
     new = NewCheckpoint(
         files.source, files.tag, files.step, era.config, contents.params, tokenizer,
         _origin(era, rule, contents.meta), _run_of(files.source, era, contents.meta),

@@ -62,7 +62,7 @@ class Contents:
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class NewStep:
     """One step to write: `optimizer` is what `optim_files.write` made, or None.
 
     `rule` is that of the token bytes, `corrected` or `old`: see `read_tokenizer`.
@@ -93,7 +93,7 @@ def find(
 ) -> Files:
     """The files of one step below a base directory of nanochat, or in a folder that holds them.
 
-    `directory` may also be a model's file. `source` of what is found is empty where nothing tells.
+    `directory` may also be a model's file. The result's `source` is empty where no folder names it.
 
     Raises:
         FileNotFoundError: there is none.
@@ -180,17 +180,17 @@ def read_tokenizer(folder: pathlib.Path) -> tuple[Tokenizer, str]:
     tokenizer = Tokenizer(dict(fields.mergeable_ranks), fields.pat_str, dict(fields.special_tokens))
     if not (folder / BYTES).exists():
         return tokenizer, "unknown"
-    held = np.asarray(torchfile.load(folder / BYTES))
+    table = np.asarray(torchfile.load(folder / BYTES))
     for rule in ("corrected", "old"):
-        if np.array_equal(held, tokenizer.token_bytes(corrected=rule == "corrected")):
+        if np.array_equal(table, tokenizer.token_bytes(corrected=rule == "corrected")):
             return tokenizer, rule
     raise ValueError(
-        f"{folder / BYTES} ({len(held)} ids) does not belong to {PICKLE} beside it "
+        f"{folder / BYTES} ({len(table)} ids) does not belong to {PICKLE} beside it "
         f"({tokenizer.get_vocab_size()} ids); copy both from the same run"
     )
 
 
-def write(out: pathlib.Path, new: Step) -> pathlib.Path:
+def write(out: pathlib.Path, new: NewStep) -> pathlib.Path:
     """Writes one step where nanochat with `out` as base directory looks, and returns its folder.
 
     Raises:

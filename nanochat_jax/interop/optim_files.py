@@ -11,16 +11,17 @@ Source: nanochat `nanochat/{adamw,muon,optim}.py` and `GPT.setup_optimizer(s)`.
 
 import dataclasses
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from flax.traverse_util import flatten_dict
 
-from nanochat_jax.interop.names import from_nanochat, path_of, transposed
+from nanochat_jax.interop.names import from_nanochat, to_nanochat
 
 Shapes = Mapping[str, tuple[int, ...]]
 Layout = Literal["pair", "single"]
+# In the order in which a block's constructor makes them, which is how torch numbers parameters.
 IN_BLOCK = ("attn.c_q", "attn.c_k", "attn.c_v", "attn.c_proj", "attn.ve_gate", "mlp.")
 # AdamW's groups in their order.
 ADAM = (
@@ -142,30 +143,28 @@ def _buffers(states: Sequence[dict], indices: Sequence[int], buffer: str) -> Ite
         yield from stack[: len(indices)]
         return
     for index in indices:
-        held = next((s[index][buffer] for s in states if index in s), None)
-        if held is None:
+        array = next((s[index][buffer] for s in states if index in s), None)
+        if array is None:
             raise Incomplete(f"{buffer} of matrix {index} is in no file")
-        yield held
+        yield array
 
 
 def _members(
     first: np.ndarray, left: list[str], shapes: Shapes, count: int, buffer: str
 ) -> list[str]:
     """The matrices of a group: those of one shape, else (one rank, pair layout) of one size."""
+    shape_of = dict(shapes)
     if buffer != "momentum_buffer":
-        first_of = lambda key: _second_shape(shapes[key])
-    else:
-        first_of = lambda key: shapes[key]
-    keys = [key for key in left if first_of(key) == first.shape]
+        shape_of = {key: _second_shape(shapes[key]) for key in left}
+    keys = [key for key in left if shape_of[key] == first.shape]
     if len(keys) != count:
-        keys = [key for key in left if math.prod(first_of(key)) == first.size]
+        keys = [key for key in left if math.prod(shape_of[key]) == first.size]
     _same_number("a Muon group", range(count), keys)
     return keys
 
 
 def _second_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    # A variance per row or per column, whichever is fewer numbers to keep than the other way.
-    rows, columns = shape
+    rows, columns = shape  # Muon's second moment: a variance of each row, or of each column
     return (rows, 1) if rows >= columns else (1, columns)
 
 
@@ -189,18 +188,13 @@ def _same_number(what: str, indices: Any, names: Sequence[str]) -> None:
         )
 
 
-def _by_key(trees: Mapping[str, Any]) -> dict[tuple[str, ...], dict[str, np.ndarray]]:
-    """Path -> buffer -> array as nanochat has it."""
-    out: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
+def _by_key(trees: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """nanochat's key -> buffer -> array."""
+    out: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for buffer, tree in trees.items():
-        for path, value in flatten_dict(tree).items():
-            array = transposed(path[-1], np.asarray(value))
-            out.setdefault(path, {})[buffer] = np.ascontiguousarray(array)
+        for key, array in to_nanochat(tree).items():
+            out[key][buffer] = np.ascontiguousarray(array)
     return out
-
-
-def _of(found: Mapping, key: str) -> dict[str, np.ndarray]:
-    return found[tuple(path_of(key).split("/"))]
 
 
 # torch's AdamW takes all its settings from a file that it loads, these too.
@@ -218,7 +212,7 @@ def _adam_file(adam: Mapping, shapes: Shapes, step: int, numbers: GroupNumbers) 
         initial = group.pop("initial_lr")
         groups.append({**group, **TORCH_ADAMW, "initial_lr": initial, "params": indices})
         for index, key in zip(indices, members, strict=True):
-            state[index] = {"step": np.array(step, np.float32), **_of(adam, key)}
+            state[index] = {"step": np.array(step, np.float32), **adam[key]}
     return {"state": state, "param_groups": groups}
 
 
@@ -232,7 +226,7 @@ def _muon_file(muon: Mapping, shapes: Shapes, numbers: GroupNumbers) -> dict[str
     groups, state = [], {}
     for indices, keys in _numbered(members):
         groups.append({**numbers.muon, "params": indices})
-        state |= {i: dict(_of(muon, key)) for i, key in zip(indices, keys, strict=True)}
+        state |= {i: dict(muon[key]) for i, key in zip(indices, keys, strict=True)}
     return {"state": state, "param_groups": groups}
 
 
@@ -243,12 +237,12 @@ def _single_file(
     groups, state, names, tables = [], {}, matrices(shapes), adam_groups(shapes)
     for indices, members in _numbered(tables):
         groups.append({"kind": "adamw", **numbers.adam(members[0]), "params": indices})
-        state |= {i: {"step": step, **_of(adam, k)} for i, k in zip(indices, members, strict=True)}
+        state |= {i: {"step": step, **adam[k]} for i, k in zip(indices, members, strict=True)}
     stacks = [[k for k in names if shapes[k] == s] for s in sorted({shapes[k] for k in names})]
     for indices, members in _numbered(stacks, start=sum(map(len, tables))):
         groups.append({"kind": "muon", **numbers.muon, "params": indices})
-        held = [_of(muon, key) for key in members]
-        state[indices[0]] = {name: np.stack([h[name] for h in held]) for name in held[0]}
+        buffers = muon[members[0]]
+        state[indices[0]] = {b: np.stack([muon[key][b] for key in members]) for b in buffers}
     return {"state": state, "param_groups": groups}
 
 

@@ -1,4 +1,4 @@
-"""Which of the models that a checkpoint may be: told by a flag, or by the loss on a text."""
+"""Which of the models that its keys allow a checkpoint is: by a flag, or by the loss on a text."""
 
 import dataclasses
 import logging
@@ -19,7 +19,7 @@ from nanochat_jax.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 
-def settle(
+def choose_era(
     contents: nanochat.Contents, tokenizer: Tokenizer, command: Import
 ) -> tuple[eras.Detected, list[str]]:
     """The era after `--softcap` and `--probe`, and lines that say why.

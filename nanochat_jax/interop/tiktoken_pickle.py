@@ -74,11 +74,11 @@ def _latin1(text: Any, encoding: Any) -> bytes:
 NAMES = {"tiktoken.core.Encoding": lambda: Placeholder(), "_codecs.encode": _latin1}
 
 
-def _fields(held: Any) -> EncodingFields:
+def _fields(value: Any) -> EncodingFields:
     """The fields of what was read, each checked for its type."""
-    if not isinstance(held, Placeholder):
-        raise ValueError(f"it holds a {type(held).__name__}")
-    state = held.state
+    if not isinstance(value, Placeholder):
+        raise ValueError(f"it holds a {type(value).__name__}")
+    state = value.state
     if type(state) is str:
         raise ValueError(f"it only names the encoding {state!r}, whose tokens tiktoken downloads")
     if type(state) is not dict:

@@ -37,18 +37,11 @@ from nanochat_jax.interop.pickles import UnsafeFile, plain
 
 # The class of a storage says the type of its numbers; tensors of later types lie in untyped
 # storages, and their rebuild call (`_rebuild_tensor_v3`) says it.
-STORAGES = {
-    "DoubleStorage": np.dtype("<f8"),
-    "FloatStorage": np.dtype("<f4"),
-    "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
-}
+KINDS = dict(
+    Double="<f8", Float="<f4", Half="<f2", BFloat16=ml_dtypes.bfloat16,
+    Long="<i8", Int="<i4", Short="<i2", Char="i1", Byte="u1", Bool="?",
+)  # fmt: skip
+STORAGES = {f"{name}Storage": np.dtype(kind) for name, kind in KINDS.items()}
 CLASSES = {dtype: name for name, dtype in STORAGES.items()}
 LATER = {
     name: np.dtype(name) for name in ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2")
@@ -152,7 +145,7 @@ class _Reader:
         weakref.finalize(raw, drop_pages, self.map, start, raw.size).atexit = False
         if info.compress_type != zipfile.ZIP_STORED:
             raw = self.inflate(raw, info)
-        # torch writes 0 where it was told to compute no checksums.
+        # torch writes 0 where `set_crc32_options(False)` turned checksums off.
         if info.CRC and zlib.crc32(raw) != info.CRC:
             raise ValueError(f"member {info.filename} differs from its checksum")
         drop_pages(self.map, start, info.compress_size)  # the checksum has touched all of it
@@ -277,7 +270,7 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
 
 
 def _members(pickled: bytes, arrays: list[np.ndarray]) -> Iterator[tuple[str, bytes | memoryview]]:
-    """The members of an archive, each made when it is asked for."""
+    """The members of an archive, each made when its turn comes."""
     yield "archive/data.pkl", pickled
     yield "archive/byteorder", b"little"
     for key, array in enumerate(arrays):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -102,8 +103,7 @@ def test_what_transformers_saves_we_read(pair, tmp_path, tokenizer):
     transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "again")
     found = huggingface.load(tmp_path / "again")
     assert found.tokenizer.hash == tokenizer.hash
-    again = Model.create(found.cfg, found.params, dtype="float32")
-    ids = np.arange(40)[None]
-    np.testing.assert_array_equal(
-        again(ids), Model(ours.gpt, found.params)(ids)
-    ) if found.cfg == ours.cfg else np.testing.assert_allclose(again(ids), ours(ids), atol=2e-2)
+    # Our own key may or may not outlive transformers; without it the tables are its own.
+    theirs_cfg = dataclasses.replace(ours.cfg, rope_table_dtype="float32", softcap_dtype="float32")
+    assert found.cfg in (ours.cfg, theirs_cfg)
+    jax.tree.map(np.testing.assert_array_equal, found.params, dict(ours.params))
