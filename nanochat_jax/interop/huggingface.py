@@ -191,7 +191,7 @@ def _texts(
     cfg: GPTConfig, state: Mapping[str, np.ndarray], tokenizer: Tokenizer
 ) -> dict[str, dict[str, Any]]:
     """The JSON files by name."""
-    bos, end = tokenizer.get_bos_token_id(), tokenizer.encode_special(chat_format.ASSISTANT_END)
+    end, bos = chat_format.stop_ids(tokenizer)
     ids = dict(bos_token_id=bos, eos_token_id=end, pad_token_id=end)
     own = dataclasses.asdict(cfg)
     config = dict(

@@ -21,7 +21,10 @@ from nanochat_jax.tokenizer.chat_format import SPECIAL_TOKENS
 
 log = logging.getLogger(__name__)
 
-# GPT-4's, but with digits in groups of two: small vocabularies cannot afford groups of three.
+Token = int | str | None  # by id or by name
+
+# What no merge crosses. GPT-4's pattern, but with digits in groups of two, not three: a small
+# vocabulary would spend too many of its ids on numbers. Source: nanochat.
 SPLIT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*"
     r"|\s*[\r\n]|\s+(?!\S)|\s+"
@@ -54,6 +57,8 @@ class Tokenizer:
         self.mergeable_ranks = ranks
         self.pattern = pattern
         self.special_tokens = dict(special_tokens)
+        # Special tokens are no text and take no part in merging: `encode` cannot produce one, so
+        # nothing that a user types can end a turn or open a call of a tool.
         self._bytes = _by_id(ranks, self.special_tokens)
         self._encoder = _rustbpe.Encoder(ranks, pattern)
 
@@ -61,7 +66,7 @@ class Tokenizer:
     def train(
         cls, texts: Iterable[str], vocab_size: int, pattern: str = SPLIT_PATTERN
     ) -> "Tokenizer":
-        """A vocabulary of `vocab_size` ids, the special tokens among them, learnt from `texts`.
+        """A vocabulary of `vocab_size` ids, the special tokens among them, trained on `texts`.
 
         Smaller, with a warning, if the texts run out of pairs to merge. The result depends on the
         texts alone, not on their order or the number of cores.
@@ -101,11 +106,12 @@ class Tokenizer:
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes `tokenizer.json`, `ranks.tiktoken` and `meta.json`, each whole or not at all."""
-        files.save(self, Path(directory))
+        huggingface = self.to_huggingface().to_str()
+        files.save(Path(directory), self._fields, huggingface, self.token_bytes().tolist())
 
     def to_huggingface(self) -> Any:
         """The same as a `tokenizers.Tokenizer`, with the same ids (special tokens switched on)."""
-        return files.huggingface(self)
+        return files.to_huggingface(self._fields, self.merges())
 
     def merges(self) -> list[tuple[int, int]]:
         """(left, right) ids of every token that two lesser ones make, in the order of the ids."""
@@ -115,7 +121,7 @@ class Tokenizer:
     @functools.cached_property
     def hash(self) -> str:
         """SHA-256 over ranks, pattern and special tokens: equal if and only if the ids are."""
-        return files.digest(self.mergeable_ranks, self.pattern, self.special_tokens)
+        return files.digest(self._fields)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and self.hash == other.hash
@@ -124,7 +130,7 @@ class Tokenizer:
         return hash(self.hash)
 
     def __reduce__(self):
-        return Tokenizer, (self.mergeable_ranks, self.pattern, self.special_tokens)
+        return Tokenizer, tuple(self._fields)
 
     def __repr__(self) -> str:
         return f"Tokenizer(vocab_size={self.get_vocab_size()}, hash={self.hash[:12]!r})"
@@ -178,20 +184,13 @@ class Tokenizer:
 
     @overload
     def encode(
-        self,
-        text: str,
-        prepend: int | str | None = None,
-        append: int | str | None = None,
-        num_threads: int | None = None,
+        self, text: str, prepend: Token = None, append: Token = None, num_threads: int | None = None
     ) -> list[int]: ...
     @overload
     def encode(
-        self,
-        text: Sequence[str],
-        prepend: int | str | None = None,
-        append: int | str | None = None,
+        self, text: Sequence[str], prepend: Token = None, append: Token = None,
         num_threads: int | None = None,
-    ) -> list[list[int]]: ...
+    ) -> list[list[int]]: ...  # fmt: skip
     def encode(self, text, prepend=None, append=None, num_threads=None):
         """The ids of a text, or of each text of a list (side by side on `num_threads` cores).
 
@@ -231,7 +230,7 @@ class Tokenizer:
     def render_conversation(
         self, conversation: chat_format.Conversation, max_tokens: int = 2048
     ) -> tuple[list[int], list[int]]:
-        """(ids, mask), cut to `max_tokens`; mask 1 where the assistant is to learn the token."""
+        """(ids, mask), cut to `max_tokens`; mask 1 where the token is supervised."""
         return chat_format.render(self, conversation, max_tokens)
 
     def render_for_completion(self, conversation: chat_format.Conversation) -> list[int]:
@@ -239,7 +238,7 @@ class Tokenizer:
         return chat_format.render_for_completion(self, conversation)
 
     def render(self, item: Mapping[str, Any], max_tokens: int = 2048):
-        """(ids, mask) of a conversation, or of `{"text": ...}`: bos, then all of it learnt."""
+        """(ids, mask) of a conversation, or of `{"text": ...}`: bos, then all of it supervised."""
         if "text" not in item:
             return self.render_conversation(item, max_tokens)
         ids = self.encode(item["text"], prepend=self.get_bos_token_id())[:max_tokens]
@@ -249,7 +248,16 @@ class Tokenizer:
         self, ids: Sequence[int], mask: Sequence[int], with_token_id: bool = False
     ) -> str:
         """The tokens between bars for a terminal, green where mask is 1, red elsewhere."""
-        return chat_format.visualize(self.decode, ids, mask, with_token_id)
+        shown = []
+        for i, supervised in zip(ids, mask, strict=True):
+            shown.append(f"\033[{92 if supervised else 91}m{self.decode([i])}\033[0m")
+            if with_token_id:
+                shown.append(f"\033[90m({i})\033[0m")
+        return "|".join(shown)
+
+    @property
+    def _fields(self) -> files.Fields:
+        return files.Fields(self.mergeable_ranks, self.pattern, self.special_tokens)
 
     def _id(self, token: int | str) -> int:
         return self.encode_special(token) if isinstance(token, str) else operator.index(token)
@@ -257,6 +265,8 @@ class Tokenizer:
 
 def _ranks_of(merges: Sequence[tuple[int, int]]) -> dict[bytes, int]:
     """Byte string -> id of what training merged."""
+    # On bytes, not characters: 256 base tokens spell every text of every script, so there is no
+    # unknown token and decoding gives back the text exactly. Source: GPT-2.
     tokens = [bytes([i]) for i in range(256)]
     for left, right in merges:
         tokens.append(tokens[left] + tokens[right])

@@ -288,18 +288,3 @@ def calls_and_text(parts: Sequence[Part]) -> tuple[list[str], str]:
 def markers_between(before: PartKind, after: PartKind) -> str:
     """What stands in a text where a part of kind `before` ends and one of `after` begins."""
     return PARTS[before].end + PARTS[after].start
-
-
-def visualize(
-    decode: Callable[[Sequence[int]], str],
-    ids: Sequence[int],
-    mask: Sequence[int],
-    with_token_id: bool,
-) -> str:
-    """The tokens between bars, ANSI green where mask is 1, red elsewhere; ids in grey."""
-    shown = []
-    for i, supervised in zip(ids, mask, strict=True):
-        shown.append(f"\033[{92 if supervised else 91}m{decode([i])}\033[0m")
-        if with_token_id:
-            shown.append(f"\033[90m({i})\033[0m")
-    return "|".join(shown)

@@ -7,36 +7,49 @@ import base64
 import binascii
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from nanochat_jax.tokenizer.bpe import Tokenizer
+from nanochat_jax.files import whole_file
 
 RANKS, META, HUGGINGFACE = "ranks.tiktoken", "meta.json", "tokenizer.json"
 HOW_TO_TRAIN = "`python -m scripts.train --stage tokenizer`"
 
-# mergeable ranks, pattern, special tokens
-Fields = tuple[dict[bytes, int], str, dict[str, int]]
+
+class Fields(NamedTuple):
+    """What a tokenizer is made of: all that decides the ids of a text."""
+
+    mergeable_ranks: dict[bytes, int]
+    pattern: str
+    special_tokens: dict[str, int]
 
 
-def save(tokenizer: "Tokenizer", directory: Path) -> None:
-    """Writes the three files, each by a rename; `meta.json`, the last, vouches for the ranks."""
-    directory.mkdir(parents=True, exist_ok=True)
+def save(directory: Path, fields: Fields, huggingface: str, token_bytes: Sequence[int]) -> None:
+    """Writes the three files, each whole or not at all.
+
+    Args:
+        huggingface: the text of `tokenizer.json`.
+        token_bytes: bytes of text of each id.
+    """
     meta = {
         "format": 1,
-        "hash": tokenizer.hash,
-        "vocab_size": tokenizer.get_vocab_size(),
-        "pattern": tokenizer.pattern,
-        "special_tokens": tokenizer.special_tokens,
-        "token_bytes": tokenizer.token_bytes().tolist(),
+        "hash": digest(fields),
+        "vocab_size": len(token_bytes),
+        "pattern": fields.pattern,
+        "special_tokens": fields.special_tokens,
+        "token_bytes": list(token_bytes),
     }
-    _write(directory / HUGGINGFACE, tokenizer.to_huggingface().to_str().encode("utf-8"))
-    _write(directory / RANKS, ranks_text(tokenizer.mergeable_ranks))
-    _write(directory / META, json.dumps(meta, ensure_ascii=False).encode("utf-8"))
+    # meta.json comes last, and its hash is of the ranks beside it: a save that is cut off between
+    # two files is noticed when it is loaded, and not taken for a tokenizer.
+    contents = {
+        HUGGINGFACE: huggingface.encode(),
+        RANKS: ranks_text(fields.mergeable_ranks),
+        META: json.dumps(meta, ensure_ascii=False).encode(),
+    }
+    for name, content in contents.items():
+        with whole_file(directory / name) as file:
+            file.write(content)
 
 
 def load(directory: Path) -> Fields:
@@ -52,20 +65,21 @@ def load(directory: Path) -> Fields:
                 f"no tokenizer in {directory} ({name} is missing); train one: {HOW_TO_TRAIN}"
             )
     pattern, special_tokens, expected = _read_meta(directory / META)
-    ranks = read_ranks(directory / RANKS)
-    found = digest(ranks, pattern, special_tokens)
+    fields = Fields(read_ranks(directory / RANKS), pattern, special_tokens)
+    found = digest(fields)
     if found != expected:
         raise ValueError(
             f"{directory / RANKS} does not belong to {META} beside it (hash {found[:12]}, expected "
             f"{expected[:12]}): one was changed or half-written; train again: {HOW_TO_TRAIN}"
         )
-    return ranks, pattern, special_tokens
+    return fields
 
 
-def digest(ranks: Mapping[bytes, int], pattern: str, special_tokens: Mapping[str, int]) -> str:
+def digest(fields: Fields) -> str:
     """SHA-256, in hex, over everything that decides the ids of a text."""
-    rest = json.dumps([pattern, sorted(special_tokens.items())])
-    return hashlib.sha256(ranks_text(ranks) + b"\n" + rest.encode("ascii")).hexdigest()
+    rest = json.dumps([fields.pattern, sorted(fields.special_tokens.items())])
+    ranks = ranks_text(fields.mergeable_ranks)
+    return hashlib.sha256(ranks + b"\n" + rest.encode("ascii")).hexdigest()
 
 
 def ranks_text(ranks: Mapping[bytes, int]) -> bytes:
@@ -89,8 +103,8 @@ def read_ranks(path: Path) -> dict[bytes, int]:
     return ranks
 
 
-def huggingface(tokenizer: "Tokenizer") -> Any:
-    """The same vocabulary as a `tokenizers.Tokenizer`: same ids for every text.
+def to_huggingface(fields: Fields, merges: Sequence[tuple[int, int]]) -> Any:
+    """The vocabulary as a `tokenizers.Tokenizer`: same ids for every text. `merges` by id.
 
     Unlike the original it takes `<|bos|>` in a text for the special token; whoever wants ordinary
     text sets `encode_special_tokens = True` after loading, the file cannot say it.
@@ -100,15 +114,17 @@ def huggingface(tokenizer: "Tokenizer") -> Any:
 
     letters = byte_letters()
     spell = lambda token: "".join(letters[b] for b in token)
-    vocab = {spell(token): i for token, i in tokenizer.mergeable_ranks.items()}
+    vocab = {spell(token): i for token, i in fields.mergeable_ranks.items()}
     by_id = {i: name for name, i in vocab.items()}
-    merges = [(by_id[a], by_id[b]) for a, b in tokenizer.merges()]
-    made = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=True))
-    split = pre_tokenizers.Split(tokenizers.Regex(tokenizer.pattern), behavior="isolated")
+    spelled = [(by_id[a], by_id[b]) for a, b in merges]
+    # ignore_merges: a chunk that is a token is that token, as in tiktoken, even where no sequence
+    # of merges leads to it.
+    made = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=spelled, ignore_merges=True))
+    split = pre_tokenizers.Split(tokenizers.Regex(fields.pattern), behavior="isolated")
     to_letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     made.pre_tokenizer = pre_tokenizers.Sequence([split, to_letters])
     made.decoder = decoders.ByteLevel()
-    in_order = sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
+    in_order = sorted(fields.special_tokens.items(), key=lambda item: item[1])
     made.add_special_tokens([tokenizers.AddedToken(n, special=True) for n, _ in in_order])
     return made
 
@@ -132,7 +148,7 @@ def read_tokenizer_json(path: Path) -> Fields:
             f"{path}: expected a byte-level BPE of Hugging Face's tokenizers, split by a regular "
             f"expression; got something else ({error!r})"
         ) from error
-    return ranks, pattern, special_tokens
+    return Fields(ranks, pattern, special_tokens)
 
 
 def _check_merges(vocab: Mapping[str, int], merges: Sequence[Any]) -> None:
@@ -166,18 +182,3 @@ def _read_meta(path: Path) -> tuple[str, dict[str, int], str]:
         raise ValueError(
             f"{path} is damaged ({error!r}); train the tokenizer again: {HOW_TO_TRAIN}"
         ) from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Puts `content` at `path` in one step: a reader finds the old file or the new one, whole."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

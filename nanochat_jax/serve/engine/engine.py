@@ -32,7 +32,7 @@ from nanochat_jax.serve.engine.tool_calls import ToolCalls
 from nanochat_jax.serve.engine.tools import Tool, run_tool
 from nanochat_jax.serve.engine.weights import prepare, prepare_params
 from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.tokenizer.chat_format import ASSISTANT_END, PYTHON_END, PYTHON_START
+from nanochat_jax.tokenizer.chat_format import PYTHON_END, PYTHON_START, stop_ids
 
 STEPS = 8  # tokens a row per dispatch: few enough to stream, enough to hide the host
 FIRST_STEPS = 2  # while half of the rows or more wait for their first token
@@ -66,7 +66,7 @@ class Engine:
         self.tokenizer, self.tool, self.steps = tokenizer, tool, steps
         self.max_len = max_len or model.cfg.sequence_len
         special = tokenizer.encode_special
-        self.stop_tokens = (special(ASSISTANT_END), tokenizer.get_bos_token_id())
+        self.stop_tokens = stop_ids(tokenizer)
         specials = Specials(special(PYTHON_START), special(PYTHON_END), self.stop_tokens)
         size = {"slots": slots, "max_len": self.max_len, "steps": steps, "mesh": mesh}
         self.pool = Pool(self.model, specials, **size)
