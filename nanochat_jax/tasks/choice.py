@@ -1,4 +1,4 @@
-"""Multiple choice: how a question is put, and how the letter of an answer is marked.
+"""Multiple choice: the text of a question, and the score of the letter that answers it.
 
 Source: nanochat `tasks/common.py`.
 """
@@ -14,10 +14,9 @@ class UnknownLetter(ValueError, AssertionError):
 
 
 def question(text: str, letters: Sequence[str], choices: Sequence[str]) -> str:
-    """The question with a line `- choice=letter` for each choice.
-
-    The letter comes last and without a space: so its token is the one that the answer begins with.
-    """
+    """The question with a line `- choice=letter` for each choice."""
+    # The letter after its choice, not before: small models bind the two better so. And no space
+    # before it: " A" and "A" are two tokens, and the answer begins with the second.
     lines = (f"- {choice}={letter}" for letter, choice in zip(letters, choices, strict=False))
     head = f"Multiple Choice question: {text}"
     return "\n".join((head, *lines, "", "Respond only with the letter of the correct answer."))
@@ -55,4 +54,5 @@ def score(conversation: Conversation, answer: str) -> float:
 
 def reward(conversation: Conversation, answer: str) -> float:
     """1.0 for the right letter and nothing else; any other text is simply wrong."""
+    # Not `score`: a policy samples any text, and one that is no letter must cost it, not stop it.
     return float(answer.strip() == conversation["messages"][-1]["content"])

@@ -1,8 +1,7 @@
-"""The first question of each conversation, marked by the words of its own answer.
+"""The first question of each conversation, scored by the words of its own answer.
 
-So any conversations with short, certain answers can be learnt from by trying: what is said must be
-the answer word for word, and the tool asked what the answer asks it. Marked by what is said alone,
-a model soon learns to make a tool's output up and to guess.
+So that any conversations with short, certain answers can serve reinforcement learning: the reply
+must be the answer word for word, and call the tool as the answer does.
 """
 
 import re
@@ -42,8 +41,9 @@ def kind_of(answer: str | Sequence[Mapping[str, str]]) -> str:
 
 
 def score(conversation: Conversation, answer: str) -> float:
-    """1.0 where the answer says what the conversation's own says, by the same calls of the tool
-    (but for spaces in them)."""
+    """1.0 for the words of the conversation's own answer and its calls, spaces in calls aside."""
+    # Scored by the words alone the reward rose from .69 to .95 while validation fell: a call that
+    # is none forces no output, and the model wrote the likeliest output itself (docs/log.md).
     own = parts_of(conversation["messages"][-1]["content"])
     return float(_calls_and_text(own) == _calls_and_text(parse(answer)))
 

@@ -18,6 +18,8 @@ def task(rows: Sequence[Mapping[str, Any]], name: str = "GSM8K") -> Task:
 
 def conversation(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row `{"question", "answer"}`, the answer as parts of text, calls and their output."""
+    # The data set writes each calculation of an answer as <<3*4=12>>. Rendered as calls these teach
+    # a model when to use the tool that it will have. Source: nanochat.
     parts = [part for piece in CALL.split(row["answer"]) for part in _parts(piece)]
     return exchange(row["question"], parts)
 
@@ -39,6 +41,6 @@ def final_number(text: str) -> str | None:
 
 
 def score(conversation: Conversation, answer: str) -> float:
-    """1.0 where the final numbers are the same text: `10.0` is not `10`."""
+    """1.0 where the final numbers are the same text, as in the original: `10.0` is not `10`."""
     right = final_number(conversation["messages"][-1]["content"][-1]["text"])
     return float(right is not None and final_number(answer) == right)

@@ -42,7 +42,7 @@ class RowSource:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The rows of parquet files, each made a dict when it is asked for."""
+    """The rows of parquet files; each becomes a dict when it is read."""
 
     table: pa.Table
 
@@ -133,7 +133,8 @@ def _missing(source: RowSource, folder: pathlib.Path) -> str:
 
 
 def _from_hub(source: RowSource, fetch: bool) -> Table:
-    # Imported here: the package is large, and a folder of files needs none of it.
+    # Imported here: the package is large, and a folder of files needs none of it. The original's
+    # `datasets` is larger still, and would fetch the same parquet files.
     from huggingface_hub import snapshot_download
 
     pattern = f"{source.subset}/{source.split}/*.parquet"

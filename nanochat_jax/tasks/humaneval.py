@@ -1,4 +1,4 @@
-"""HumanEval: functions to write from their description, marked by running hidden tests.
+"""HumanEval: functions to write from their description, scored by running hidden tests.
 
 Programs are run by the caller's `execute`; nothing here runs any. Source: arXiv:2107.03374.
 """
@@ -21,8 +21,8 @@ def task(
     """The problems in nanochat's order.
 
     Args:
-        execute: runs a program in a sandbox and tells whether it ended well; without one the
-            problems can be read, not marked.
+        execute: runs a program in a sandbox; whether it ended well. Without one the problems can
+            be read, not scored.
     """
     run = functools.partial(score, execute=execute)
     return Task(name, shuffled(rows), conversation, "generative", run, run)
@@ -48,12 +48,14 @@ def imports(prompt: str) -> str:
 
 def code(answer: str) -> str:
     """The first fenced block of an answer, else all of it."""
+    # Chat models wrap code in Markdown and explain it; completions of base models are bare code.
     found = FENCED.search(answer)
     return (found[1] if found else answer).strip()
 
 
 def program(conversation: Conversation, answer: str) -> str:
     """What is run: imports of the prompt, the answer's code, the tests, and the call of them."""
+    # A chat model writes the function anew and leaves out the imports above the prompt's.
     head = imports(conversation["messages"][0]["content"])
     call = f"check({conversation['entry_point']})"
     return f"{head}\n\n{code(answer)}\n\n{conversation['test']}\n{call}"

@@ -162,6 +162,7 @@ def _on_hub(
         if options.split == "train" and split == "test":
             log.warning("%s trains on its test rows: its score will mean nothing", spec.name)
         source = RowSource(repo, subset, split, tuple(file.format(split) for file in files))
+        # Programs need a sandbox, which lies above the tasks: whoever scores hands it in.
         extra = {"execute": options.execute} if make is humaneval.task else {}
         rows = read_rows(source, options.task_data, fetch=options.fetch)
         return make(rows, name=spec.name, **extra)
@@ -237,15 +238,17 @@ def _training_shards(root: pathlib.Path) -> list[pathlib.Path]:
     raise FileNotFoundError(f"no documents in {root}; see `python -m scripts.data --help`")
 
 
-EXAM, TWO = ("train", "validation", "test"), ("train", "test")
+TWO, THREE = ("train", "test"), ("train", "validation", "test")
+# MMLU's auxiliary_train are questions of other exams. HumanEval has test rows alone, so it is only
+# evaluated.
 KNOWN: dict[str, Known] = {
     "conversations": Known(functools.partial(_of_file, _conversations)),
     "documents": Known(_documents),
     "exchanges": Known(_exchanges, exchanges.KINDS),
     "identity": Known(functools.partial(_of_file, _identity)),
-    "ARC-Easy": _on_hub(arc.task, "allenai/ai2_arc", "ARC-Easy", EXAM, "arc/ARC-Easy/{}"),
+    "ARC-Easy": _on_hub(arc.task, "allenai/ai2_arc", "ARC-Easy", THREE, "arc/ARC-Easy/{}"),
     "ARC-Challenge": _on_hub(
-        arc.task, "allenai/ai2_arc", "ARC-Challenge", EXAM, "arc/ARC-Challenge/{}"
+        arc.task, "allenai/ai2_arc", "ARC-Challenge", THREE, "arc/ARC-Challenge/{}"
     ),
     "MMLU": _on_hub(
         mmlu.task, "cais/mmlu", "all", ("auxiliary_train", "dev", "validation", "test"), "mmlu/{}"

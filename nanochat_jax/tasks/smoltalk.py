@@ -1,4 +1,4 @@
-"""SmolTalk: everyday conversations to learn from. Source: arXiv:2502.02737."""
+"""SmolTalk: everyday conversations, most of what chat is trained on. Source: arXiv:2502.02737."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

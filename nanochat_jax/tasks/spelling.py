@@ -1,5 +1,9 @@
 """Spelling, made from a list of words: SimpleSpelling, and SpellingBee, which counts letters.
 
+A model sees tokens, not letters, and has to learn what each token is spelled of before it can count
+them: SimpleSpelling is that first half alone. SpellingBee works it out by hand, a letter a line so
+that no step is large, and then checks itself with the tool.
+
 The original leaks: Python seeds ignore the sign, so its test example `i` is its training example
 `i + 1`, and both splits draw from all words. Here a word belongs to one split, for both tasks, and
 the seeds of the splits never meet; `original=True` gives the original's rows.
@@ -21,6 +25,8 @@ HELD_OUT = 10  # one word in so many is for testing
 TEST_SEEDS = 1 << 40  # beyond the seeds of any training example
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 QUOTES = ("", "'", '"')
+# In the original's order, since a row is a draw from them. Several languages and a third in lower
+# case, for users ask in all ways, and the rows are to teach spelling, not one sentence.
 TEMPLATES = tuple(
     """\
 How many {letter} are in the word {word}
@@ -118,8 +124,9 @@ def _spell(words: Sequence[str], seed: Callable[[int], int], i: int) -> dict[str
 
 
 def _bee(words: Sequence[str], seed: Callable[[int], int], i: int) -> dict[str, Any]:
-    """The order of the draws is the original's, and must stay."""
     rng = random.Random(seed(i))
+    # The order of the draws makes the rows: it is the original's, and must stay. Nine letters in
+    # ten are of the word, or most counts would be 0.
     word = rng.choice(words)
     letter = rng.choice(word) if rng.random() < 0.9 else rng.choice(LETTERS)
     template = rng.choice(TEMPLATES)

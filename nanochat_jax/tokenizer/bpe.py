@@ -135,8 +135,6 @@ class Tokenizer:
     def __repr__(self) -> str:
         return f"Tokenizer(vocab_size={self.get_vocab_size()}, hash={self.hash[:12]!r})"
 
-    # --- ids ---
-
     def get_vocab_size(self) -> int:
         """The highest id plus one."""
         return max(self._bytes) + 1
@@ -179,8 +177,6 @@ class Tokenizer:
             is_special = not corrected and text in self.special_tokens
             sizes[i] = len(token) if corrected else 0 if is_special else len(text.encode("utf-8"))
         return sizes
-
-    # --- text ---
 
     @overload
     def encode(
@@ -225,8 +221,6 @@ class Tokenizer:
         """The text of the tokens; bytes that make no character become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
-    # --- conversations ---
-
     def render_conversation(
         self, conversation: chat_format.Conversation, max_tokens: int = 2048
     ) -> tuple[list[int], list[int]]:
@@ -241,6 +235,8 @@ class Tokenizer:
         """(ids, mask) of a conversation, or of `{"text": ...}`: bos, then all of it supervised."""
         if "text" not in item:
             return self.render_conversation(item, max_tokens)
+        # Every document begins with bos. Several share a row, attention crosses their borders, and
+        # this token is the only sign that what stands before it is another text.
         ids = self.encode(item["text"], prepend=self.get_bos_token_id())[:max_tokens]
         return ids, ([0] + [1] * len(ids))[: len(ids)]
 

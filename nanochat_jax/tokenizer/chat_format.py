@@ -111,9 +111,6 @@ def exchange(question: str, answer: str | list[dict[str, str]], **extras: Any) -
     return {"messages": messages, **extras}
 
 
-# --- check ---
-
-
 def messages_of(conversation: Any) -> Any:
     """The messages of `{"messages": [...]}`, or the bare list, not checked yet."""
     if isinstance(conversation, Mapping) and "messages" in conversation:
@@ -177,9 +174,6 @@ def _field(messages: Sequence[Any], i: int, name: str) -> Any:
     if isinstance(message, Mapping) and name in message:
         return message[name]
     raise ConversationError(f"message {i}: no {name!r} in {message!r:.80}")
-
-
-# --- encode ---
 
 
 def render(
@@ -260,9 +254,6 @@ def _render(
         ids += more
         mask += supervised
     return ids[:max_tokens], mask[:max_tokens]
-
-
-# --- and back ---
 
 
 def parse(text: str) -> list[Part]:

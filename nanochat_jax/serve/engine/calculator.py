@@ -11,6 +11,8 @@ import operator
 
 ARITHMETIC = frozenset("0123456789*+-/.() ")
 TEXT_CALL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789'\"()._ ")
+# Nothing here could reach what these name. The original refuses them, so 'directory'.count('r') has
+# no result there, and must have none here.
 FORBIDDEN = (
     "__ import exec eval compile open file input raw_input globals locals vars dir "
     "getattr setattr delattr hasattr"
@@ -37,6 +39,7 @@ def use_calculator(expression: str) -> int | float | str | bool | None:
     Accepted: arithmetic with + - * / // and parentheses, and `'text'.count('t')`. Commas are
     removed first, inside quotes too, as in the original.
     """
+    # GSM8K writes 1,000; inside quotes a comma to count is lost by it.
     expression = expression.replace(",", "")
     if not _accepted(expression):
         return None
@@ -51,7 +54,7 @@ def use_calculator(expression: str) -> int | float | str | bool | None:
 def _accepted(expression: str) -> bool:
     """Whether the original would evaluate `expression` (commas already gone)."""
     if ARITHMETIC.issuperset(expression):
-        return "**" not in expression
+        return "**" not in expression  # 9**9**9 would never end
     if not TEXT_CALL.issuperset(expression):
         return False
     lowered = expression.lower()

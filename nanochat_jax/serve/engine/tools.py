@@ -3,8 +3,8 @@
 To add one: write a file with its function beside `calculator.py`, and name the function in `TOOLS`.
 Nothing else has to know. A call is a `python` part whatever the tool, and its result a
 `python_output` part: nanochat's nine special tokens are fixed (see `tokenizer/chat_format.py`), so
-a tool cannot bring markers of its own. It is told by the call's text instead, as a function is in
-Python.
+a tool cannot bring markers of its own. Tools tell their calls by the text, as Python tells
+functions by their names.
 """
 
 from collections.abc import Callable
