@@ -70,6 +70,19 @@ def write_json_lines(path: pathlib.Path, values: Iterable[Any]) -> None:
         file.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
 
 
+def read_json_lines(path: pathlib.Path) -> list[Any]:
+    """The values of a file that is appended to, up to a line that a kill cut off; [] without it."""
+    values: list[Any] = []
+    # Bytes, since a cut may go through a character; and no `splitlines`, since a text may hold
+    # other line ends, such as U+2028.
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        try:
+            values.append(json.loads(line))
+        except ValueError:
+            break
+    return values
+
+
 @contextlib.contextmanager
 def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """An empty folder to fill, which replaces `path` when the block ends without an error."""

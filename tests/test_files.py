@@ -160,8 +160,19 @@ def test_what_is_written_is_as_open_as_any_file_of_the_users(tmp_path):
 def test_json_lines_are_one_value_a_line(tmp_path):
     values = [{"text": "a\nb\u2028ü"}, [1], "x"]
     files.write_json_lines(tmp_path / "deep" / "lines.jsonl", iter(values))
-    lines = (tmp_path / "deep" / "lines.jsonl").read_text(encoding="utf-8").split("\n")
+    path = tmp_path / "deep" / "lines.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")
     assert [json.loads(line) for line in lines[:-1]] == values and lines[-1] == ""
+    assert files.read_json_lines(path) == values
+
+
+def test_json_lines_are_read_up_to_one_that_a_kill_cut_off(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    assert files.read_json_lines(path) == []
+    whole = '{"a": 1}\n{"a": "ü"}\n'.encode()
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        assert files.read_json_lines(path) == [{"a": 1}, {"a": "ü"}][: (cut >= 8) + (cut >= 20)]
 
 
 def test_half_a_character_does_not_stop_a_writer(tmp_path):

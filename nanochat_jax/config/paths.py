@@ -1,8 +1,9 @@
-"""The names on disk, nanochat's own: every place below the base directory is told here alone."""
+"""The names on disk, nanochat's own: every place below the base directory is named here alone."""
 
 import os
 import pathlib
 
+# The original's names, so that its users find things where they are used to find them.
 CHECKPOINTS = {
     "base": "base_checkpoints",
     "mid": "mid_checkpoints",
@@ -64,7 +65,7 @@ def eval_bundle(root: pathlib.Path) -> pathlib.Path:
 
 
 def answers(root: pathlib.Path, run: str) -> pathlib.Path:
-    """Every question of an evaluation with its answer and mark, so that it can be gone on with."""
+    """Every question of an evaluation with its answer and grade, from which it can continue."""
     return root / "eval" / run
 
 

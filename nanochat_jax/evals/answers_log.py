@@ -71,7 +71,7 @@ class AnswersLog:
 
     def _open(self, path: pathlib.Path, first: Mapping[str, Any]) -> None:
         """Reads what is there, and leaves the file with whole lines of this evaluation alone."""
-        kept = _whole_lines(path)
+        kept = files.read_json_lines(path)
         if not kept or kept[0] != first:
             if kept:
                 log.info("%s is of another model or other questions: begun anew", path)
@@ -97,14 +97,3 @@ def progress_bar(what: str, total: int, before: int = 0) -> tqdm:
     # In a terminal it moves; in a log it is a plain line now and then.
     calm = {} if sys.stderr.isatty() else {"mininterval": 15, "ascii": True, "ncols": 100}
     return tqdm(total=total, initial=before, desc=what, unit="question", leave=None, **calm)
-
-
-def _whole_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a file up to the first that was cut off; none without a file."""
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines

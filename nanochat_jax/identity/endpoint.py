@@ -1,4 +1,4 @@
-"""A server of OpenAI's chat completions: asked, asked again when busy, and read strictly."""
+"""A client of OpenAI's chat completions: tries again while the server is busy, reads strictly."""
 
 import json
 import logging
@@ -71,7 +71,7 @@ class Endpoint:
             again = self._send("POST", "/chat/completions", body)
             if again.is_success and self._schema:
                 self._schema = False
-                log.info("%s knows no response_format; the form is asked for in words", self.url)
+                log.info("%s knows no response_format; the prompt alone asks for JSON", self.url)
             reply = again
         return _content(self._good(reply))
 

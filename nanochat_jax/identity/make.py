@@ -49,7 +49,7 @@ class Made:
         if self.given_up:
             parts.append(f"{self.given_up} given up after {ATTEMPTS} answers")
         if self.total < count:
-            parts.append(f"{count} asked for, but more facts are needed for more that differ")
+            parts.append(f"{count} wanted, but more facts are needed for more that differ")
         return "; ".join(parts) if self != Made(self.total) else "nothing to do"
 
 
@@ -78,7 +78,7 @@ def from_endpoint(
     path: pathlib.Path, identity: Identity, count: int, endpoint: Endpoint, *,
     workers: int = 4, seed: int = 0, fresh: bool = False,
 ) -> Made:  # fmt: skip
-    """Brings `path` to `count` conversations written by a model, `workers` asked at a time.
+    """Brings `path` to `count` conversations written by a model, `workers` requests at a time.
 
     Each is on disk when it comes. A call again goes on with the indices that are not done.
 

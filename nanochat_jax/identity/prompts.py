@@ -1,7 +1,7 @@
-"""What a large model is asked for: one conversation, different with every index.
+"""The prompts for a large model that writes conversations, a different one for every index.
 
-A model asked the same thing a thousand times says much the same; so the person, the subject, the
-opening, the length and the manner are drawn anew for every call, by its index alone.
+Given one prompt a thousand times, a model writes much the same; so the person, the subject, the
+opening, the length and the manner are drawn anew for every request, by its index alone.
 """
 
 import random

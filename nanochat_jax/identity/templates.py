@@ -29,7 +29,7 @@ Exchange = tuple[str, str]
 
 
 class Phrasing(NamedTuple):
-    """How a key is asked after, and answered."""
+    """Questions about a key, and their answers."""
 
     questions: Sequence[str]
     answers: Sequence[str]
@@ -84,14 +84,14 @@ def spell(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
 def about(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
     """The name with one or two facts."""
     more = rng.choice(identity.facts)
-    told = [fact, more] if rng.random() < 0.4 else [fact]
-    facts = " ".join(dict.fromkeys(map(sentence, told)))
+    chosen = [fact, more] if rng.random() < 0.4 else [fact]
+    facts = " ".join(dict.fromkeys(map(sentence, chosen)))
     answer = TEMPLATES["about_answer"].format(name=identity.name, facts=facts)
     return rng.choice(TEMPLATES["about"]), answer
 
 
 def ask(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
-    """A question after the fact, where it can be asked after; else `about`."""
+    """A question about the fact if it has a key; else `about`."""
     if not fact.key:
         return about(rng, identity, fact)
     questions, answers, noun = _phrasing(fact.key)
@@ -147,7 +147,7 @@ def _drawn(rng: random.Random, key: str, identity: Identity, **more: str) -> str
 
 
 def _loosely(rng: random.Random, text: str, lower: bool) -> str:
-    """As people type: now and then without capitals, with fewer or more marks at the end."""
+    """As people type: now and then without capitals, with fewer or more punctuation marks."""
     if lower:
         text = text.lower()
     # A model that met whole sentences alone takes "who are you" for something else.

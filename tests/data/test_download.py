@@ -18,7 +18,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.trouble: dict[str, list[str]] = {}
-        self.asked: collections.Counter[str] = collections.Counter()
+        self.requests: collections.Counter[str] = collections.Counter()
         self.ranges: list[str] = []
 
     @property
@@ -29,7 +29,7 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, name = self.server, self.path.lstrip("/")
-        server.asked[name] += 1
+        server.requests[name] += 1
         trouble = server.trouble.get(name, [])
         how = trouble.pop(0) if trouble else "fine"
         if how == "500" or name not in server.files:
@@ -73,7 +73,7 @@ def test_shards_come_by_their_names_and_are_not_fetched_twice(tmp_path, server, 
     server.files = {f"shard_{i:05d}.parquet": parquet for i in range(3)}
     assert fetch(tmp_path, server, 2) == 2
     assert fetch(tmp_path, server, 3) == 3
-    assert set(server.asked.values()) == {1}
+    assert set(server.requests.values()) == {1}
     assert len(shards.list_shards(tmp_path / "base_data")) == 3
 
 
@@ -92,7 +92,7 @@ def test_a_missing_shard_is_named_the_others_stay_and_no_rest_is_left(tmp_path, 
     with pytest.raises(ValueError, match="shard_00001"):
         fetch(tmp_path, server)
     assert [p.name for p in (tmp_path / "base_data").iterdir()] == ["shard_00000.parquet"]
-    assert server.asked["shard_00001.parquet"] == 1  # it is not there: no use to ask again
+    assert server.requests["shard_00001.parquet"] == 1  # it is not there: no use to ask again
 
 
 def test_what_is_no_parquet_is_not_taken(tmp_path, server):
@@ -100,7 +100,7 @@ def test_what_is_no_parquet_is_not_taken(tmp_path, server):
     with pytest.raises(ValueError, match="not a readable parquet"):
         fetch(tmp_path, server, 1)
     assert not list((tmp_path / "base_data").iterdir())
-    assert server.asked["shard_00000.parquet"] == download.ATTEMPTS
+    assert server.requests["shard_00000.parquet"] == download.ATTEMPTS
 
 
 def test_the_current_recipe_always_takes_its_validation_shard(tmp_path, server, parquet):
@@ -129,7 +129,7 @@ def test_identity_words_and_bundle_come_from_the_named_server(tmp_path, server, 
         "eval_bundle", "identity_conversations.jsonl", "words_alpha.txt",
     ]  # fmt: skip
     download.eval_bundle(root)
-    assert server.asked["eval_bundle.zip"] == 1
+    assert server.requests["eval_bundle.zip"] == 1
 
 
 def test_a_broken_bundle_leaves_nothing(tmp_path, server, monkeypatch):

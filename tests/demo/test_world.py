@@ -27,7 +27,7 @@ def probes_of(world):
 
 
 @pytest.fixture(scope="module")
-def asked(world):
+def qa_pairs(world):
     """Every user turn and every answer of all training conversations."""
     turns = []
     for name in ("mid", "sft", "val"):
@@ -85,24 +85,24 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another():
     assert first(3) == first(3) != first(4)
 
 
-def test_facts_held_out_are_asked_in_no_conversation(asked):
+def test_facts_held_out_are_asked_in_no_conversation(qa_pairs):
     hidden = [(p, k) for p in PEOPLE for k in facts.ATTRIBUTES if facts.held_out(p, k)]
     assert len(hidden) >= 20
-    answers = collections.Counter(a for _, a in asked if isinstance(a, str))
+    answers = collections.Counter(a for _, a in qa_pairs if isinstance(a, str))
     for person, attribute in hidden:
         statement = sentences.statement(person, attribute)
         assert not [a for a in answers if statement in a], statement
 
 
-def test_no_probe_was_ever_a_question_of_a_conversation(world, asked):
-    trained = {q for q, _ in asked}
+def test_no_probe_was_ever_a_question_of_a_conversation(world, qa_pairs):
+    trained = {q for q, _ in qa_pairs}
     for probe in probes_of(world):
         assert probe["question"] not in trained
 
 
-def test_words_and_numbers_of_the_probes_are_held_out(world, asked):
-    sums = {a[0]["text"] for _, a in asked if isinstance(a, list)}
-    spelled = {a for _, a in asked if isinstance(a, str)}
+def test_words_and_numbers_of_the_probes_are_held_out(world, qa_pairs):
+    sums = {a[0]["text"] for _, a in qa_pairs if isinstance(a, list)}
+    spelled = {a for _, a in qa_pairs if isinstance(a, str)}
     probes = probes_of(world)
     for probe in probes:
         if probe["kind"] == "arithmetic":
@@ -119,14 +119,14 @@ def test_every_kind_has_enough_probes_in_both_sets(world):
     assert not questions_of("dev") & questions_of("final")
 
 
-def test_the_words_of_held_out_facts_are_met_in_some_conversation(asked):
-    text = " ".join(q for q, _ in asked)
+def test_the_words_of_held_out_facts_are_met_in_some_conversation(qa_pairs):
+    text = " ".join(q for q, _ in qa_pairs)
     for person in PEOPLE:
         for attribute in ("job", "pet_name", "home"):
             assert person.facts[attribute] in text
 
 
-def test_a_calculator_answer_tells_what_the_tool_gave():
+def test_a_calculator_answer_repeats_what_the_tool_returned():
     rng = random.Random(0)
     for _ in range(200):
         made = questions.arithmetic(rng, PEOPLE, "train")

@@ -1,4 +1,4 @@
-"""The chat loaders give the original's batches, rank by rank, and tell progress as it does."""
+"""The chat loaders give the original's batches, rank by rank, and report progress as it does."""
 
 import itertools
 import re
@@ -66,12 +66,12 @@ def test_a_stream_of_conversations(path, case):
     settings, split = data["meta.json"]["mid"], case.split(".")[1]
     shape = settings["device_batch_size"], settings["max_seq_len"]
     loader = mid_loader(items(path, split), tokenizer, *shape, ranks=world(case), prefetch=0)
-    told = data["meta.json"][case]["last_step_and_progress_per_step"]
-    for step, batch in enumerate(itertools.islice(pulls(loader, case), len(told))):
+    expected = data["meta.json"][case]["last_step_and_progress_per_step"]
+    for step, batch in enumerate(itertools.islice(pulls(loader, case), len(expected))):
         for name in ("inputs", "targets"):
             np.testing.assert_array_equal(getattr(batch, name), data[f"{case}.{name}"][step])
-        if split == "train":  # the original tells none of validation
-            assert [batch.last, batch.progress] == told[step]
+        if split == "train":  # the original has none of validation
+            assert [batch.last, batch.progress] == expected[step]
 
 
 @pytest.mark.parametrize(("path", "case"), cases("sft", ("current",)))
@@ -83,9 +83,9 @@ def test_whole_conversations_packed_best_fit(path, case):
         items(path, split), tokenizer, *shape, kind="bestfit", ranks=world(case),
         buffer_size=settings["buffer_size"], prefetch=0,
     )  # fmt: skip
-    told = settings["last_step_progress_epoch_per_step"]
-    for step, batch in enumerate(itertools.islice(pulls(loader, case), len(told))):
+    expected = settings["last_step_progress_epoch_per_step"]
+    for step, batch in enumerate(itertools.islice(pulls(loader, case), len(expected))):
         for name in ("inputs", "targets"):
             np.testing.assert_array_equal(getattr(batch, name), data[f"{case}.{name}"][step])
         if split == "train":
-            assert [batch.last, batch.progress, batch.epoch] == told[step]
+            assert [batch.last, batch.progress, batch.epoch] == expected[step]

@@ -31,14 +31,14 @@ class Server(uvicorn.Server):
         app.post("/v1/chat/completions")(self.answer)
         app.get("/v1/models")(lambda: {"data": [{"id": name} for name in self.models]})
         super().__init__(uvicorn.Config(app, port=0, log_level="warning"))
-        self.script, self.asked, self.models = collections.deque(), [], ["writer"]
+        self.script, self.requests, self.models = collections.deque(), [], ["writer"]
         self.usual, self.counter, self.keys = self.good, itertools.count(), set()
         self.busy, self.most_busy = 0, 0
         self._lock = threading.Lock()
 
     def answer(self, body: dict, request: fastapi.Request) -> fastapi.Response:
         with self._lock:
-            self.asked.append(body)
+            self.requests.append(body)
             self.keys.add(request.headers.get("Authorization"))
             self.busy += 1
             self.most_busy = max(self.most_busy, self.busy)
@@ -144,15 +144,15 @@ def test_one_fact_is_enough_for_a_thousand_conversations_that_differ(tmp_path, l
 
 
 def test_every_conversation_is_one_and_every_fact_is_told_often():
-    told = collections.Counter()
+    counts = collections.Counter()
     for i in range(600):
         messages = templates.conversation(NEMO, i)
         checked_messages(messages)
         assert messages[-1]["role"] == "assistant" and 2 <= len(messages) <= 8
         assert all("{" not in m["content"] and m["content"].strip() for m in messages)
         answers = " ".join(m["content"] for m in messages if m["role"] == "assistant")
-        told.update(word for word in ("Nemo", "Ada", "waffles", "maps") if word in answers)
-    assert told["Nemo"] > 300 and min(told[w] for w in ("Ada", "waffles", "maps")) > 90
+        counts.update(word for word in ("Nemo", "Ada", "waffles", "maps") if word in answers)
+    assert counts["Nemo"] > 300 and min(counts[w] for w in ("Ada", "waffles", "maps")) > 90
 
 
 def test_the_same_index_gives_the_same_and_another_seed_another():
@@ -232,16 +232,16 @@ def test_a_server_s_conversations_fill_the_file(server, tmp_path):
     made = make.from_endpoint(path, NEMO, 20, server.endpoint(key="secret"), workers=3)
     assert made.new == made.total == len(list(read_conversations(path))) == 20
     assert list(read_conversations(path))[3][1]["content"] == "I am Nemo."
-    body = server.asked[0]
+    body = server.requests[0]
     assert body["model"] == "writer" and body["temperature"] == 1.0 and "max_tokens" not in body
     assert body["response_format"] == prompts.RESPONSE_FORMAT and server.keys == {"Bearer secret"}
-    assert len({b["messages"][0]["content"] for b in server.asked}) == 20
+    assert len({b["messages"][0]["content"] for b in server.requests}) == 20
 
 
 def test_no_more_are_asked_at_a_time_than_wanted(server, tmp_path):
     server.usual = lambda body: (time.sleep(0.05), server.good(body))[1]
     make.from_endpoint(tmp_path / "out.jsonl", NEMO, 12, server.endpoint(), workers=3)
-    assert 2 <= server.most_busy <= 3 and len(server.asked) == 12
+    assert 2 <= server.most_busy <= 3 and len(server.requests) == 12
 
 
 def test_requests_differ_and_hold_name_and_facts():
@@ -259,11 +259,11 @@ def test_an_interrupted_run_goes_on_with_what_is_not_done(server, tmp_path):
     with pytest.raises(ValueError, match="OPENAI_API_KEY"):
         make.from_endpoint(path, NEMO, 20, server.endpoint(), workers=1)
     assert len(list(read_conversations(path))) == 7
-    before = {b["messages"][0]["content"] for b in server.asked[:7]}
-    server.asked.clear()
+    before = {b["messages"][0]["content"] for b in server.requests[:7]}
+    server.requests.clear()
     made = make.from_endpoint(path, NEMO, 20, server.endpoint(), workers=1)
-    assert made.new == 13 and made.total == 20 and len(server.asked) == 13
-    assert not before & {b["messages"][0]["content"] for b in server.asked}
+    assert made.new == 13 and made.total == 20 and len(server.requests) == 13
+    assert not before & {b["messages"][0]["content"] for b in server.requests}
 
 
 def test_what_had_come_is_kept_when_another_call_fails(server, tmp_path):
@@ -280,14 +280,14 @@ def test_what_had_come_is_kept_when_another_call_fails(server, tmp_path):
 def test_a_busy_server_is_asked_again(server, tmp_path):
     server.script.extend([server.fail(429, **{"Retry-After": "0.05"}), server.fail(503)])
     made = make.from_endpoint(tmp_path / "out.jsonl", NEMO, 2, server.endpoint(), workers=1)
-    assert made.new == 2 and len(server.asked) == 4
+    assert made.new == 2 and len(server.requests) == 4
 
 
 def test_a_server_that_stays_busy_is_told(server, tmp_path):
     server.usual = server.fail(429)
     with pytest.raises(ValueError, match="429.*go on later"):
         make.from_endpoint(tmp_path / "out.jsonl", NEMO, 2, server.endpoint(), workers=1)
-    assert len(server.asked) == TRIES
+    assert len(server.requests) == TRIES
 
 
 def test_a_server_without_schemas_is_asked_in_words(server, tmp_path):
@@ -295,7 +295,7 @@ def test_a_server_without_schemas_is_asked_in_words(server, tmp_path):
         server.fail(400)(body) if "response_format" in body else server.good(body)
     )
     made = make.from_endpoint(tmp_path / "out.jsonl", NEMO, 5, server.endpoint(), workers=1)
-    assert made.new == 5 and len(server.asked) == 6
+    assert made.new == 5 and len(server.requests) == 6
 
 
 @pytest.mark.parametrize(
@@ -333,8 +333,8 @@ def test_bad_answers_are_asked_anew_and_counted(server, tmp_path):
     made = make.from_endpoint(tmp_path / "out.jsonl", NEMO, 3, server.endpoint(), workers=1)
     assert made.new == 3 and made.given_up == 0
     assert made.refused == {"no JSON": 1, make.CUT: 1}
-    asked = [b["messages"][0]["content"] for b in server.asked]
-    assert len(set(asked)) == 5  # every attempt asks for another conversation
+    texts = [b["messages"][0]["content"] for b in server.requests]
+    assert len(set(texts)) == 5  # every attempt asks for another conversation
     assert "2 answers refused" in made.summary(3)
 
 
@@ -389,7 +389,7 @@ def test_the_command_asks_a_server(server, facts, tmp_path, base_dir, capsys, mo
             "--count", "6", "--out", str(out), "--max-tokens", "700"]  # fmt: skip
     assert command.main(argv) == 0
     assert len(list(read_conversations(out))) == 6 and not list(base_dir.iterdir())
-    assert server.keys == {"Bearer k"} and server.asked[0]["max_tokens"] == 700
+    assert server.keys == {"Bearer k"} and server.requests[0]["max_tokens"] == 700
 
 
 @pytest.mark.parametrize(

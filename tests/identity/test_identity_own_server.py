@@ -1,4 +1,4 @@
-"""Identity conversations asked of our own server: taken when right, refused when not."""
+"""Identity conversations written by our own server: taken when right, refused when not."""
 
 import json
 
@@ -22,8 +22,8 @@ def endpoint(server: RunningServer, **more) -> Endpoint:
 @pytest.mark.slow
 def test_a_model_that_writes_conversations_fills_the_file(tmp_path):
     path = tmp_path / "out.jsonl"
-    said = BYTES.encode(json.dumps({"messages": TALK}))
-    service = new_service(talking_model(said, sequence_len=1536), slots=1)
+    reply = BYTES.encode(json.dumps({"messages": TALK}))
+    service = new_service(talking_model(reply, sequence_len=1536), slots=1)
     with RunningServer(service) as server:
         made = make.from_endpoint(path, NEMO, 1, endpoint(server.wait_ready(), max_tokens=300))
     assert made.new == 1 and list(read_conversations(path)) == [TALK]
@@ -33,7 +33,7 @@ def test_a_model_that_writes_conversations_fills_the_file(tmp_path):
 def test_a_random_model_is_asked_again_and_then_given_up_with_the_count(tmp_path):
     path = tmp_path / "out.jsonl"
     with RunningServer(new_service(random_model(sequence_len=1536), slots=2)) as server:
-        asked = endpoint(server.wait_ready(), max_tokens=8)
+        writer = endpoint(server.wait_ready(), max_tokens=8)
         with pytest.raises(ValueError, match=r"nanochat-test gave nothing new .* larger model"):
-            make.from_endpoint(path, NEMO, 5, asked, workers=2)
+            make.from_endpoint(path, NEMO, 5, writer, workers=2)
     assert not path.exists()
