@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nanochat_jax import devices
-from nanochat_jax.config.errors import nearest
+from nanochat_jax.config.errors import nearest, start_logging
 from nanochat_jax.config.evaluate import Eval
 from nanochat_jax.config.paths import base_dir, checkpoints, compilation_cache
 from nanochat_jax.config.program import Program
@@ -189,13 +189,6 @@ def status(
     if last is None:
         return want, None, False
     return want, last.meta.get("fingerprint"), bool(last.meta.get("final"))
-
-
-def start_logging() -> None:
-    """Messages as plain lines; libraries only when something is wrong. Process 0 speaks."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("absl", "orbax", "jax", "grain", "httpx"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def _module(stage: str) -> Any:

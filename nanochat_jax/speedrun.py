@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nanochat_jax import pipeline
+from nanochat_jax.config.errors import start_logging
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.program import Shared
 from nanochat_jax.config.resolve import SECTIONS
@@ -28,7 +29,7 @@ def run(argv: Sequence[str]) -> None:
         ValueError: a finished stage was made with other settings and `--fresh` was not given.
         FileNotFoundError: no such folder of task files.
     """
-    pipeline.start_logging()
+    start_logging()
     started = time.perf_counter()
     config = pipeline.configure("speedrun", argv, prog="scripts.speedrun")
     if config.task_data:

@@ -1,28 +1,17 @@
 """Models to and from other programs: `python -m scripts.convert import|export|compare`."""
 
-import logging
 import os
 import sys
 
-import tyro
-
-from nanochat_jax.config.convert import Compare, Export, Import
-from nanochat_jax.config.errors import friendly_errors
-from nanochat_jax.config.flags import check
-
-COMMANDS = {"import": Import, "export": Export, "compare": Compare}
+from nanochat_jax.config import flags
+from nanochat_jax.config.convert import COMMANDS
+from nanochat_jax.config.errors import friendly_errors, start_logging
 
 
 def main(argv: list[str]) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("absl", "orbax", "jax"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    start_logging()
     with friendly_errors():
-        if argv and argv[0] in COMMANDS:
-            check(argv[1:], COMMANDS[argv[0]])
-        command = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="scripts.convert", description=__doc__, args=argv
-        )
+        command = flags.command(COMMANDS, argv, prog="scripts.convert", description=__doc__)
         # Moving files needs no accelerator; JAX reads this once, when it is first imported.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         from nanochat_jax import interop

@@ -2,35 +2,26 @@
 
 import sys
 
+import tyro
+
 from nanochat_jax.config.errors import friendly_errors
+from nanochat_jax.config.paths import base_dir
+from nanochat_jax.config.report import Report
 
 
 def main(argv: list[str]) -> int:
-    import tyro
+    with friendly_errors():
+        command = tyro.cli(Report, args=argv, prog="scripts.report")
+        if command.command not in ("generate", "reset"):
+            raise ValueError(f"command is {command.command!r}; expected generate or reset")
+        from nanochat_jax import report
 
-    from nanochat_jax import report
-    from nanochat_jax.config.paths import base_dir
-
-    def program(
-        command: tyro.conf.Positional[str] = "generate", price: float | None = None
-    ) -> None:
-        """Generate the report (report.md, report.html), or reset it.
-
-        Args:
-            command: generate or reset
-            price: dollars an hour of this machine; kept for later reports
-        """
-        if command not in ("generate", "reset"):
-            raise ValueError(f"command is {command!r}; expected generate or reset")
-        if command == "reset":
+        if command.command == "reset":
             report.reset(base_dir())
-            return
-        path = report.generate(base_dir(), price=price)
+            return 0
+        path = report.generate(base_dir(), price=command.price)
         print(report.summary(path))
         print(f"\nthe whole report: {path}\nto look at:       {path.with_suffix('.html')}")
-
-    with friendly_errors():
-        tyro.cli(program, args=argv, prog="scripts.report")
     return 0
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import tyro
 
 from nanochat_jax import pipeline
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
@@ -101,3 +102,24 @@ def test_the_demo_s_stages_are_what_its_file_says(base_dir):
     meta["model_config"]["sequence_len"] = 256
     (base_dir / "base_checkpoints/d2/000007/meta.json").write_text(json.dumps(meta))
     assert flatten(pipeline.configure("mid", [])) == before["mid"]
+
+
+@pytest.mark.parametrize("argv", [[], ["--matrix-lr=0.5", "--recipe=current"], ["--init=DIR"]])
+@pytest.mark.parametrize("stage", ["mid", "sft", "rl"])
+def test_the_flags_of_a_chat_stage_with_a_parent_are_parsed_once(
+    stage, argv, base_dir, monkeypatch
+):
+    folder = leave(base_dir, "base", BaseTrain)
+    leave(base_dir, "mid", MidTrain)
+    leave(base_dir, "sft", SFTTrain)
+    parsed, cli = [], tyro.cli
+    monkeypatch.setattr(tyro, "cli", lambda *args, **kw: parsed.append(kw) or cli(*args, **kw))
+    typed = [arg.replace("DIR", str(folder)) for arg in argv] + ["--run=mine"]
+    assert pipeline.configure(stage, typed).max_seq_len == (512 if stage != "rl" else 256)
+    assert len(parsed) == 1
+
+
+def test_a_flag_that_repeats_the_default_wins_over_the_checkpoint(base_dir):
+    leave(base_dir, "base", BaseTrain, device_batch_size=3, matrix_lr=0.7)
+    names = "device_batch_size matrix_lr"
+    assert settings("mid", "--device-batch-size=2", "--matrix-lr=0.02", names=names) == (2, 0.02)

@@ -8,7 +8,6 @@ import tyro
 from nanochat_jax.config.program import short
 
 Format = Literal["nanochat", "huggingface"]
-Stage = Literal["", "base", "mid", "sft", "rl"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +21,7 @@ class Import:
     """nanochat's base directory, a folder with model_<step>.pt, or a folder of transformers"""
     format: Format = "nanochat"
     """whose files they are"""
-    source: Annotated[Stage, short("-i")] = ""
+    source: Annotated[Literal["", "base", "mid", "sft", "rl"], short("-i")] = ""
     """stage of the model; may be left out where the folders tell"""
     model_tag: Annotated[str, short("-g")] = ""
     """tag to read, and the name it gets here"""
@@ -76,3 +75,6 @@ class Compare:
     """text to run both on"""
     ids: str = ""
     """file of token ids (JSON list, or numbers and blanks) to run both on instead"""
+
+
+COMMANDS: dict[str, type] = {"import": Import, "export": Export, "compare": Compare}

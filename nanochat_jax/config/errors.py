@@ -1,11 +1,19 @@
-"""What a person can fix is told as one message, not as a traceback."""
+"""What a person reads of a program: log lines, and one message for what a person can fix."""
 
 import contextlib
 import difflib
 import errno
+import logging
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
+
+
+def start_logging() -> None:
+    """Messages as plain lines; those of libraries only when something is wrong."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("absl", "orbax", "jax", "grain", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager

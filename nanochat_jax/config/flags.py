@@ -29,6 +29,17 @@ def parse(argv: Sequence[str], default: Any, *, prog: str | None = None) -> dict
     return {name: value for name, value in flat(parsed).items() if name in typed}
 
 
+def command(commands: Mapping[str, type], argv: Sequence[str], **shown: Any) -> Any:
+    """The config of the command that `argv` begins with; `shown` is tyro's `prog`, `description`.
+
+    Raises:
+        ValueError, SystemExit: as `parse`.
+    """
+    if argv and argv[0] in commands:
+        check(argv[1:], commands[argv[0]])
+    return tyro.extras.subcommand_cli_from_dict(commands, args=argv, **shown)
+
+
 def check(argv: Sequence[str], cls: type) -> None:
     """Raises ValueError for a long flag that the program does not know, naming the nearest.
 

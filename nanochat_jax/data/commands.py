@@ -1,0 +1,65 @@
+"""The commands of `scripts.data` that concern shards and texts: each prints what it did."""
+
+import pathlib
+
+from nanochat_jax.config.data import AddTexts, Download, ListShards, VerifyShards
+from nanochat_jax.config.paths import base_data, base_dir
+from nanochat_jax.data import download, importer, shards
+
+
+def run(command: Download | AddTexts | ListShards | VerifyShards) -> int:
+    """Runs one command and returns the exit code."""
+    if isinstance(command, Download):
+        return _download(command)
+    if isinstance(command, AddTexts):
+        return _add(command)
+    return _list() if isinstance(command, ListShards) else _verify()
+
+
+def _download(command: Download) -> int:
+    count = download.shards(
+        base_dir(), command.num_files, recipe=command.recipe, workers=command.num_workers,
+        base_url=command.base_url or None,
+    )  # fmt: skip
+    folder = base_data(base_dir())
+    print(f"{count} shards in {folder}; next: python -m scripts.train --stage tokenizer")
+    return 0
+
+
+def _add(command: AddTexts) -> int:
+    if not command.paths:
+        raise ValueError("name files or folders: python -m scripts.data add PATH...")
+    paths = [pathlib.Path(p).expanduser() for p in command.paths]
+    kind = "conversations" if command.conversations else "documents"
+    add = importer.add_conversations if command.conversations else importer.add_documents
+    done = add(base_dir(), paths)
+    print(
+        f"{done.files} file(s): {done.train} {kind} to train on, {done.val} to validate, "
+        f"{done.duplicates} known before and dropped; in {base_dir()}"
+    )
+    return 0
+
+
+def _list() -> int:
+    found = shards.find_shards(base_dir())
+    print(f"{found.source}:")
+    for path in (*found.train, found.val):
+        with shards.open_shard(path) as file:
+            rows = file.metadata.num_rows
+        split, megabytes = "val" if path == found.val else "train", path.stat().st_size / 1e6
+        print(f"  {path.name}  {split:5}  {rows:>9,} documents  {megabytes:8.1f} MB")
+    return 0
+
+
+def _verify() -> int:
+    found = shards.find_shards(base_dir())
+    damaged = 0
+    for path in (*found.train, found.val):
+        # One damaged shard says nothing of the others: all are read, and each is named.
+        try:
+            count = sum(len(texts) for texts in shards.iter_documents([path]))
+            print(f"  {path.name}  {count:,} documents, all readable")
+        except ValueError as error:
+            damaged += 1
+            print(f"  {path.name}  DAMAGED: {error}")
+    return 1 if damaged else 0
