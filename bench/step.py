@@ -11,7 +11,6 @@ import statistics
 import subprocess
 import sys
 import time
-from functools import partial
 
 
 def main() -> None:
@@ -49,29 +48,25 @@ def measure(devices: int, steps: int) -> float:
 
     from nanochat_jax import sharding
     from nanochat_jax.config.gpt import GPTConfig, shape_of_depth
-    from nanochat_jax.config.optim import OptimConfig, optim_defaults
-    from nanochat_jax.models.gpt import GPT, init_params
-    from nanochat_jax.train.optimizer import make_optimizer
-    from nanochat_jax.train.schedules import make_schedule
-    from nanochat_jax.train.step import Batch, TrainState, train_step
+    from nanochat_jax.config.stages import BaseTrain
+    from nanochat_jax.models.gpt import init_params
+    from nanochat_jax.train import setup
+    from nanochat_jax.train.curriculum import StepRows
 
     rows, T, V = 8, 128, 1152
     cfg = GPTConfig(sequence_len=T, vocab_size=V, **shape_of_depth(4, 32, 128))
-    optim, mesh = OptimConfig(**optim_defaults("classic", "base")), sharding.make_mesh()
-    params = init_params(cfg, jax.random.key(0))
-    tx = make_optimizer(cfg, optim, params, mesh=mesh)
-    state = TrainState.create(params, tx)
-    place = sharding.shardings(mesh, state)
-    state = jax.device_put(state, place)
+    config = BaseTrain(
+        device_batch_size=rows // devices, max_seq_len=T, total_batch_size=rows * T,
+        num_iterations=1000,
+    )  # fmt: skip
+    trainer = setup.trainer(config, cfg, sharding.make_mesh(), steps=1000)
+    state = trainer.fresh_state(init_params(cfg, jax.random.key(0)))
     ids = np.random.default_rng(0).integers(0, V, (1, rows, T + 1)).astype(np.int32)
-    tokens = jax.device_put(ids, sharding.batch_sharding(mesh))
-    batch = Batch(tokens[:, :, :-1], tokens[:, :, 1:])
-    step = partial(train_step, GPT(cfg), tx, make_schedule(optim, 1000), rows // devices, mesh=mesh)
-    step = jax.jit(step, donate_argnums=0, out_shardings=(place, None))
+    batch = trainer.place(StepRows(ids[:, :, :-1], ids[:, :, 1:], tokens=rows * T))
     times = []
     for _ in range(steps + 5):
         begun = time.perf_counter()
-        state, metrics = step(state, batch)
+        state, metrics = trainer.step(state, batch)
         jax.block_until_ready(metrics)
         times.append(time.perf_counter() - begun)
     return rows * T / statistics.median(times[5:])

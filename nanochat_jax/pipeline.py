@@ -3,7 +3,6 @@
 JAX is imported only where something runs: `--help` and a wrong flag answer at once.
 """
 
-import importlib
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -156,12 +155,13 @@ def run(stage: str, config: Stage | TokenizerTrain) -> None:
     """Runs one stage and writes its section of the report."""
     from nanochat_jax import report
     from nanochat_jax.data import shards
+    from nanochat_jax.train import stages
 
     start_logging()
-    title, items = _module(stage).run(config)
+    section = stages.run(stage, config)
     if stage == "tokenizer":
         report.log(base_dir(), "Data", [shards.describe(shards.find_shards(base_dir()))])
-    report.log(base_dir(), title, items)
+    report.log(base_dir(), section.title, [section.settings, section.figures])
 
 
 def evaluate(config: Eval) -> None:
@@ -179,17 +179,6 @@ def status(
     stage: str, config: Stage | TokenizerTrain
 ) -> tuple[dict[str, Any], dict[str, Any] | None, bool]:
     """(fingerprint this config would leave, the one on disk or None, whether that is final)."""
-    if stage == "tokenizer":
-        module = _module(stage)
-        return module.fingerprint(config), module.done(base_dir()), True
-    from nanochat_jax.train import stage as stages
+    from nanochat_jax.train import stages
 
-    want = stages.fingerprint(stage, config, base_dir())
-    last = last_checkpoint(stage, config)
-    if last is None:
-        return want, None, False
-    return want, last.meta.get("fingerprint"), bool(last.meta.get("final"))
-
-
-def _module(stage: str) -> Any:
-    return importlib.import_module(f"nanochat_jax.train.{stage}")
+    return stages.status(stage, config, base_dir())

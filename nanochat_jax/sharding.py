@@ -74,6 +74,16 @@ def shardings(mesh: Mesh, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(leaf, tree)
 
 
+def optimizer_specs(mesh: Mesh, params: Any) -> Any:
+    """Parameter by parameter, how the optimizer's moments of it are split, and so its gradient."""
+
+    def leaf(keys: Any, x: Any) -> P:
+        path = jax.tree_util.keystr(keys, simple=True, separator="/")
+        return spec(mesh, f"exp_avg/{path}", x.shape)
+
+    return jax.tree_util.tree_map_with_path(leaf, params)
+
+
 def batch_sharding(mesh: Mesh, ndim: int = 3) -> NamedSharding:
     """Splits the rows (last axis but one) of `[accumulation, rows, tokens]` or `[rows, tokens]`."""
     return NamedSharding(mesh, P(*[None] * (ndim - 2), AXES, None))

@@ -58,6 +58,10 @@ class Saved:
     def has_optimizer(self) -> bool:
         return (self.path / "optimizer").is_dir()
 
+    def param_shapes(self) -> Any:
+        """Shapes and types of the parameters, without reading them."""
+        return _shapes(self.path / "params")
+
     def params(self, like: Any = None) -> Any:
         """The parameters, placed and typed as `like` (ShapeDtypeStructs with shardings)."""
         return _restore(self.path / "params", like)
@@ -215,14 +219,19 @@ def _write(path: pathlib.Path, tree: Any) -> None:
         writer.save(path, tree)
 
 
+def _shapes(path: pathlib.Path) -> Any:
+    """What an item holds, to be placed on the first device."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    with ocp.StandardCheckpointer() as reader:
+        tree = reader.metadata(path.absolute()).item_metadata.tree
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), tree)
+
+
 def _restore(path: pathlib.Path, like: Any) -> Any:
     # Always with a target: without one Orbax makes lists of tuples, and refuses to restore on
     # another number of processes than saved.
     if like is None:
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        with ocp.StandardCheckpointer() as reader:
-            tree = reader.metadata(path.absolute()).item_metadata.tree
-        like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), tree)
+        like = _shapes(path)
     # What is read at a time lies in memory twice; Orbax refuses an array beyond its limit.
     largest = max((a.size * a.dtype.itemsize for a in jax.tree.leaves(like)), default=0)
     with ocp.StandardCheckpointer(restore_concurrent_gb=1.25 * largest / 1e9 + 0.05) as reader:

@@ -14,14 +14,14 @@ from nanochat_jax.config.resolve import SECTIONS
 from nanochat_jax.config.stages import recipes_of
 from nanochat_jax.config.values import build, flatten
 from nanochat_jax.report import machine, sections, summary
-from nanochat_jax.train import metrics, recorder
+from nanochat_jax.train import metrics, rollout_log
 
 log = logging.getLogger(__name__)
 
 NOT_SETTINGS = ("config", "resume", "resume_from_step", "init", "run", "model_tag", "step")
 STEPS_SHOWN, QUESTIONS_SHOWN, SAMPLES_SHOWN = 40, 4, 8
 
-Question = list[Mapping[str, Any]]  # the rollouts of one question, as `train/recorder.py` has them
+Question = list[Mapping[str, Any]]  # rollouts of one question, as `train/rollout_log.py` has them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _rollouts(directory: pathlib.Path) -> tuple[dict[int, list[Question]], int]:
 
     A long run's recorder is larger than a page should be.
     """
-    steps = recorder.steps(directory)
+    steps = rollout_log.steps(directory)
     chosen = steps
     if len(steps) > STEPS_SHOWN:
         apart = (len(steps) - 1) / (STEPS_SHOWN - 1)
@@ -144,7 +144,7 @@ def _questions(directory: pathlib.Path, step: int) -> list[Question]:
     """The first questions of a step, each with its first rollouts."""
     questions: dict[Any, Question] = {}
     try:
-        entries = [e for e in recorder.read(directory, step) if isinstance(e, dict)]
+        entries = [e for e in rollout_log.read(directory, step) if isinstance(e, dict)]
     except ValueError as error:
         log.warning("the rollouts of step %d in %s are damaged (%s)", step, directory, error)
         return []

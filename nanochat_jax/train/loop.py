@@ -1,91 +1,37 @@
-"""The loop that every stage of the model runs in: evaluate, sample, save, train, until the end.
+"""The loop that every stage of the model runs in: evaluate, save, train, until the end.
 
-This is the shell around `train/step.py`: it owns jit, devices, files, the clock and Ctrl-C.
+This is the shell around `train/step.py`: it owns files, the clock and Ctrl-C. What it runs is
+assembled in `train/setup.py`.
 """
 
 import dataclasses
+import itertools
 import logging
 import math
-import pathlib
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
-from nanochat_jax import sharding
 from nanochat_jax.checkpoint import store
-from nanochat_jax.config import values as config_values
-from nanochat_jax.config.stages import Stage
-from nanochat_jax.data.batch import MicroBatch
-from nanochat_jax.models.gpt import GPT, Model
-from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.train import scaling
+from nanochat_jax.config.values import flatten
+from nanochat_jax.models.gpt import Model
+from nanochat_jax.train.curriculum import StepRows
+from nanochat_jax.train.hooks import Scores
 from nanochat_jax.train.metrics import MetricsWriter
-from nanochat_jax.train.step import Batch, TrainState, train_step
+from nanochat_jax.train.peaks import mfu
+from nanochat_jax.train.setup import Run
+from nanochat_jax.train.step import TrainState
 
 log = logging.getLogger(__name__)
 
 EMA = 0.9  # of the loss shown in the progress bar, as the original
 WARM_STEPS = 10  # steps left out of the training time, as the original: they hold the compilation
-
-Scores = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Due:
-    """Something to do every so many steps: `run(model, step)` gives numbers (or texts) to log.
-
-    `first`: also before any step. `every` -1: never, not even at the end.
-    """
-
-    every: int
-    run: Callable[[Model, int], Scores]
-    first: bool = True
-
-    def at(self, step: int, last: bool) -> bool:
-        if self.every < 0:
-            return False
-        return last or ((self.first or step > 0) and step % self.every == 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """All that a stage decides before its loop begins.
-
-    Rows come from `loader`, or where it is None from `experience(model, step)`: the rows of a step
-    as the model itself makes them, as `_next_micro_batches` gives them (`inputs`, `targets`
-    int32 `[A, R, T]`, `progress`), and `weights` `[A, R, T]`, `tokens` (how many count for the
-    speed) and `numbers` (to log). It must be a function of the parameters and the step alone.
-    """
-
-    stage: str
-    config: Stage
-    directory: pathlib.Path
-    gpt: GPT
-    tokenizer: Tokenizer
-    mesh: jax.sharding.Mesh
-    tx: Any
-    schedule: Callable
-    initial: Callable[[], Any]
-    loader: Any
-    micro_per_step: int
-    steps: int | None
-    due: tuple[Due, ...]
-    fingerprint: Mapping[str, Any]
-    saved: store.Saved | None = None
-    warm_optimizer: store.Saved | None = None
-    experience: Callable[[Model, int], Mapping[str, Any]] | None = None
-    flops_per_token: float = 0.0
-
-    @property
-    def devices(self) -> int:
-        return math.prod(self.mesh.shape.values())
 
 
 class Interrupted(SystemExit):
@@ -94,7 +40,10 @@ class Interrupted(SystemExit):
 
 @dataclasses.dataclass
 class Progress:
-    """What a run has seen so far; saved with every checkpoint and restored with it."""
+    """What a run has seen so far; saved with every checkpoint and restored with it.
+
+    `evaluated`: the hooks of the next step have run already.
+    """
 
     smooth_loss: float = 0.0
     train_s: float = 0.0
@@ -108,204 +57,187 @@ class Progress:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Progress":
+        """From a checkpoint of any version: what is missing or unknown is left out."""
         known = {f.name for f in dataclasses.fields(cls)}
         kept = {k: v for k, v in values.items() if k in known and v is not None}
         return cls(**kept)
 
 
-def run(job: Job) -> Scores:
-    """Trains to the end and returns the last scores; the final checkpoint is on disk.
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a finished run leaves: the last value of every score, and what it took."""
+
+    scores: Scores
+    progress: Progress
+    steps: int
+
+
+def train(run: Run) -> Outcome:
+    """Trains to the end; the final checkpoint is on disk then.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved (exit code 130).
     """
-    state, place = _start(job)
-    progress = Progress.from_json(job.saved.meta.get("loop", {})) if job.saved else Progress()
-    start = job.saved.step if job.saved else 0
-    batches = iter(job.loader) if job.experience is None else None
-    if batches is not None and job.saved and job.saved.loader is not None:
-        batches.set_state(job.saved.loader)
-    writer = _writer(job, start if job.saved else None, progress.evaluated)
-    compiled = _compile(job, place)
-    scores: Scores = dict(job.saved.meta.get("metrics", {})) if job.saved else {}
-    bar = _bar(job, start)
+    saved = run.start.resumed
+    meta = saved.meta if saved else {}
+    progress, first = Progress.from_json(meta.get("loop", {})), saved.step if saved else 0
+    writer = MetricsWriter(
+        run.directory,
+        flatten(run.config),
+        project="nanochat" if run.stage == "base" else f"nanochat-{run.stage}",
+        wandb_name=run.config.run,
+        resume_step=first if saved else None,
+        evaluated=progress.evaluated,
+    )
+    bar = _bar(run, first)
+    loop = _Loop(run, progress, dict(meta.get("metrics", {})), writer, bar, first)
     try:
         with _Interrupts() as stop:
-            loop = _Loop(job, compiled, batches, writer, progress, scores, bar, stop)
-            loop.go(state, start)
+            loop.go(run.first_state(), stop)
     finally:
         bar.close()
         writer.close()
-    done = {"train_s": progress.train_s, "steps": loop.step, "tokens": progress.tokens}
-    best = {"best_bpb": progress.best_bpb} if math.isfinite(progress.best_bpb) else {}
-    return scores | done | best
+    return Outcome(loop.scores, progress, loop.step)
 
 
+class _Pending(NamedTuple):
+    """A step that the device was given and whose numbers nobody has read yet."""
+
+    step: int
+    metrics: Mapping[str, jax.Array]
+    rows: StepRows
+
+
+@dataclasses.dataclass
 class _Loop:
-    """The state of one run between its steps."""
+    """A run between its steps; `step` counts those done, `clock` is when the last was."""
 
-    def __init__(self, job, compiled, batches, writer, progress, scores, bar, stop):
-        self.job, self.compiled, self.batches, self.writer = job, compiled, batches, writer
-        self.progress, self.scores, self.bar, self.stop = progress, scores, bar, stop
-        self.step, self.pending, self.loader_state = 0, None, None
-        self.first = True
-        self.mark = time.perf_counter()
+    run: Run
+    progress: Progress
+    scores: Scores
+    writer: MetricsWriter
+    bar: tqdm
+    step: int
+    pending: _Pending | None = None
+    clock: float = 0.0
 
-    def go(self, state: TrainState, start: int) -> None:
-        job, step = self.job, start
-        for step in range(start, 1 << 60):
-            self.step = step
-            self.loader_state = self.batches.get_state() if self.batches is not None else None
-            rows = None if step == job.steps else self._next_micro_batches()
-            last = rows is None
-            if self.stop.is_set():
-                self._collect()
-                self._interrupt(state)
-            if not (self.first and self.progress.evaluated):
+    def go(self, state: TrainState, stop: threading.Event) -> None:
+        """Every step begins with what a checkpoint of this moment must hold: whatever happens from
+        here on, a run resumed from it does the same again."""
+        run, first = self.run, self.step
+        position = run.start.resumed.loader if run.start.resumed else None
+        upcoming = run.curriculum.rows(first, position)
+        self.clock = time.perf_counter()
+        for self.step in itertools.count(first):
+            loader, make = next(upcoming)
+            if stop.is_set():
+                self._save(state, loader, final=False)
+                raise Interrupted(130)
+            last, resumed = make is None, self.step == first and run.start.resumed is not None
+            if not (self.step == first and self.progress.evaluated):
                 self._evaluate(state, last)
-            self._maybe_save(state, last)
-            self.first = False
+            if last or (self._save_is_due() and not resumed):
+                self._save(state, loader, final=last)
             if last:
-                break
-            if job.experience is not None:
-                rows = job.experience(Model(job.gpt, state.params), step)
-            state, metrics = self.compiled(state, self._place(rows))
+                return
+            rows = make(Model(run.trainer.gpt, state.params))
+            state, metrics = run.trainer.step(state, run.trainer.place(rows))
             self._collect()
-            self.pending = (step, metrics, rows.get("tokens"), rows.get("numbers", {}))
+            self.pending = _Pending(self.step, metrics, rows)
             self.progress.evaluated = False
 
-    def _next_micro_batches(self) -> dict[str, Any] | None:
-        """The micro-batches of one step, stacked [A, R, T]; None when the data says it is over.
-
-        Nothing yet where the model makes its rows itself.
-        """
-        job, micros = self.job, []
-        if job.experience is not None:
-            return {}
-        for _ in range(job.micro_per_step):
-            micro = next(self.batches, None)
-            if micro is None or (self._seen_once(micro) and not micros):
-                return None
-            micros.append(micro)
-        length = max(m.inputs.shape[1] for m in micros)
-        accum = job.micro_per_step // job.devices
-        shape = (accum, -1, length)
-        return {
-            "inputs": _stack([m.inputs for m in micros], length, 0).reshape(shape),
-            "targets": _stack([m.targets for m in micros], length, -1).reshape(shape),
-            "progress": micros[-1].progress,
-        }
-
-    def _seen_once(self, micro: MicroBatch) -> bool:
-        """Whether the pass over the data ended before this micro-batch: with it no step begins,
-        but one that has begun is filled up, and one step there always is."""
-        return micro.last and self.job.steps is None and self.step > 0
-
-    def _place(self, rows: Mapping[str, Any]) -> Batch:
-        """The step's batch on the mesh: rows over the data axis."""
-        where = sharding.batch_sharding(self.job.mesh)
-        put = lambda a: jax.make_array_from_callback(a.shape, where, lambda i: a[i])
-        weights = put(rows["weights"]) if "weights" in rows else None
-        progress = np.float32(rows["progress"])
-        return Batch(put(rows["inputs"]), put(rows["targets"]), progress, weights)
+    def _save_is_due(self) -> bool:
+        every = self.run.config.save_every
+        return every > 0 and self.step > 0 and self.step % every == 0
 
     def _collect(self) -> None:
-        """Reads the numbers of the step before: the device is never waited for while it is idle."""
+        """Logs the step before the one that was just dispatched.
+
+        To read a number is to wait for the step that makes it. Asked one step late, the device has
+        its next step queued already and is never idle while the host writes.
+        """
         if self.pending is None:
             return
-        (step, metrics, tokens, more), self.pending = self.pending, None
-        numbers = {k: float(v) for k, v in jax.device_get(metrics).items()} | more
+        (step, metrics, rows), self.pending = self.pending, None
+        numbers = {k: float(v) for k, v in jax.device_get(metrics).items()} | rows.numbers
         now = time.perf_counter()
-        dt, self.mark = now - self.mark, now
-        job, seen = self.job, self.progress
-        if tokens is None:
-            tokens = job.config.device_batch_size * job.config.max_seq_len * job.micro_per_step
-        seen.tokens += tokens
+        dt, self.clock = now - self.clock, now
+        seen, trainer = self.progress, self.run.trainer
+        seen.tokens += rows.tokens
         seen.train_s += dt if step > WARM_STEPS else 0.0
         seen.smooth_loss = EMA * seen.smooth_loss + (1 - EMA) * numbers["train/loss"]
-        speed = {"tokens_per_s": tokens / dt, "step_ms": 1e3 * dt}
-        mfu = scaling.mfu(
-            job.flops_per_token, tokens / dt, jax.devices()[0].device_kind, job.devices
-        )
-        if mfu:
-            speed["mfu"] = mfu
+        speed = {"tokens_per_s": rows.tokens / dt, "step_ms": 1e3 * dt}
+        flops, device = self.run.curriculum.flops_per_token, jax.devices()[0].device_kind
+        if used := mfu(flops, rows.tokens / dt, device, trainer.mesh.size):
+            speed["mfu"] = used
         self.writer.write(step, numbers | speed)
-        shown = seen.smooth_loss / (1 - EMA ** (step + 1))
-        extra = {"mfu": f"{mfu:.1f}%"} if mfu else {}
-        if "train/reward" in numbers:
-            extra["reward"] = f"{numbers['train/reward']:.3f}"
-        self.bar.set_postfix(
-            loss=f"{shown:.3f}", tok_s=f"{tokens / dt:,.0f}", **extra, refresh=False
-        )
+        self._show(step, numbers | speed)
+
+    def _show(self, step: int, numbers: Scores) -> None:
+        # An average that begins at 0 reads too low at first; dividing by its weights mends that.
+        shown = {"loss": f"{self.progress.smooth_loss / (1 - EMA ** (step + 1)):.3f}"}
+        shown["tok_s"] = f"{numbers['tokens_per_s']:,.0f}"
+        for name, key, form in (("mfu", "mfu", "{:.1f}%"), ("reward", "train/reward", "{:.3f}")):
+            if key in numbers:
+                shown[name] = form.format(numbers[key])
+        self.bar.set_postfix(shown, refresh=False)
         self.bar.update(1)
 
     def _evaluate(self, state: TrainState, last: bool) -> None:
-        """Whatever is due at this step, logged; the clock of the steps does not count it."""
-        model, values = Model(self.job.gpt, state.params), {}
-        due = [d for d in self.job.due if d.at(self.step, last)]
+        """Runs the hooks that are due and logs what they find."""
+        due = [hook for hook in self.run.curriculum.hooks if hook.due(self.step, last)]
         if due:
             self._collect()
-        for item in due:
-            values |= item.run(model, self.step)
+        model, values = Model(self.run.trainer.gpt, state.params), {}
+        for hook in due:
+            values |= hook.run(model, self.step)
         if values:
             self.writer.write(self.step, values)
             self.scores |= values
             self.progress.best_bpb = min(self.progress.best_bpb, values.get("val/bpb", math.inf))
-            self._say(values)
-            self.mark = time.perf_counter()
+            self._print(values)
+            self.clock = time.perf_counter()  # the speed of a step does not count evaluations
         self.progress.evaluated = True
 
-    def _say(self, values: Scores) -> None:
+    def _print(self, values: Scores) -> None:
         numbers = [f"{k} {v:.4f}" for k, v in values.items() if isinstance(v, float)]
         if numbers:
             self.bar.write(f"step {self.step}: " + "  ".join(numbers))
         for text in values.get("samples", []):
             self.bar.write(f"  > {text}")
 
-    def _maybe_save(self, state: TrainState, last: bool) -> None:
-        every = self.job.config.save_every
-        resumed = self.first and self.job.saved is not None and not last
-        if last or (every > 0 and self.step > 0 and self.step % every == 0 and not resumed):
-            self._collect()
-            self._save(state, final=last)
-            self.mark = time.perf_counter()
-
-    def _interrupt(self, state: TrainState) -> None:
-        """Saves and leaves, from the top of the loop: nothing of a step is half done."""
-        self._save(state, final=False)
-        raise Interrupted(130)
-
-    def _save(self, state: TrainState, final: bool) -> None:
-        job = self.job
+    def _save(self, state: TrainState, loader: Any, final: bool) -> None:
+        self._collect()
+        run = self.run
         meta = {
-            "stage": job.stage,
+            "stage": run.stage,
             "final": final,
-            "model_config": dataclasses.asdict(job.gpt.cfg),
-            "config": config_values.flatten(job.config),
-            "fingerprint": dict(job.fingerprint),
-            "tokenizer_hash": job.tokenizer.hash,
+            "model_config": dataclasses.asdict(run.trainer.gpt.cfg),
+            "config": flatten(run.config),
+            "fingerprint": dict(run.fingerprint),
+            "tokenizer_hash": run.tokenizer.hash,
             "metrics": {k: v for k, v in self.scores.items() if isinstance(v, float | int)},
             "loop": self.progress.as_json(),
             "versions": versions(),
         }
         path = store.save(
-            job.directory, self.step, state.params, meta,
-            optimizer=state.opt_state, loader=self.loader_state,
-        )  # fmt: skip
+            run.directory, self.step, state.params, meta, optimizer=state.opt_state, loader=loader
+        )
         self.bar.write(f"saved {path}")
+        self.clock = time.perf_counter()
 
 
 class _Interrupts:
     """Turns the first Ctrl-C or SIGTERM into a flag; a second one ends at once."""
 
     def __enter__(self) -> threading.Event:
-        self.flag = threading.Event()
-        if threading.current_thread() is threading.main_thread():
+        self.flag, self.old = threading.Event(), {}
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
             self.old = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
         return self.flag
 
     def __exit__(self, *_: Any) -> None:
-        for number, handler in getattr(self, "old", {}).items():
+        for number, handler in self.old.items():
             signal.signal(number, handler)
 
     def _handle(self, number: int, _: Any) -> None:
@@ -315,53 +247,10 @@ class _Interrupts:
         tqdm.write("stopping after this step and saving; once more to stop at once")
 
 
-def _start(job: Job) -> tuple[TrainState, Any]:
-    """The first state, placed on the mesh: fresh, or as the checkpoint left it."""
-    make = lambda: _fresh_state(job)
-    shapes = jax.eval_shape(make)
-    place = sharding.shardings(job.mesh, shapes)
-    typed = jax.tree.map(
-        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, place
-    )
-    if job.saved is not None:
-        params, opt = job.saved.params(typed.params), job.saved.optimizer(typed.opt_state)
-        step = jax.device_put(np.int32(job.saved.step), place.step)
-        return TrainState(step, params, opt), place
-    state = jax.device_put(make(), place)
-    if job.warm_optimizer is not None:
-        state = state.replace(opt_state=job.warm_optimizer.optimizer(typed.opt_state))
-    return state, place
-
-
-def _fresh_state(job: Job) -> TrainState:
-    return TrainState.create(job.initial(), job.tx)
-
-
-def _compile(job: Job, place: Any) -> Callable:
-    rows = job.config.device_batch_size
-    step = partial(train_step, job.gpt, job.tx, job.schedule, rows, mesh=job.mesh)
-    return jax.jit(step, donate_argnums=0, out_shardings=(place, None))
-
-
-def _writer(job: Job, resume_step: int | None, evaluated: bool) -> MetricsWriter:
-    project = {"base": "nanochat"}.get(job.stage, f"nanochat-{job.stage}")
-    return MetricsWriter(
-        job.directory, config_values.flatten(job.config), project=project,
-        wandb_name=job.config.run, resume_step=resume_step, evaluated=evaluated,
-    )  # fmt: skip
-
-
-def _bar(job: Job, start: int) -> tqdm:
-    import sys
-
+def _bar(run: Run, first: int) -> tqdm:
+    # A log file keeps every redrawing of the bar: there it is drawn seldom, and without colours.
     calm = {} if sys.stderr.isatty() else {"mininterval": 15, "ascii": True, "ncols": 100}
-    return tqdm(total=job.steps, initial=start, desc=job.stage, unit="step", **calm)
-
-
-def _stack(arrays: Sequence[np.ndarray], length: int, fill: int) -> np.ndarray:
-    """Rows of several `[B, T]` arrays, each row filled up to `length`."""
-    pad = lambda a: np.pad(a, ((0, 0), (0, length - a.shape[1])), constant_values=fill)
-    return np.concatenate([pad(a) for a in arrays])
+    return tqdm(total=run.curriculum.steps, initial=first, desc=run.stage, unit="step", **calm)
 
 
 def versions() -> dict[str, str]:

@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from nanochat_jax import files
+
 log = logging.getLogger(__name__)
 
 
@@ -56,16 +58,13 @@ class MetricsWriter:
 
     def _keep(self, resume_step: int | None, evaluated: bool) -> None:
         """Drops the lines that the resumed run is going to write again."""
-        if resume_step is None or not self.path.exists():
-            self.path.write_text("")
-            return
         kept = []
-        for entry in read(self.path):
+        for entry in read(self.path) if resume_step is not None else []:
             before = entry["step"] < resume_step
             here = entry["step"] == resume_step and evaluated and "train/loss" not in entry
             if before or here:
                 kept.append(json.dumps(entry) + "\n")
-        self.path.write_text("".join(kept))
+        files.write_text(self.path, "".join(kept))
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -1,97 +1,80 @@
-"""The rl stage: the model tries questions whose answers can be checked, and learns from its marks.
+"""The rl stage: the model answers questions whose answers can be checked, and what earned more than
+its other tries becomes likelier.
 
-On-policy: every step samples replies from the parameters as they are, and takes one step on them.
+On-policy REINFORCE, what is left of GRPO when all that a small run does not need is taken away:
+every step samples from the parameters as they are and takes one gradient step on those samples, so
+there is no ratio of old and new policy to clip (PPO); no reference model and no KL term hold it
+near where it began; and a reward counts by how far it lies from the mean of its question's samples,
+not divided by their deviation.
 Source: nanochat `scripts/chat_rl.py`. Two of its flaws are mended: every reply samples its own
-first token, and the token that ends a reply is learnt (`--share-first-token`, `--no-learn-stop`).
+first token, and the token that ends a reply is trained (`--share-first-token`, `--no-learn-stop`).
 """
 
 import dataclasses
+import functools
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from nanochat_jax.config import values as config_values
-from nanochat_jax.config.paths import base_dir
+from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import RLTrain
 from nanochat_jax.config.steps import rows_per_step
-from nanochat_jax.evals.generative import (
-    EnginePool,
-    GradedProblem,
-    SamplingParams,
-    answer,
-    pass_at_k,
-)
+from nanochat_jax.evals.generative import EnginePool, GradedProblem, SamplingParams, answer
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.tokenizer.chat_format import ASSISTANT_END
-from nanochat_jax.train import beginnings, loop, metrics, recorder, rollouts, stage
-from nanochat_jax.train.optimizer import make_optimizer
+from nanochat_jax.train import hooks, metrics, rollout_log, rollouts, shared_first_token
+from nanochat_jax.train.curriculum import Curriculum, Figures, StepRows, Upcoming
 from nanochat_jax.train.rollouts import Questions
-from nanochat_jax.train.schedules import make_schedule
 
 log = logging.getLogger(__name__)
 
 
-def run(config: RLTrain) -> stage.Section:
-    """Passes over the questions (or `num_iterations` steps); returns the report's section.
+def curriculum(
+    config: RLTrain,
+    cfg: GPTConfig,
+    tokenizer: Tokenizer,
+    mesh: jax.sharding.Mesh,
+    root: pathlib.Path,
+    directory: pathlib.Path,
+) -> Curriculum:
+    """Passes over the questions, or `num_iterations` steps.
 
     Raises:
-        FileNotFoundError: no checkpoint to start from, or no data for the mixture.
-        ValueError: settings that do not fit together; the message says what would.
+        FileNotFoundError: no data for the mixture.
+        ValueError: settings that do not fit the model, the mesh or the tasks.
     """
-    if jax.process_count() > 1:
-        raise ValueError("the rl stage runs in one process, over all of its devices; start one")
-    root = base_dir()
-    start = stage.origin("rl", config, root)
-    mark = stage.fingerprint("rl", config, root)
-    tokenizer = stage.tokenizer_for(start, root)
-    cfg, mesh = start.model_config(), stage.mesh_of(config)
     context = min(config.max_seq_len, cfg.sequence_len)
     check(config, context, mesh.size)
-    gpt = stage.gpt_of(cfg, config)
     train, val = (
         Questions(names, root, split, config.task_data or None)
         for names, split in ((config.mixture, "train"), (config.val_mixture, "val"))
     )
-    steps = steps_of(config, len(train))
-    initial = stage.initial_params(gpt, start, config)
-    tx = make_optimizer(
-        cfg, config.optim, jax.eval_shape(initial),
-        mesh=mesh, compute_dtype=gpt.dtype, lr_scale=config.init_lr_frac,
-    )  # fmt: skip
-    tag = config.model_tag or start.saved.path.parent.name
-    directory = stage.target_directory("rl", tag, root, start.resumed is not None)
-    if start.resumed is not None:
-        recorder.drop_from(directory, start.resumed.step)
-    trials = Trials(config, tokenizer, mesh, context, train, val, directory)
-    job = loop.Job(
-        stage="rl",
-        config=config,
-        directory=directory,
-        gpt=gpt,
-        tokenizer=tokenizer,
-        mesh=mesh,
-        tx=tx,
-        schedule=make_schedule(config.optim, steps),
-        initial=initial,
-        loader=None,
-        experience=trials.experience,
-        micro_per_step=rows_per_step(config) // config.device_batch_size,
+    steps = config.num_iterations
+    if steps <= 0:
+        steps = max(1, len(train) // config.examples_per_step) * config.num_epochs
+    sampler = Sampler(config, tokenizer, mesh, context)
+    few, samples = val.first(config.eval_examples), config.eval_samples
+    return Curriculum(
+        title="Chat RL",
+        summary=(
+            f"rl: {len(train)} questions, {steps} steps of {config.examples_per_step} questions "
+            f"with {config.num_samples} replies each"
+        ),
         steps=steps,
-        due=(trials.due(), stage.sample_due(config, tokenizer)),
-        fingerprint=mark,
-        saved=start.resumed,
+        rows=rollout_rows(sampler, train, directory, steps),
+        hooks=(
+            hooks.pass_at_k_hook(
+                config.eval_every, samples, lambda model: sampler.answers(model, val, few, samples)
+            ),
+            hooks.samples_hook(config, tokenizer),
+        ),
+        figures=lambda common: figures(directory, common, len(train)),
     )
-    log.info(
-        "rl: %d questions, %d steps of %d questions with %d replies each",
-        len(train), steps, config.examples_per_step, config.num_samples,
-    )  # fmt: skip
-    scores = loop.run(job)
-    return "Chat RL", [config_values.flatten(config), figures(directory, scores, len(train))]
 
 
 def check(config: RLTrain, context: int, devices: int) -> None:
@@ -121,103 +104,98 @@ def check(config: RLTrain, context: int, devices: int) -> None:
         )
 
 
-def steps_of(config: RLTrain, questions: int) -> int:
-    """Optimizer steps of a run."""
-    if config.num_iterations > 0:
-        return config.num_iterations
-    return max(1, questions // config.examples_per_step) * config.num_epochs
-
-
 @dataclasses.dataclass
-class Trials:
-    """What the loop asks for: the rows of a step, made by trying, and pass@k."""
+class Sampler:
+    """Questions answered by the model of now, on every device of the mesh.
+
+    `engines` are made at the first question and kept: to compile them takes longer than a step.
+    """
 
     config: RLTrain
     tokenizer: Tokenizer
     mesh: jax.sharding.Mesh
     context: int
-    train: Questions
-    val: Questions
-    directory: pathlib.Path
-    _pool: EnginePool | None = None
-    _told: bool = False
+    engines: EnginePool | None = None
 
-    def experience(self, model: Model, step: int) -> dict[str, Any]:
-        """The step's questions answered and marked, recorded, as weighted rows."""
-        config, count = self.config, self.config.examples_per_step
-        asked = range(step * count, (step + 1) * count)
-        alike = config.share_first_token
-        answered = self._answers(model, self.train, asked, config.num_samples, alike)
-        self._tell_cropped(answered)
-        tried = rollouts.collect(step, self.train, answered, learn_stop=config.learn_stop)
-        recorder.write(self.directory, step, tried.records)
-        pad = self.tokenizer.encode_special(ASSISTANT_END)
-        rows = rollouts.batch(
-            tried, pad, self.context, devices=self.mesh.size, per_pass=config.device_batch_size
-        )
-        return {**rows, "tokens": tried.written, "numbers": rollouts.numbers(tried)}
+    def rollouts(self, model: Model, questions: Questions, step: int) -> list[GradedProblem]:
+        """The replies to the step's questions, which are a function of parameters and step alone:
+        what a killed run sampled, its continuation samples again."""
+        count = self.config.examples_per_step
+        chosen = range(step * count, (step + 1) * count)
+        alike = self.config.share_first_token
+        return self.answers(model, questions, chosen, self.config.num_samples, alike)
 
-    def due(self) -> loop.Due:
-        """pass@1 to pass@`eval_samples` over the first questions of the validation mixture."""
-        asked, n = self.val.first(self.config.eval_examples), self.config.eval_samples
-
-        def run(model: Model, step: int) -> loop.Scores:
-            right = [done.right for done in self._answers(model, self.val, asked, n)]
-            share = lambda k: float(np.mean([pass_at_k(r, n, k) for r in right]))
-            return {f"val/pass@{k}": share(k) for k in range(1, n + 1)}
-
-        return loop.Due(self.config.eval_every, run)
-
-    def _answers(
+    def answers(
         self,
         model: Model,
         questions: Questions,
-        asked: Sequence[int],
+        chosen: Sequence[int],
         samples: int,
         alike: bool = False,
     ) -> list[GradedProblem]:
-        """The questions answered by the model, in their order."""
-        config, pool = self.config, self._pool_of(model)
+        """The chosen questions with `samples` replies each, in their order."""
+        config, engines = self.config, self._engines_of(model)
         settings = config.max_new_tokens, config.temperature, config.top_k or None, config.seed
         sampling = SamplingParams(samples, *settings)
         if alike:
             together = config.device_batch_size
-            return beginnings.answer(
-                pool, questions, asked, sampling, grade=questions.reward, together=together
+            return shared_first_token.answer(
+                engines, questions, chosen, sampling, grade=questions.reward, together=together
             )
-        done = answer(pool, questions, asked, sampling, grade=questions.reward, in_turn=True)
+        done = answer(engines, questions, chosen, sampling, grade=questions.reward, in_turn=True)
         return sorted(done, key=lambda each: each.index)
 
-    def _tell_cropped(self, answered: Sequence[GradedProblem]) -> None:
-        """Says once that questions do not fit into the context."""
-        cropped = sum(done.cropped for done in answered)
-        if cropped and not self._told:
-            self._told = True
-            log.warning(
-                "%d of %d questions are longer than the %d tokens that the reply leaves them: they "
-                "lose their beginning (and so may later ones); lower --max-new-tokens",
-                cropped, len(answered), self.context - self.config.max_new_tokens,
-            )  # fmt: skip
-
-    def _pool_of(self, model: Model) -> EnginePool:
-        """The engines, made once, with the parameters of now."""
-        if self._pool is None:
+    def _engines_of(self, model: Model) -> EnginePool:
+        if self.engines is None:
             slots = -(-rows_per_step(self.config) // self.mesh.size)
-            self._pool = EnginePool(
+            self.engines = EnginePool(
                 model, self.tokenizer, max_len=self.context, slots=slots, mesh=self.mesh
             )
         else:
-            self._pool.set_params(model.params)
-        return self._pool
+            self.engines.set_params(model.params)
+        return self.engines
 
 
-def figures(directory: pathlib.Path, scores: loop.Scores, questions: int) -> dict[str, Any]:
+def rollout_rows(sampler: Sampler, questions: Questions, directory: pathlib.Path, steps: int):
+    """The row source of the stage: each step's replies, scored, recorded, as weighted rows."""
+    config, pad = sampler.config, sampler.tokenizer.encode_special(ASSISTANT_END)
+    warn = functools.cache(lambda: _warn_cropped(config, sampler.context))  # once a run
+
+    def make(model: Model, step: int) -> StepRows:
+        answered = sampler.rollouts(model, questions, step)
+        if any(done.cropped for done in answered):
+            warn()
+        found = rollouts.collect(step, questions, answered, learn_stop=config.learn_stop)
+        rollout_log.write(directory, step, found.records)
+        per_pass = config.device_batch_size
+        return rollouts.rows(
+            found, pad, sampler.context, devices=sampler.mesh.size, per_pass=per_pass
+        )
+
+    def rows(first: int, _: Any) -> Iterator[Upcoming]:
+        rollout_log.drop_from(directory, first)
+        for step in range(first, steps):
+            yield Upcoming(None, functools.partial(make, step=step))
+        yield Upcoming(None, None)
+
+    return rows
+
+
+def _warn_cropped(config: RLTrain, context: int) -> None:
+    log.warning(
+        "questions are longer than the %d tokens that the reply leaves them: they lose their "
+        "beginning (and so may later ones); lower --max-new-tokens",
+        context - config.max_new_tokens,
+    )
+
+
+def figures(directory: pathlib.Path, common: Figures, questions: int) -> Figures:
     """The results as the report shows them: where rewards began and where they ended."""
     lines = metrics.read(directory / "metrics.jsonl")
     rewards = [line["train/reward"] for line in lines if "train/reward" in line]
     passed = [line["val/pass@1"] for line in lines if "val/pass@1" in line]
     few = max(1, len(rewards) // 10)
-    found: dict[str, Any] = {"Questions": questions}
+    found: Figures = {"Questions": questions}
     if rewards:
         found |= {
             f"Mean reward of the first {few} steps": float(np.mean(rewards[:few])),
@@ -225,6 +203,5 @@ def figures(directory: pathlib.Path, scores: loop.Scores, questions: int) -> dic
         }
     if passed:
         found |= {"pass@1 before": passed[0], "pass@1 after": passed[-1]}
-    shown = stage.figures(scores)
-    sampled = shown.pop("Number of training tokens")
-    return found | {"Sampled tokens": sampled} | shown
+    sampled = {"Sampled tokens": common["Number of training tokens"]}
+    return found | sampled | {k: v for k, v in common.items() if k != "Number of training tokens"}

@@ -14,6 +14,7 @@ from nanochat_jax import tasks
 from nanochat_jax.evals.generative import GradedAnswer, GradedProblem
 from nanochat_jax.tasks import Conversation
 from nanochat_jax.train import rl_loss
+from nanochat_jax.train.curriculum import StepRows
 
 WIDTH = 64  # rows are a multiple of this long, so that few shapes are compiled
 
@@ -77,16 +78,11 @@ class Rollouts(NamedTuple):
     advantages_PS: np.ndarray
     records: list[dict[str, Any]]
 
-    @property
-    def written(self) -> int:
-        """Tokens of all replies."""
-        return sum(record["tokens"] for record in self.records)
-
 
 def collect(
     step: int, questions: Questions, answered: Sequence[GradedProblem], *, learn_stop: bool = True
 ) -> Rollouts:
-    """The rows of a step and what its flight recorder keeps of them (see `train/recorder.py`)."""
+    """The rows of a step and what the log keeps of them (see `train/rollout_log.py`)."""
     rewards_PS = np.asarray([[a.grade for a in done.answers] for done in answered], np.float32)
     advantages_PS = rl_loss.advantages(rewards_PS)
     sequences, masks, records = [], [], []
@@ -117,22 +113,23 @@ def _tokens(reply: GradedAnswer, learn_stop: bool) -> tuple[list[int], list[int]
     return [*reply.tokens, reply.stop_token], [*reply.masks, 1]
 
 
-def batch(
-    rollouts: Rollouts, pad: int, context: int, *, devices: int, per_pass: int
-) -> dict[str, Any]:
-    """The rows as the train step wants them: `inputs`, `targets` and `weights`, `[A, R, T]`.
+def rows(found: Rollouts, pad: int, context: int, *, devices: int, per_pass: int) -> StepRows:
+    """The rollouts as weighted rows of one optimizer step.
 
     A pass is `per_pass` consecutive rows on one device; no row is longer than `context` tokens.
     """
-    longest = max(map(len, rollouts.sequences)) - 1
-    width = min(-(-longest // WIDTH) * WIDTH, context)
-    inputs, targets = rl_loss.rollout_rows(rollouts.sequences, rollouts.masks, pad, width)
-    shape = (-1, devices * per_pass, width)
-    inputs_ART, targets_ART = inputs.reshape(shape), targets.reshape(shape)
-    advantages_AR = rollouts.advantages_PS.reshape(shape[:2])
-    weights_ART = np.asarray(rl_loss.policy_weights(targets_ART, advantages_AR, per_pass))
-    rows = {"inputs": inputs_ART, "targets": targets_ART, "weights": weights_ART}
-    return {**rows, "progress": 0.0}
+    longest = max(map(len, found.sequences)) - 1
+    T = min(-(-longest // WIDTH) * WIDTH, context)
+    inputs, targets = rl_loss.rollout_rows(found.sequences, found.masks, pad, T)
+    shape = (-1, devices * per_pass, T)
+    targets_ART, advantages_AR = targets.reshape(shape), found.advantages_PS.reshape(shape[:2])
+    return StepRows(
+        inputs=inputs.reshape(shape),
+        targets=targets_ART,
+        tokens=sum(record["tokens"] for record in found.records),
+        weights=np.asarray(rl_loss.policy_weights(targets_ART, advantages_AR, per_pass)),
+        numbers=numbers(found),
+    )
 
 
 def numbers(rollouts: Rollouts) -> dict[str, float]:

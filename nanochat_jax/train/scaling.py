@@ -7,11 +7,10 @@ Source: nanochat `scripts/base_train.py`, October 2025 (horizons) and July 2026 
 
 import dataclasses
 import math
-from typing import Any
 
 from nanochat_jax.config.gpt import GPTConfig, flops_per_token, param_counts, shape_of_depth
 from nanochat_jax.config.optim import OptimConfig
-from nanochat_jax.train.peaks import mfu as mfu
+from nanochat_jax.config.stages import BaseTrain
 
 REFERENCE_BATCH = 2**19
 REFERENCE_DEPTH = 12
@@ -37,18 +36,15 @@ class Plan:
         return self.flops_per_token * self.total_tokens
 
 
-def plan(cfg: GPTConfig, config: Any) -> Plan:
+def plan(cfg: GPTConfig, config: BaseTrain) -> Plan:
     """The horizon, batch and scaled optimizer of a base run.
-
-    Args:
-        config: a `BaseTrain`, or anything with its horizon, batch and `optim` fields.
 
     Raises:
         ValueError: no horizon is set, or a batch that is to be derived has no ratio to go by.
     """
     optim, ratio = config.optim, config.target_param_data_ratio
     target = int(ratio * counted_params(cfg, optim))
-    reference = ratio * counted_params(reference_config(cfg, config), optim)
+    reference = ratio * counted_params(_reference_of(cfg, config), optim)
     batch = config.total_batch_size
     if batch <= 0:
         batch = auto_batch_size(target, reference)
@@ -67,16 +63,21 @@ def counted_params(cfg: GPTConfig, optim: OptimConfig) -> int:
     return counts["transformer_matrices"] + counts["lm_head"]
 
 
-def reference_config(cfg: GPTConfig, config: Any) -> GPTConfig:
-    """The run's model at the reference depth: same aspect ratio, head size and vocabulary.
+def reference_config(
+    cfg: GPTConfig, aspect_ratio: int, head_dim: int, kv_heads: int = 0
+) -> GPTConfig:
+    """The model at the reference depth: same aspect ratio, head size and vocabulary.
 
-    `config.reference_kv_heads` is its number of kv heads, 0: as many as it has heads.
+    `kv_heads` 0: as many as it has heads.
     """
-    shape = shape_of_depth(REFERENCE_DEPTH, config.aspect_ratio, config.head_dim)
-    kv = getattr(config, "reference_kv_heads", 0)
-    if kv and shape["n_head"] % kv == 0:
-        shape["n_kv_head"] = kv
+    shape = shape_of_depth(REFERENCE_DEPTH, aspect_ratio, head_dim)
+    if kv_heads and shape["n_head"] % kv_heads == 0:
+        shape["n_kv_head"] = kv_heads
     return dataclasses.replace(cfg, **shape)
+
+
+def _reference_of(cfg: GPTConfig, config: BaseTrain) -> GPTConfig:
+    return reference_config(cfg, config.aspect_ratio, config.head_dim, config.reference_kv_heads)
 
 
 def auto_batch_size(target_tokens: float, reference_tokens: float) -> int:
@@ -121,8 +122,12 @@ def scaled(
     """
     _needs_ratio(target_tokens)
     factor = math.sqrt(batch / REFERENCE_BATCH)
-    rates = ("embedding_lr", "unembedding_lr", "scalar_lr", "matrix_lr")
-    changes = {name: getattr(optim, name) * factor for name in rates}
+    changes = dict(
+        embedding_lr=optim.embedding_lr * factor,
+        unembedding_lr=optim.unembedding_lr * factor,
+        scalar_lr=optim.scalar_lr * factor,
+        matrix_lr=optim.matrix_lr * factor,
+    )
     if optim.weight_decay_on == "matrices":
         changes["weight_decay"] = optim.weight_decay * factor * (reference_tokens / target_tokens)
     return dataclasses.replace(optim, **changes)

@@ -1,5 +1,6 @@
 """What changes with the step: learning rate multiplier, momentum, weight decay. Pure, in `jit`."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -36,6 +37,22 @@ def make_schedule(optim: OptimConfig, num_iterations: int) -> Schedule:
         )
 
     return schedule
+
+
+def run_schedule(optim: OptimConfig, steps: int | None) -> Schedule:
+    """The schedule of a run of so many steps, or (None) of one pass over its data.
+
+    Rates by progress follow the share of the steps where these are counted: a loader's progress
+    would hardly move in a run that is shorter than its data. A pass has no number of steps to go
+    by, so rates by step follow the loader's progress there.
+    """
+    if steps is not None:
+        counted = make_schedule(optim, steps)
+        return lambda step, progress=0.0: counted(step, step / steps)
+    if optim.lr_schedule == "linear":  # one straight fall, which a warmdown of the whole run is
+        line = dict(warmup_ratio=0.0, warmdown_ratio=1.0, final_lr_frac=0.0)
+        optim = dataclasses.replace(optim, **line)
+    return make_schedule(dataclasses.replace(optim, lr_schedule="progress"), 1)
 
 
 def lr_multiplier(

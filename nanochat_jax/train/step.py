@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from nanochat_jax.models.loss import token_nll
-from nanochat_jax.sharding import AXES, spec
+from nanochat_jax.sharding import AXES, optimizer_specs
 from nanochat_jax.train.schedules import Schedule
 
 
@@ -107,11 +107,7 @@ def gradients(
     if mesh is None or mesh.size == 1:
         return _accumulate(model, params, inputs_ART, targets_ART, weights_ART)
 
-    def path_spec(keys: Any, p: jax.Array) -> P:
-        path = jax.tree_util.keystr(keys, simple=True, separator="/")
-        return spec(mesh, f"exp_avg/{path}", p.shape)
-
-    specs = jax.tree_util.tree_map_with_path(path_spec, params)
+    specs = optimizer_specs(mesh, params)
 
     def local(params: Any, *rows: jax.Array) -> tuple[jax.Array, Any]:
         loss, grads = _accumulate(model, params, *rows)

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from nanochat_jax.config import values as config_values
-from nanochat_jax.config.paths import base_dir
+from nanochat_jax import files
+from nanochat_jax.config import paths, values
 from nanochat_jax.config.stages import TokenizerTrain
 from nanochat_jax.data import shards
 from nanochat_jax.demo import corpus, words
+from nanochat_jax.results import Section
 from nanochat_jax.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 log = logging.getLogger(__name__)
@@ -22,44 +23,41 @@ log = logging.getLogger(__name__)
 RECORD = "train.json"
 
 
-def fingerprint(config: TokenizerTrain) -> dict[str, Any]:
+def fingerprint(config: TokenizerTrain, root: pathlib.Path) -> dict[str, Any]:
     """What decides this stage's result: its settings and the shards it reads."""
-    data = find_data(base_dir(), config.embedded_world)
-    values = config_values.fingerprint(config)
-    values.pop("device_type", None)
-    values["shards"] = [p.name for p in data.train]
-    return values | {"source": data.source}
+    data = find_data(root, config.embedded_world)
+    shards_read = [path.name for path in data.train]
+    return values.fingerprint(config) | {"shards": shards_read, "source": data.source}
 
 
 def done(root: pathlib.Path) -> dict[str, Any] | None:
     """The fingerprint of the tokenizer on disk; None when there is none."""
-    record = root / "tokenizer" / RECORD
+    record = paths.tokenizer(root) / RECORD
     return json.loads(record.read_text())["fingerprint"] if record.exists() else None
 
 
-def run(config: TokenizerTrain) -> tuple[str, list[Any]]:
+def run(config: TokenizerTrain, root: pathlib.Path) -> Section:
     """Trains, checks a round trip, saves. Returns the section of the report."""
-    root = base_dir()
     data = find_data(root, config.embedded_world)
     started = time.perf_counter()
-    extra = words.tokenizer_extra() if data.source == "world_data" else iter(())
+    extra = words.tokenizer_extra() if data.source == paths.WORLD_DATA else iter(())
     texts = itertools.chain(documents(data, config.max_chars, config.doc_cap), extra)
     tokenizer = Tokenizer.train(texts, config.vocab_size)
     seconds = time.perf_counter() - started
     check_round_trip(tokenizer)
-    folder = root / "tokenizer"
+    folder = paths.tokenizer(root)
     tokenizer.save(folder)
     figures = _figures(config, tokenizer, seconds)
-    record = {"fingerprint": fingerprint(config), "figures": figures}
-    (folder / RECORD).write_text(json.dumps(record, indent=1))
+    record = {"fingerprint": fingerprint(config, root), "figures": figures}
+    files.write_json(folder / RECORD, record)
     log.info("tokenizer: %d ids in %.1f s -> %s", tokenizer.get_vocab_size(), seconds, folder)
-    return "Tokenizer training", [config_values.flatten(config), figures]
+    return Section("Tokenizer training", values.flatten(config), figures)
 
 
 def find_data(root: pathlib.Path, embedded_world: bool) -> shards.Shards:
     """The shards in use; writes the embedded world first where the config asks for it."""
-    if embedded_world and not any((root / "base_data").glob("*.parquet")):
-        world = root / "world_data"
+    if embedded_world and not any(paths.base_data(root).glob("*.parquet")):
+        world = paths.world_data(root)
         if not any(world.glob("*.parquet")):
             log.info("writing the embedded world to %s", world)
             corpus.write_world(world)

@@ -11,7 +11,7 @@ from nanochat_jax.config.stages import SFTTrain
 from nanochat_jax.evals import run
 from nanochat_jax.evals.chatcore import catalog
 from nanochat_jax.tasks import hub
-from nanochat_jax.train.chat import Data
+from nanochat_jax.train.hooks import chat_scores_hook
 from tests.serve.world import BYTES, random_model
 
 ARC = {"question": "?", "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "B"}
@@ -98,10 +98,10 @@ def test_sft_scores_the_tasks_whose_rows_are_here(tmp_path, gpt, files):
         task_data=str(files), eval_metrics_every=2, eval_metrics_max_problems=2,
         eval_metrics_tasks=("MMLU", "ARC-Easy", "GSM8K"), chatcore_max_sample=1,
     )  # fmt: skip
-    (due,) = Data("sft", config, BYTES).chat_due(tmp_path)
-    assert [due.at(step, False) for step in range(5)] == [False, False, True, False, True]
-    assert due.at(3, True)
-    found = due.run(gpt, 2)
+    hook = chat_scores_hook(config, BYTES, tmp_path)
+    assert [hook.due(step, False) for step in range(5)] == [False, False, True, False, True]
+    assert hook.due(3, True)
+    found = hook.run(gpt, 2)
     assert set(found) == {"arc_easy_acc", "gsm8k_acc", "chatcore_metric"}
     assert found["arc_easy_acc"] in (0.0, 1.0)
 
@@ -109,6 +109,6 @@ def test_sft_scores_the_tasks_whose_rows_are_here(tmp_path, gpt, files):
 def test_sft_without_rows_or_wish_scores_nothing(tmp_path):
     (tmp_path / "empty").mkdir()
     without = SFTTrain(task_data=str(tmp_path / "empty"))
-    assert Data("sft", without, BYTES).chat_due(tmp_path) == ()
+    assert not chat_scores_hook(without, BYTES, tmp_path).due(0, last=True)
     never = SFTTrain(eval_metrics_every=-1)
-    assert Data("sft", never, BYTES).chat_due(tmp_path) == ()
+    assert not chat_scores_hook(never, BYTES, tmp_path).due(0, last=True)

@@ -6,7 +6,7 @@ from nanochat_jax import report
 from nanochat_jax.config.evaluate import Eval
 from nanochat_jax.config.stages import BaseTrain
 from nanochat_jax.evals import run
-from nanochat_jax.train import stage
+from nanochat_jax.train.hooks import core_hook
 from tests.evals.core_bundles import TOKENIZER, choice, model, three, write
 
 
@@ -63,8 +63,8 @@ def test_a_core_that_was_named_but_is_not_here_says_what_to_do(tmp_path, checkpo
 
 
 def test_training_without_the_bundle_never_scores_it(tmp_path):
-    due = stage.core_due(BaseTrain(core_metric_every=1), TOKENIZER, tmp_path)
-    assert not any(due.at(step, last) for step in range(3) for last in (False, True))
+    hook = core_hook(BaseTrain(core_metric_every=1), TOKENIZER, tmp_path / "eval_bundle")
+    assert not any(hook.due(step, last) for step in range(3) for last in (False, True))
 
 
 def test_training_scores_core_every_so_often_and_at_its_end(tmp_path, gpt):
@@ -73,9 +73,9 @@ def test_training_scores_core_every_so_often_and_at_its_end(tmp_path, gpt):
     rows = [choice(i) for i in range(9)]
     write(folder, {"a": ("multiple_choice", 0, 25.0, rows), "b": ("schema", 0, 50.0, [])})
     config = BaseTrain(core_metric_every=2, core_metric_max_per_task=4)
-    due = stage.core_due(config, TOKENIZER, tmp_path)
-    assert [due.at(step, False) for step in range(5)] == [False, False, True, False, True]
-    assert due.at(3, True)
-    found = due.run(gpt, 2)
+    hook = core_hook(config, TOKENIZER, folder)
+    assert [hook.due(step, False) for step in range(5)] == [False, False, True, False, True]
+    assert hook.due(3, True)
+    found = hook.run(gpt, 2)
     assert found["core_metric"] == found["centered_results"]["a"]
     assert found["core_tasks"] == "1 of 2"

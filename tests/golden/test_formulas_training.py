@@ -176,5 +176,5 @@ def test_a_gate_wider_than_it_is_fed_gets_the_larger_rate():
 
 def test_the_reference_model_follows_the_runs_own_head_size():
     cfg = GPTConfig(n_layer=10, n_embd=832, n_head=13, n_kv_head=13)
-    reference = scaling.reference_config(cfg, SimpleNamespace(aspect_ratio=80, head_dim=64))
+    reference = scaling.reference_config(cfg, aspect_ratio=80, head_dim=64)
     assert (reference.n_embd, reference.n_head, reference.n_kv_head) == (960, 15, 15)

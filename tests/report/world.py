@@ -8,7 +8,7 @@ from nanochat_jax import report
 from nanochat_jax.config.paths import CHECKPOINTS
 from nanochat_jax.config.resolve import SECTIONS
 from nanochat_jax.config.values import flatten
-from nanochat_jax.train import recorder
+from nanochat_jax.train import rollout_log
 
 SHAPE = {
     "n_layer": 2, "n_head": 1, "n_kv_head": 1, "n_embd": 32, "vocab_size": 300, "sequence_len": 64,
@@ -58,7 +58,7 @@ def write_run(
     written = (json.dumps(entry) + "\n" for entry in lines(steps, said))
     (directory / "metrics.jsonl").write_text("".join(written))
     for step in range(steps if stage == "rl" else 0):
-        recorder.write(directory, step, rollouts(step, steps, said))
+        rollout_log.write(directory, step, rollouts(step, steps, said))
     return directory
 
 

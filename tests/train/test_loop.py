@@ -14,10 +14,10 @@ from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.optim import OptimConfig
 from nanochat_jax.config.stages import BaseTrain
 from nanochat_jax.data.batch import MicroBatch
-from nanochat_jax.models.gpt import GPT, init_params
-from nanochat_jax.train import loop, metrics
-from nanochat_jax.train.optimizer import make_optimizer
-from nanochat_jax.train.schedules import make_schedule
+from nanochat_jax.train import loop, metrics, setup
+from nanochat_jax.train.curriculum import Curriculum, loader_rows
+from nanochat_jax.train.hooks import Hook
+from nanochat_jax.train.origin import Origin
 
 CFG = GPTConfig(sequence_len=8, vocab_size=32, n_layer=1, n_head=1, n_kv_head=1, n_embd=16)
 STEPS = 6
@@ -57,19 +57,18 @@ class StandInTokenizer:
     hash = "stand-in"
 
 
-def job(directory, *, mesh="1", saved=None, steps=STEPS, due=(), loader=None, **settings):
-    defaults = dict(device_batch_size=1, max_seq_len=8, save_every=2, eval_every=-1)
-    config = BaseTrain(**(defaults | settings))
-    gpt = GPT(CFG)
-    initial = lambda: init_params(CFG, jax.random.key(1))
+def train(directory, *, mesh="1", saved=None, steps=STEPS, hooks=(), loader=None, **settings):
+    """Runs the program's own step and loop on made-up rows, four micro-batches a step."""
+    defaults = dict(device_batch_size=1, max_seq_len=8, save_every=2, eval_every=-1, seed=1)
+    config = BaseTrain(**(defaults | settings), num_iterations=STEPS, total_batch_size=32)
     mesh = sharding.make_mesh(mesh)
-    tx = make_optimizer(CFG, config.optim, jax.eval_shape(initial), mesh=mesh)
-    return loop.Job(
-        stage="base", config=config, directory=directory, gpt=gpt, tokenizer=StandInTokenizer(),
-        mesh=mesh, tx=tx, schedule=make_schedule(config.optim, STEPS), initial=initial,
-        loader=loader or Counting(), micro_per_step=4, steps=steps, due=tuple(due),
-        fingerprint={}, saved=saved,
+    rows = loader_rows(loader or Counting(), 4, mesh.size, steps, tokens=32)
+    run = setup.Run(
+        stage="base", config=config, directory=directory, tokenizer=StandInTokenizer(),
+        trainer=setup.trainer(config, CFG, mesh, steps=STEPS),
+        curriculum=Curriculum("", "", steps, rows, tuple(hooks)), start=Origin(resumed=saved),
     )  # fmt: skip
+    return loop.train(run)
 
 
 def files(step_dir):
@@ -86,9 +85,9 @@ def losses(directory):
 
 def test_a_resumed_run_ends_with_the_same_bytes(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    loop.run(job(whole))
-    loop.run(job(parts, steps=4))
-    loop.run(job(parts, saved=store.find(parts, 2)))
+    train(whole)
+    train(parts, steps=4)
+    train(parts, saved=store.find(parts, 2))
     assert files(whole / "000006") == files(parts / "000006")
     assert losses(whole) == losses(parts) and len(losses(whole)) == STEPS
 
@@ -97,8 +96,8 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path):
 @pytest.mark.parametrize("mesh", ["2", "4", "data=2,fsdp=2"])
 def test_the_loss_does_not_depend_on_the_mesh(tmp_path, mesh):
     exact = OptimConfig(muon_dtype="float32")  # bfloat16 would make much of a last bit
-    loop.run(job(tmp_path / "one", save_every=-1, optim=exact))
-    loop.run(job(tmp_path / "many", save_every=-1, optim=exact, mesh=mesh))
+    train(tmp_path / "one", save_every=-1, optim=exact)
+    train(tmp_path / "many", save_every=-1, optim=exact, mesh=mesh)
     one, many = losses(tmp_path / "one"), losses(tmp_path / "many")
     np.testing.assert_allclose(many, one, rtol=2e-5)
 
@@ -111,14 +110,14 @@ def test_ctrl_c_saves_and_the_rest_is_as_if_nothing_had_happened(tmp_path):
         return {}
 
     pressed: list[int] = []
-    due = [loop.Due(1, interrupt)]
-    loop.run(job(tmp_path / "whole", save_every=-1))
+    hooks = [Hook(1, interrupt)]
+    train(tmp_path / "whole", save_every=-1)
     with pytest.raises(loop.Interrupted) as stop:
-        loop.run(job(tmp_path / "parts", due=due, save_every=-1))
+        train(tmp_path / "parts", hooks=hooks, save_every=-1)
     assert stop.value.code == 130
     saved = store.find(tmp_path / "parts")
     assert not saved.meta["final"]
-    loop.run(job(tmp_path / "parts", saved=saved, due=due, save_every=-1))
+    train(tmp_path / "parts", saved=saved, hooks=hooks, save_every=-1)
     assert files(tmp_path / "whole" / "000006") == files(tmp_path / "parts" / "000006")
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
 
@@ -126,12 +125,12 @@ def test_ctrl_c_saves_and_the_rest_is_as_if_nothing_had_happened(tmp_path):
 def test_what_is_due_runs_at_its_steps_and_at_the_end(tmp_path):
     seen: list[tuple[str, int]] = []
     note = lambda name: lambda model, step: seen.append((name, step)) or {}
-    due = [
-        loop.Due(4, note("first"), first=True),
-        loop.Due(4, note("later"), first=False),
-        loop.Due(-1, note("never")),
+    hooks = [
+        Hook(4, note("first"), first=True),
+        Hook(4, note("later"), first=False),
+        Hook(-1, note("never")),
     ]
-    loop.run(job(tmp_path, due=due, save_every=-1))
+    train(tmp_path, hooks=hooks, save_every=-1)
     assert seen == [("first", 0), ("first", 4), ("later", 4), ("first", 6), ("later", 6)]
 
 
@@ -139,20 +138,20 @@ def test_what_is_due_runs_at_its_steps_and_at_the_end(tmp_path):
 def test_a_pass_over_the_data_ends_the_run(tmp_path, end, steps):
     """4 micro-batches a step: a step whose first one ends the pass is not begun, one that has begun
     is finished, as in the original; the first always is."""
-    scores = loop.run(job(tmp_path, steps=None, loader=Counting(end=end), save_every=-1))
-    assert scores["steps"] == steps
+    outcome = train(tmp_path, steps=None, loader=Counting(end=end), save_every=-1)
+    assert outcome.steps == steps
 
 
 def test_metrics_survive_a_torn_last_line(tmp_path):
-    loop.run(job(tmp_path, steps=4))
+    train(tmp_path, steps=4)
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 4, "tra')
-    loop.run(job(tmp_path, saved=store.find(tmp_path, 4)))
+    train(tmp_path, saved=store.find(tmp_path, 4))
     assert [s for s, _ in losses(tmp_path)] == list(range(STEPS))
 
 
 def test_metrics_lines_hold_the_promised_keys(tmp_path):
-    loop.run(job(tmp_path, steps=1, save_every=-1))
+    train(tmp_path, steps=1, save_every=-1)
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
     assert {"step", "train/loss", "tokens_per_s"} <= line.keys()
     assert list(tmp_path.glob("events.out.tfevents.*"))

@@ -1,7 +1,8 @@
 """The rl stage: what is sampled, what of it is learnt, and that nothing depends on luck."""
 
-import dataclasses
+import pathlib
 import signal
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 from nanochat_jax import sharding
 from nanochat_jax.evals.generative import EnginePool
 from nanochat_jax.models.loss import token_nll
-from nanochat_jax.train import loop, metrics, recorder, rl
+from nanochat_jax.train import loop, metrics, rl, rollout_log, stages
 from nanochat_jax.train.rollouts import Questions
 from tests.serve.world import BYTES
 from tests.train.rl_world import (
@@ -50,20 +51,29 @@ def trials(root, pool):
     def make(mesh="1", **settings):
         asked, shared = config(**settings), pool if mesh == "1" else None
         questions = Questions(asked.mixture, root, "train")
-        place = sharding.make_mesh(mesh), 64, questions, questions, root / f"mesh{mesh}"
-        return rl.Trials(asked, BYTES, *place, shared)
+        sampler = rl.Sampler(asked, BYTES, sharding.make_mesh(mesh), 64, shared)
+        return Trial(sampler, questions, root / f"mesh{mesh}")
 
     return make
 
 
+class Trial(NamedTuple):
+    """What a step's rollouts are made of."""
+
+    sampler: rl.Sampler
+    questions: Questions
+    directory: pathlib.Path
+
+
 def tried(trial, model, step=0):
     """The rows of a step and its records."""
-    rows = trial.experience(model, step)
-    return rows, recorder.read(trial.directory, step)
+    upcoming = next(rl.rollout_rows(*trial, steps=step + 1)(step, None))
+    rows = upcoming.make(model)
+    return rows, rollout_log.read(trial.directory, step)
 
 
 def train(root, **settings):
-    rl.run(config(**settings))
+    stages.run("rl", config(**settings))
     return root / "chatrl_checkpoints" / "d2"
 
 
@@ -77,10 +87,10 @@ def test_a_killed_and_an_interrupted_run_end_with_the_bytes_of_one_that_was_not(
     root, tmp_path, model, monkeypatch
 ):
     whole = train(root)
-    kept = {step: recorder.read(whole, step) for step in range(4)}
+    kept = {step: rollout_log.read(whole, step) for step in range(4)}
     assert len({tuple(r["reward"] for r in lines) for lines in kept.values()}) > 1
     assert arrays(whole / "000004") != arrays(whole / "000002")
-    write, other = recorder.write, tmp_path / "other"
+    write, other = rollout_log.write, tmp_path / "other"
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(other))
     write_conversations(other, [*CHATS, HOPELESS])
     write_sft(other, model)
@@ -90,23 +100,23 @@ def test_a_killed_and_an_interrupted_run_end_with_the_bytes_of_one_that_was_not(
         if step == 3:
             raise RuntimeError("killed")
 
-    monkeypatch.setattr(recorder, "write", killed)
+    monkeypatch.setattr(rollout_log, "write", killed)
     with pytest.raises(RuntimeError, match="killed"):
         train(other)
 
     def interrupted(directory, step, records):
-        assert step >= 2 and recorder.steps(directory) == list(range(step))
+        assert step >= 2 and rollout_log.steps(directory) == list(range(step))
         write(directory, step, records)
         if step == 2:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(recorder, "write", interrupted)
+    monkeypatch.setattr(rollout_log, "write", interrupted)
     with pytest.raises(loop.Interrupted):
         train(other, resume=True)
-    monkeypatch.setattr(recorder, "write", write)
+    monkeypatch.setattr(rollout_log, "write", write)
     parts = train(other, resume=True)
     assert arrays(parts / "000004") == arrays(whole / "000004")
-    assert {step: recorder.read(parts, step) for step in recorder.steps(parts)} == kept
+    assert {step: rollout_log.read(parts, step) for step in rollout_log.steps(parts)} == kept
     assert rewards(parts) == rewards(whole) and len(rewards(whole)) == 4
 
 
@@ -143,7 +153,7 @@ def test_what_a_tool_wrote_gets_no_gradient_and_the_stop_does(trials, model):
     rows, records = tried(trials(num_samples=16), model)
     forced = [r for r in records if 0 in r["mask"]]
     assert any(r["advantage"] for r in forced), "no call of the tool: nothing is shown"
-    targets, weights = (rows[name].reshape(32, -1) for name in ("targets", "weights"))
+    targets, weights = (x.reshape(32, -1) for x in (rows.targets, rows.weights))
     logits = jax.random.normal(jax.random.key(0), (*targets.shape, 265))
     loss = lambda logits: jnp.vdot(token_nll(logits, targets), weights)
     touched = np.abs(jax.grad(loss)(logits)).max(axis=-1) > 0
@@ -159,7 +169,7 @@ def test_what_a_tool_wrote_gets_no_gradient_and_the_stop_does(trials, model):
 def test_the_rows_are_what_the_model_chose(trials, model):
     """Sampled among one token only, every target is the likeliest token of its place."""
     rows, _ = tried(trials(top_k=1), model)
-    inputs, targets = (rows[name].reshape(8, -1) for name in ("inputs", "targets"))
+    inputs, targets = (x.reshape(8, -1) for x in (rows.inputs, rows.targets))
     best = np.asarray(model(inputs)).argmax(axis=-1)
     assert (targets >= 0).sum() > 8
     assert (best == targets)[targets >= 0].all()
@@ -189,7 +199,7 @@ def test_the_original_begins_replies_alike(trials, model):
 def test_a_shared_first_token_may_open_a_tool_call(trials, model):
     sure = trials(share_first_token=True, temperature=0.01)
     _, records = tried(sure, model)
-    _, apart = tried(dataclasses.replace(sure, config=config(temperature=0.01)), model)
+    _, apart = tried(trials(temperature=0.01), model)
     assert any("<|output_start|>" in r["reply"] for r in records)
     assert records == apart
 
@@ -223,7 +233,7 @@ def test_metrics_hold_the_promised_keys_and_pass_at_k_rises_with_k(root):
 )
 def test_what_cannot_be_trained_is_said_at_once(root, settings, said):
     with pytest.raises(ValueError, match=said):
-        rl.run(config(**settings))
+        stages.run("rl", config(**settings))
     assert not (root / "chatrl_checkpoints").exists()
 
 

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from nanochat_jax.train import metrics, rl
+from nanochat_jax.train import metrics, stages
 from tests.train.rl_world import config, exchange, taught, write_conversations, write_sft
 
 LETTERS = "abcdefgh"
@@ -19,7 +19,8 @@ def test_a_model_that_guesses_learns_what_is_rewarded_within_two_minutes(base_di
     write_conversations(base_dir, [exchange(f"{a}?", "f") for a in LETTERS])
     write_sft(base_dir, taught(guesses, steps=200))
     started = time.process_time()
-    rl.run(
+    stages.run(
+        "rl",
         config(
             mixture=("exchanges",),
             val_mixture=("exchanges",),
@@ -33,7 +34,7 @@ def test_a_model_that_guesses_learns_what_is_rewarded_within_two_minutes(base_di
             embedding_lr=0.02,
             unembedding_lr=0.004,
             save_every=-1,
-        )  # fmt: skip
+        ),  # fmt: skip
     )
     spent = time.process_time() - started
     lines = metrics.read(base_dir / "chatrl_checkpoints" / "d2" / "metrics.jsonl")

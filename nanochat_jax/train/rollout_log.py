@@ -1,4 +1,4 @@
-"""The flight recorder of reinforcement learning: every rollout of every step, as JSON lines.
+"""The log of reinforcement learning: every rollout of every step, as JSON lines.
 
 `<checkpoint directory>/rollouts/<step:06d>.jsonl` holds one step, a rollout a line, in the order of
 the step's rows (the samples of a question follow each other):
@@ -9,7 +9,7 @@ the step's rows (the samples of a question follow each other):
   <|python_end|><|output_start|>42<|output_end|>`), without the token that ends it.
 - `reward`, and `advantage`: the reward less the mean over the question's samples.
 - `tokens`: how many the reply has, forced ones and the ending one too; `ids` are they, and `mask`
-  is 1 where one was learnt, 0 where a tool wrote it (or where stopping is not to be learnt).
+  is 1 where one was trained, 0 where a tool wrote it (or where stopping is not to be trained).
 - `finish`: `stop`, or `length` where it was cut.
 
 A file is whole or it does not exist. A run that goes on at step n drops the files from n on and
@@ -17,28 +17,24 @@ writes them again, so that no step is held twice.
 """
 
 import json
-import os
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from nanochat_jax import files
 
 FOLDER = "rollouts"
 
 
 def write(directory: pathlib.Path, step: int, rollouts: Iterable[Mapping[str, Any]]) -> None:
     """Writes the file of one step into a checkpoint directory."""
-    path = _file(directory, step)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    lines = (json.dumps(r, ensure_ascii=False) + "\n" for r in rollouts)
-    part.write_text("".join(lines), encoding="utf-8")
-    os.replace(part, path)
+    files.write_json_lines(_file(directory, step), rollouts)
 
 
 def steps(directory: pathlib.Path) -> list[int]:
     """The steps whose rollouts a checkpoint directory holds, ascending."""
-    files = (directory / FOLDER).glob("*.jsonl")
-    return sorted(int(path.stem) for path in files if path.stem.isdigit())
+    found = (directory / FOLDER).glob("*.jsonl")
+    return sorted(int(path.stem) for path in found if path.stem.isdigit())
 
 
 def read(directory: pathlib.Path, step: int) -> list[dict[str, Any]]:

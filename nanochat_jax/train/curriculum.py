@@ -1,0 +1,122 @@
+"""What a run learns from: the rows of every optimizer step, what ends them, what is measured.
+
+Each stage (`base`, `chat`, `rl`) makes a `Curriculum`; everything else about a run is the same for
+all of them and is assembled in `setup`.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nanochat_jax.data.batch import MicroBatch
+from nanochat_jax.models.gpt import Model
+from nanochat_jax.train.hooks import Hook
+
+Figures = dict[str, Any]
+
+
+class StepRows(NamedTuple):
+    """The rows of one optimizer step: `A` accumulations of `R` rows of `T` tokens.
+
+    `weights` None: the loss is the mean over micro-batches of their means. `tokens` is what the
+    speed counts, `numbers` is logged beside the step's own.
+    """
+
+    inputs: np.ndarray  # int32 [A, R, T]
+    targets: np.ndarray  # int32 [A, R, T], -1 where nothing is to be predicted
+    tokens: int
+    progress: float = 0.0  # share of a finite pass over the data, 0 to 1
+    weights: np.ndarray | None = None  # float32 [A, R, T]
+    numbers: Mapping[str, float] = {}
+
+
+class Upcoming(NamedTuple):
+    """What is known before a step begins.
+
+    `loader` is the loader's position before the step's rows: the position that belongs into a
+    checkpoint of this moment. `make` gives the rows (rollouts need the model of this moment, a
+    loader does not look at it); None: the data are over and so is the run.
+    """
+
+    loader: Any
+    make: Callable[[Model], StepRows] | None
+
+
+# (first step, loader position of a checkpoint or None) -> one `Upcoming` a step; the last has no
+# rows. A function of both alone, so that a resumed run sees what an uninterrupted one does.
+RowSource = Callable[[int, Any], Iterator[Upcoming]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Curriculum:
+    """What is a stage's own.
+
+    Args:
+        title: of its section in the report.
+        summary: what is about to be trained, for the log.
+        steps: optimizer steps; None: until the data have been seen once.
+        figures: the run's common figures -> those that the report shows.
+        flops_per_token: for the utilisation; 0 where a step does more than train (rollouts).
+    """
+
+    title: str
+    summary: str
+    steps: int | None
+    rows: RowSource
+    hooks: Sequence[Hook]
+    figures: Callable[[Figures], Figures] = lambda common: common
+    flops_per_token: float = 0.0
+
+
+def loader_rows(
+    loader: Any, micro_batches: int, devices: int, steps: int | None, tokens: int
+) -> RowSource:
+    """Steps of `micro_batches` pulls from a loader (a grain dataset), `tokens` tokens each."""
+
+    def rows(first: int, position: Any) -> Iterator[Upcoming]:
+        batches = iter(loader)
+        if position is not None:
+            batches.set_state(position)
+        for step in itertools.count(first):
+            position = batches.get_state()
+            # Step 0 is always made, even of a mixture that is smaller than one step.
+            once = steps is None and step > 0
+            micros = [] if step == steps else _pull(batches, micro_batches, once)
+            if not micros:
+                yield Upcoming(position, None)
+                return
+            made = _stack(micros, micro_batches // devices, tokens)
+            yield Upcoming(position, lambda model, made=made: made)
+
+    return rows
+
+
+def _pull(batches: Iterator[MicroBatch], count: int, once: bool) -> list[MicroBatch]:
+    """The next `count` micro-batches; none where the data are over.
+
+    With `once` a micro-batch after the end of the pass starts no step. A step that has started
+    before that end is filled from the second pass, as the original does.
+    """
+    micros: list[MicroBatch] = []
+    for _ in range(count):
+        micro = next(batches, None)
+        if micro is None or (once and micro.last and not micros):
+            return []
+        micros.append(micro)
+    return micros
+
+
+def _stack(micros: Sequence[MicroBatch], accumulations: int, tokens: int) -> StepRows:
+    """Micro-batches of one or several lengths as `[A, R, T]`, filled up to the longest."""
+    T = max(m.inputs.shape[1] for m in micros)
+    pad = lambda a, fill: np.pad(a, ((0, 0), (0, T - a.shape[1])), constant_values=fill)
+    join = lambda arrays: np.concatenate(arrays).reshape(accumulations, -1, T)
+    return StepRows(
+        inputs=join([pad(m.inputs, 0) for m in micros]),
+        targets=join([pad(m.targets, -1) for m in micros]),
+        tokens=tokens,
+        progress=micros[-1].progress,
+    )

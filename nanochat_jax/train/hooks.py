@@ -1,0 +1,120 @@
+"""What is measured on the way: bits per byte, samples, CORE, chat scores, pass@k.
+
+A hook is handed the model as it is and returns numbers (or texts) for `metrics.jsonl`. Hooks use
+what lies on disk: a run downloads nothing once it has begun.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nanochat_jax import tasks
+from nanochat_jax.config.stages import BaseTrain, SFTTrain, Stage
+from nanochat_jax.data.batch import MicroBatch, one_pass
+from nanochat_jax.evals import chatcore, core, samples
+from nanochat_jax.evals.bpb import bits_per_byte
+from nanochat_jax.evals.chatcore import catalog
+from nanochat_jax.evals.generative import GradedProblem, pass_at_k
+from nanochat_jax.models.gpt import Model
+from nanochat_jax.tokenizer import Tokenizer
+
+Scores = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hook:
+    """`run(model, step)` every so many steps and at the end of the run.
+
+    `every` -1: never, not even at the end. `first`: also before any step.
+    """
+
+    every: int
+    run: Callable[[Model, int], Scores]
+    first: bool = True
+
+    def due(self, step: int, last: bool) -> bool:
+        if self.every < 0:
+            return False
+        return last or ((self.first or step > 0) and step % self.every == 0)
+
+
+def bits_per_byte_hook(
+    config: Stage, tokenizer: Tokenizer, batches: Callable[[], Iterable[MicroBatch]], tokens: int
+) -> Hook:
+    """`val/bpb` over `tokens` of the validation split, at most one pass of it."""
+    token_bytes_V = np.asarray(tokenizer.token_bytes())
+    steps = max(1, tokens // (config.device_batch_size * config.max_seq_len))
+
+    def run(model: Model, step: int) -> Scores:
+        # A loader made anew: every evaluation reads the same tokens, so that its scores compare.
+        bpb = bits_per_byte(model, one_pass(batches(), steps), token_bytes_V, steps)
+        return {"val/bpb": bpb}
+
+    return Hook(config.eval_every, run)
+
+
+def samples_hook(config: Stage, tokenizer: Tokenizer) -> Hook:
+    """Greedy continuations of the config's prompts, as texts."""
+    prompts = config.sample_prompts
+
+    def run(model: Model, step: int) -> Scores:
+        return {"samples": samples.continued(model, tokenizer, prompts)}
+
+    return Hook(config.sample_every if prompts else -1, run, first=False)
+
+
+def core_hook(config: BaseTrain, tokenizer: Tokenizer, bundle: pathlib.Path) -> Hook:
+    """CORE, if its tasks are on disk."""
+
+    def run(model: Model, step: int) -> Scores:
+        found = core.evaluate(
+            model, tokenizer, bundle, max_per_task=config.core_metric_max_per_task
+        )
+        return {
+            "core_metric": found.core_metric,
+            "core_tasks": f"{len(found.tasks)} of {len(found.tasks) + len(found.skipped)}",
+            "centered_results": {label: task.centered for label, task in found.tasks.items()},
+        }
+
+    wanted = config.core_metric_every > 0 and bundle.is_dir()
+    return Hook(config.core_metric_every if wanted else -1, run, first=False)
+
+
+def chat_scores_hook(config: SFTTrain, tokenizer: Tokenizer, root: pathlib.Path) -> Hook:
+    """Accuracies of chat tasks whose rows are on disk, and their mean over chance."""
+    every, chosen = config.eval_metrics_every, {}
+    if every >= 0:
+        found, _ = catalog.at_hand(root, config.task_data or None, config.eval_metrics_tasks)
+        chosen = {name: _first_rows(config, task) for name, task in found.items()}
+
+    def run(model: Model, step: int) -> Scores:
+        done = chatcore.evaluate(model, tokenizer, chosen)
+        name_of = lambda task: task.replace("-", "_").lower() + "_acc"
+        numbers = {name_of(name): task.accuracy for name, task in done.tasks.items()}
+        return numbers | {"chatcore_metric": done.metric}
+
+    return Hook(every if chosen else -1, run, first=False)
+
+
+def _first_rows(config: SFTTrain, task: tasks.Task) -> tasks.Task:
+    """As many rows as a score on the way may cost: a written answer takes far longer than a
+    choice among letters, which is one forward pass."""
+    choices = task.kind == "categorical"
+    most = config.eval_metrics_max_problems if choices else config.chatcore_max_sample
+    return task.view(stop=most) if most > 0 else task
+
+
+def pass_at_k_hook(
+    every: int, samples: int, answers: Callable[[Model], Sequence[GradedProblem]]
+) -> Hook:
+    """`val/pass@1` to `val/pass@<samples>` of the questions that `answers` gives."""
+
+    def run(model: Model, step: int) -> Scores:
+        right = [done.right for done in answers(model)]
+        share = lambda k: float(np.mean([pass_at_k(r, samples, k) for r in right]))
+        return {f"val/pass@{k}": share(k) for k in range(1, samples + 1)}
+
+    return Hook(every, run)

@@ -1,0 +1,100 @@
+"""Where a run begins and where its checkpoints go: at its own last checkpoint, from another's
+weights, or from nothing."""
+
+import dataclasses
+import itertools
+import logging
+import pathlib
+from typing import Any
+
+from nanochat_jax.checkpoint import find_checkpoint, load_tokenizer, store
+from nanochat_jax.config import paths, values
+from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.config.stages import BaseTrain, Stage
+from nanochat_jax.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """The checkpoints that a run stands on.
+
+    `source` is the one whose weights the stage started from (None: drawn anew), `resumed` the
+    stage's own that it continues. A resumed chat run knows both: its fingerprint names its source.
+    """
+
+    source: store.Saved | None = None
+    resumed: store.Saved | None = None
+
+    @property
+    def saved(self) -> store.Saved | None:
+        """The checkpoint whose weights the run begins with."""
+        return self.resumed or self.source
+
+    def model_config(self) -> GPTConfig | None:
+        return self.saved.cfg if self.saved else None
+
+    def tokenizer(self, root: pathlib.Path) -> Tokenizer:
+        """The tokenizer that the weights were trained with, else the base directory's."""
+        if self.saved is not None:
+            return load_tokenizer(self.saved, root)
+        return Tokenizer.load(paths.tokenizer(root))
+
+    def tag(self, config: Stage) -> str:
+        """The name of the run's checkpoint directory."""
+        if config.model_tag:
+            return config.model_tag
+        return self.source.path.parent.name if self.source else f"d{config.depth}"
+
+
+def find(stage: str, config: Stage, root: pathlib.Path) -> Origin:
+    """What `--resume`, `--init` or the stage before it give a run to begin with. Reads no arrays.
+
+    Raises:
+        FileNotFoundError: there is none; the message names the command that makes it.
+        ValueError: `--resume` and `--init` together.
+    """
+    resuming = config.resume or config.resume_from_step >= 0
+    if resuming and config.init:
+        raise ValueError("--resume continues this stage, --init starts it elsewhere: give one")
+    source = None
+    if config.init:
+        source = store.find(pathlib.Path(config.init).expanduser())
+    elif not isinstance(config, BaseTrain):
+        step = config.step if config.step >= 0 else None
+        source = find_checkpoint(config.source, config.model_tag or None, step, root)
+    start = Origin(source)
+    if not resuming:
+        return start
+    at = config.resume_from_step if config.resume_from_step >= 0 else None
+    return Origin(source, store.find(directory(stage, start.tag(config), root), at))
+
+
+def directory(stage: str, tag: str, root: pathlib.Path) -> pathlib.Path:
+    """Where a run of that name keeps its checkpoints and metrics."""
+    return paths.checkpoints(root, stage) / tag
+
+
+def move_aside(folder: pathlib.Path) -> None:
+    """Makes room for a new run: an earlier one of its name goes to `.old/<tag>-<n>`, unharmed."""
+    if not folder.exists():
+        return
+    old = folder.parent / ".old"
+    old.mkdir(exist_ok=True)
+    names = (old / f"{folder.name}-{n}" for n in itertools.count(1))
+    aside = next(path for path in names if not path.exists())
+    folder.rename(aside)
+    log.warning("an earlier run was in %s; it lies now in %s", folder, aside)
+
+
+def fingerprint(config: Stage, start: Origin, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What decides the result of a stage: its settings and what it begins with. JSON values.
+
+    The parent's own fingerprint is part of it, so that a change anywhere upstream shows here.
+    """
+    parent = start.source.meta.get("fingerprint") if start.source else None
+    return values.fingerprint(config) | {
+        "tokenizer": tokenizer.hash,
+        "parent": values.digest(parent) if parent is not None else None,
+    }

@@ -1,0 +1,221 @@
+"""The one assembly of a training run, for every stage's config.
+
+`prepare` gives a `Run`: the jitted step on its mesh, the first state, the data and what is measured
+on the way. `train/loop.py` drives it. Tests, benchmarks and ahead-of-time compilation use the same
+step through `trainer` and `abstract_run`, which need shapes and no weights.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nanochat_jax import sharding
+from nanochat_jax.checkpoint import store
+from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.config.stages import BaseTrain, RLTrain, SFTTrain, Stage
+from nanochat_jax.config.steps import tokens_per_step
+from nanochat_jax.devices import compute_dtype
+from nanochat_jax.models.gpt import GPT, init_params
+from nanochat_jax.tokenizer import Tokenizer
+from nanochat_jax.train import base, chat, origin, rl, scaling
+from nanochat_jax.train.curriculum import Curriculum, StepRows
+from nanochat_jax.train.optimizer import make_optimizer
+from nanochat_jax.train.origin import Origin
+from nanochat_jax.train.schedules import run_schedule
+from nanochat_jax.train.step import Batch, TrainState, train_step
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """A model, its optimizer and the jitted step on a mesh; holds no arrays.
+
+    `step(state, batch)` consumes (donates) the state and gives the next one with its metrics;
+    `state` is that of the arguments: shapes, types and places.
+    """
+
+    gpt: GPT
+    tx: optax.GradientTransformationExtraArgs
+    mesh: jax.sharding.Mesh
+    step: Step
+    state: TrainState
+
+    def place(self, rows: StepRows) -> Batch:
+        """The step's batch on the mesh, its rows dealt out over the devices."""
+        where = sharding.batch_sharding(self.mesh)
+        # From a callback, not `device_put`: each process then hands over its own rows alone.
+        put = lambda a: jax.make_array_from_callback(a.shape, where, lambda i: a[i])
+        weights = None if rows.weights is None else put(rows.weights)
+        return Batch(put(rows.inputs), put(rows.targets), np.float32(rows.progress), weights)
+
+    def fresh_state(self, params: Any) -> TrainState:
+        """The state before any step, with those parameters and an optimizer that saw nothing."""
+        places = jax.tree.map(lambda a: a.sharding, self.state)
+        return jax.device_put(TrainState.create(params, self.tx), places)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training run, ready to start.
+
+    `warm_optimizer` is a checkpoint of another stage whose optimizer state is taken over.
+    """
+
+    stage: str
+    config: Stage
+    directory: pathlib.Path
+    tokenizer: Tokenizer
+    trainer: Trainer
+    curriculum: Curriculum
+    start: Origin = Origin()
+    fingerprint: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    warm_optimizer: store.Saved | None = None
+
+    def first_state(self) -> TrainState:
+        """The state the run begins with, on the mesh: as its checkpoint left it, or fresh."""
+        trainer, saved, source = self.trainer, self.start.resumed, self.start.source
+        like = trainer.state
+        if saved is not None:
+            step = jax.device_put(np.int32(saved.step), like.step.sharding)
+            return TrainState(step, saved.params(like.params), saved.optimizer(like.opt_state))
+        drawn = lambda: init_params(trainer.gpt.cfg, jax.random.key(self.config.seed))
+        state = trainer.fresh_state(source.params() if source else drawn())
+        if self.warm_optimizer is not None:
+            state = state.replace(opt_state=self.warm_optimizer.optimizer(like.opt_state))
+        return state
+
+
+def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
+    """Everything a stage's run needs. Writes nothing but the embedded world, where asked for.
+
+    Raises:
+        FileNotFoundError: no data, no tokenizer, or no checkpoint to begin at; the message names
+            the command that makes it.
+        ValueError: settings that do not fit together, or a damaged checkpoint.
+    """
+    if isinstance(config, RLTrain) and jax.process_count() > 1:
+        raise ValueError("the rl stage runs in one process, over all of its devices; start one")
+    start = origin.find(stage, config, root)
+    if start.saved is not None:
+        store.verify(start.saved)  # the only time that its files are read for their digests
+    tokenizer = start.tokenizer(root)
+    cfg, mesh = start.model_config(), sharding.make_mesh(config.mesh or None)
+    fingerprint = origin.fingerprint(config, start, tokenizer)
+    folder = origin.directory(stage, start.tag(config), root)
+    if isinstance(config, BaseTrain):
+        cfg = cfg or base.model_config(config, tokenizer.get_vocab_size())
+        config = dataclasses.replace(config, max_seq_len=cfg.sequence_len)
+        micro = micro_batches(config, cfg, mesh)
+        curriculum = base.curriculum(config, cfg, tokenizer, micro, mesh, root)
+    elif isinstance(config, RLTrain):
+        curriculum = rl.curriculum(config, cfg, tokenizer, mesh, root, folder)
+    else:
+        micro = micro_batches(config, cfg, mesh)
+        curriculum = chat.curriculum(config, cfg, tokenizer, micro, mesh, root)
+    shapes = start.source.param_shapes() if start.source else None
+    return Run(
+        stage=stage,
+        config=config,
+        directory=folder,
+        tokenizer=tokenizer,
+        trainer=trainer(config, cfg, mesh, steps=curriculum.steps, params=shapes),
+        curriculum=curriculum,
+        start=start,
+        fingerprint=fingerprint,
+        warm_optimizer=chat.warm_optimizer(config, start) if isinstance(config, SFTTrain) else None,
+    )
+
+
+def trainer(
+    config: Stage,
+    cfg: GPTConfig,
+    mesh: jax.sharding.Mesh,
+    *,
+    steps: int | None,
+    params: Any = None,
+    gpt: GPT | None = None,
+) -> Trainer:
+    """The program's own step for a model and any stage's config.
+
+    Args:
+        steps: optimizer steps of the run; None: one pass over the data.
+        params: shapes of parameters that a checkpoint stores in types of its own; None: as drawn.
+        gpt: a model that computes in another way than this machine would choose.
+    """
+    gpt = gpt or model_of(cfg, config)
+    optim = scaling.plan(cfg, config).optim if isinstance(config, BaseTrain) else config.optim
+    if params is None:
+        params = jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))
+    tx = make_optimizer(
+        cfg, optim, params, mesh=mesh, compute_dtype=gpt.dtype, lr_scale=config.init_lr_frac
+    )
+    state = jax.eval_shape(lambda p: TrainState.create(p, tx), params)
+    places = sharding.shardings(mesh, state)
+    typed = lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place)
+    schedule, rows = run_schedule(optim, steps), config.device_batch_size
+    step = partial(train_step, gpt, tx, schedule, rows, mesh=mesh)
+    # Donated, so that old and new state never lie in memory together; the places of the result
+    # are pinned, or the compiler may choose others and the next step compiles anew.
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+    return Trainer(gpt, tx, mesh, jitted, jax.tree.map(typed, state, places))
+
+
+def model_of(cfg: GPTConfig, config: Stage) -> GPT:
+    """The model as a run computes it. Types, attention and what the backward pass recomputes are
+    chosen here alone; none of them changes what the model means."""
+    return GPT(cfg, dtype=compute_dtype(config.dtype), attention="xla", remat=False)
+
+
+def abstract_run(
+    config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh
+) -> tuple[Step, TrainState, Batch]:
+    """(jitted step, state, batch) of a run from shapes alone: `step.lower(state, batch)` compiles
+    a model that no memory here could hold. Rows have the full length.
+
+    Raises:
+        ValueError: the batch does not divide over the mesh.
+    """
+    made = trainer(config, cfg, mesh, steps=max(config.num_iterations, 1))
+    T = min(config.max_seq_len, cfg.sequence_len)
+    shape = (micro_batches(config, cfg, mesh) // mesh.size, mesh.size * config.device_batch_size, T)
+    where = sharding.batch_sharding(mesh)
+    array = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+    weights = array(jnp.float32) if isinstance(config, RLTrain) else None
+    tokens = array(jnp.int32)
+    return made.step, made.state, Batch(tokens, tokens, jnp.float32(0), weights)
+
+
+def micro_batches(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh) -> int:
+    """Micro-batches (`device_batch_size` x `max_seq_len` tokens on one device) of a step.
+
+    Raises:
+        ValueError: the batch does not divide; the message says what would fit.
+    """
+    total = (
+        scaling.plan(cfg, config).total_batch_size
+        if isinstance(config, BaseTrain)
+        else tokens_per_step(config)
+    )
+    micro, devices = config.device_batch_size * config.max_seq_len, mesh.size
+    if total % (micro * devices):
+        rows = total // (config.max_seq_len * devices)
+        fits = [b for b in range(1, rows + 1) if rows % b == 0] if rows else []
+        advice = (
+            f"set --device-batch-size to one of {', '.join(map(str, fits[-6:]))}"
+            if fits and total % (config.max_seq_len * devices) == 0
+            else f"set --total-batch-size to a multiple of {micro * devices}"
+        )
+        raise ValueError(
+            f"a step of {total} tokens does not divide into micro-batches of "
+            f"{config.device_batch_size} x {config.max_seq_len} tokens on {devices} device(s); "
+            f"{advice}, or use fewer devices with --mesh"
+        )
+    return total // micro

@@ -1,0 +1,82 @@
+"""Every stage by its name: running it, and whether it is done."""
+
+import dataclasses
+import logging
+import pathlib
+from typing import Any
+
+import jax
+
+from nanochat_jax.checkpoint import store
+from nanochat_jax.config.paths import base_dir
+from nanochat_jax.config.stages import Stage, TokenizerTrain
+from nanochat_jax.config.values import flatten
+from nanochat_jax.results import Section
+from nanochat_jax.train import loop, origin, setup, tokenizer
+
+log = logging.getLogger(__name__)
+
+
+def run(stage: str, config: Stage | TokenizerTrain) -> Section:
+    """Trains a stage to its end and returns what the report shows of it.
+
+    Raises:
+        FileNotFoundError: no data, no tokenizer, or no checkpoint to begin at.
+        ValueError: settings that do not fit together; the message says what would.
+        Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
+    """
+    root = base_dir()
+    if isinstance(config, TokenizerTrain):
+        return tokenizer.run(config, root)
+    prepared = setup.prepare(stage, config, root)
+    # Last of all: a run that cannot begin must leave the one before it where it is.
+    if prepared.start.resumed is None:
+        origin.move_aside(prepared.directory)
+    curriculum = prepared.curriculum
+    log.info("%s", curriculum.summary)
+    figures = curriculum.figures(common_figures(loop.train(prepared)))
+    return Section(curriculum.title, flatten(prepared.config), figures)
+
+
+def status(
+    stage: str, config: Stage | TokenizerTrain, root: pathlib.Path
+) -> tuple[dict[str, Any], dict[str, Any] | None, bool]:
+    """(fingerprint this config would leave, the one on disk or None, whether that is final)."""
+    if isinstance(config, TokenizerTrain):
+        return tokenizer.fingerprint(config, root), tokenizer.done(root), True
+    fresh = dataclasses.replace(config, resume=False, resume_from_step=-1)
+    start = origin.find(stage, fresh, root)
+    want = origin.fingerprint(config, start, start.tokenizer(root))
+    folder = origin.directory(stage, start.tag(config), root)
+    if not store.steps(folder):
+        return want, None, False
+    meta = store.find(folder).meta
+    return want, meta.get("fingerprint"), bool(meta.get("final"))
+
+
+def common_figures(outcome: loop.Outcome) -> dict[str, Any]:
+    """What the report shows of a run of any stage."""
+    names = {
+        "val/bpb": "Final validation bpb",
+        "core_metric": "CORE metric estimate",
+        "core_tasks": "CORE tasks",
+    }
+    best = outcome.progress.best_bpb
+    shown = {"Minimum validation bpb": best} if best < float("inf") else {}
+    shown |= {title: outcome.scores[key] for key, title in names.items() if key in outcome.scores}
+    return shown | {
+        "Number of iterations": outcome.steps,
+        "Number of training tokens": outcome.progress.tokens,
+        "Total training time": f"{outcome.progress.train_s / 60:.2f}m",
+        "Peak memory usage": f"{peak_memory_mib():.2f}MiB",
+    }
+
+
+def peak_memory_mib() -> float:
+    """Most device memory in use so far; on a CPU, of this process."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"] / 2**20
+    import resource  # not on every system
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
