@@ -89,26 +89,21 @@ def run_server(cfg: Bench) -> None:
 
     most = 1 if cfg.one_at_a_time else devices.virtual_devices(cfg.slots, 1)
     kind = devices.prepare(virtual=most, threads=True, cache=base_dir() / "jax_cache")
-    import uvicorn
-
     from nanochat_jax.checkpoint import load_model
+    from nanochat_jax.config.serve import ChatWeb
     from nanochat_jax.serve.engine import Engine
-    from nanochat_jax.serve.engine.weights import nbytes
-    from nanochat_jax.serve.server.api import create_app
-    from nanochat_jax.serve.server.launch import mesh_text
-    from nanochat_jax.serve.server.scheduler import Scheduler, settle
-    from nanochat_jax.serve.server.service import Defaults, Service
-    from nanochat_jax.sharding import make_mesh
+    from nanochat_jax.serve.load import Loaded
+    from nanochat_jax.serve.server import launch
 
     model, tokenizer = load_model(cfg.source)[:2] if cfg.source else random_model()
+    loaded = Loaded(model, tokenizer, kind, f"bench-{kind}")
+    flags = ChatWeb(slots=cfg.slots, queue=cfg.queue, port=cfg.port)
     if cfg.one_at_a_time:
         engine = Engine(model, tokenizer, slots=1, steps=1, reuse=False)
     else:
-        mesh = make_mesh(mesh_text(kind, nbytes(model.params), cfg.slots))
-        engine = Engine(model, tokenizer, slots=cfg.slots, mesh=mesh)
-    scheduler = Scheduler(engine, cfg.queue, when_ready=settle)
-    app = create_app(Service(scheduler, tokenizer, f"bench-{kind}", Defaults()))
-    uvicorn.run(app, port=cfg.port, log_level="warning", access_log=False)
+        engine = launch.new_engine(flags, loaded)
+    service = launch.new_service(flags, loaded, engine)
+    launch.run(service, flags, launch.bind(flags.host, flags.port))
 
 
 def random_model():

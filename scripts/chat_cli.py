@@ -18,10 +18,10 @@ def main(argv: list[str]) -> int:
 
 def talk(cfg: ChatCLI) -> None:
     """One answer, or a conversation until the person leaves."""
-    from nanochat_jax.serve.server import launch
+    from nanochat_jax.serve.load import load, log_to_stderr
 
-    launch.log_to_stderr()
-    loaded = launch.load(cfg)
+    log_to_stderr()
+    loaded = load(cfg)
     from nanochat_jax.serve.engine import Engine
     from nanochat_jax.serve.terminal import Settings, Terminal
 

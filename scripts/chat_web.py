@@ -9,9 +9,10 @@ from nanochat_jax.config.resolve import resolve
 def main(argv: list[str]) -> int:
     with friendly_errors():
         cfg = resolve("chat_web", argv, prog="scripts.chat_web")
+        from nanochat_jax.serve.load import log_to_stderr
         from nanochat_jax.serve.server import launch
 
-        launch.log_to_stderr()
+        log_to_stderr()
         return launch.serve(cfg)
 
 

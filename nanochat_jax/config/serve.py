@@ -67,6 +67,8 @@ class ChatWeb(Talk):
     """used where a request names none"""
     max_tokens: Annotated[int, short("-m")] = 512
     """tokens of a reply where a request names no number"""
+    seed: int = -1
+    """requests that name no seed draw theirs from this one; -1: from another one at each start"""
     num_gpus: Annotated[int, short("-n")] = 0
     """devices to serve from (as `--mesh`): the slots are spread over them; 0: one, or for a small
     model on a CPU one for each core"""

@@ -9,13 +9,14 @@ from typing import TextIO
 
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.engine.prompt import ContextFull, fit_conversation
-from nanochat_jax.serve.engine.requests import Request, derive_seed
+from nanochat_jax.serve.engine.requests import Generation, Request, derive_seed
 from nanochat_jax.serve.engine.text import Piece, ReplyReader, join_parts
 from nanochat_jax.tokenizer.chat_format import Message
 
-AGAIN_S = 2.0  # a second Ctrl-C within this many seconds leaves
+LEAVE_S = 2.0  # a second Ctrl-C within this many seconds leaves
 QUOTES = '"""'
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
+ENDINGS = {"cancelled": " (stopped)", "length": " (cut: no room for more)"}
 HELP = """\
   quit, exit, Ctrl-D     leave
   clear                  begin a new conversation
@@ -27,7 +28,7 @@ HELP = """\
   Ctrl-C                 stop a reply; at the prompt clear the line, twice to leave"""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """What a person may change while chatting. `top_k` 0: all tokens."""
 
@@ -56,9 +57,8 @@ class Terminal:
     ):
         self._engine, self.settings, self._ask, self._out = engine, settings, ask, out
         self._interactive = interactive
-        self._messages: list[Message] = []
+        self.messages: list[Message] = []
         self._turns = 0
-        self._ending = ""
 
     def run(self) -> None:
         """Talks until the person leaves or the input ends."""
@@ -73,7 +73,7 @@ class Terminal:
             except KeyboardInterrupt:
                 if not self._interactive:
                     raise
-                if time.monotonic() - interrupted < AGAIN_S:
+                if time.monotonic() - interrupted < LEAVE_S:
                     return self._say("")
                 interrupted = time.monotonic()
                 self._say("\n(Ctrl-C again, Ctrl-D or quit leaves)")
@@ -86,7 +86,7 @@ class Terminal:
         if text.strip().lower() in ("quit", "exit", "/quit", "/exit"):
             raise Leave
         if text.strip().lower() in ("clear", "/clear"):
-            self._messages = []
+            self.messages = []
             return self._say("(a new conversation)")
         commands = {
             "/help": lambda _: self._say(HELP),
@@ -102,24 +102,24 @@ class Terminal:
 
     def answer(self, text: str) -> None:
         """Says the reply to `text` while it comes; both join the conversation."""
-        self._messages.append(Message("user", text))
+        self.messages.append(Message("user", text))
         context, wanted = self._engine.max_len, self.settings.max_tokens
         system = [Message("system", self.settings.system)] if self.settings.system else []
         try:
             prompt = fit_conversation(
                 self._engine.tokenizer,
-                [*system, *self._messages],
+                [*system, *self.messages],
                 context,
                 min(wanted, context // 4),
             )
         except ContextFull as error:
-            self._messages.pop()
+            self.messages.pop()
             return self._say(f"({error})")
         if prompt.dropped:
-            del self._messages[: prompt.dropped]
+            del self.messages[: prompt.dropped]
             self._say(f"(the oldest {prompt.dropped} messages no longer fit and are forgotten)")
         parts = join_parts(self._reply(prompt.tokens))
-        self._messages.append(Message("assistant", parts))
+        self.messages.append(Message("assistant", parts))
 
     # Reading.
 
@@ -146,52 +146,51 @@ class Terminal:
     # Replying.
 
     def _reply(self, tokens: list[int]) -> list[Piece]:
-        wanted = self.settings
+        """Shows the reply while it comes; returns it whole, as far as it came."""
+        settings = self.settings
         request = Request(
             tuple(tokens),
-            wanted.max_tokens,
-            wanted.temperature,
-            wanted.top_k or None,
-            wanted.top_p,
-            derive_seed(wanted.seed, self._turns),
+            settings.max_tokens,
+            settings.temperature,
+            settings.top_k or None,
+            settings.top_p,
+            derive_seed(settings.seed, self._turns),
         )
         self._turns += 1
-        pieces = []
+        pieces: list[Piece] = []
         with _interrupts_as_flag() as interrupted:
             if self._interactive:
                 self._write("\nAssistant: ")
-            for piece in self._pieces(request, interrupted):
+            generation = self._engine.submit(request)
+            for piece in self._pieces(generation, interrupted):
                 self._show(piece, pieces[-1].kind if pieces else "text")
                 pieces.append(piece)
         if pieces and pieces[-1].kind != "text":
             self._show(Piece("text", ""), pieces[-1].kind)
-        self._say(self._ending)
+        self._say(ENDINGS.get(generation.finish_reason, "") if self._interactive else "")
         if interrupted() and not self._interactive:
             raise KeyboardInterrupt  # nobody is there to type the next message
         return pieces
 
-    def _pieces(self, request: Request, interrupted: Callable[[], bool]) -> Iterator[Piece]:
+    def _pieces(self, generation: Generation, interrupted: Callable[[], bool]) -> Iterator[Piece]:
         """The reply as it comes, until it ends or is interrupted."""
         reader, seen = ReplyReader(self._engine.tokenizer), 0
-        job = self._engine.submit(request)
-        while not job.done:
+        while not generation.done:
             self._engine.tick()
-            for choice in job.tokens[seen:]:
-                yield from reader.push(choice.id)
-            seen = len(job.tokens)
+            for token in generation.tokens[seen:]:
+                yield from reader.push(token.id)
+            seen = len(generation.tokens)
             if interrupted():
-                job.cancel()
+                generation.cancel()
         yield from reader.finish()
-        ends = {"cancelled": " (stopped)", "length": " (cut: no room for more)"}
-        self._ending = ends.get(job.finish_reason, "") if self._interactive else ""
 
     def _show(self, piece: Piece, before: str) -> None:
         """Writes a piece; tool calls stand dimmed in brackets, `[12+30=42]`."""
-        marks = {"text": ("", ""), "python": ("[", ""), "python_output": ("=", "")}
+        opening = {"text": "", "python": "[", "python_output": "="}
         # A model must not steer the terminal: escape sequences and the like become U+FFFD.
         text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in piece.text)
         if piece.kind != before:
-            text = marks[piece.kind][0] + text
+            text = opening[piece.kind] + text
             if piece.kind == "text":
                 gap = " " if text[:1].strip() else ""
                 text = "]" + (PLAIN if self._interactive else "") + gap + text
@@ -203,7 +202,7 @@ class Terminal:
 
     def _set_system(self, text: str) -> None:
         if text:
-            self.settings.system = "" if text == "-" else text
+            self._change(system="" if text == "-" else text)
         self._say(f"system: {self.settings.system or '(nothing)'}")
 
     def _set(self, name: str, value: str, kind: type, low: float, high: float) -> None:
@@ -214,8 +213,11 @@ class Terminal:
                 number = high + 1
             if not low <= number <= high:
                 return self._say(f"{name} must be a number from {low} to {high}, not {value!r}")
-            setattr(self.settings, name, number)
-        self._say(f"{name}: {getattr(self.settings, name)}")
+            self._change(**{name: number})
+        self._say(f"{name}: {dataclasses.asdict(self.settings)[name]}")
+
+    def _change(self, **settings) -> None:
+        self.settings = dataclasses.replace(self.settings, **settings)
 
     def _write(self, text: str) -> None:
         self._out.write(text)
@@ -227,7 +229,10 @@ class Terminal:
 
 @contextlib.contextmanager
 def _interrupts_as_flag() -> Iterator[Callable[[], bool]]:
-    """While it lasts, Ctrl-C only sets the flag that is returned: no dispatch is torn apart."""
+    """While it lasts, Ctrl-C only sets the flag that is returned.
+
+    Raised in the middle of a dispatch it would leave the engine's rows and its cache at odds.
+    """
     seen = []
     try:
         before = signal.signal(signal.SIGINT, lambda *_: seen.append(True))

@@ -39,7 +39,7 @@ def talk(engine, *lines, interactive=False, system=""):
 def test_a_reply_shows_its_tool_call_and_ends_with_the_input(engine):
     out, terminal, _ = talk(engine, "How many?", "")
     assert out == "Rosa has [72+66=138] That is it.\n"
-    parts = terminal._messages[-1].content
+    parts = terminal.messages[-1].content
     assert [part["type"] for part in parts] == ["text", "python", "python_output", "text"]
 
 
@@ -50,7 +50,7 @@ def test_quit_leaves_and_reads_no_further(engine, word):
 
 def test_clear_forgets_and_blank_lines_do_nothing(engine):
     out, terminal, _ = talk(engine, "hi", "  ", "clear")
-    assert terminal._messages == [] and "new conversation" in out
+    assert terminal.messages == [] and "new conversation" in out
 
 
 def test_commands_change_the_settings_and_refuse_what_is_out_of_range(engine):
@@ -65,13 +65,13 @@ def test_commands_change_the_settings_and_refuse_what_is_out_of_range(engine):
 
 def test_several_lines_are_one_message(engine):
     _, terminal, _ = talk(engine, "a \\", "b", '"""', "c", "d", '"""')
-    assert [m.content for m in terminal._messages if m.role == "user"] == ["a \nb", "c\nd"]
+    assert [m.content for m in terminal.messages if m.role == "user"] == ["a \nb", "c\nd"]
 
 
 def test_a_message_that_the_end_of_input_cuts_is_answered_all_the_same(engine):
     for lines in (['"""', "a", "b"], ["a\\", "b\\"]):
         _, terminal, _ = talk(engine, *lines)
-        assert [m.content for m in terminal._messages if m.role == "user"] == ["a\nb"]
+        assert [m.content for m in terminal.messages if m.role == "user"] == ["a\nb"]
 
 
 def test_an_interrupt_ends_the_program_where_nobody_types(engine):
@@ -82,9 +82,9 @@ def test_an_interrupt_ends_the_program_where_nobody_types(engine):
 def test_what_no_longer_fits_is_forgotten_and_said(engine):
     out, terminal, _ = talk(engine, "x" * 40, "y" * 40)
     assert "2 messages no longer fit" in out
-    assert terminal._messages[0].content == "y" * 40
+    assert terminal.messages[0].content == "y" * 40
     out, terminal, _ = talk(engine, "z" * 200)
-    assert "shorten the message" in out and terminal._messages == []
+    assert "shorten the message" in out and terminal.messages == []
 
 
 def test_one_interrupt_at_the_prompt_says_how_to_leave_and_a_second_leaves(engine):
@@ -106,7 +106,7 @@ def test_an_interrupt_in_a_reply_stops_the_reply_alone():
     timer.start()
     out, terminal, _ = talk(engine, "hi", "quit", interactive=True)
     assert "a (stopped)" in out
-    assert 0 < len(terminal._messages[-1].content[0]["text"]) < 60
+    assert 0 < len(terminal.messages[-1].content[0]["text"]) < 60
 
 
 def test_a_model_cannot_steer_the_terminal():

@@ -4,31 +4,26 @@ import contextlib
 import importlib.resources
 from collections.abc import AsyncIterator, Sequence
 
-from fastapi import FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import Response
+from fastapi.security import HTTPBearer
 
-from nanochat_jax.serve.server import (
-    chat_api,
-    completions_api,
-    document,
-    errors,
-    middleware,
-    old_api,
-)
-from nanochat_jax.serve.server.answers import check_model, check_tokens
+from nanochat_jax.serve.server import chat, completions, errors, metrics, middleware, original
 from nanochat_jax.serve.server.errors import ApiError
 from nanochat_jax.serve.server.responses import (
+    ANY_REFUSAL,
+    DecodedText,
     Health,
     ModelCard,
     ModelList,
     Stats,
-    Text,
+    TokenIds,
     TokenizerInfo,
-    Tokens,
     refusals,
 )
-from nanochat_jax.serve.server.schemas import DetokenizeAsk, TokenizeAsk
+from nanochat_jax.serve.server.scheduler import DRAIN_S
+from nanochat_jax.serve.server.schemas import DetokenizeRequest, TokenizeRequest
 from nanochat_jax.serve.server.service import Service
 from nanochat_jax.tokenizer.chat_format import ASSISTANT_END
 
@@ -42,8 +37,6 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-PROMETHEUS = "text/plain; version=0.0.4"  # of the text format
-DRAIN_S = 7.0  # seconds that running replies get after SIGTERM
 
 
 def create_app(
@@ -63,15 +56,22 @@ def create_app(
         if not service.scheduler.closing:
             service.scheduler.close(drain_s)
 
-    app = FastAPI(title="nanochat", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="nanochat", version="1", lifespan=lifespan, docs_url=None, redoc_url=None,
+        responses=ANY_REFUSAL,
+    )  # fmt: skip
     errors.add_handlers(app)
-    for module in (chat_api, completions_api, old_api):
-        module.add_routes(app, service)
-    _add_model_routes(app, service)
-    _add_tokenizer_routes(app, service)
-    _add_watch_routes(app, service)
+    # For the document alone, it refuses nobody: BearerKeys stands before the page's files, too.
+    bearer = Depends(HTTPBearer(scheme_name="bearer", auto_error=False))
+    router = APIRouter(dependencies=[bearer], responses=refusals(401)) if api_keys else APIRouter()
+    for module in (chat, completions, original):
+        module.add_routes(router, service)
+    _add_model_routes(router, service)
+    _add_tokenizer_routes(router, service)
+    _add_statistics_routes(router, service)
+    app.include_router(router)
+    _add_health(app, service)
     _add_page(app)
-    app.openapi = document.writer(app, keys=bool(api_keys))
     # The one added last sees a request first.
     app.add_middleware(middleware.BodyLimit)
     if rate_limit:
@@ -89,78 +89,78 @@ def create_app(
     return app
 
 
-def _add_model_routes(app: FastAPI, service: Service) -> None:
-    card = lambda: {
-        "id": service.model_id,
-        "object": "model",
-        "created": int(service.counters.started),
-        "owned_by": "nanochat_jax",
-        "max_model_len": service.context,
-    }
+def _add_model_routes(router: APIRouter, service: Service) -> None:
+    created = int(service.counters.started)
+    card = ModelCard(id=service.model_id, created=created, max_model_len=service.context)
 
-    @app.get("/v1/models", response_model=ModelList)
-    async def list_models() -> dict:
-        return {"object": "list", "data": [card()]}
+    @router.get("/v1/models")
+    async def list_models() -> ModelList:
+        return ModelList(data=[card])
 
-    @app.get("/v1/models/{name}", response_model=ModelCard, responses=refusals(404))
-    async def show_model(name: str) -> dict:
-        check_model(service, name)
-        return card()
+    @router.get("/v1/models/{name}", responses=refusals(404))
+    async def show_model(name: str) -> ModelCard:
+        service.check_model(name)
+        return card
 
 
-def _add_tokenizer_routes(app: FastAPI, service: Service) -> None:
+def _add_tokenizer_routes(router: APIRouter, service: Service) -> None:
     tokenizer = service.tokenizer
 
-    @app.post("/tokenize", response_model=Tokens, responses=refusals(400, 413, 429))
-    def tokenize(ask: TokenizeAsk) -> dict:
-        if ask.messages is not None:
-            messages = [message.message() for message in ask.messages]
+    # Not `async`: FastAPI runs it in a thread, for a megabyte of text takes its time.
+    @router.post("/tokenize", responses=refusals(400, 413, 429))
+    def tokenize(body: TokenizeRequest) -> TokenIds:
+        if body.messages is not None:
+            messages = [message.message() for message in body.messages]
             tokens = service.chat_prompt(messages, 0).tokens
-        elif ask.prompt in tokenizer.get_special_tokens():
-            tokens = [tokenizer.encode_special(ask.prompt)]
+        elif body.prompt in tokenizer.get_special_tokens():
+            tokens = [tokenizer.encode_special(body.prompt)]
         else:
-            bos = tokenizer.get_bos_token_id() if ask.add_special_tokens else None
-            tokens = tokenizer.encode(ask.prompt, prepend=bos)
-        return {"tokens": tokens, "count": len(tokens), "max_model_len": service.context}
+            bos = tokenizer.get_bos_token_id() if body.add_special_tokens else None
+            tokens = tokenizer.encode(body.prompt, prepend=bos)
+        return TokenIds(tokens=tokens, count=len(tokens), max_model_len=service.context)
 
-    @app.post("/detokenize", response_model=Text, responses=refusals(400, 413, 429))
-    def detokenize(ask: DetokenizeAsk) -> dict:
-        check_tokens(service, ask.tokens, "tokens")
-        return {"prompt": tokenizer.decode(ask.tokens)}
+    @router.post("/detokenize", responses=refusals(400, 413, 429))
+    def detokenize(body: DetokenizeRequest) -> DecodedText:
+        service.check_tokens(body.tokens, "tokens")
+        return DecodedText(prompt=tokenizer.decode(body.tokens))
 
-    @app.get("/tokenizer_info", response_model=TokenizerInfo)
-    async def tokenizer_info() -> dict:
-        return {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "vocab_size": tokenizer.get_vocab_size(),
-            "bos_token": tokenizer.id_to_token(tokenizer.get_bos_token_id()),
-            "eos_token": ASSISTANT_END,
-            "special_tokens": sorted(tokenizer.get_special_tokens()),
-            "model_max_length": service.context,
-            "hash": tokenizer.hash,
-        }
+    @router.get("/tokenizer_info")
+    async def tokenizer_info() -> TokenizerInfo:
+        return TokenizerInfo(
+            vocab_size=tokenizer.get_vocab_size(),
+            bos_token=tokenizer.id_to_token(tokenizer.get_bos_token_id()),
+            eos_token=ASSISTANT_END,
+            special_tokens=sorted(tokenizer.get_special_tokens()),
+            model_max_length=service.context,
+            hash=tokenizer.hash,
+        )
 
 
-def _add_watch_routes(app: FastAPI, service: Service) -> None:
-    @app.get("/health", response_model=Health, responses={503: {"model": Health}})
-    async def health() -> Response:
-        engine, error = service.scheduler.engine, service.scheduler.error
-        status = "failed" if error is not None else "ok" if service.ready else "loading"
-        body = {
-            "status": status,
-            "ready": service.ready,
-            "num_gpus": len(engine.devices),
-            "available_workers": len(engine.slots) - engine.active,
-        }
-        return JSONResponse(body, 200 if status == "ok" else 503)
-
-    @app.get("/stats", response_model=Stats)
-    async def stats() -> dict:
+def _add_statistics_routes(router: APIRouter, service: Service) -> None:
+    @router.get("/stats")
+    async def stats() -> Stats:
         return service.stats()
 
-    @app.get("/metrics", response_class=PlainTextResponse)
-    async def metrics() -> Response:
-        return PlainTextResponse(service.metrics(), media_type=PROMETHEUS)
+    text = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+
+    @router.get("/metrics", response_class=Response, responses={200: text})
+    async def prometheus_metrics() -> Response:
+        text = metrics.prometheus_text(service.stats(), service.counters)
+        return Response(text, media_type=metrics.MEDIA_TYPE)
+
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/health", responses={503: {"model": Health}})
+    async def health(response: Response) -> Health:
+        engine, error = service.scheduler.engine, service.scheduler.error
+        status = "failed" if error is not None else "ok" if service.ready else "loading"
+        response.status_code = 200 if status == "ok" else 503
+        return Health(
+            status=status,
+            ready=service.ready,
+            num_gpus=len(engine.devices),
+            available_workers=len(engine.slots) - engine.active,
+        )
 
 
 def _add_page(app: FastAPI) -> None:

@@ -9,9 +9,15 @@ from starlette.exceptions import HTTPException
 
 from nanochat_jax.serve.engine.prompt import ContextFull
 from nanochat_jax.serve.engine.requests import RequestRefused
-from nanochat_jax.serve.server.openai import error_body
+from nanochat_jax.serve.server.responses import Error, ErrorBody
 from nanochat_jax.serve.server.scheduler import QueueFull
-from nanochat_jax.serve.server.service import EngineFailed
+
+# (status, parameter, code) of what the engine's side raises; its message is the client's, too.
+REFUSED = {
+    QueueFull: (429, None, "queue_full"),
+    ContextFull: (400, "messages", "context_length_exceeded"),
+    RequestRefused: (400, "prompt", None),
+}
 
 
 class ApiError(Exception):
@@ -24,18 +30,26 @@ class ApiError(Exception):
         super().__init__(message)
 
     @property
-    def kind(self) -> str:
-        """OpenAI's name for this class of errors."""
-        if self.status == 429:
-            return "rate_limit_error"
-        return "server_error" if self.status >= 500 else "invalid_request_error"
+    def body(self) -> ErrorBody:
+        """The error object that OpenAI's clients read."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        kind = "rate_limit_error" if self.status == 429 else kind
+        # JSON may hold half a surrogate pair, UTF-8 may not: a message that quotes one must not
+        # fail on its way out.
+        message = str(self).encode("utf-8", "replace").decode()
+        return ErrorBody(error=Error(message=message, type=kind, param=self.param, code=self.code))
 
     def response(self) -> JSONResponse:
         """The refusal on the wire."""
         headers = {"Retry-After": "1"} if self.status in (429, 503) else None
-        return JSONResponse(
-            error_body(str(self), self.kind, self.param, self.code), self.status, headers
-        )
+        return JSONResponse(self.body.model_dump(exclude_unset=True), self.status, headers)
+
+
+class EngineFailed(ApiError):
+    """The engine's thread ended with an error; the log says which."""
+
+    def __init__(self, message: str = "the engine has failed; the server's log says how"):
+        super().__init__(503, message, code="engine_failed")
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -56,24 +70,16 @@ def add_handlers(app: FastAPI) -> None:
         answer.headers.update(error.headers or {})
         return answer
 
-    @app.exception_handler(QueueFull)
-    async def full(_: Request, error: QueueFull) -> Response:
-        return ApiError(429, str(error), code="queue_full").response()
+    async def from_engine(_: Request, error: Exception) -> Response:
+        status, param, code = REFUSED[type(error)]
+        return ApiError(status, str(error), param, code).response()
 
-    @app.exception_handler(ContextFull)
-    async def too_long(_: Request, error: ContextFull) -> Response:
-        return ApiError(400, str(error), "messages", "context_length_exceeded").response()
-
-    @app.exception_handler(RequestRefused)
-    async def no_such_prompt(_: Request, error: RequestRefused) -> Response:
-        return ApiError(400, str(error), "prompt").response()
-
-    @app.exception_handler(EngineFailed)
-    async def failed(_: Request, error: EngineFailed) -> Response:
-        return ApiError(503, str(error), code="engine_failed").response()
+    for kind in REFUSED:
+        app.add_exception_handler(kind, from_engine)
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> Response:
+        # What failed may hold text of other people's chats: it goes to the log alone.
         return ApiError(500, "the server failed on this request; its log says how").response()
 
 

@@ -1,4 +1,4 @@
-"""From flags to a running program: the model is found, loaded and handed to terminal or server."""
+"""From flags to a running server: address, model, engine, and how all of it ends."""
 
 import asyncio
 import contextlib
@@ -8,48 +8,27 @@ import logging
 import os
 import signal
 import socket
-import sys
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from nanochat_jax import devices
 from nanochat_jax.config.mesh import mesh_size
-from nanochat_jax.config.paths import base_dir
-from nanochat_jax.config.serve import ChatWeb, Talk
+from nanochat_jax.config.serve import ChatWeb
+from nanochat_jax.serve.load import Loaded, load
+
+if TYPE_CHECKING:
+    from nanochat_jax.serve.engine import Engine
+    from nanochat_jax.serve.server.service import Service
 
 logger = logging.getLogger(__name__)
 
-DRAIN_S = 4.0  # seconds that running replies get after SIGTERM
-GRACE_S = 6  # seconds until connections are cut: the replies that were ended are told so first
+# Seconds until uvicorn cuts connections: longer than DRAIN_S, so that replies which the engine
+# ended on its way out are told so first.
+GRACE_S = 6
+# A step on an accelerator reads all weights for one row as for many: on an H100 a step of d20 takes
+# 1.8 ms for one row and 4.0 ms for 64. A CPU pays for every row.
 CPU_SLOTS, ACCELERATOR_SLOTS = 16, 32
 SMALL = 64 * 2**20  # bytes of weights that one core reads in some milliseconds
 BACKLOG = 2048  # connections that may wait to be accepted
-
-
-class Loaded(NamedTuple):
-    """A model ready to talk, on which kind of device, and a name for it."""
-
-    model: object
-    tokenizer: object
-    kind: str
-    name: str
-
-
-def load(cfg: Talk, devices_at_most: int = 1) -> Loaded:
-    """Sets JAX up, on a CPU with so many devices, and loads the checkpoint that `cfg` names.
-
-    Raises FileNotFoundError with the command that makes the checkpoint when there is none.
-    """
-    kind = devices.prepare(
-        cfg.device_type, cfg.mesh, cfg.simulate_devices,
-        virtual=devices_at_most, threads=not cfg.mesh, cache=base_dir() / "jax_cache",
-    )  # fmt: skip
-    from nanochat_jax.checkpoint import load_model
-
-    dtype = None if cfg.dtype == "auto" else cfg.dtype
-    step = None if cfg.step < 0 else cfg.step
-    model, tokenizer, meta = load_model(cfg.source, cfg.model_tag or None, step, dtype=dtype)
-    tag = cfg.model_tag or meta.get("model_tag") or f"d{model.cfg.n_layer}"
-    return Loaded(model, tokenizer, kind, f"nanochat-{cfg.source}-{tag}")
 
 
 def with_mesh(cfg: ChatWeb) -> ChatWeb:
@@ -96,42 +75,61 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:
-    said = f"cannot listen on {host}:{port} ({error.strerror})"
+    problem = f"cannot listen on {host}:{port} ({error.strerror})"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{said}; use --host 127.0.0.1, or 0.0.0.0 to let other machines in"
+        return f"{problem}; use --host 127.0.0.1, or 0.0.0.0 to let other machines in"
     other = 8000 if port < 1024 or port == 65535 else port + 1
-    return f"{said}; choose another port with -p {other}"
+    return f"{problem}; choose another port with -p {other}"
 
 
 def serve(cfg: ChatWeb) -> int:
     """Serves until SIGINT or SIGTERM; returns the exit code."""
     cfg = with_mesh(cfg)
     sock = bind(cfg.host, cfg.port)
-    rows = cfg.slots or CPU_SLOTS
-    loaded = load(cfg, devices.virtual_devices(rows, 1))
-    import uvicorn
+    loaded = load(cfg, devices.virtual_devices(cfg.slots or CPU_SLOTS, 1))
+    return run(new_service(cfg, loaded, new_engine(cfg, loaded)), cfg, sock)
 
+
+def new_engine(cfg: ChatWeb, loaded: Loaded) -> "Engine":
+    """The engine that `cfg` wants: slots by the kind and number of devices."""
     from nanochat_jax.serve.engine import Engine
     from nanochat_jax.serve.engine.weights import nbytes
-    from nanochat_jax.serve.server.api import create_app
-    from nanochat_jax.serve.server.scheduler import Scheduler, settle
-    from nanochat_jax.serve.server.service import Defaults, Service
     from nanochat_jax.sharding import make_mesh
 
+    rows = cfg.slots or CPU_SLOTS
     mesh = make_mesh(cfg.mesh or mesh_text(loaded.kind, nbytes(loaded.model.params), rows))
+    # All devices of a CPU share its cores, each accelerator brings its own.
     each = -(-CPU_SLOTS // mesh.size) if loaded.kind == "cpu" else ACCELERATOR_SLOTS
     slots = cfg.slots or each * mesh.size
-    engine = Engine(loaded.model, loaded.tokenizer, slots=slots, int8=cfg.int8, mesh=mesh)
-    names = [field.name for field in dataclasses.fields(Defaults)]
-    defaults = Defaults(**{name: getattr(cfg, name) for name in names})
-    scheduler = Scheduler(engine, cfg.queue, when_ready=settle)
-    service = Service(scheduler, loaded.tokenizer, cfg.model_name or loaded.name, defaults)
+    return Engine(loaded.model, loaded.tokenizer, slots=slots, int8=cfg.int8, mesh=mesh)
+
+
+def new_service(cfg: ChatWeb, loaded: Loaded, engine: "Engine") -> "Service":
+    """The service over `engine`, its thread not yet started."""
+    from nanochat_jax.serve.server.scheduler import Scheduler, tune_interpreter
+    from nanochat_jax.serve.server.service import Defaults, Service
+
+    defaults = Defaults(
+        temperature=cfg.temperature,
+        top_k=cfg.top_k,
+        top_p=cfg.top_p,
+        max_tokens=cfg.max_tokens,
+        seed=None if cfg.seed < 0 else cfg.seed,
+    )
+    scheduler = Scheduler(engine, cfg.queue, when_ready=tune_interpreter)
+    return Service(scheduler, loaded.tokenizer, cfg.model_name or loaded.name, defaults)
+
+
+def run(service: "Service", cfg: ChatWeb, sock: socket.socket) -> int:
+    """Answers on `sock` until a signal; returns the exit code."""
+    import uvicorn
+
+    from nanochat_jax.serve.server.api import create_app
+    from nanochat_jax.serve.server.scheduler import DRAIN_S
+
+    scheduler = service.scheduler
     app = create_app(
-        service,
-        api_keys=cfg.api_key,
-        cors_origins=cfg.cors_origin,
-        rate_limit=cfg.rate_limit,
-        drain_s=DRAIN_S,
+        service, api_keys=cfg.api_key, cors_origins=cfg.cors_origin, rate_limit=cfg.rate_limit
     )
     settings = uvicorn.Config(
         app,
@@ -158,9 +156,3 @@ def serve(cfg: ChatWeb) -> int:
         logging.shutdown()
         os._exit(code)
     return code
-
-
-def log_to_stderr() -> None:
-    """For the programs: our own messages as plain lines, the libraries' only when they matter."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("nanochat_jax").setLevel(logging.INFO)

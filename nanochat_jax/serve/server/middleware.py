@@ -7,7 +7,7 @@ from collections.abc import Collection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nanochat_jax.serve.server.errors import ApiError
-from nanochat_jax.serve.server.service import Counters
+from nanochat_jax.serve.server.metrics import Counters
 
 MAX_BODY = 2**20  # bytes; the longest allowed conversation is far below
 OPEN_PATHS = frozenset({"/", "/health", "/logo.svg", "/favicon.ico"})
@@ -110,8 +110,9 @@ class CountRequests:
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "other")
-                self._counters.requests[route, message["status"]] += 1
+                # By route, not by address: what strangers type must not grow the metrics.
+                path = scope["route"].path if "route" in scope else "other"
+                self._counters.requests[path, message["status"]] += 1
             await send(message)
 
         return await self._app(scope, receive, counted)

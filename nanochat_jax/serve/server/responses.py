@@ -1,13 +1,17 @@
-"""What the API answers, as pydantic models: what the OpenAPI document says of each route.
+"""What the API answers, as pydantic models: routes return them, the OpenAPI document shows them.
 
-The routes write these objects themselves; a test holds document and answers together.
+A field that was not set is not sent (`exclude_unset`): OpenAI's clients tell absent from null.
 """
 
-from typing import Literal
+import time
+import uuid
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-REASONS = {
+from nanochat_jax.tokenizer.chat_format import PartKind
+
+DESCRIPTIONS = {
     400: "the request is not valid",
     401: "a bearer key is needed",
     404: "there is no such model",
@@ -18,11 +22,7 @@ REASONS = {
     503: "loading, failed or shutting down",
 }
 
-
-class Open(BaseModel):
-    """Fields beside the named ones may come."""
-
-    model_config = ConfigDict(extra="allow")
+FinishReason = Literal["stop", "length"]
 
 
 class Error(BaseModel):
@@ -41,24 +41,62 @@ class ErrorBody(BaseModel):
     detail: str | None = None
 
 
+def refusals(*statuses: int) -> dict[int | str, dict]:
+    """What a route may answer besides 200, for its `responses`."""
+    return {
+        status: {"model": ErrorBody, "description": DESCRIPTIONS[status]} for status in statuses
+    }
+
+
+# FastAPI documents its own 422 for every route that reads something, unless the route says what
+# all of 4XX look like. We answer 400 there, as OpenAI does.
+ANY_REFUSAL = {"4XX": {"model": ErrorBody, "description": "any other refusal"}}
+
+
 class PromptDetails(BaseModel):
+    """`cached_tokens` of the prompt were read from a slot's cache, not computed again."""
+
     cached_tokens: int
 
 
 class Usage(BaseModel):
+    """Tokens of a whole request; a prompt counts once, however many choices it gets."""
+
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptDetails
 
 
+class Envelope(BaseModel):
+    """What all chunks of a stream, and every whole answer, have in common."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: None
+
+
+def new_envelope(prefix: str, kind: str, model_id: str) -> dict[str, Any]:
+    """The fields that are the same in all that answers one request."""
+    return {
+        "id": prefix + uuid.uuid4().hex,
+        "created": int(time.time()),
+        "model": model_id,
+        "system_fingerprint": None,
+        "object": kind,
+    }
+
+
 class ReplyPart(BaseModel):
-    type: Literal["text", "python", "python_output"]
+    """Text of one kind: speech, a call of the tool, or what the tool returned."""
+
+    type: PartKind
     text: str
 
 
 class ReplyMessage(BaseModel):
-    """`content` is what was said; `parts`, where tools were called, tells calls from speech."""
+    """`content` is the text alone; `parts`, where a tool was called, hold calls and results too."""
 
     role: Literal["assistant"]
     content: str
@@ -66,55 +104,82 @@ class ReplyMessage(BaseModel):
     parts: list[ReplyPart] | None = None
 
 
-class TokenScore(BaseModel):
+class TokenLogprob(BaseModel):
+    """`bytes`, since a token may be half a character."""
+
     token: str
     logprob: float
     bytes: list[int]
 
 
-class ChosenToken(TokenScore):
+class ReplyLogprob(TokenLogprob):
     """`forced`: a tool wrote it, not the model."""
 
-    top_logprobs: list[TokenScore]
+    top_logprobs: list[TokenLogprob]
     forced: bool
 
 
 class ChatLogprobs(BaseModel):
-    content: list[ChosenToken]
+    """A score for each token, those that show no text included."""
+
+    content: list[ReplyLogprob]
     refusal: None
 
 
 class ChatChoice(BaseModel):
+    """One of `n` replies."""
+
     index: int
     message: ReplyMessage
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
 
 
-class Notes(BaseModel):
+class Extras(BaseModel):
     """What was left out of the prompt, and the seed that repeats the reply."""
 
     dropped_messages: int
     seed: int
 
 
-class Answer(BaseModel):
-    id: str
-    created: int
-    model: str
-    system_fingerprint: None
-    usage: Usage
-
-
-class ChatCompletion(Answer):
+class ChatCompletion(Envelope):
     """POST /v1/chat/completions without `stream`."""
 
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
-    nanochat: Notes
+    usage: Usage
+    nanochat: Extras
+
+
+class ChatDelta(BaseModel):
+    """What is new: the role at first, then text, or a part of a tool call."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    part: ReplyPart | None = None
+
+
+class ChatChunkChoice(BaseModel):
+    """What is new in one of `n` replies; its last chunk has an empty delta."""
+
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason | None
+
+
+class ChatChunk(Envelope):
+    """An event of a streamed chat; the last one has `usage` and no choice, where it was wanted."""
+
+    object: Literal["chat.completion.chunk"]
+    choices: list[ChatChunkChoice]
+    usage: Usage | None = None
+    nanochat: Extras | None = None
 
 
 class TextLogprobs(BaseModel):
+    """Four lists as long as the tokens; the first token of a prompt has no score."""
+
     tokens: list[str]
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float] | None]
@@ -122,33 +187,62 @@ class TextLogprobs(BaseModel):
 
 
 class TextChoice(BaseModel):
+    """One reply, behind its prompt where `echo` was wanted."""
+
     index: int
     text: str
     logprobs: TextLogprobs | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
 
 
-class Completion(Answer):
+class TextCompletion(Envelope):
     """POST /v1/completions without `stream`."""
 
     object: Literal["text_completion"]
     choices: list[TextChoice]
+    usage: Usage
+
+
+class TextChunkChoice(TextChoice):
+    """What is new in one reply."""
+
+    finish_reason: FinishReason | None
+
+
+class TextChunk(Envelope):
+    """An event of a streamed completion."""
+
+    object: Literal["text_completion"]
+    choices: list[TextChunkChoice]
+    usage: Usage | None = None
+
+
+class OriginalChunk(BaseModel):
+    """An event of the original's stream: new text and the number of the GPU, or the end."""
+
+    token: str | None = None
+    gpu: int | None = None
+    done: bool | None = None
 
 
 class ModelCard(BaseModel):
+    """The one model of this server; `max_model_len` is its context in tokens, as vLLM says it."""
+
     id: str
-    object: Literal["model"]
+    object: Literal["model"] = "model"
     created: int
-    owned_by: str
+    owned_by: str = "nanochat_jax"
     max_model_len: int
 
 
 class ModelList(BaseModel):
-    object: Literal["list"]
+    """GET /v1/models."""
+
+    object: Literal["list"] = "list"
     data: list[ModelCard]
 
 
-class Tokens(BaseModel):
+class TokenIds(BaseModel):
     """POST /tokenize."""
 
     tokens: list[int]
@@ -156,15 +250,16 @@ class Tokens(BaseModel):
     max_model_len: int
 
 
-class Text(BaseModel):
+class DecodedText(BaseModel):
     """POST /detokenize."""
 
     prompt: str
 
 
-class TokenizerInfo(Open):
+class TokenizerInfo(BaseModel):
     """GET /tokenizer_info; `hash` names the vocabulary."""
 
+    tokenizer_class: str = "PreTrainedTokenizerFast"
     vocab_size: int
     bos_token: str
     eos_token: str
@@ -173,7 +268,7 @@ class TokenizerInfo(Open):
     hash: str
 
 
-class Health(Open):
+class Health(BaseModel):
     """GET /health."""
 
     status: Literal["ok", "loading", "failed"]
@@ -182,20 +277,30 @@ class Health(Open):
     available_workers: int
 
 
-class Worker(Open):
+class Worker(BaseModel):
+    """A device that holds slots."""
+
     gpu_id: int
     device: str
 
 
-class Stats(Open):
-    """GET /stats."""
+class Stats(BaseModel):
+    """GET /stats: how busy the engine is. What is a slot here is a worker in the original."""
 
     total_workers: int
     available_workers: int
     busy_workers: int
     workers: list[Worker]
-
-
-def refusals(*statuses: int) -> dict[int | str, dict]:
-    """What a route may answer besides 200, for its `responses`."""
-    return {status: {"model": ErrorBody, "description": REASONS[status]} for status in statuses}
+    model: str
+    context: int
+    waiting: int
+    queue_limit: int
+    compilations: int
+    cache_tokens_per_row: int
+    cache_bytes: int
+    weight_bytes: int
+    int8: bool
+    uptime_s: float
+    prompt_tokens: int
+    cached_prompt_tokens: int
+    completion_tokens: int

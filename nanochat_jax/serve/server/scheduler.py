@@ -13,10 +13,11 @@ from nanochat_jax.serve.engine.requests import Generation, Request
 
 logger = logging.getLogger(__name__)
 
+DRAIN_S = 4.0  # seconds that running replies get when the server is told to end
 END_S = 3.0  # seconds for the thread to end; only a compilation takes longer
 
 
-def settle() -> None:
+def tune_interpreter() -> None:
     """Sets Python up for a process that only serves, so that no thread waits long for another.
 
     A full garbage collection walks 200,000 objects of the libraries, 0.2 s in which no thread runs:
@@ -63,19 +64,19 @@ class Scheduler:
         Raises RequestRefused when it is out of range, QueueFull when too many wait already.
         """
         self.engine.check(request)
-        job = Generation(request, on_update)
+        generation = Generation(request, on_update)
         with self._changed:
             if self.closing or self.error is not None:
                 raise QueueFull("the server is shutting down")
             if self.waiting >= self.queue_limit + len(self.engine.slots) - self.engine.active:
                 raise QueueFull(f"{self.waiting} requests are waiting already; try again later")
-            self._incoming.append(job)
+            self._incoming.append(generation)
             self._changed.notify()
-        return job
+        return generation
 
-    def cancel(self, job: Generation) -> None:
-        """Frees the job's slot within one dispatch."""
-        job.cancel()
+    def cancel(self, generation: Generation) -> None:
+        """Frees the generation's slot within one dispatch."""
+        generation.cancel()
         with self._changed:
             self._changed.notify()
 

@@ -29,25 +29,33 @@ Token = Annotated[int, Field(ge=0)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
 
+def pick(value, default):
+    """`value`, or `default` where a request left it out."""
+    return default if value is None else value
+
+
 class Strict(BaseModel):
     """No coercion between types, no infinities; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
 
-def forms(said: str) -> WrapValidator:
-    """A validator that says in one sentence what a field takes that may have several forms."""
+def forms(description: str) -> WrapValidator:
+    """A validator that says in one sentence what a field takes that may have several forms.
+
+    pydantic complains of every form in turn, of which a client would see the first.
+    """
 
     def check(value, handler):
         try:
             return handler(value)
         except ValidationError:
-            raise ValueError(f"give {said}") from None
+            raise ValueError(f"give {description}") from None
 
     return WrapValidator(check)
 
 
-class Part(Strict):
+class ContentPart(Strict):
     """A content part; `python` and `python_output` are a reply's tool call and its result."""
 
     type: PartKind
@@ -59,7 +67,8 @@ class ChatMessage(Strict):
 
     role: Role
     content: Annotated[
-        str | list[Part] | None, forms('text, or a list of parts {"type": "text", "text": ...}')
+        str | list[ContentPart] | None,
+        forms('text, or a list of parts {"type": "text", "text": ...}'),
     ] = None
 
     def message(self) -> Message:
@@ -84,7 +93,7 @@ class StreamOptions(Strict):
     include_usage: bool | None = None
 
 
-class Sampling(Strict):
+class SamplingFields(Strict):
     """What chat and plain completions share; None means the server's default."""
 
     model: Annotated[str, Field(examples=["nanochat"])] | None = None
@@ -109,7 +118,7 @@ class Sampling(Strict):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-class ChatAsk(Sampling):
+class ChatRequest(SamplingFields):
     """POST /v1/chat/completions."""
 
     messages: Annotated[
@@ -138,17 +147,17 @@ class ChatAsk(Sampling):
         return messages
 
     @model_validator(mode="after")
-    def _logprobs_asked(self):
+    def _top_logprobs_need_logprobs(self):
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         return self
 
     def limit(self) -> int | None:
-        """The largest number of tokens asked for."""
+        """The largest number of tokens of a reply, if the request says one."""
         return self.max_completion_tokens or self.max_tokens
 
 
-class CompletionAsk(Sampling):
+class CompletionRequest(SamplingFields):
     """POST /v1/completions."""
 
     prompt: Annotated[
@@ -177,7 +186,7 @@ class CompletionAsk(Sampling):
         return list(self.prompt)
 
 
-class TokenizeAsk(Strict):
+class TokenizeRequest(Strict):
     """POST /tokenize: plain text (`prompt`), or the prompt that `messages` become.
 
     Text that is the name of a special token and nothing else is that token; `add_special_tokens`
@@ -197,30 +206,33 @@ class TokenizeAsk(Strict):
         return self
 
 
-class DetokenizeAsk(Strict):
+class DetokenizeRequest(Strict):
     """POST /detokenize."""
 
     tokens: Annotated[list[Token], Field(max_length=MAX_TEXT)]
 
 
-class OldMessage(BaseModel):
+class OriginalMessage(BaseModel):
     """A message as the original takes it."""
 
     role: Literal["user", "assistant"]
     content: Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_CHARS)]
 
 
-class OldLimits(BaseModel):
-    """What the document says of `OldAsk`."""
+class OriginalLimits(BaseModel):
+    """What the document says of `OriginalRequest`."""
 
-    messages: Annotated[list[OldMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[OriginalMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     top_k: Annotated[int, Field(ge=1, le=200)] | None = None
 
 
-class OldAsk(Strict):
-    """POST /chat/completions, the original's own format; checked by `old_problem`, in its order."""
+class OriginalRequest(Strict):
+    """POST /chat/completions, the original's own format.
+
+    Any values pass here: `original.first_problem` checks them in the original's order and words.
+    """
 
     messages: list[dict[str, Any]]
     temperature: float | None = None
@@ -229,4 +241,4 @@ class OldAsk(Strict):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema, handler) -> dict:
-        return handler(OldLimits.__pydantic_core_schema__)
+        return handler(OriginalLimits.__pydantic_core_schema__)

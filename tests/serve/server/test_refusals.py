@@ -143,6 +143,10 @@ def test_keys_rate_and_origins_are_asked_for_only_when_wanted():
             assert http.get("/").status_code == 200
             refused(http.get("/v1/models"), 401, None, "invalid_api_key")
             key = {"Authorization": "Bearer secret", "Origin": "https://a.example"}
+            document = http.get("/openapi.json", headers=key).json()["paths"]
+            assert document["/v1/models"]["get"]["security"] == [{"bearer": []}]
+            assert "401" in document["/v1/models"]["get"]["responses"]
+            assert "security" not in document["/health"]["get"]
             answer = http.get("/v1/models", headers=key)
             assert answer.headers["access-control-allow-origin"] == "https://a.example"
             for _ in range(3):

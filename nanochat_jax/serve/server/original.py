@@ -1,70 +1,68 @@
-"""POST /chat/completions as the original serves it, so that its page and scripts go on working."""
+"""POST /chat/completions as the original serves it, so that its page and scripts go on working.
+
+Source: karpathy/nanochat scripts/chat_web.py.
+"""
 
 from collections.abc import AsyncGenerator
 
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse, Response
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from nanochat_jax.serve.engine.requests import Request as ReplyRequest
 from nanochat_jax.serve.engine.text import Piece
-from nanochat_jax.serve.server.answers import (
-    EVENTS,
-    EventStream,
-    check_ready,
-    pick,
-    pick_seed,
-    stream,
-)
-from nanochat_jax.serve.server.openai import error_body
-from nanochat_jax.serve.server.responses import refusals
+from nanochat_jax.serve.server.errors import ApiError
+from nanochat_jax.serve.server.responses import OriginalChunk, refusals
 from nanochat_jax.serve.server.schemas import (
     MAX_MESSAGE_CHARS,
     MAX_MESSAGES,
     MAX_TOKENS,
     MAX_TOTAL_CHARS,
-    OldAsk,
+    OriginalRequest,
+    pick,
 )
 from nanochat_jax.serve.server.service import Service, Session
+from nanochat_jax.serve.server.sse import STREAM, event_stream
 from nanochat_jax.tokenizer.chat_format import Message, markers_between, parse
 
 
-def add_routes(app: FastAPI, service: Service) -> None:
-    """Adds the route to `app`."""
+def add_routes(router: APIRouter, service: Service) -> None:
+    """Adds the route to `router`."""
 
-    @app.post(
+    @router.post(
         "/chat/completions",
-        response_class=EventStream,
-        responses={200: {"content": EVENTS}, **refusals(400, 413, 429, 500, 503)},
+        response_class=StreamingResponse,
+        responses={200: STREAM, **refusals(400, 413, 429, 500, 503)},
     )
-    async def old_chat_completions(ask: OldAsk) -> Response:
-        problem = old_problem(ask)
+    async def original_chat_completions(body: OriginalRequest) -> Response:
+        problem = first_problem(body)
         if problem is not None:
-            body = error_body(problem, "invalid_request_error")
-            return JSONResponse({**body, "detail": problem}, 400)  # the old page reads `detail`
-        check_ready(service)
+            refusal = ApiError(400, problem).body
+            refusal.detail = problem  # the original's page reads nothing else
+            return JSONResponse(refusal.model_dump(), 400)
+        service.check_ready()
         defaults = service.defaults
-        max_tokens = pick(ask.max_tokens, defaults.max_tokens)
-        messages = [_message(message["role"], message["content"]) for message in ask.messages]
+        max_tokens = pick(body.max_tokens, defaults.max_tokens)
+        messages = [_message(message["role"], message["content"]) for message in body.messages]
         request = ReplyRequest(
             tuple(service.chat_prompt(messages, max_tokens).tokens),
             max_tokens,
-            pick(ask.temperature, defaults.temperature),
-            pick(ask.top_k, defaults.top_k) or None,
-            seed=pick_seed(None),
+            pick(body.temperature, defaults.temperature),
+            pick(body.top_k, defaults.top_k) or None,
+            seed=service.seed(None),
         )
-        return stream(_events(service.start([request])), done=None)
+        return event_stream(_chunks(service.start([request])), done=None)
 
 
-def old_problem(ask: OldAsk) -> str | None:
+def first_problem(body: OriginalRequest) -> str | None:
     """What the original would refuse, in the order it looks; None when nothing."""
-    problem = _message_problem(ask.messages)
+    problem = _message_problem(body.messages)
     if problem is not None:
         return problem
-    if ask.temperature is not None and not 0.0 <= ask.temperature <= 2.0:
+    if body.temperature is not None and not 0.0 <= body.temperature <= 2.0:
         return "temperature must lie between 0.0 and 2.0"
-    if ask.top_k is not None and not 1 <= ask.top_k <= 200:
+    if body.top_k is not None and not 1 <= body.top_k <= 200:
         return "top_k must lie between 1 and 200"
-    if ask.max_tokens is not None and not 1 <= ask.max_tokens <= MAX_TOKENS:
+    if body.max_tokens is not None and not 1 <= body.max_tokens <= MAX_TOKENS:
         return f"max_tokens must lie between 1 and {MAX_TOKENS}"
     return None
 
@@ -88,25 +86,25 @@ def _message_problem(messages: list[dict]) -> str | None:
 
 
 def _message(role: str, content: str) -> Message:
-    """A message whose tool calls, sent back by the old page as text, are parts again."""
+    """A message whose tool calls, sent back by the original's page as text, are parts again."""
     if role != "assistant":
         return Message(role, content)
     return Message(role, [{"type": part.kind, "text": part.text} for part in parse(content)])
 
 
-async def _events(session: Session) -> AsyncGenerator[dict, None]:
+async def _chunks(session: Session) -> AsyncGenerator[OriginalChunk, None]:
     """`{"token": text, "gpu": 0}` for each piece of text, then `{"done": true}`."""
     kind = "text"
     async for reply, pieces, _ in session:
         ended = [Piece("text", "")] if reply.finish_reason is not None else []
         for piece in [*pieces, *ended]:
-            text, kind = _marked(piece, kind), piece.kind
+            text, kind = _with_markers(piece, kind), piece.kind
             if text:
-                yield {"token": text, "gpu": 0}
-    yield {"done": True}
+                yield OriginalChunk(token=text, gpu=0)
+    yield OriginalChunk(done=True)
 
 
-def _marked(piece: Piece, before: str) -> str:
+def _with_markers(piece: Piece, before: str) -> str:
     """The piece's text with the literal markers of what ends and begins."""
     if piece.kind == before:
         return piece.text

@@ -1,0 +1,47 @@
+"""From flags to a model that is ready to talk: what the terminal and the server begin with."""
+
+import logging
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from nanochat_jax import devices
+from nanochat_jax.config.paths import base_dir
+from nanochat_jax.config.serve import Talk
+
+if TYPE_CHECKING:
+    from nanochat_jax.models.gpt import Model
+    from nanochat_jax.tokenizer import Tokenizer
+
+
+class Loaded(NamedTuple):
+    """A model on a `kind` of device (`cpu`, `gpu`, `tpu`), and a name for it."""
+
+    model: "Model"
+    tokenizer: "Tokenizer"
+    kind: str
+    name: str
+
+
+def load(cfg: Talk, devices_at_most: int = 1) -> Loaded:
+    """Sets JAX up, on a CPU with so many devices, and loads the checkpoint that `cfg` names.
+
+    Raises FileNotFoundError with the command that makes the checkpoint when there is none.
+    """
+    kind = devices.prepare(
+        cfg.device_type, cfg.mesh, cfg.simulate_devices,
+        virtual=devices_at_most, threads=not cfg.mesh, cache=base_dir() / "jax_cache",
+    )  # fmt: skip
+    # Imports JAX, which reads its environment then: not before `prepare` has written it.
+    from nanochat_jax.checkpoint import load_model
+
+    dtype = None if cfg.dtype == "auto" else cfg.dtype
+    step = None if cfg.step < 0 else cfg.step
+    model, tokenizer, meta = load_model(cfg.source, cfg.model_tag or None, step, dtype=dtype)
+    tag = cfg.model_tag or meta.get("model_tag") or f"d{model.cfg.n_layer}"
+    return Loaded(model, tokenizer, kind, f"nanochat-{cfg.source}-{tag}")
+
+
+def log_to_stderr() -> None:
+    """For the programs: our own messages as plain lines, the libraries' only when they matter."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("nanochat_jax").setLevel(logging.INFO)

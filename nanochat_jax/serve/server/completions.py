@@ -1,0 +1,163 @@
+"""POST /v1/completions: text or token ids in, text out; prompts can be echoed and scored."""
+
+import asyncio
+import collections
+from collections.abc import AsyncGenerator, Sequence
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+
+from nanochat_jax.serve.engine.requests import Request as ReplyRequest
+from nanochat_jax.serve.engine.requests import SampledToken, derive_seed
+from nanochat_jax.serve.engine.text import Piece, ReplyReader
+from nanochat_jax.serve.server.errors import ApiError
+from nanochat_jax.serve.server.logprobs import TextScorer
+from nanochat_jax.serve.server.responses import (
+    TextChoice,
+    TextChunk,
+    TextChunkChoice,
+    TextCompletion,
+    TextLogprobs,
+    new_envelope,
+    refusals,
+)
+from nanochat_jax.serve.server.schemas import CompletionRequest, pick
+from nanochat_jax.serve.server.service import Service, Session, StreamedReply
+from nanochat_jax.serve.server.sse import STREAM, event_stream
+
+MAX_TOKENS = 16  # OpenAI's default for plain completions
+
+
+def add_routes(router: APIRouter, service: Service) -> None:
+    """Adds the route to `router`."""
+
+    @router.post(
+        "/v1/completions",
+        response_model=TextCompletion,
+        response_model_exclude_unset=True,
+        responses={200: STREAM, **refusals(400, 404, 413, 429, 499, 500, 503)},
+    )
+    async def completions(
+        body: CompletionRequest, request: Request
+    ) -> TextCompletion | StreamingResponse:
+        service.check_ready()
+        service.check_model(body.model)
+        service.check_count(len(body.prompts()) * (body.n or 1), "prompt")
+        # Beside the event loop: a prompt may be a megabyte of text.
+        prompts = [await asyncio.to_thread(_tokens, service, prompt) for prompt in body.prompts()]
+        seed, prompt_tokens = service.seed(body.seed), sum(map(len, prompts))
+        session = service.start(_requests(body, prompts, seed), body.stops(), raw=True)
+        writer = _TextWriter(service, body)
+        if body.stream:
+            return event_stream(writer.chunks(session, prompt_tokens))
+        replies = await session.finished(request.is_disconnected)
+        return writer.completion(replies, usage=session.usage(prompt_tokens))
+
+
+def _tokens(service: Service, prompt: str | list[int]) -> list[int]:
+    """Token ids as they are; text after a bos, which opens every document.
+
+    Text that begins with the bos by name has it already: ids that were read as text come back.
+    """
+    if isinstance(prompt, str):
+        tokenizer, bos = service.tokenizer, service.tokenizer.get_bos_token_id()
+        tokens = tokenizer.encode(prompt.removeprefix(tokenizer.id_to_token(bos)), prepend=bos)
+    else:
+        tokens = prompt
+    service.check_tokens(tokens, "prompt")
+    if len(tokens) > service.context:
+        raise ApiError(
+            400,
+            f"This model's maximum context length is {service.context} tokens, the prompt has "
+            f"{len(tokens)}: shorten it",
+            "prompt",
+            "context_length_exceeded",
+        )
+    return tokens
+
+
+def _requests(
+    body: CompletionRequest, prompts: Sequence[list[int]], seed: int
+) -> list[ReplyRequest]:
+    """n requests a prompt, all prompts' in order."""
+    wanted = [tokens for tokens in prompts for _ in range(body.n or 1)]
+    return [
+        ReplyRequest(
+            tuple(tokens),
+            pick(body.max_tokens, MAX_TOKENS),
+            pick(body.temperature, 1.0),
+            body.top_k,
+            pick(body.top_p, 1.0),
+            derive_seed(seed, i),
+            alternatives=bool(body.logprobs),
+            score_prompt=bool(body.echo) and body.logprobs is not None,
+        )
+        for i, tokens in enumerate(wanted)
+    ]
+
+
+class _TextWriter:
+    """From replies to what is sent: the echoed prompt in front of the first text, scores beside."""
+
+    def __init__(self, service: Service, body: CompletionRequest):
+        self._tokenizer, self._body = service.tokenizer, body
+        self._envelope = new_envelope("cmpl-", "text_completion", service.model_id)
+        # The bos put before text is not shown: the echo is what was sent.
+        bos = service.tokenizer.id_to_token(service.tokenizer.get_bos_token_id())
+        self._bare = [isinstance(p, str) and not p.startswith(bos) for p in body.prompts()]
+        # One a reply: each remembers where its text ends.
+        self._scorers = collections.defaultdict(
+            lambda: TextScorer(service.tokenizer, body.logprobs)
+        )
+
+    def completion(self, replies: Sequence[StreamedReply], **more) -> TextCompletion:
+        choices = [
+            TextChoice(**self._fields(reply, reply.text, reply.tokens, first=True))
+            for reply in replies
+        ]
+        return TextCompletion(**self._envelope, choices=choices, **more)
+
+    async def chunks(self, session: Session, prompt_tokens: int) -> AsyncGenerator[TextChunk, None]:
+        """Text as it comes, and usage where the body wants it."""
+        usage, begun = ({"usage": None} if self._body.include_usage() else {}), set()
+        async for reply, pieces, tokens in session:
+            text = "".join(piece.text for piece in pieces)
+            fields = self._fields(reply, text, tokens, first=reply.index not in begun)
+            begun.add(reply.index)
+            yield TextChunk(**self._envelope, choices=[TextChunkChoice(**fields)], **usage)
+        if usage:
+            used = session.usage(prompt_tokens)
+            yield TextChunk(**self._envelope, choices=[], usage=used)
+
+    def _fields(
+        self, reply: StreamedReply, text: str, tokens: Sequence[SampledToken], first: bool
+    ) -> dict:
+        """A choice with new `text` and `tokens`; the `first` of a reply begins with its prompt."""
+        echo, scored = self._echo(reply) if first and self._body.echo else ("", [])
+        return {
+            "index": reply.index,
+            "text": echo + text,
+            "logprobs": self._score(reply, [*scored, *tokens]),
+            "finish_reason": reply.finish_reason,
+        }
+
+    def _echo(self, reply: StreamedReply) -> tuple[str, list[SampledToken | int]]:
+        """The prompt as text, and its tokens with their scores."""
+        ids = reply.generation.request.tokens
+        scored: list[SampledToken | int] = [ids[0], *reply.generation.prompt_scores]
+        if self._bare[reply.index // (self._body.n or 1)]:
+            ids, scored = ids[1:], scored[1:]
+        reader = ReplyReader(self._tokenizer, raw=True)
+        pieces: list[Piece] = [piece for token in ids for piece in reader.push(token)]
+        return "".join(piece.text for piece in pieces + reader.finish()), scored
+
+    def _score(self, reply: StreamedReply, tokens: list[SampledToken | int]) -> TextLogprobs | None:
+        """Scores of new tokens, the stop token that ended a reply included.
+
+        It is not shown, but it was sampled: who asks for one token after a prompt finds one.
+        """
+        generation = reply.generation
+        ended = reply.finish_reason is not None and generation.finish_reason == "stop"
+        if ended and len(reply.tokens) == len(generation.tokens) - 1:
+            tokens = [*tokens, generation.tokens[-1]]
+        return self._scorers[reply.index].score(tokens)

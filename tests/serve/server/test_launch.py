@@ -1,0 +1,40 @@
+"""From flags to a service: what the person typed is what the server does."""
+
+import pytest
+
+from nanochat_jax.config.serve import ChatWeb
+from nanochat_jax.serve.engine import Engine
+from nanochat_jax.serve.load import Loaded
+from nanochat_jax.serve.server.launch import new_service
+from nanochat_jax.serve.server.service import Defaults
+from tests.serve.world import BYTES, spoken, talking_model
+
+
+@pytest.fixture(scope="module")
+def service_of():
+    """Makes the service of flags, over one engine."""
+    model = talking_model(spoken("hi"), sequence_len=64)
+    engine = Engine(model, BYTES, slots=1)
+    return lambda **flags: new_service(
+        ChatWeb(**flags), Loaded(model, BYTES, "cpu", "nanochat-sft-d1"), engine
+    )
+
+
+def test_requests_without_a_seed_draw_theirs_from_the_servers(service_of):
+    draw = lambda **flags: [service.seed(None) for service in [service_of(**flags)] * 5]
+    assert draw(seed=7) == draw(seed=7)
+    assert draw(seed=7) != draw(seed=8)
+    assert len(set(draw(seed=7))) == 5
+    assert draw() != draw()
+
+
+def test_a_seed_that_a_request_names_is_its_own(service_of):
+    assert [service_of(seed=seed).seed(3) for seed in (7, 8)] == [3, 3]
+
+
+def test_flags_are_the_defaults_of_requests_that_say_nothing(service_of):
+    flags = {"temperature": 0.1, "top_k": 7, "top_p": 0.9, "max_tokens": 11, "seed": 0}
+    service = service_of(**flags, queue=3, model_name="mine")
+    assert service.defaults == Defaults(**flags)
+    assert (service.scheduler.queue_limit, service.model_id) == (3, "mine")
+    assert service_of().model_id == "nanochat-sft-d1"
