@@ -188,23 +188,6 @@ def flops_per_token(cfg: GPTConfig) -> int:
     return 6 * matmul_params(cfg) + attention
 
 
-def decode_flops(cfg: GPTConfig, context: int) -> int:
-    """FLOPs of one new token after `context` others."""
-    return 2 * matmul_params(cfg) + sum(4 * cfg.n_embd * min(context, w) for w in cfg.windows)
-
-
-def prefill_flops(cfg: GPTConfig, tokens: int) -> int:
-    """FLOPs of reading a prompt."""
-    seen = lambda w: (u := min(w, tokens)) * (u + 1) // 2 + (tokens - u) * u
-    attention = sum(4 * cfg.n_embd * seen(w) for w in cfg.windows)
-    return 2 * matmul_params(cfg) * tokens + attention
-
-
-def kv_bytes_per_token(cfg: GPTConfig, bytes_per_value: int = 2) -> int:
-    """Bytes that the cache keeps of a token."""
-    return 2 * cfg.n_layer * cfg.n_kv_head * cfg.head_dim * bytes_per_value
-
-
 def kv_bytes_read(cfg: GPTConfig, context: int, bytes_per_value: int = 2) -> int:
     """Bytes of the cache that a decode step reads."""
     row = 2 * cfg.n_kv_head * cfg.head_dim * bytes_per_value

@@ -1,6 +1,6 @@
 """Attention of one new token a row on NVIDIA GPUs: one kernel from the projections to the output.
 
-What XLA does in a dozen kernels a layer (turn, norm, write into the cache, scores, softmax, sum)
+What XLA does in a dozen kernels a layer (rotate, norm, write into the cache, scores, softmax, sum)
 is one here, because the gaps between small kernels take longer than the kernels. Keys and values
 are read once, only those the row has. `attend` of `models/attention.py` says what is computed.
 Source of splitting the keys and merging the parts: arXiv:2205.14135, arXiv:2311.01282.
@@ -37,7 +37,7 @@ def attend_one(
     """(output `[B, N, H]`, the layer's keys and values with the new token at `length_B`).
 
     Args:
-        q_BNH, k_BKH: as projected, neither turned nor normed. H is a power of two.
+        q_BNH, k_BKH: as projected, neither rotated nor normed. H is a power of two.
         tables: cosines and sines `[B, 1, 1, H/2]` of the new positions.
         past: keys and values `[B, S, K, H]`; they are written in place.
         window: how many earlier positions are seen; None: all.
@@ -98,15 +98,15 @@ def _kernel(
     sin_H = sin_ref[row, angle_H].astype(jnp.float32)
     sin_H = jnp.where(left_H, sin_H, -sin_H)
 
-    def turned(ref, *at):
+    def rotated(ref, *at):
         x_H, other_H = (ref[(*at, i)].astype(jnp.float32) for i in (lane_H, partner_H))
         x_H = x_H * cos_H + other_H * sin_H
         x_H = x_H * lax.rsqrt(jnp.sum(x_H * x_H) / H + eps) * qk_scale
         return x_H.astype(ref.dtype).astype(jnp.float32)
 
-    scaled = lambda g: turned(q_ref, row, head, g) * (1.0 / math.sqrt(H))
+    scaled = lambda g: rotated(q_ref, row, head, g) * (1.0 / math.sqrt(H))
     queries = [scaled(g) for g in range(G)]
-    key_H, value_H = turned(k_ref, row, head), v_ref[row, head, lane_H].astype(jnp.float32)
+    key_H, value_H = rotated(k_ref, row, head), v_ref[row, head, lane_H].astype(jnp.float32)
     first, behind = part * span, jnp.minimum((part + 1) * span, S)
     mine = (first <= length) & (length < behind)
     # The new token is taken from here: what is being written is not read again.

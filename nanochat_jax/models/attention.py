@@ -17,27 +17,44 @@ from nanochat_jax.models.linear import Linear
 
 
 def rms_norm(x: jax.Array, eps: float) -> jax.Array:
-    """x / root mean square over the last axis, without a gain; float32 inside, x's type outside."""
+    """x / root mean square over the last axis, without a gain; float32 inside, x's type outside.
+
+    Source: arXiv:1910.07467.
+    """
+    # No learnable gain: the matrix behind a norm can scale its inputs itself, and a vector fewer
+    # in every layer is a parameter fewer that needs a learning rate of its own.
     x32 = x.astype(jnp.float32)
     scale = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
     return (x32 * scale).astype(x.dtype)
 
 
 def rotary_tables(cfg: GPTConfig, position_BT: jax.Array, dtype: Any) -> tuple[jax.Array, ...]:
-    """(cos, sin) `[B, T, 1, H/2]` of the angles position x base^(-2i/H), as the era rounds them."""
+    """(cos, sin) `[B, T, 1, H/2]` of the angles position x base^(-2i/H), as the era rounds them.
+
+    Computed for the positions at hand, not stored: they are few, and no context is too long.
+    Source: arXiv:2104.09864.
+    """
     H = cfg.head_dim
+    # A larger base turns the last pairs more slowly, so that they still tell distances apart in a
+    # long context: 10,000 in classic, 100,000 in current.
     # Exponent, power and reciprocal are rounded each, as torch does: the last bit shows far out in
     # a row, and in a table of bfloat16.
     exponent_h = (np.arange(0, H, 2, dtype=np.float32) / np.float32(H)).astype(np.float64)
     frequency_h = np.float32(1.0) / np.float32(cfg.rope_base**exponent_h)
     angle_BTh = position_BT.astype(jnp.float32)[..., None] * frequency_h[None, None]
+    # Classic rounds its table to bfloat16 even in float32 runs. Exact angles would be other
+    # logits, which `tests/golden` tells apart.
     table = dtype if cfg.rope_table_dtype == "compute" else cfg.rope_table_dtype
     cast = lambda a: a.astype(table).astype(dtype)[:, :, None, :]
     return cast(jnp.cos(angle_BTh)), cast(jnp.sin(angle_BTh))
 
 
 def rotate(x_BTNH: jax.Array, tables: tuple[jax.Array, ...]) -> jax.Array:
-    """Turns the pairs (i, i + H/2) of each head by minus their angle, as nanochat does."""
+    """Rotates the pairs (i, i + H/2) of each head by minus their angle.
+
+    The sign is nanochat's and differs from the common `rotate_half`; attention sees only
+    differences of angles, but weights trained with one sign are wrong with the other.
+    """
     cos, sin = tables
     a, b = jnp.split(x_BTNH, 2, axis=-1)
     return jnp.concatenate([a * cos + b * sin, b * cos - a * sin], axis=-1)
@@ -50,9 +67,7 @@ def attend(
     position_BT: jax.Array,
     window: int | None,
 ) -> jax.Array:
-    """Softmax attention `[B, T, N, H]`: position p sees keys p - window to p. float32 inside.
-
-    Without a window p sees every key up to its own.
+    """Softmax attention `[B, T, N, H]`: position p sees keys p - window to p (None: 0 to p).
 
     Query head n uses kv head n // (N / K).
     """
@@ -66,6 +81,7 @@ def attend(
         w_BKGTS = w_BKSG.swapaxes(2, 3)[:, :, :, None]
     else:
         w_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH)
+    # The softmax in float32: a sum over thousands of keys would lose the small ones in bfloat16.
     w_BKGTS = w_BKGTS.astype(jnp.float32) * (1.0 / math.sqrt(H))
     behind_BTS = position_BT[:, :, None] - jnp.arange(S)[None, None, :]
     limit = S if window is None else window
@@ -79,7 +95,12 @@ def attend(
 
 
 class Attention(nn.Module):
-    """One layer's attention. `gated`: it mixes a value embedding into its values."""
+    """One layer's attention. `gated`: it mixes a value embedding into its values.
+
+    A window makes a layer cheaper, in FLOPs and in keys to read; what lies further back still
+    arrives through the layers above it, each of which looks one window further, and the last
+    layer always sees everything (`GPTConfig.windows`).
+    """
 
     cfg: GPTConfig
     window: int | None
@@ -94,8 +115,11 @@ class Attention(nn.Module):
         self.c_q = dense(c.n_head * c.head_dim, kernel_init=matrix_init(c))
         self.c_k = dense(c.n_kv_head * c.head_dim, kernel_init=matrix_init(c))
         self.c_v = dense(c.n_kv_head * c.head_dim, kernel_init=matrix_init(c))
+        # Zero, as in the MLP: a new block adds nothing, so the stream reaches the output matrix
+        # unspoilt at any depth, and blocks join in as they find something to say.
         self.c_proj = dense(c.n_embd, kernel_init=zeros)
         if self.gated:
+            # Small and positive: sigmoid gives about 1/2 at first.
             gate_init = nn.initializers.uniform(0.02)
             self.ve_gate = dense(c.n_kv_head, kernel_init=gate_init)
 
@@ -106,6 +130,11 @@ class Attention(nn.Module):
         heads = lambda y, n: y.reshape(B, T, n, c.head_dim)
         v_BTKH = heads(self.c_v(x_BTD), c.n_kv_head)
         if self.gated:
+            # What a token is, handed to attention directly: layers above need not carry it along
+            # in the stream. Capacity nearly without FLOPs, since a lookup multiplies nothing. The
+            # gate, from a few channels of the input, lets each head decide where it helps.
+            # Source: arXiv:2410.17897 (value residual); nanochat, dev/LOG.md of January 2026:
+            # every second layer is best, and the gate helps.
             gate_BTK = nn.sigmoid(self.ve_gate(x_BTD[..., : c.ve_gate_width]))
             gate_BTK = gate_BTK * jnp.asarray(c.ve_gate_scale, self.dtype)
             v_BTKH = v_BTKH + gate_BTK[..., None] * heads(value_embed_BTX, c.n_kv_head)
@@ -115,24 +144,30 @@ class Attention(nn.Module):
             scales = dict(window=self.window, eps=c.norm_eps, qk_scale=c.qk_scale)
             out, layer = attend_one(*new, tables, past, position_BT[:, 0], **scales)
             return self.c_proj(out.reshape(B, T, -1)), layer
-        q_BTNH, k_BTKH = (self._turned(y, tables) for y in (q_BTNH, k_BTKH))
+        q_BTNH, k_BTKH = (self._rotated(y, tables) for y in (q_BTNH, k_BTKH))
         if past is None:
-            out = self._fresh(q_BTNH, k_BTKH, v_BTKH, position_BT)
+            out = self._whole_rows(q_BTNH, k_BTKH, v_BTKH, position_BT)
             return self.c_proj(out.reshape(B, T, -1)), None
         start_B = position_BT[:, 0]
         k_BSKH, v_BSKH = kv.write(past[0], k_BTKH, start_B), kv.write(past[1], v_BTKH, start_B)
         out = attend(q_BTNH, k_BSKH, v_BSKH, position_BT, self.window)
         return self.c_proj(out.reshape(B, T, -1)), (k_BSKH, v_BSKH)
 
-    def _turned(self, x_BTNH: jax.Array, tables: tuple[jax.Array, ...]) -> jax.Array:
+    def _rotated(self, x_BTNH: jax.Array, tables: tuple[jax.Array, ...]) -> jax.Array:
+        """Queries or keys with their positions, of length sqrt(H) x `qk_scale`."""
+        # Normed queries and keys bound the scores: no head can grow its weights until softmax
+        # saturates and gradients stop. `qk_scale` gives back some of the sharpness that the bound
+        # takes. Rotation changes no length, so norm and rotation could change places but for their
+        # rounding; this order is nanochat's. Source: arXiv:2010.04245.
         x_BTNH = rms_norm(rotate(x_BTNH, tables), self.cfg.norm_eps)
         scale = self.cfg.qk_scale
         return x_BTNH if scale == 1.0 else x_BTNH * jnp.asarray(scale, x_BTNH.dtype)
 
-    def _fresh(self, q_BTNH, k_BTKH, v_BTKH, position_BT):
-        """Attention of whole rows, without a cache: through cuDNN where that was asked for."""
-        if self.attention == "xla":
+    def _whole_rows(self, q_BTNH, k_BTKH, v_BTKH, position_BT):
+        """Attention of rows without a cache."""
+        if self.attention != "cudnn":
             return attend(q_BTNH, k_BTKH, v_BTKH, position_BT, self.window)
+        # A flash kernel: it never writes the [T, T] scores that `attend` writes and reads again.
         T, window = q_BTNH.shape[1], self.window
         local = None if window is None or window >= T else (window, 0)
         return jax.nn.dot_product_attention(

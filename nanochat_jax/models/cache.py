@@ -43,4 +43,5 @@ def write(layer_BSKH: jax.Array, new_BTKH: jax.Array, start_B: jax.Array) -> jax
     B, T = new_BTKH.shape[:2]
     rows_B1 = jnp.arange(B)[:, None]
     at_BT = start_B[:, None] + jnp.arange(T)[None]
+    # "drop": a row without room must not write over its own last key, which clamping would do.
     return layer_BSKH.at[rows_B1, at_BT].set(new_BTKH.astype(layer_BSKH.dtype), mode="drop")

@@ -28,6 +28,8 @@ def matrix_init(cfg: GPTConfig, scale: float = 1.0) -> Init:
 
     Classic: normal of std min(1, sqrt(out / in)) / sqrt(in). Source: nanochat `GPT.init_weights`.
     """
+    # At scale 1 outputs have the size of their inputs either way. Uniform numbers have no
+    # outliers; sqrt(3) x std is the bound of a uniform distribution with that std.
     if cfg.init == "current":
         return centered_uniform(scale * math.sqrt(3.0 / cfg.n_embd))
 
@@ -45,7 +47,10 @@ def embedding_init(cfg: GPTConfig) -> Init:
 
 
 def head_init(cfg: GPTConfig) -> Init:
-    """The output matrix: (nearly) zero, so that the first loss is ln(vocabulary)."""
+    """The output matrix: (nearly) zero, so that the first loss is ln(vocabulary).
+
+    No step is spent on unlearning chance preferences.
+    """
     return nn.initializers.normal(0.001) if cfg.init == "current" else zeros
 
 

@@ -1,15 +1,18 @@
 """The kernel that attends with one new token, against the attention it stands for.
 
-On a CPU the kernel is interpreted; that it can be compiled for a GPU is asked of the compiler.
+On a CPU the kernel is interpreted; the compiler says whether it can be compiled for a GPU.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.models import cache as kv
 from nanochat_jax.models.attend_one import attend_one
 from nanochat_jax.models.attention import attend, rms_norm, rotate
+from nanochat_jax.models.gpt import GPT, init_params
 from tests.gpu import text_for_gpu
 
 EPS, SCALE = 1e-6, 1.2
@@ -28,13 +31,13 @@ def drawn(B, N, K, H, S, dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize("window", [None, 70])
 @pytest.mark.parametrize("heads", [(4, 2), (2, 2)])
-def test_it_gives_what_attention_gives(heads, window):
+def test_the_kernel_gives_what_attention_gives(heads, window):
     S, lengths_B = 200, jnp.asarray([0, 64, 130, 199, 200], jnp.int32)  # the last has no room
     q_BNH, k_BKH, v_BKH, tables, past = drawn(5, *heads, 16, S, jnp.float32)
-    turned = lambda x: rms_norm(rotate(x[:, None], tables), EPS) * SCALE
-    keys = kv.write(past[0], turned(k_BKH), lengths_B)
+    rotated = lambda x: rms_norm(rotate(x[:, None], tables), EPS) * SCALE
+    keys = kv.write(past[0], rotated(k_BKH), lengths_B)
     values = kv.write(past[1], v_BKH[:, None], lengths_B)
-    expected = attend(turned(q_BNH), keys, values, lengths_B[:, None], window)[:, 0]
+    expected = attend(rotated(q_BNH), keys, values, lengths_B[:, None], window)[:, 0]
     scales = dict(window=window, eps=EPS, qk_scale=SCALE)
     out, new = attend_one(q_BNH, k_BKH, v_BKH, tables, past, lengths_B, **scales, interpret=True)
     np.testing.assert_allclose(out[:4], expected[:4], atol=2e-6)
@@ -42,8 +45,17 @@ def test_it_gives_what_attention_gives(heads, window):
     np.testing.assert_array_equal(new[1], values)
 
 
+def test_rows_without_a_cache_are_none_of_the_kernels():
+    cfg = GPTConfig(sequence_len=8, vocab_size=9, n_layer=1, n_head=2, n_kv_head=1, n_embd=8)
+    params = init_params(cfg, jax.random.key(0))
+    noise = jax.random.normal(jax.random.key(1), params["lm_head"]["kernel"].shape)
+    params["lm_head"]["kernel"] = noise  # which is zero at first
+    logits = lambda gpt: gpt.apply({"params": params}, jnp.arange(8)[None])[0]
+    np.testing.assert_array_equal(logits(GPT(cfg, attention="pallas")), logits(GPT(cfg)))
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-def test_it_can_be_compiled_for_a_gpu(dtype):
+def test_the_kernel_can_be_compiled_for_a_gpu(dtype):
     def run(*arrays):
         return attend_one(*arrays, window=1000, eps=EPS, qk_scale=SCALE)
 

@@ -99,7 +99,7 @@ def test_a_prefix_is_reused_with_smear_too():
     assert [c.id for c in reused.tokens] == greedy(engine.model, longer.tokens, 8)
 
 
-def test_logprobs_are_the_models(engine):
+def test_logprobs_of_prompt_and_reply_are_the_models(engine):
     (generation,) = run(
         engine, Request(tuple(PROMPTS[5]), 6, 1.0, alternatives=True, score_prompt=True)
     )
@@ -107,12 +107,10 @@ def test_logprobs_are_the_models(engine):
     logprobs_TV = np.asarray(jax.nn.log_softmax(MODEL([ids])[0]))
     scored = [*generation.prompt_scores, *generation.tokens]
     assert [c.id for c in scored] == ids[1:]
-    for place, choice in enumerate(scored):
-        assert abs(choice.logprob - logprobs_TV[place, choice.id]) < 1e-4
+    for place, token in enumerate(scored):
+        assert abs(token.logprob - logprobs_TV[place, token.id]) < 1e-4
         best = np.argsort(-logprobs_TV[place])[:20]
-        np.testing.assert_allclose(
-            [lp for _, lp in choice.top], logprobs_TV[place][best], atol=1e-4
-        )
+        np.testing.assert_allclose([lp for _, lp in token.top], logprobs_TV[place][best], atol=1e-4)
 
 
 def test_generate_yields_columns_and_generate_batch_the_same_tokens(engine):
@@ -246,7 +244,7 @@ def test_a_prompt_may_end_within_a_tool_call():
 
 
 @pytest.mark.parametrize(
-    "request_, said",
+    "request_, message",
     [
         (Request(()), "0 tokens"),
         (Request((1,) * 65), "65 tokens.*context is 64"),
@@ -256,6 +254,6 @@ def test_a_prompt_may_end_within_a_tool_call():
         (Request((1,), top_p=0.0), "top_p"),
     ],
 )
-def test_what_no_model_could_answer_is_refused(engine, request_, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_no_model_could_answer_is_refused(engine, request_, message):
+    with pytest.raises(ValueError, match=message):
         engine.submit(request_)

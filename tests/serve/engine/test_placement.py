@@ -1,4 +1,4 @@
-"""Serving from several devices: four virtual ones say what one says."""
+"""Serving from several devices: four virtual ones reply as one does."""
 
 import dataclasses
 
@@ -50,7 +50,7 @@ def requests():
 
 
 @pytest.mark.slow
-def test_four_devices_say_what_one_says_and_compile_nothing_more(sharded_engine):
+def test_four_devices_reply_as_one_does_and_compile_nothing_more(sharded_engine):
     counted = sharded_engine.pool.compilations
     compiled = []
     listener = lambda name, _, **__: compiled.append(name) if "backend_compile" in name else None
@@ -63,10 +63,10 @@ def test_four_devices_say_what_one_says_and_compile_nothing_more(sharded_engine)
 
 @pytest.mark.slow
 def test_prompts_are_scored_to_the_bit_as_one_device_scores_them(sharded_engine):
-    asked = [Request(tuple(p), 0, score_prompt=True, alternatives=True) for p in PROMPTS[3:]]
-    found = scores(sharded_engine, *asked)
+    to_score = [Request(tuple(p), 0, score_prompt=True, alternatives=True) for p in PROMPTS[3:]]
+    found = scores(sharded_engine, *to_score)
     assert [len(one) for one in found] == [len(p) - 1 for p in PROMPTS[3:]]
-    assert found == scores(Engine(MODEL, BYTES, slots=8, steps=4), *asked)
+    assert found == scores(Engine(MODEL, BYTES, slots=8, steps=4), *to_score)
 
 
 @pytest.mark.slow
@@ -91,11 +91,11 @@ def test_every_device_reads_a_prompt_of_its_own(sharded_engine, monkeypatch):
 @pytest.mark.slow
 def test_a_chat_goes_on_from_whatever_device_its_row_lies_on(sharded_engine):
     sharded_engine.forget()
-    asked = requests()[-8:]  # one a slot
-    replies = run(sharded_engine, *asked)
+    first = requests()[-8:]  # one a slot
+    replies = run(sharded_engine, *first)
     longer = [
         dataclasses.replace(request, tokens=(*request.tokens, *reply, 7, 8, 9))
-        for request, reply in zip(asked, replies, strict=True)
+        for request, reply in zip(first, replies, strict=True)
     ]
     generations = [sharded_engine.submit(request) for request in reversed(longer)]
     while any(not generation.done for generation in generations):
@@ -112,7 +112,7 @@ def test_a_chat_goes_on_from_whatever_device_its_row_lies_on(sharded_engine):
 
 
 @pytest.mark.slow
-def test_generate_takes_a_mesh(sharded_engine):
+def test_generate_on_four_devices_yields_what_one_yields(sharded_engine):
     settings = {"num_samples": 3, "max_tokens": 6, "seed": 5}
     one = Engine(MODEL, BYTES, slots=4, steps=4)
     assert list(sharded_engine.generate(PROMPTS[4], **settings)) == list(

@@ -55,7 +55,7 @@ def test_low_rows_come_first_while_they_last():
     assert choose_slot(rows[2:], NO_PREFIX, near=2) is rows[2]
 
 
-def test_common_prefix():
+def test_a_common_prefix_ends_where_prompts_differ_or_the_shorter_one_ends():
     assert common_prefix([1, 2, 3], [1, 2, 4]) == 2
     assert common_prefix([1, 2], [1, 2, 3]) == common_prefix([1, 2, 3], [1, 2]) == 2
     assert common_prefix([], [1]) == 0
