@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nanochat_jax.config import paths
 from nanochat_jax.tasks.jsonl import open_text, read_values
 
 log = logging.getLogger(__name__)
 
 REVISION = "refs/convert/parquet"
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
-WORDS = "words_alpha.txt"
 WORDS_URL = "https://raw.githubusercontent.com/dwyl/english-words/refs/heads/master/words_alpha.txt"
 
 
@@ -103,16 +103,24 @@ def words(root: pathlib.Path, task_data: str | pathlib.Path | None = None) -> li
     Raises:
         FileNotFoundError: it is in neither.
     """
-    folder = pathlib.Path(task_data).expanduser() if task_data else root
-    names = (f"{part}{WORDS}{suffix}" for part in ("english_words/", "") for suffix in ("", ".gz"))
-    for path in (*(folder / name for name in names), root / WORDS):
+    own = paths.words(root)
+    given = in_folder(task_data or root, "english_words", own.name)
+    for path in (*given, own):
         if path.exists():
             with open_text(path) as lines:
                 return [word for line in lines if (word := line.strip())]
     raise FileNotFoundError(
-        f"no list of words: neither {folder / WORDS} nor {root / WORDS} exists; type "
-        f"`curl -L -o {root / WORDS} {WORDS_URL}`, or put any list there, one word a line"
+        f"no list of words: looked for {', '.join(map(str, (*given, own)))}; type "
+        f"`curl -L -o {own} {WORDS_URL}`, or put any list there, one word a line"
     )
+
+
+def in_folder(task_data: str | pathlib.Path | None, sub: str, name: str) -> list[pathlib.Path]:
+    """Where a folder of task files may have a file; nowhere without a folder."""
+    if not task_data:
+        return []
+    folder = pathlib.Path(task_data).expanduser()
+    return [at / f"{name}{suffix}" for at in (folder / sub, folder) for suffix in ("", ".gz")]
 
 
 def _read(path: pathlib.Path) -> Sequence[Any]:

@@ -30,16 +30,10 @@ def read_values(path: pathlib.Path, parse: Callable[[Any], Value]) -> Iterator[V
             for line in lines:
                 number += 1
                 if line.strip():
-                    yield parse(value_of(line))
+                    yield parse(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from None
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path} is damaged after line {number}: {error}") from None
-
-
-def value_of(line: str) -> Any:
-    """The value of a line; raises ValueError where it is no JSON."""
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON ({error})") from None

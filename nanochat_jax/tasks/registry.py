@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from nanochat_jax.config import paths
 from nanochat_jax.tasks import arc, exchanges, gsm8k, humaneval, mmlu, smoltalk, spelling
 from nanochat_jax.tasks.conversation import read_conversations
-from nanochat_jax.tasks.hub import RowSource, read_rows, words
+from nanochat_jax.tasks.hub import RowSource, in_folder, read_rows, words
 from nanochat_jax.tasks.mixture import Mixture
 from nanochat_jax.tasks.task import Task
 
@@ -217,11 +217,7 @@ def _conversations(options: Options) -> pathlib.Path:
 def _identity(options: Options) -> pathlib.Path:
     """The file in the base directory, else in the folder of task files."""
     own = paths.identity(options.root)
-    files = [own]
-    if options.task_data:
-        folder = pathlib.Path(options.task_data).expanduser()
-        files += [folder / f"{sub}{own.name}{z}" for sub in ("identity/", "") for z in ("", ".gz")]
-    for path in files:
+    for path in (own, *in_folder(options.task_data, "identity", own.name)):
         if path.exists():
             return path
     raise FileNotFoundError(

@@ -84,11 +84,6 @@ class Message(NamedTuple):
     role: Role
     content: str | Sequence[Mapping[str, str]]
 
-    @property
-    def parts(self) -> list[Part]:
-        """The content as parts; a str is one part of text."""
-        return parts_of(self.content)
-
 
 class Vocabulary(Protocol):
     """What the encoder needs of a tokenizer."""
@@ -218,7 +213,7 @@ def encode_message(
     # model's to write, or its replies would never end.
     supervised = int(message.role == "assistant")
     ids, mask = [special(start)], [0]
-    for kind, text in message.parts:
+    for kind, text in parts_of(message.content):
         form = PARTS[kind]
         # Parts are encoded one by one, so that no merge crosses the border of two.
         inner = encode(text)

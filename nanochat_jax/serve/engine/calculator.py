@@ -74,5 +74,5 @@ def _value(node: ast.expr) -> int | float | str | bool:
             text = _value(receiver)
             if not isinstance(text, str):
                 raise ValueError(f"{name} is a method of text, not of {text!r}")
-            return getattr(text, name)(*map(_value, args))
+            return operator.methodcaller(name, *map(_value, args))(text)
     raise ValueError(f"{type(node).__name__} is not something the calculator knows")

@@ -8,6 +8,7 @@ from nanochat_jax.tokenizer.chat_format import (
     ASSISTANT_START,
     Message,
     encode_message,
+    parts_of,
     with_system,
 )
 
@@ -83,7 +84,7 @@ def _turns(messages: Sequence[Message]) -> tuple[str, list[list[Message]]]:
 
 def _encode_texts(tokenizer: Tokenizer, messages: Sequence[Message]) -> Mapping[str, list[int]]:
     """The ids of every text in `messages`, encoded in one call, which lets other threads run."""
-    texts = sorted({part.text for message in messages for part in message.parts})
+    texts = sorted({part.text for message in messages for part in parts_of(message.content)})
     return dict(zip(texts, tokenizer.encode(texts, num_threads=1), strict=True))
 
 
