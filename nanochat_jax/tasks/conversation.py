@@ -24,6 +24,7 @@ def read_conversations(path: pathlib.Path) -> Iterator[Messages]:
 
 def checked_messages(value: Any) -> Messages:
     """The messages of a conversation to train on; raises ValueError with what is wrong."""
+    # When read, not when rendered: a line that cannot be must not end a run hours later.
     messages = chat_format.messages_of(value)
     chat_format.check(messages, at_least=2)
     return messages

@@ -11,6 +11,7 @@ from typing import Any
 from nanochat_jax.tasks.task import Task
 from nanochat_jax.tokenizer.chat_format import Conversation, Part, calls_and_text, parse, parts_of
 
+# Letter by letter, as the embedded world spells: "o x". What looks so is taken for spelling.
 LETTERS = re.compile(r"\w( \w)+")
 KINDS = ("sums", "counts", "spelling")
 
@@ -50,4 +51,5 @@ def score(conversation: Conversation, answer: str) -> float:
 
 def _calls_and_text(parts: Sequence[Part]) -> tuple[list[str], str]:
     calls, text = calls_and_text(parts)
+    # 2+3 and 2 + 3 are the same call; spaces that a text shows are the answer's own.
     return [call.replace(" ", "") for call in calls], text

@@ -19,6 +19,7 @@ from nanochat_jax.tasks.jsonl import open_text, read_values
 
 log = logging.getLogger(__name__)
 
+# Where the hub keeps what it converted, so that no loading script of a data set has to be run.
 REVISION = "refs/convert/parquet"
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 WORDS_URL = "https://raw.githubusercontent.com/dwyl/english-words/refs/heads/master/words_alpha.txt"
@@ -44,6 +45,7 @@ class RowSource:
 class Table:
     """The rows of parquet files; each becomes a dict when it is read."""
 
+    # As Arrow's columns: SmolTalk has 460,000 conversations, and few are needed at a time.
     table: pa.Table
 
     @classmethod

@@ -143,6 +143,7 @@ def _build(spec: TaskSpec, options: Options) -> Task:
     task = known.build(spec, options)
     if spec.stop is None:
         return task
+    # Not an error: mixtures name the rows of the full data sets, and serve smaller ones as well.
     if len(task) < spec.stop:
         log.info("%s has %d rows, fewer than %d", spec.name, len(task), spec.stop)
     return task.view(spec.start, spec.stop)
@@ -174,6 +175,7 @@ def _spelling(make: Callable[..., Task]) -> Known:
     def build(spec: TaskSpec, options: Options) -> Task:
         split = "train" if options.split == "train" else "test"
         size = SPELLING_ROWS[split] if spec.stop is None else spec.stop
+        # As many examples as are wanted: each is drawn by its number, so a longer task only adds.
         listed = words(options.root, options.task_data)
         return make(listed, size, split, original=spec.part == ORIGINAL)
 
@@ -228,6 +230,7 @@ def _identity(options: Options) -> pathlib.Path:
 
 def _training_shards(root: pathlib.Path) -> list[pathlib.Path]:
     """The training shards in use; the last one by name is validation and not among them."""
+    # The embedded world is for those who have no data: the user's own shards always come first.
     for folder in (paths.base_data(root), paths.world_data(root)):
         if shards := sorted(folder.glob("*.parquet")):
             return shards[:-1]

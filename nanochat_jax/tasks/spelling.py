@@ -11,6 +11,7 @@ Source: nanochat October 2025 `tasks/spellingbee.py` (templates, draws, wording)
 """
 
 import functools
+import importlib.resources
 import random
 import zlib
 from collections.abc import Callable, Sequence
@@ -25,62 +26,6 @@ HELD_OUT = 10  # one word in so many is for testing
 TEST_SEEDS = 1 << 40  # beyond the seeds of any training example
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 QUOTES = ("", "'", '"')
-# In the original's order, since a row is a draw from them. Several languages and a third in lower
-# case, for users ask in all ways, and the rows are to teach spelling, not one sentence.
-TEMPLATES = tuple(
-    """\
-How many {letter} are in the word {word}
-How many {letter} are in {word}
-Count the number of {letter} in {word}
-How many times does {letter} appear in {word}
-What's the count of {letter} in {word}
-In the word {word}, how many {letter} are there
-How many letter {letter} are in the word {word}
-Count how many {letter} appear in {word}
-Tell me the number of {letter} in {word}
-How many occurrences of {letter} are in {word}
-Find the count of {letter} in {word}
-Can you count the {letter} letters in {word}
-What is the frequency of {letter} in {word}
-How many {letter}s are in {word}
-How many {letter}'s are in {word}
-Count all the {letter} in {word}
-How many times is {letter} in {word}
-Number of {letter} in {word}
-Total count of {letter} in {word}
-How many {letter} does {word} have
-How many {letter} does {word} contain
-What's the number of {letter} in {word}
-{word} has how many {letter}
-In {word}, count the {letter}
-How many {letter} appear in {word}
-Count the {letter} in {word}
-Give me the count of {letter} in {word}
-How many instances of {letter} in {word}
-Show me how many {letter} are in {word}
-Calculate the number of {letter} in {word}
-¿Cuántas {letter} hay en {word}?
-¿Cuántas veces aparece {letter} en {word}?
-Cuenta las {letter} en {word}
-¿Cuántas letras {letter} tiene {word}?
-{word}中有多少个{letter}
-{word}里有几个{letter}
-数一下{word}中的{letter}
-{word}这个词里有多少{letter}
-{word}에 {letter}가 몇 개 있나요
-{word}에서 {letter}의 개수는
-{word}에 {letter}가 몇 번 나오나요
-{word}라는 단어에 {letter}가 몇 개
-Combien de {letter} dans {word}
-Combien de fois {letter} apparaît dans {word}
-Compte les {letter} dans {word}
-Wie viele {letter} sind in {word}
-Wie oft kommt {letter} in {word} vor
-Zähle die {letter} in {word}
-{word}に{letter}は何個ありますか
-{word}の中に{letter}がいくつ
-{word}に{letter}が何回出てくる""".split("\n")
-)
 
 
 def simple_spelling(
@@ -97,6 +42,15 @@ def spelling_bee(words: Sequence[str], size: int, split: Split, *, original: boo
     """`size` questions how often a letter stands in a word, worked by hand and by the tool."""
     row = functools.partial(_bee, _words(words, split, original), _seeds(split, original))
     return Task("SpellingBee", range(size), row, "generative", gsm8k.score, gsm8k.score)
+
+
+@functools.cache
+def _templates() -> list[str]:
+    """The 51 ways to ask."""
+    # In the original's order, since a row is a draw from them. Several languages, and a third in
+    # lower case: users ask in all ways, and the rows are to teach spelling, not one sentence.
+    file = importlib.resources.files("nanochat_jax.tasks").joinpath("spelling_questions.txt")
+    return file.read_text("utf-8").splitlines()
 
 
 def held_out(word: str) -> bool:
@@ -129,7 +83,7 @@ def _bee(words: Sequence[str], seed: Callable[[int], int], i: int) -> dict[str, 
     # ten are of the word, or most counts would be 0.
     word = rng.choice(words)
     letter = rng.choice(word) if rng.random() < 0.9 else rng.choice(LETTERS)
-    template = rng.choice(TEMPLATES)
+    template = rng.choice(_templates())
     if rng.random() < 0.3:
         template = template.lower()
     letter_quote, word_quote = rng.choice(QUOTES), rng.choice(QUOTES)

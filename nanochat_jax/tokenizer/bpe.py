@@ -137,6 +137,7 @@ class Tokenizer:
 
     def get_vocab_size(self) -> int:
         """The highest id plus one."""
+        # Not how many there are: OpenAI's vocabularies leave gaps between their special tokens.
         return max(self._bytes) + 1
 
     def get_special_tokens(self) -> set[str]:
@@ -212,6 +213,7 @@ class Tokenizer:
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of the tokens, end to end. Raises ValueError for an id that does not exist."""
         try:
+            # index: numpy's and JAX's integers are ids as well, a float is a mistake.
             return b"".join([self._bytes[operator.index(i)] for i in ids])
         except KeyError as error:
             last = self.get_vocab_size() - 1

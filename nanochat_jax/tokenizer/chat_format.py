@@ -179,6 +179,8 @@ def render(
     Raises:
         ConversationError: see `check`.
     """
+    # Cut, not refused: one long conversation decides how wide a batch of padded rows is, and so how
+    # much memory it takes. The original cuts at 2048 for that.
     return _render(vocabulary, messages_of(conversation), max_tokens)
 
 

@@ -77,6 +77,7 @@ def load(directory: Path) -> Fields:
 
 def digest(fields: Fields) -> str:
     """SHA-256, in hex, over everything that decides the ids of a text."""
+    # A checkpoint names its tokenizer by this: with other ids its embeddings are noise.
     rest = json.dumps([fields.pattern, sorted(fields.special_tokens.items())])
     ranks = ranks_text(fields.mergeable_ranks)
     return hashlib.sha256(ranks + b"\n" + rest.encode("ascii")).hexdigest()
@@ -153,6 +154,8 @@ def read_tokenizer_json(path: Path) -> Fields:
 
 def _check_merges(vocab: Mapping[str, int], merges: Sequence[Any]) -> None:
     pairs = (m.split(" ") if isinstance(m, str) else m for m in merges)
+    # Ranks say the order of merging by ids alone. A file that merges in another order has no ranks
+    # that give its ids.
     ids = [vocab["".join(pair)] for pair in pairs]
     if ids != sorted(ids):
         raise ValueError("its merges are not in the order of their ids")

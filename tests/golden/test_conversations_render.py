@@ -4,30 +4,15 @@ import builtins
 
 import pytest
 
-from nanochat_jax.tokenizer import Tokenizer
 from tests.golden.conftest import files, load_json
+from tests.golden.tokenizers import tokenizer_named_in
 
 CONVERSATIONS = files("conversations_*.json")
 
 
-@pytest.fixture(scope="module")
-def tokenizer_of():
-    made = {}
-
-    def make(path) -> Tokenizer:
-        beside = path.parent / load_json(path)["tokenizer"]
-        if beside not in made:
-            golden = load_json(beside)
-            ranks = {bytes.fromhex(token): rank for token, rank in golden["mergeable_ranks"]}
-            made[beside] = Tokenizer(ranks, golden["pattern"], golden["special_tokens"])
-        return made[beside]
-
-    return make
-
-
 @pytest.mark.parametrize("path", CONVERSATIONS)
-def test_ids_and_mask_are_the_same(path, tokenizer_of):
-    tokenizer = tokenizer_of(path)
+def test_ids_and_mask_are_the_original_s(path):
+    tokenizer = tokenizer_named_in(path)
     for case in load_json(path)["conversations"]:
         ids, mask = tokenizer.render_conversation(case["conversation"])
         assert (ids, mask) == (case["ids"], case["mask"]), case["desc"]
@@ -35,8 +20,8 @@ def test_ids_and_mask_are_the_same(path, tokenizer_of):
 
 
 @pytest.mark.parametrize("path", CONVERSATIONS)
-def test_truncated_ids_and_mask_are_the_same(path, tokenizer_of):
-    tokenizer = tokenizer_of(path)
+def test_truncated_ids_and_mask_are_the_original_s(path):
+    tokenizer = tokenizer_named_in(path)
     for case in load_json(path)["conversations"]:
         for limit in _limits(case):
             expected = (case[f"ids_max{limit}"], case[f"mask_max{limit}"])
@@ -49,8 +34,8 @@ def _limits(case) -> list[int]:
 
 
 @pytest.mark.parametrize("path", CONVERSATIONS)
-def test_prompts_for_completion_are_the_same(path, tokenizer_of):
-    tokenizer = tokenizer_of(path)
+def test_prompts_for_completion_are_the_original_s(path):
+    tokenizer = tokenizer_named_in(path)
     for case in load_json(path)["conversations"]:
         expected = case.get("render_for_completion")
         if expected is not None:
@@ -60,9 +45,9 @@ def test_prompts_for_completion_are_the_same(path, tokenizer_of):
 
 @pytest.mark.parametrize("path", CONVERSATIONS)
 @pytest.mark.parametrize("method", ["render_conversation", "render_for_completion"])
-def test_what_the_original_rejects_is_rejected(path, method, tokenizer_of):
+def test_what_the_original_rejects_is_rejected(path, method):
     for case in load_json(path)["invalid"]:
-        render = getattr(tokenizer_of(path), method)
+        render = getattr(tokenizer_named_in(path), method)
         expected = case[f"{method}_raises"]
         if expected is None:
             render(case["conversation"])

@@ -1,4 +1,4 @@
-"""The calculator's verdicts and the tool machine's tokens are the original's, one by one."""
+"""The calculator's verdicts and the tokens of tool calls are the original's, one by one."""
 
 import functools
 
@@ -6,24 +6,17 @@ import pytest
 
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.engine.calculator import use_calculator
-from nanochat_jax.tokenizer import Tokenizer
+from nanochat_jax.tokenizer.chat_format import ASSISTANT_END
 from tests.golden.conftest import files, load_json
+from tests.golden.tokenizers import tokenizer_named_in
 from tests.serve.world import script_table, scripted_model
 
-END = "<|assistant_end|>"
 FILES = files("generate_tools*.json")
 
 
 @functools.cache
-def tokenizer_beside(path) -> Tokenizer:
-    data = load_json(path.parent / load_json(path)["tokenizer"])
-    ranks = {bytes.fromhex(text): rank for text, rank in data["mergeable_ranks"]}
-    return Tokenizer(ranks, data["pattern"], data["special_tokens"])
-
-
-@functools.cache
 def engine_for(path, prompt: int, rows: int) -> Engine:
-    tokenizer = tokenizer_beside(path)
+    tokenizer = tokenizer_named_in(path)
     model = scripted_model([[]] * rows, prompt, tokenizer.get_vocab_size())
     return Engine(model, tokenizer, slots=rows)
 
@@ -31,7 +24,7 @@ def engine_for(path, prompt: int, rows: int) -> Engine:
 def scripted(path, prompt: list[int], scripts: list[list[int]]) -> Engine:
     """The engine whose slot b chooses `scripts[b]`, then assistant_end for ever; compiled once."""
     engine = engine_for(path, len(prompt), len(scripts))
-    engine.set_params(script_table(scripts, tokenizer_beside(path).encode_special(END)))
+    engine.set_params(script_table(scripts, tokenizer_named_in(path).encode_special(ASSISTANT_END)))
     return engine
 
 

@@ -1,4 +1,4 @@
-"""Tasks ask what the original asks, in its order, and mark answers as it does."""
+"""Tasks hold the original's questions, in its order, and score answers as it does."""
 
 import pytest
 
@@ -24,8 +24,8 @@ def _chosen(path, wanted) -> list[str]:
     return [name for name in golden["tasks"] if wanted(golden, name)]
 
 
-def marked(golden, name) -> bool:
-    """Whether answers are marked here; those that are marked by running them are not."""
+def scored(golden, name) -> bool:
+    """Whether answers are scored here; those that are scored by running them are not."""
     return name != "HumanEval" and any(e["task"] == name for e in golden["evaluations"])
 
 
@@ -37,14 +37,14 @@ def test_every_conversation_comes_in_the_original_s_order(path, name):
 
 
 @pytest.mark.parametrize(("path", "name"), names())
-def test_kinds_are_the_same(path, name):
+def test_kinds_are_the_original_s(path, name):
     golden, task = load_json(path)["tasks"][name], golden_task(path, name)
-    unmarked = name.startswith("SimpleSpelling")  # called generative there, but has no marks
-    assert task.kind == (None if unmarked else golden["eval_type"])
+    unscored = name.startswith("SimpleSpelling")  # called generative there, but has no score
+    assert task.kind == (None if unscored else golden["eval_type"])
 
 
 @pytest.mark.parametrize(("path", "name"), names())
-def test_slices_are_the_same(path, name):
+def test_slices_of_a_task_are_the_original_s(path, name):
     golden = load_json(path)["tasks"][name]
     for key in (k for k in golden if k.startswith("slice_")):
         start, stop, step = (None if b == "None" else int(b) for b in key.split("_")[1:])
@@ -53,8 +53,8 @@ def test_slices_are_the_same(path, name):
         assert plain([part[i] for i in range(len(part))]) == golden[key]["conversations"], key
 
 
-@pytest.mark.parametrize(("path", "name"), names(marked))
-def test_marks_are_the_same(path, name):
+@pytest.mark.parametrize(("path", "name"), names(scored))
+def test_scores_and_rewards_are_the_original_s(path, name):
     task = golden_task(path, name)
     for case in (e for e in load_json(path)["evaluations"] if e["task"] == name):
         conversation, answer = task[case["index"]], case["completion"]
@@ -69,25 +69,25 @@ def test_marks_are_the_same(path, name):
 
 
 @pytest.mark.parametrize("path", TASKS)
-def test_import_lines_are_the_same(path):
+def test_the_import_lines_of_a_prompt_are_the_original_s(path):
     for case in load_json(path)["extract_imports"]:
         assert humaneval.imports(case["prompt"]) == case["result"], case
 
 
 @pytest.mark.parametrize("path", TASKS)
-def test_code_of_an_answer_is_the_same(path):
+def test_the_code_of_an_answer_is_the_original_s(path):
     for case in load_json(path)["extract_program"]:
         assert humaneval.code(case["completion"]) == case["result"], case
 
 
 @pytest.mark.parametrize("path", TASKS)
-def test_final_numbers_are_the_same(path):
+def test_final_numbers_are_the_original_s(path):
     for case in load_json(path)["extract_answer"]:
         assert gsm8k.final_number(case["text"]) == case["result"], case
 
 
 @pytest.mark.parametrize("path", TASKS)
-def test_multiple_choice_questions_are_the_same(path):
+def test_multiple_choice_questions_are_the_original_s(path):
     for case in load_json(path)["render_mc"]:
         got = choice.question(case["question"], case["letters"], case["choices"])
         assert got == case["result"], case
@@ -103,7 +103,7 @@ def test_a_mixture_has_the_original_s_order(path):
 
 
 @pytest.mark.parametrize("path", TASKS)
-def test_slices_of_a_mixture_are_the_same(path):
+def test_slices_of_a_mixture_are_the_original_s(path):
     golden = load_json(path)["mixture"]
     for key in (k for k in golden if k.startswith("slice_")):
         start, stop, step = (None if b == "None" else int(b) for b in key.split("_")[1:])
@@ -112,7 +112,7 @@ def test_slices_of_a_mixture_are_the_same(path):
 
 
 @pytest.mark.parametrize("path", TASKS)
-def test_a_sequence_is_the_same(path):
+def test_a_mixture_without_a_seed_is_the_original_s_sequence(path):
     golden, chain = load_json(path)["sequence"], golden_sequence(path)
     assert len(chain) == golden["length"]
     assert plain([chain[i] for i in range(len(chain))]) == golden["conversations"]

@@ -1,4 +1,4 @@
-"""The tokenizer that a set of golden files was made with, built once."""
+"""The tokenizers that golden files were made with, each built once."""
 
 import functools
 from pathlib import Path
@@ -8,8 +8,18 @@ from tests.golden.conftest import beside, load_json
 
 
 @functools.cache
-def golden_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of `tokenizer_artifact*.json` in an era's folder."""
-    golden = load_json(beside(folder, "tokenizer_artifact*.json"))
+def tokenizer_in(path: Path) -> Tokenizer:
+    """The tokenizer of a golden `tokenizer_*.json`."""
+    golden = load_json(path)
     ranks = {bytes.fromhex(token): rank for token, rank in golden["mergeable_ranks"]}
     return Tokenizer(ranks, golden["pattern"], golden["special_tokens"])
+
+
+def golden_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of `tokenizer_artifact*.json` in an era's folder."""
+    return tokenizer_in(beside(folder, "tokenizer_artifact*.json"))
+
+
+def tokenizer_named_in(path: Path) -> Tokenizer:
+    """The tokenizer that a golden file names as its own."""
+    return tokenizer_in(path.parent / load_json(path)["tokenizer"])

@@ -1,4 +1,4 @@
-"""Exchanges: first questions of conversations, marked by the words of their own answers."""
+"""Exchanges: first questions of conversations, scored by the words of their own answers."""
 
 import json
 
@@ -21,7 +21,7 @@ TWICE = [TURN("system", "Be brief."), *SPELL, *SUM]
 
 
 @pytest.mark.parametrize(
-    ("kind", "asked"),
+    ("kind", "questions"),
     [
         ("", ["2+3?", "l in hill?", "Spell ox.", "Hello!", "Spell ox."]),
         ("sums", ["2+3?"]),
@@ -29,9 +29,9 @@ TWICE = [TURN("system", "Be brief."), *SPELL, *SUM]
         ("spelling", ["Spell ox.", "Spell ox."]),
     ],
 )
-def test_the_first_questions_of_a_kind_are_asked(kind, asked):
+def test_a_kind_has_its_first_questions_alone(kind, questions):
     task = exchanges.task([SUM, COUNT, SPELL, TALK, TWICE], kind)
-    assert [task[i]["messages"][-2]["content"] for i in range(len(task))] == asked
+    assert [task[i]["messages"][-2]["content"] for i in range(len(task))] == questions
     assert all(task[i]["messages"][-1]["role"] == "assistant" for i in range(len(task)))
 
 
@@ -49,11 +49,11 @@ def test_the_first_questions_of_a_kind_are_asked(kind, asked):
         ("", 0.0),
     ],
 )
-def test_the_words_and_the_calls_must_be_the_answer_s(reply, right):
+def test_a_reply_is_right_with_the_words_and_the_calls_of_the_answer(reply, right):
     assert exchanges.task([SUM]).reward({"messages": SUM}, reply) == right
 
 
-def test_they_are_named_as_other_tasks(tmp_path):
+def test_exchanges_are_named_as_other_tasks(tmp_path):
     folder = tmp_path / "conversations"
     folder.mkdir()
     lines = "".join(json.dumps(chat) + "\n" for chat in (SUM, SPELL, TALK))

@@ -138,13 +138,13 @@ def test_rows_are_fetched_once_and_then_read_without_the_hub(hub, build):
     assert build("GSM8K", HF_HUB_OFFLINE="1") == ALL
 
 
-def test_what_is_not_in_the_cache_is_told_offline(build):
-    told = build("GSM8K", HF_HUB_OFFLINE="1")
-    assert told.startswith("FileNotFoundError: could not have openai/gsm8k, main, train")
-    assert "--task-data DIR" in told
+def test_offline_a_missing_data_set_is_an_error_that_names_the_way_out(build):
+    message = build("GSM8K", HF_HUB_OFFLINE="1")
+    assert message.startswith("FileNotFoundError: could not have openai/gsm8k, main, train")
+    assert "--task-data DIR" in message
 
 
-def test_a_data_set_that_the_hub_lacks_is_told(build):
+def test_a_data_set_that_the_hub_lacks_is_named(build):
     assert "could not have openai/openai_humaneval" in build("HumanEval")
 
 

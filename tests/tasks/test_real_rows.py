@@ -63,16 +63,16 @@ def test_the_given_answers_are_right_and_others_wrong(name, tokenizer, tmp_path)
 @pytest.mark.slow
 def test_every_given_program_passes_in_the_sandbox_and_none_without_its_body(tmp_path):
     task = tasks.build_one("HumanEval", tmp_path, task_data=str(needs.TASK_DATA))
-    asked = [task[i] for i in range(len(task))]
-    given = [humaneval.program(c, c["messages"][1]["content"]) for c in asked]
-    empty = [humaneval.program(c, c["messages"][0]["content"] + "    pass") for c in asked]
+    rows = [task[i] for i in range(len(task))]
+    given = [humaneval.program(c, c["messages"][1]["content"]) for c in rows]
+    empty = [humaneval.program(c, c["messages"][0]["content"] + "    pass") for c in rows]
     results = sandbox.run_many(given + empty, checks=True, timeout_s=30)
-    assert [r.error for r in results[: len(asked)]] == [None] * len(asked)
-    assert not any(r.success for r in results[len(asked) :])
+    assert [r.error for r in results[: len(rows)]] == [None] * len(rows)
+    assert not any(r.success for r in results[len(rows) :])
 
 
 @pytest.mark.parametrize("name", ["GSM8K", "SpellingBee"])
-def test_the_tool_says_what_the_worked_answers_say(name, tmp_path):
+def test_the_calculator_gives_the_results_of_the_worked_answers(name, tmp_path):
     """Of SpellingBee always; GSM8K's authors rounded and left out signs in some places."""
     task, same, calls = real(f"{name}:300", "train", tmp_path), 0, 0
     for parts in (task[i]["messages"][1]["content"] for i in range(len(task))):
@@ -83,7 +83,7 @@ def test_the_tool_says_what_the_worked_answers_say(name, tmp_path):
     assert same == calls if name == "SpellingBee" else same > 0.95 * calls
 
 
-def test_the_spelling_examination_meets_no_word_of_training(tmp_path):
+def test_spelling_is_tested_on_no_word_of_training(tmp_path):
     words = lambda name, split: {
         task[i]["messages"][1]["content"][2]["text"].split("'")[1]
         if name == "SpellingBee"
@@ -91,9 +91,9 @@ def test_the_spelling_examination_meets_no_word_of_training(tmp_path):
         for task in [real(f"{name}:{20000 if split == 'train' else 256}", split, tmp_path)]
         for i in range(len(task))
     }
-    learnt = words("SpellingBee", "train") | words("SimpleSpelling", "train")
-    asked = words("SpellingBee", "val")
-    assert len(learnt) > 30000 and len(asked) > 250 and not learnt & asked
+    trained = words("SpellingBee", "train") | words("SimpleSpelling", "train")
+    tested = words("SpellingBee", "val")
+    assert len(trained) > 30000 and len(tested) > 250 and not trained & tested
 
 
 def _equal(value, text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Spelling tasks: what is asked in training is never asked in examination."""
+"""Spelling tasks: no word of training is met in evaluation."""
 
 import random
 
@@ -12,7 +12,7 @@ WORDS = ["".join(random.Random(i).choices("abcdefgh", k=5)) for i in range(500)]
 
 
 def words_of(task):
-    """The words that a task asks for, as its answers spell them."""
+    """The words of a task's questions, as its answers spell them."""
     found = set()
     for i in range(len(task)):
         content = task[i]["messages"][1]["content"]
@@ -23,19 +23,19 @@ def words_of(task):
 
 @pytest.mark.parametrize("make", [spelling.simple_spelling, spelling.spelling_bee])
 def test_no_word_of_one_split_is_met_in_the_other_by_any_task(make):
-    asked = words_of(make(WORDS, 400, "test"))
+    tested = words_of(make(WORDS, 400, "test"))
     for other in (spelling.simple_spelling, spelling.spelling_bee):
-        learnt = words_of(other(WORDS, 2000, "train"))
-        assert len(learnt) > 100 and not asked & learnt
+        trained = words_of(other(WORDS, 2000, "train"))
+        assert len(trained) > 100 and not tested & trained
 
 
-def test_the_original_asks_in_examination_what_it_taught():
-    taught = spelling.spelling_bee(WORDS, 20, "train", original=True)
-    asked = spelling.spelling_bee(WORDS, 19, "test", original=True)
-    assert [asked[i] for i in range(19)] == [taught[i + 1] for i in range(19)]
+def test_the_original_s_test_rows_are_its_training_rows():
+    train = spelling.spelling_bee(WORDS, 20, "train", original=True)
+    test = spelling.spelling_bee(WORDS, 19, "test", original=True)
+    assert [test[i] for i in range(19)] == [train[i + 1] for i in range(19)]
 
 
-def test_a_longer_list_moves_no_word():
+def test_a_longer_list_moves_no_word_to_the_other_split():
     before = {w: spelling.held_out(w) for w in WORDS[:100]}
     assert all(spelling.held_out(w) == before[w] for w in before)
     test = [w for w in WORDS if spelling.held_out(w)]

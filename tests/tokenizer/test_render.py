@@ -65,12 +65,12 @@ CONTENTS = st.lists(st.text(max_size=10), min_size=1, max_size=6)
 
 
 @given(CONTENTS)
-def test_the_learnt_tokens_are_the_assistants_words_and_its_end(contents):
+def test_the_supervised_tokens_are_the_assistant_s_words_and_its_end(contents):
     roles = ("user", "assistant")
     messages = [{"role": roles[i % 2], "content": c} for i, c in enumerate(contents)]
     ids, mask = TOKENIZER.render_conversation({"messages": messages})
-    learnt = TOKENIZER.decode([i for i, m in zip(ids, mask, strict=True) if m])
-    assert learnt == "".join(c + "<|assistant_end|>" for c in contents[1::2])
+    supervised = TOKENIZER.decode([i for i, m in zip(ids, mask, strict=True) if m])
+    assert supervised == "".join(c + "<|assistant_end|>" for c in contents[1::2])
 
 
 @given(st.lists(st.builds(Part, st.sampled_from([*PARTS]), st.text(max_size=8)), max_size=6))
@@ -96,7 +96,7 @@ def test_a_call_that_does_not_end_stays_text():
     assert parse("") == []
 
 
-def test_raw_text_is_learnt_but_for_its_beginning():
+def test_all_of_a_raw_text_but_bos_is_supervised():
     ids, mask = TOKENIZER.render({"text": "the rat"})
     assert ids == [268, *TOKENIZER.encode("the rat")]
     assert mask == [0] + [1] * (len(ids) - 1)
@@ -104,7 +104,7 @@ def test_raw_text_is_learnt_but_for_its_beginning():
     assert TOKENIZER.render(TOOL_USE, max_tokens=7) == (IDS[:7], MASK[:7])
 
 
-def test_tokens_are_shown_green_where_they_are_learnt():
+def test_supervised_tokens_are_shown_green():
     shown = TOKENIZER.visualize_tokenization([262, 97], [0, 1], with_token_id=True)
     assert shown == "\033[91m cat\033[0m|\033[90m(262)\033[0m|\033[92ma\033[0m|\033[90m(97)\033[0m"
     assert TOKENIZER.visualize_tokenization([97], [1]) == "\033[92ma\033[0m"

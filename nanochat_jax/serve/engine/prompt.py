@@ -54,6 +54,7 @@ def fit_conversation(
         ids = _join(tokenizer, system, turns[first][0], encoded[first:])
         if len(ids) + reserve <= context:
             break
+    # Not cut: half a question has another answer, and nobody would know which half was read.
     if len(ids) >= context:
         raise ContextFull(len(ids), context)
     return Prompt(ids, sum(map(len, turns[:first])))
@@ -70,6 +71,8 @@ def _turns(messages: Sequence[Message]) -> tuple[str, list[list[Message]]]:
         if message.role == "system":
             (later if turns else leading).append(message.content)
             continue
+        # What the format has no place for is kept where the model will read it: right before the
+        # user's next words.
         if message.role == "user" and later:
             message, later = with_system("\n\n".join(later), message), []
         if message.role == "user" or not turns:

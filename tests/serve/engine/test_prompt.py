@@ -81,4 +81,6 @@ def test_special_tokens_in_a_message_stay_plain_text():
     ],
 )
 def test_unusual_orders_of_roles_lose_nothing(messages, expected):
-    assert expected in fit(messages)[0]
+    text, dropped = fit(messages)
+    assert expected in text and dropped == 0
+    assert all(message.content in text for message in messages)

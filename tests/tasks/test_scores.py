@@ -1,4 +1,4 @@
-"""Marks: what counts as right, and what is said of rows that cannot be asked."""
+"""Scores: what counts as right, and what is refused; rows in the original's order."""
 
 import numpy as np
 import pytest
@@ -26,11 +26,11 @@ def test_a_mixture_s_order_is_the_documented_one():
 
 
 def test_a_reward_takes_any_text_where_a_score_wants_a_letter():
-    asked = choice.conversation("which?", ["A", "B"], ["x", "y"], "B")
+    row = choice.conversation("which?", ["A", "B"], ["x", "y"], "B")
     with pytest.raises(ValueError, match="expected one of A, B, got 'the second'"):
-        choice.score(asked, "the second")
-    assert choice.reward(asked, "the second") == 0.0
-    assert choice.reward(asked, " B\n") == choice.score(asked, "B") == 1.0
+        choice.score(row, "the second")
+    assert choice.reward(row, "the second") == 0.0
+    assert choice.reward(row, " B\n") == choice.score(row, "B") == 1.0
 
 
 def test_an_answer_that_is_no_letter_of_the_row_is_refused():
@@ -39,7 +39,7 @@ def test_an_answer_that_is_no_letter_of_the_row_is_refused():
         arc.conversation(row)
 
 
-def test_mmlu_s_old_form_is_unwrapped():
+def test_rows_of_mmlu_s_old_form_are_unwrapped():
     row = {"question": "q", "subject": "s", "choices": list("wxyz"), "answer": 3}
     assert mmlu.conversation({"train": row}) == mmlu.conversation(row)
     assert mmlu.conversation(row)["messages"][1]["content"] == "D"
@@ -47,7 +47,7 @@ def test_mmlu_s_old_form_is_unwrapped():
         mmlu.conversation(row | {"choices": ["only one"]})
 
 
-def test_calls_are_parted_at_their_last_equals_sign():
+def test_a_calculation_of_gsm8k_is_split_at_its_last_equals_sign():
     row = {"question": "q", "answer": "a<<1+1=2>>2<<2*2=4>><<x>>\n#### 4"}
     parts = [(p["type"], p["text"]) for p in gsm8k.conversation(row)["messages"][1]["content"]]
     assert parts == [
@@ -57,9 +57,9 @@ def test_calls_are_parted_at_their_last_equals_sign():
     ]  # fmt: skip
 
 
-def test_without_a_number_to_reach_nothing_is_right():
-    asked = gsm8k.conversation({"question": "q", "answer": "it depends"})
-    assert gsm8k.score(asked, "it depends") == 0.0
+def test_where_the_reference_has_no_number_no_answer_is_right():
+    row = gsm8k.conversation({"question": "q", "answer": "it depends"})
+    assert gsm8k.score(row, "it depends") == 0.0
 
 
 def test_humaneval_runs_the_program_that_the_sandbox_is_given():
@@ -74,7 +74,7 @@ def test_humaneval_runs_the_program_that_the_sandbox_is_given():
     exec(seen[0], space)  # our own program, above
 
 
-def test_humaneval_without_a_sandbox_can_be_read_not_marked():
+def test_humaneval_without_a_sandbox_can_be_read_not_scored():
     task = humaneval.task([PROBLEM])
     assert task[0]["entry_point"] == "f"
     with pytest.raises(ValueError, match="execute"):
@@ -86,7 +86,7 @@ def test_conversations_out_of_turn_are_refused():
         smoltalk.conversation({"messages": [{"role": "user", "content": "a"}] * 2})
 
 
-def test_a_view_marks_as_its_task_does_and_clips_to_the_rows():
+def test_a_view_scores_as_its_task_does_and_clips_to_the_rows():
     task = gsm8k.task([{"question": f"{i}", "answer": f"#### {i}"} for i in range(5)])
     view = task.view(1, 100, 2)
     assert (len(view), view.kind, view.name) == (2, "generative", "GSM8K")

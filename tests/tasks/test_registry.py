@@ -1,4 +1,4 @@
-"""Tasks by name: which rows a name gives, and what is said where there are none."""
+"""Tasks by name: which rows a name gives, and the message where there are none."""
 
 import gzip
 import json
@@ -57,8 +57,8 @@ def test_a_bound_is_of_the_task_s_own_order_before_it_is_mixed(data, tmp_path):
     whole = tasks.build_one("GSM8K:train", tmp_path, task_data=data)
     first = {whole[i]["messages"][0]["content"] for i in range(3)}
     mixed = build(["GSM8K:3", "SmolTalk"], data, tmp_path)
-    asked = [mixed[i]["messages"][0]["content"] for i in range(len(mixed))]
-    assert {text for text in asked if text != "hi"} == first
+    questions = [mixed[i]["messages"][0]["content"] for i in range(len(mixed))]
+    assert {text for text in questions if text != "hi"} == first
 
 
 def test_validation_is_one_task_after_another(data, tmp_path):
@@ -67,7 +67,7 @@ def test_validation_is_one_task_after_another(data, tmp_path):
     assert [chain[i] for i in range(2)] == [one[i] for i in range(2)]
 
 
-def test_one_task_brings_its_marks_through_its_bounds(data, tmp_path):
+def test_a_bounded_task_keeps_its_name_kind_score_and_reward(data, tmp_path):
     task = tasks.build_one("GSM8K:3", tmp_path, task_data=data)
     assert (task.name, task.kind) == ("GSM8K", "generative")
     right = task[0]["messages"][-1]["content"][-1]["text"]
@@ -82,7 +82,7 @@ def test_one_task_brings_its_marks_through_its_bounds(data, tmp_path):
         ("SpellingBee:other", "one of original, or a number"),
     ],
 )  # fmt: skip
-def test_what_is_no_name_is_told_with_what_is(name, message, data, tmp_path):
+def test_a_wrong_name_is_refused_with_the_right_ones(name, message, data, tmp_path):
     with pytest.raises(ValueError, match=message):
         build([name], data, tmp_path)
 
@@ -96,13 +96,13 @@ def test_what_is_no_name_is_told_with_what_is(name, message, data, tmp_path):
         ("documents", "scripts.data --help"),
     ],
 )  # fmt: skip
-def test_missing_data_are_told_with_what_to_type(name, message, data, tmp_path):
+def test_missing_data_are_refused_with_what_to_type(name, message, data, tmp_path):
     folder = data if name == "ARC-Easy" else str(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match=message):
         build([name], folder, tmp_path)
 
 
-def test_a_missing_split_names_those_that_are_there(data, tmp_path):
+def test_the_error_for_a_missing_split_names_those_that_are_there(data, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is train\.parquet"):
         build(["SmolTalk"], data, tmp_path, "val")
 
@@ -125,7 +125,7 @@ def test_damaged_files_are_named(data, tmp_path):
         build(["SmolTalk"], data, tmp_path)
 
 
-def test_training_on_test_rows_is_said(data, tmp_path, caplog):
+def test_training_on_test_rows_is_warned_of(data, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         build(["GSM8K:test"], data, tmp_path)
     assert "trains on its test rows" in caplog.text
