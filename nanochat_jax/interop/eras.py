@@ -226,14 +226,11 @@ def _softcap(meta: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _sizes(meta: Mapping[str, Any]) -> dict[str, int]:
-    config = meta.get("model_config")
-    missing = [name for name in SHAPE if name not in (config or {})]
-    if missing:
-        raise ValueError(f"the meta file has no model_config with {', '.join(missing)}")
-    for name in SHAPE:
-        if type(config[name]) is not int:
-            raise ValueError(f"the meta file's {name} is {config[name]!r}; expected a whole number")
-    return {name: config[name] for name in SHAPE}
+    sizes = {name: meta["model_config"].get(name) for name in SHAPE}
+    for name, value in sizes.items():
+        if type(value) is not int:
+            raise ValueError(f"the meta file's {name} is {value!r}; expected a whole number")
+    return sizes
 
 
 def _config(values: Mapping[str, Any]) -> GPTConfig:

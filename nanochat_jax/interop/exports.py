@@ -200,10 +200,11 @@ def group_numbers(
         )  # fmt: skip
 
     lr = optim.matrix_lr * config.init_lr_frac
-    muon = dict(lr=lr * hyper.lr_multiplier, momentum=hyper.momentum)
+    now = dict(lr=lr * hyper.lr_multiplier, momentum=hyper.momentum)
+    muon = dict(now, nesterov=True, ns_steps=optim.muon_steps, initial_lr=lr)
     if single:
-        muon |= dict(ns_steps=optim.muon_steps, beta2=optim.muon_beta2)
-        muon |= dict(weight_decay=hyper.weight_decay, initial_lr=lr)
-    else:
-        muon |= dict(nesterov=True, ns_steps=optim.muon_steps, initial_lr=lr)
+        muon = dict(
+            now, ns_steps=optim.muon_steps, beta2=optim.muon_beta2,
+            weight_decay=hyper.weight_decay, initial_lr=lr,
+        )  # fmt: skip
     return optim_files.GroupNumbers(adam, muon), "single" if single else "pair"

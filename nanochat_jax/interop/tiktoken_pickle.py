@@ -83,13 +83,13 @@ def _fields(value: Any) -> EncodingFields:
         raise ValueError(f"it only names the encoding {state!r}, whose tokens tiktoken downloads")
     if type(state) is not dict:
         raise ValueError(f"its fields are a {type(state).__name__}, expected a dict")
-    for name in ("name", "pat_str"):
-        if type(state.get(name)) is not str:
-            raise ValueError(f"its {name} is a {type(state.get(name)).__name__}, expected a str")
+    kinds = dict(name=str, pat_str=str, mergeable_ranks=dict, special_tokens=dict)
+    for name, kind in kinds.items():
+        if type(state.get(name)) is not kind:
+            found = type(state.get(name)).__name__
+            raise ValueError(f"its {name} is a {found}, expected a {kind.__name__}")
     for name, kind in (("mergeable_ranks", bytes), ("special_tokens", str)):
-        table = state.get(name)
-        if type(table) is not dict:
-            raise ValueError(f"its {name} is a {type(table).__name__}, expected a dict")
-        if any(type(k) is not kind or type(v) is not int or v < 0 for k, v in table.items()):
+        entries = state[name].items()
+        if any(type(k) is not kind or type(v) is not int or v < 0 for k, v in entries):
             raise ValueError(f"its {name} holds other than {kind.__name__} -> a number from 0")
-    return EncodingFields(*(state[f.name] for f in dataclasses.fields(EncodingFields)))
+    return EncodingFields(**{name: state[name] for name in kinds})

@@ -1,11 +1,14 @@
 """Folders as nanochat leaves them, of any era, for tests."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nanochat_jax import interop
+from nanochat_jax.config.convert import Import
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.interop import eras, nanochat, torchfile
 from nanochat_jax.tokenizer import Tokenizer
@@ -41,3 +44,14 @@ def folder_of(root: Path, state: dict, meta: dict, tag: str = "d3", step: int = 
     if not (root / "tokenizer").exists():
         nanochat.write_tokenizer(root / "tokenizer", tokenizer_of())
     return root
+
+
+def take(theirs: Path, **given: Any) -> tuple[Path, list[str]]:
+    """`convert import` of a folder."""
+    return interop.import_model(Import(dir=str(theirs), **given))
+
+
+def several_steps(theirs: Path) -> None:
+    for kind, end in (("model", "pt"), ("meta", "json")):
+        folder = theirs / "base_checkpoints/d3"
+        shutil.copy(folder / f"{kind}_000007.{end}", folder / f"{kind}_000009.{end}")
