@@ -77,7 +77,8 @@ def load(path: str | os.PathLike[str]) -> Any:
         ) from None
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} {_what_else(path, error)}") from None
-    except (ValueError, OverflowError, struct.error, zlib.error) as error:
+    # NotImplementedError: of a later version of zip than `zipfile` reads.
+    except (ValueError, NotImplementedError, OverflowError, struct.error, zlib.error) as error:
         raise ValueError(
             f"{path} is no whole file of torch.save: {error}; copy it again, or torch.save it again"
         ) from None
@@ -102,7 +103,7 @@ class _Reader:
     """Reads one open archive."""
 
     def __init__(self, file: BinaryIO):
-        self.archive = _archive(file)
+        self.archive = zipfile.ZipFile(file)
         self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.storages: dict[str, np.ndarray] = {}
         self.inflated = 0
@@ -176,14 +177,6 @@ class _Reader:
         return np.frombuffer(
             zlib.decompressobj(-15).decompress(raw, max(1, info.file_size)), np.uint8
         )
-
-
-def _archive(file: BinaryIO) -> zipfile.ZipFile:
-    """The archive; one of a later version of zip than `zipfile` reads is a ValueError too."""
-    try:
-        return zipfile.ZipFile(file)
-    except NotImplementedError as error:
-        raise ValueError(str(error)) from None
 
 
 def _tensor(
