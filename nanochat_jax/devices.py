@@ -18,11 +18,13 @@ ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 
 
 def machine_kind() -> str:
-    """`gpu`, `tpu` or `cpu`: what JAX would pick here, told without starting it."""
+    """`gpu`, `tpu` or `cpu`: what JAX would pick here, without starting it."""
     wanted = os.environ.get("JAX_PLATFORMS", "")
     if wanted:
+        # A list is an order of preference; JAX's names for NVIDIA and AMD are one kind to us.
         first = wanted.split(",")[0]
         return {"cuda": "gpu", "rocm": "gpu"}.get(first, first)
+    # Asking JAX would start it, and then no platform or virtual devices can be chosen any more.
     plugin = any(importlib.util.find_spec(f"jax_cuda{n}_plugin") for n in (12, 13))
     if plugin and os.path.exists("/dev/nvidiactl"):
         return "gpu"
@@ -74,6 +76,8 @@ def prepare(
         threads: keep XLA's threads though there are several; one of them alone may be used then.
         cache: folder of the persistent compilation cache.
     """
+    # JAX settles on its devices when it is first used and never again in a process: environment
+    # variables before the import, jax.config before the first computation.
     kind = "cpu" if simulate else resolve_kind(device_type)
     count = mesh_size(mesh) or virtual or 1
     if kind == "cpu":

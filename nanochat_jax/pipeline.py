@@ -100,6 +100,7 @@ def _parent(config: Stage) -> Mapping[str, Any] | None:
     try:
         return find_checkpoint(config.source, config.model_tag or None, step, base_dir()).meta
     except FileNotFoundError:
+        # Not an error yet: the speedrun configures every stage before the first one has run.
         return None
 
 
@@ -111,7 +112,7 @@ def _derived_batch(meta: Mapping[str, Any]) -> int:
     from nanochat_jax.train import scaling
 
     config = build(BaseTrain, meta["config"])
-    return scaling.plan(GPTConfig(**meta["model_config"]), config).total_batch_size
+    return scaling.plan(GPTConfig.of(meta["model_config"]), config).total_batch_size
 
 
 def last_checkpoint(stage: str, config: Stage) -> "store.Saved | None":

@@ -18,7 +18,7 @@ from nanochat_jax.tasks import hub
 log = logging.getLogger(__name__)
 
 STAGES = ("tokenizer", "base", "mid", "sft")
-# What is said once for every stage.
+# Flags of the speedrun that hold for every stage that knows them.
 SHARED = {*Shared.__dataclass_fields__, "run", "task_data"}
 
 
@@ -90,8 +90,8 @@ def _stage(stage: str, config: Any, fresh: bool) -> bool:
 def differences(have: Mapping[str, Any], want: Mapping[str, Any]) -> str:
     """`key: was 3, now 4` for what two fingerprints disagree on, the first few."""
     keys = [k for k in sorted({*have, *want}) if have.get(k) != want.get(k)]
-    told = [f"{k}: was {have.get(k)!r}, now {want.get(k)!r}" for k in keys[:6]]
-    return "; ".join(told) + (f"; and {len(keys) - 6} more" if len(keys) > 6 else "")
+    shown = [f"{k}: was {have.get(k)!r}, now {want.get(k)!r}" for k in keys[:6]]
+    return "; ".join(shown) + (f"; and {len(keys) - 6} more" if len(keys) > 6 else "")
 
 
 def _evaluate(stage: str, config: Any, ran: bool) -> None:

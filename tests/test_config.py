@@ -164,3 +164,10 @@ def test_the_dials_of_a_model_give_back_its_shape(depth, aspect_ratio, head_dim)
     dials = dials_of(cfg)
     again = shape_of_depth(dials["depth"], dials["aspect_ratio"], dials["head_dim"])
     assert GPTConfig(**again) == cfg
+
+
+def test_a_checkpoint_of_a_version_with_more_names_is_read():
+    kept = dataclasses.asdict(GPTConfig(n_layer=3)) | {"rope_factor": 10}
+    assert GPTConfig.of(kept) == GPTConfig(n_layer=3)
+    with pytest.raises(TypeError, match="n_layers"):
+        GPTConfig.of({"n_layers": 3})

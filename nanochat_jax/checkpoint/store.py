@@ -46,7 +46,7 @@ class Saved:
     @property
     def cfg(self) -> GPTConfig:
         """Shape and constants of the model."""
-        return GPTConfig(**self.meta["model_config"])
+        return GPTConfig.of(self.meta["model_config"])
 
     @property
     def loader(self) -> Any:

@@ -1,1 +1,1 @@
-"""What programs can be told, and what a model is made of. Imports neither JAX nor anything slow."""
+"""The settings of every program and of a model. Imports neither JAX nor anything slow."""

@@ -1,4 +1,4 @@
-"""What `python -m scripts.convert import|export|compare` can be told."""
+"""The flags of `scripts.convert import|export|compare`."""
 
 import dataclasses
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""What `python -m scripts.data download|add|list|verify|identity` can be told."""
+"""The flags of `scripts.data download|add|list|verify|identity`."""
 
 import dataclasses
 from typing import Annotated

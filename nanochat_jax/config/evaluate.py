@@ -1,4 +1,4 @@
-"""What `python -m scripts.eval` can be told. Flags are nanochat's own."""
+"""The flags of `scripts.eval`, named as nanochat's."""
 
 import dataclasses
 from typing import Annotated, Literal

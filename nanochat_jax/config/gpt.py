@@ -5,9 +5,14 @@ Pure Python: sizes, windows and costs follow from it without a model being built
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
-NORM_EPS = 1.1920928955078125e-07  # float32 machine epsilon: what torch's rms_norm uses
+# float32's machine epsilon: what torch's rms_norm takes, also for bfloat16 inputs (measured; its
+# documentation speaks of the input's own epsilon, which would be 0.0078).
+NORM_EPS = 1.1920928955078125e-07
+# Names that checkpoints of ours have kept in `meta.json` and that decide nothing any more.
+RETIRED = frozenset({"rope_factor"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +31,8 @@ class GPTConfig:
     n_embd: int = 768
     rope_base: float = 10000.0
     rope_table_dtype: Literal["bfloat16", "float32", "compute"] = "bfloat16"
-    rope_factor: int = 10  # the table reaches this many times sequence_len
+    # Logits are squeezed into +-15. The original tried 5 to 30 at depth 24: 5 is terrible, others
+    # differ by 1e-3 bits per byte.
     logit_softcap: float = 15.0
     softcap_dtype: Literal["float32", "compute"] = "compute"
     qk_scale: float = 1.0  # on queries and keys, after their norm
@@ -40,6 +46,8 @@ class GPTConfig:
     smear: bool = False
     smear_width: int = 24
     backout: bool = False
+    # Rows that no token has: a table of a multiple of 64 rows splits evenly over devices, and suits
+    # tensor cores.
     pad_vocab_to: int = 1
     norm_eps: float = NORM_EPS
     init: Literal["classic", "current"] = "classic"
@@ -49,6 +57,7 @@ class GPTConfig:
             if vars(self)[name] < 1:
                 raise ValueError(f"{name} is {vars(self)[name]}; expected 1 or more")
         if self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2:
+            # Even, since the rotation turns the two halves of a head against each other.
             raise ValueError(
                 f"n_embd={self.n_embd} does not divide into n_head={self.n_head} heads of even "
                 "width; set --head-dim to an even divisor of the width"
@@ -64,6 +73,11 @@ class GPTConfig:
                 f"window_pattern is {self.window_pattern!r}; expected letters S and L, e.g. SSSL"
             )
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "GPTConfig":
+        """The config that a checkpoint's `meta.json` holds under `model_config`."""
+        return cls(**{name: value for name, value in values.items() if name not in RETIRED})
+
     @property
     def head_dim(self) -> int:
         return self.n_embd // self.n_head
@@ -74,22 +88,28 @@ class GPTConfig:
 
     @property
     def value_embed_layers(self) -> tuple[int, ...]:
-        """Layers with a value embedding: every second one, the last among them."""
+        """Layers with a value embedding: every second one, the last among them.
+
+        Every second was the best of the original's trials (January 2026): they are large (53 % of
+        all parameters at depth 12) and cost next to no FLOPs.
+        """
         if not self.value_embeds:
             return ()
         return tuple(i for i in range(self.n_layer) if i % 2 == (self.n_layer - 1) % 2)
 
     @property
     def backout_layer(self) -> int:
-        """The layer whose output is taken away again at the end."""
+        """The layer whose output is subtracted from the residual stream before the last norm."""
         return self.n_layer // 2
 
     @property
     def windows(self) -> tuple[int, ...]:
         """Per layer how many earlier positions a query sees besides its own.
 
+        The last layer always sees everything: what it misses, no later layer can bring.
         Source: nanochat `GPT._compute_window_sizes`; half and third: its earlier rules.
         """
+        # A comment in the original says 768 for a length of 2048; its code gives 512, as this does.
         S, pattern = self.sequence_len, self.window_pattern.upper()
         short = {
             "quarter": 128 * math.ceil(math.ceil(S / 4) / 128),
@@ -106,14 +126,15 @@ class GPTConfig:
         return tuple(w if limited or w < self.sequence_len else None for w in self.windows)
 
 
-# What a recipe sets beyond the shape.
+# What a recipe sets beyond the shape. The reasons of `current` are the original's experiments of
+# January to July 2026; the parts themselves are explained in models/.
 RECIPES: dict[str, dict[str, Any]] = {
     "classic": {},
     "current": dict(
         rope_base=100000.0,
         rope_table_dtype="compute",
         softcap_dtype="float32",
-        qk_scale=1.2,
+        qk_scale=1.2,  # the norm fixes how sharp attention can get; this gives some of it back
         window_pattern="SSSL",
         long_window="sequence",
         value_embeds=True,
@@ -134,7 +155,10 @@ def recipe_model_defaults(recipe: str) -> dict[str, Any]:
 
 
 def shape_of_depth(depth: int, aspect_ratio: int = 64, head_dim: int = 128) -> dict[str, int]:
-    """The one dial: layers, width and heads of a depth. Width is rounded up to whole heads."""
+    """The one dial: layers, width and heads of a depth. Width is rounded up to whole heads.
+
+    The original tried both: aspect ratio 64 beats 128, and heads of 128 beat heads of 64.
+    """
     heads = max(1, math.ceil(depth * aspect_ratio / head_dim))
     return dict(n_layer=depth, n_embd=heads * head_dim, n_head=heads, n_kv_head=heads)
 
@@ -174,13 +198,19 @@ def param_counts(cfg: GPTConfig) -> dict[str, int]:
 
 
 def matmul_params(cfg: GPTConfig) -> int:
-    """Parameters that a token is multiplied with: all but embeddings and scalars."""
+    """Parameters that a token is multiplied with: all but embeddings and scalars.
+
+    Looking up a row of a table costs no FLOPs, so embeddings do not count.
+    """
     counts = param_counts(cfg)
     return counts["transformer_matrices"] + counts["lm_head"] + cfg.smear_width * cfg.smear
 
 
 def flops_per_token(cfg: GPTConfig) -> int:
-    """Training FLOPs of a token: 6 per matmul parameter, and attention (causal half not taken off).
+    """Training FLOPs of a token: 6 per matmul parameter, and attention.
+
+    6: a multiplication and an addition forward, twice that backward (for inputs and weights). The
+    causal half of attention is not taken off, so that MFU compares with other people's figures.
 
     Source: nanochat `GPT.estimate_flops`, PaLM (arXiv:2204.02311) appendix B.
     """

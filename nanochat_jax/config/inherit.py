@@ -20,7 +20,7 @@ BATCH = ("device_batch_size", "total_batch_size")
 
 def dials(meta: Meta) -> dict[str, Any]:
     """Of base training with `--init`: the shape of that model, which its rates are scaled by."""
-    shape, config = dials_of(GPTConfig(**meta["model_config"])), meta.get("config") or {}
+    shape, config = dials_of(GPTConfig.of(meta["model_config"])), meta.get("config") or {}
     return shape | {name: config[name] for name in ("aspect_ratio", "head_dim") if name in config}
 
 

@@ -1,7 +1,7 @@
-"""What every program can be told, and how a field says what it decides.
+"""The flags that every program has, and how a field says what it decides.
 
-A field without a mark decides the result of its stage. The marks stand at the fields, so that a
-new option cannot be forgotten in a list elsewhere.
+A field decides the result of its stage unless its type says otherwise. That stands at the field, so
+that a new option cannot be forgotten in a list elsewhere.
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ import tyro
 T = TypeVar("T")
 
 
-class Mark(enum.Enum):
-    """What else a field may be than a part of the result."""
+class FieldKind(enum.Enum):
+    """What a field may be other than a part of the result."""
 
     COSMETIC = "cosmetic"
     PER_CALL = "per call"
@@ -23,10 +23,10 @@ class Mark(enum.Enum):
 
 # How a run is watched or saved. Another value leaves a finished stage valid, so it is no part of
 # a fingerprint: who asks for more evaluations must not have to train again.
-Cosmetic = Annotated[T, Mark.COSMETIC]
+Cosmetic = Annotated[T, FieldKind.COSMETIC]
 # Cosmetic, and of this call alone: `--resume` does not take it over, since the run may go on
 # under another name, on another machine or on another number of devices.
-PerCall = Annotated[T, Mark.PER_CALL]
+PerCall = Annotated[T, FieldKind.PER_CALL]
 
 Device = Literal["", "cpu", "gpu", "cuda", "tpu", "mps"]
 Recipe = Literal["classic", "current"]

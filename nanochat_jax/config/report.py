@@ -1,4 +1,4 @@
-"""What `python -m scripts.report` can be told."""
+"""The flags of `scripts.report`."""
 
 import dataclasses
 

@@ -28,7 +28,7 @@ class Layers:
     """What a file and the flags say of one program, as flat values.
 
     Args:
-        path: the file that was read; empty: none. `named`: it was asked for by `--config`.
+        path: the file that was read; empty: none. `named`: `--config` gave it.
     """
 
     section: str

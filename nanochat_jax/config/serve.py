@@ -1,4 +1,4 @@
-"""What `chat_cli` and `chat_web` can be told. Flags are nanochat's own."""
+"""The flags of `scripts.chat_cli` and `scripts.chat_web`, named as nanochat's."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -48,7 +48,7 @@ class ChatCLI(Talk):
     prompt: Annotated[str, short("-p")] = ""
     """answer this and leave"""
     system: str = ""
-    """what the assistant is told before the chat begins"""
+    """system message, before the chat begins"""
     temperature: Annotated[float, short("-t")] = 0.6
     """0: always the likeliest token; higher: more varied"""
     max_tokens: Annotated[int, short("-m")] = 256

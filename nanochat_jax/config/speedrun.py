@@ -1,4 +1,4 @@
-"""What `python -m scripts.speedrun` can be told."""
+"""The flags of `scripts.speedrun`."""
 
 import dataclasses
 

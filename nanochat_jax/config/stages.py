@@ -1,4 +1,4 @@
-"""What each program can be told: one frozen dataclass a program, flags named as nanochat's.
+"""The flags of `scripts.train`: one frozen dataclass a stage, named as nanochat's.
 
 Defaults are the classic recipe's; `RECIPES` holds what another recipe changes. Nothing below this
 folder asks which recipe it runs: it reads the values.
@@ -14,6 +14,7 @@ from nanochat_jax.config.optim import DEFAULTS, OptimConfig, optim_defaults
 from nanochat_jax.config.program import Cosmetic, PerCall, Program, Recipe, flat, short, wandb_run
 
 Source = Literal["base", "mid", "sft", "rl"]
+# Facts, arithmetic, a calendar, an opinion: what a base model knows at a glance.
 # Source: nanochat `scripts/base_train.py`.
 SAMPLE_PROMPTS = (
     "The capital of France is",
@@ -72,8 +73,10 @@ class TokenizerTrain:
     """named set of defaults"""
     device_type: PerCall[str] = ""
     """taken and ignored: this stage needs no accelerator"""
+    # The original's default; its own speedrun reads 2 billion, which is what `current` has.
     max_chars: int = 10_000_000_000
     """characters to train on"""
+    # So that no one document weighs much in the counts.
     doc_cap: int = 10_000
     """characters of one document at most"""
     vocab_size: int = 65536
@@ -97,8 +100,10 @@ class BaseTrain(Stage):
     the checkpoint"""
     window_pattern: str = "L"
     """L: full attention, S: short window; repeated over the layers, the last is always L"""
+    # 2^19 tokens: where the rates were tuned. Larger models like larger batches: see scaling.py.
     total_batch_size: int = 524288
     """tokens of an optimizer step; -1: derived from the horizon"""
+    # 20 tokens a parameter, all of them counted. Source: Chinchilla (arXiv:2203.15556).
     target_param_data_ratio: float = 20
     """training tokens per parameter, when num_iterations and target_flops are not given"""
     target_flops: float = -1.0
@@ -111,6 +116,7 @@ class BaseTrain(Stage):
     """read in the order of the original on this many ranks"""
     core_metric_every: Cosmetic[int] = 2000
     """steps between CORE evaluations; -1: never"""
+    # All of a task is for the end: during training a noisy estimate is enough.
     core_metric_max_per_task: Cosmetic[int] = 500
     """problems of a CORE task; -1: all"""
 
@@ -152,7 +158,7 @@ class MidTrain(ChatStage):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SFTTrain(ChatStage):
-    """Finetune on conversations: only the assistant's own tokens are learnt."""
+    """Finetune on conversations: only the assistant's own tokens are supervised."""
 
     source: Literal["base", "mid"] = "mid"
     """stage whose checkpoint to start from"""
@@ -195,7 +201,7 @@ class SFTTrain(ChatStage):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RLTrain(ChatStage):
-    """Learn by trying: replies are sampled, rewarded, and made likelier or less likely."""
+    """Reinforcement learning: replies are sampled, rewarded, and made likelier or less likely."""
 
     source: Literal["mid", "sft"] = "sft"
     """stage whose checkpoint to start from"""
@@ -214,7 +220,7 @@ class RLTrain(ChatStage):
     top_k: Annotated[int, short("-k")] = 50
     """sample among the k likeliest; 0: among all"""
     learn_stop: bool = True
-    """the token that ends a reply is learnt as any other (the original leaves it out)"""
+    """the token that ends a reply is trained as any other (the original leaves it out)"""
     share_first_token: bool = False
     """device_batch_size samples at a time begin with one and the same token, as the original's"""
     init_lr_frac: float = 0.05
@@ -240,7 +246,7 @@ class RLTrain(ChatStage):
         if self.temperature <= 0:
             raise ValueError(
                 f"temperature is {self.temperature}; set it above 0: greedy replies are all the "
-                "same, and nothing is learnt from them"
+                "same, and none is better than another"
             )
         if self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k}; set it to 0 (all tokens) or more")
@@ -256,11 +262,17 @@ STAGES: dict[str, type] = {
 RECIPES: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "classic": {},
     "current": {
+        # From the original's sweeps of January 2026.
         "tokenizer": dict(vocab_size=32768, max_chars=2_000_000_000),
+        # Rows that begin with a document instead of anywhere, at the price of a third of the
+        # tokens; mostly short windows, for better bits per byte per FLOP; 12 tokens for each
+        # parameter that is multiplied with, from scaling laws fitted again in March 2026.
         "base": dict(
             window_pattern="SSSL", total_batch_size=-1, target_param_data_ratio=12.0,
             loader="bestfit", eval_tokens=80 * 524288,
         ),
+        # No stage between: with such rows base models need no midtraining, so SFT takes its mixture
+        # over, from base, packed, at nearly full rates and with base's optimizer state.
         "sft": dict(
             source="base", packing="bestfit", init_lr_frac=0.8, device_batch_size=32,
             total_batch_size=524288, load_optimizer=1,

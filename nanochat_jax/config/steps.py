@@ -1,4 +1,8 @@
-"""Rows and tokens of one optimizer step, for the config of any stage."""
+"""Rows and tokens of one optimizer step, for the config of any stage.
+
+The stages count in different units, as the original's scripts do: base and mid in tokens, sft in
+rows (padded ones hold different numbers of tokens), rl in questions and replies to each.
+"""
 
 from nanochat_jax.config.stages import RLTrain, SFTTrain, Stage
 

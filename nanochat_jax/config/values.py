@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from nanochat_jax.config.errors import nearest
-from nanochat_jax.config.program import Mark
+from nanochat_jax.config.program import FieldKind
 
 Config = TypeVar("Config")
 
 
 class Field(typing.NamedTuple):
-    """A setting: the nested dataclass that holds it (empty: none), its type and its mark."""
+    """A setting: the nested dataclass that holds it (empty: none), its type and kind."""
 
     parent: str
     type: Any
-    mark: Mark | None
+    kind: FieldKind | None
     aliases: tuple[str, ...]
 
 
@@ -33,10 +33,10 @@ def fields(cls: type) -> dict[str, Field]:
             out |= {n: inner._replace(parent=field.name) for n, inner in fields(hint).items()}
             continue
         extras = typing.get_args(full[field.name])[1:] if full[field.name] is not hint else ()
-        mark = next((extra for extra in extras if isinstance(extra, Mark)), None)
+        kind = next((extra for extra in extras if isinstance(extra, FieldKind)), None)
         # The rest is tyro's own, and not every kind of it names aliases.
         aliases = tuple(a for e in extras for a in getattr(e, "aliases", None) or ())
-        out[field.name] = Field("", hint, mark, aliases)
+        out[field.name] = Field("", hint, kind, aliases)
     return out
 
 
@@ -73,9 +73,9 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def fingerprint(config: Any) -> dict[str, Any]:
-    """What of a config decides the result of its stage: every field without a mark."""
+    """What of a config decides the result of its stage: every field of no kind."""
     known = fields(type(config))
-    return {name: value for name, value in flatten(config).items() if known[name].mark is None}
+    return {name: value for name, value in flatten(config).items() if known[name].kind is None}
 
 
 def kept_on_resume(cls: type, saved: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +84,9 @@ def kept_on_resume(cls: type, saved: Mapping[str, Any]) -> dict[str, Any]:
     Names that the class no longer knows are dropped: the checkpoint may be of an older version.
     """
     known = fields(cls)
-    return {n: v for n, v in saved.items() if n in known and known[n].mark is not Mark.PER_CALL}
+    return {
+        n: v for n, v in saved.items() if n in known and known[n].kind is not FieldKind.PER_CALL
+    }
 
 
 def digest(values: Mapping[str, Any]) -> str:

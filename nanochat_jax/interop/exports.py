@@ -38,7 +38,7 @@ ROUNDINGS = ("rope_table_dtype", "softcap_dtype", "norm_eps")
 # What decides nothing by itself: windows are compared as the masks they make, the others are of
 # initial weights, of a table's length, and of rows that no id reaches.
 INDIRECT = (
-    "window_pattern", "short_window", "long_window", "init", "rope_factor", "pad_vocab_to",
+    "window_pattern", "short_window", "long_window", "init", "pad_vocab_to",
 )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ class Run:
     @property
     def parameters(self) -> int | None:
         try:
-            return param_counts(GPTConfig(**self.meta["model_config"]))["total"]
+            return param_counts(GPTConfig.of(self.meta["model_config"]))["total"]
         except (KeyError, TypeError, ValueError):  # a checkpoint of another version
             return None
 
