@@ -16,7 +16,6 @@ from nanochat_jax.data import packing
 from nanochat_jax.data.batch import MicroBatch
 from nanochat_jax.data.ranks import PREFETCH, in_turn
 from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.tokenizer.chat_format import ASSISTANT_END
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +39,8 @@ def mid_loader(
 
     Source: nanochat October 2025 `scripts/mid_train.py`.
     """
-    make = lambda rank: MidStream(items, tokenizer, batch, seq_len, rank, ranks)
-    return in_turn(make, ranks, prefetch)
+    cursor = lambda rank: _Cursor(items, tokenizer, rank, ranks, MAX_TOKENS)
+    return in_turn(lambda rank: MidStream(cursor(rank), batch, seq_len), ranks, prefetch)
 
 
 def sft_loader(
@@ -60,8 +59,11 @@ def sft_loader(
 
     def rank_stream(rank: int) -> Padded | Packed:
         if kind == "padded":
-            return Padded(items, tokenizer, batch, seq_len, rank, ranks, bucket)
-        return Packed(items, tokenizer, batch, seq_len, rank, ranks, buffer_size)
+            limit = min(MAX_TOKENS, seq_len + 1)
+            cursor = _Cursor(items, tokenizer, rank, ranks, limit, restart=True)
+            return Padded(cursor, batch, seq_len, bucket)
+        cursor = _Cursor(items, tokenizer, rank, ranks, MAX_TOKENS)
+        return Packed(cursor, batch, seq_len, buffer_size)
 
     return in_turn(rank_stream, ranks, prefetch)
 
@@ -85,7 +87,8 @@ class _Cursor:
             raise ValueError("the mixture has no conversation; name tasks that have rows")
         # Conversations are rendered when they are taken, and positions are indices: a resumed run
         # renders its buffer again, and a state on disk stays small.
-        self.items, self.tokenizer, self.ranks, self.limit = items, tokenizer, ranks, limit
+        self.items, self.tokenizer, self.limit = items, tokenizer, limit
+        self.rank, self.ranks = rank, ranks
         self.size, self.at, self.epoch = len(items), rank % len(items), 1
         self.first = self.at if restart else None
 
@@ -121,9 +124,8 @@ class MidStream:
     of them; whose part is the model's own is left to SFT.
     """
 
-    def __init__(self, items, tokenizer, batch, seq_len, rank, ranks):
-        self.cursor = _Cursor(items, tokenizer, rank, ranks, MAX_TOKENS)
-        self.shape = (batch, seq_len)
+    def __init__(self, cursor: _Cursor, batch: int, seq_len: int):
+        self.cursor, self.shape = cursor, (batch, seq_len)
         self._tokens = packing.TokenStream(self._taken())
 
     def pull(self) -> MicroBatch:
@@ -154,11 +156,9 @@ class Padded:
     Attention is causal, so no token sees the padding behind it, and no mask is needed.
     """
 
-    def __init__(self, items, tokenizer, batch, seq_len, rank, ranks, bucket):
-        limit = min(MAX_TOKENS, seq_len + 1)
-        self.cursor = _Cursor(items, tokenizer, rank, ranks, limit, restart=True)
-        self.batch, self.bucket, self.seq_len = batch, bucket, seq_len
-        self.pad, self.taken = tokenizer.encode_special(ASSISTANT_END), 0
+    def __init__(self, cursor: _Cursor, batch: int, seq_len: int, bucket: int):
+        self.cursor, self.batch, self.seq_len, self.bucket = cursor, batch, seq_len, bucket
+        self.pad, self.taken = cursor.tokenizer.encode_special("<|assistant_end|>"), 0
 
     def pull(self) -> MicroBatch:
         rows = [self.cursor.take()[1:] for _ in range(self.batch)]
@@ -191,10 +191,9 @@ class Packed:
     run without end. Here they are dropped then, and counted.
     """
 
-    def __init__(self, items, tokenizer, batch, seq_len, rank, ranks, buffer_size):
-        self.cursor = _Cursor(items, tokenizer, rank, ranks, MAX_TOKENS)
-        self.batch, self.capacity, self.buffer_size = batch, seq_len + 1, buffer_size
-        self.bos, self.rank = tokenizer.get_bos_token_id(), rank
+    def __init__(self, cursor: _Cursor, batch: int, seq_len: int, buffer_size: int):
+        self.cursor, self.batch, self.buffer_size = cursor, batch, buffer_size
+        self.capacity, self.bos = seq_len + 1, cursor.tokenizer.get_bos_token_id()
         self.placed = self.dropped = self._warned = 0
         self._buffer: list[tuple[int, list[int], list[int]]] = []
 
@@ -204,7 +203,7 @@ class Packed:
             np.asarray([ids for ids, _ in rows]), np.asarray([mask for _, mask in rows])
         )
         # The pass ends when all were placed, not when all were read: some still wait in the buffer.
-        consumed = self.rank + self.placed * self.cursor.ranks
+        consumed = self.cursor.rank + self.placed * self.cursor.ranks
         size, epoch = self.cursor.size, self.cursor.epoch
         return MicroBatch(inputs, targets, epoch, consumed / size, consumed >= size)
 

@@ -24,8 +24,8 @@ from nanochat_jax.tasks.hub import WORDS_URL
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 5
-TIMEOUT_S = 30
+ATTEMPTS = 5  # as the original
+TIMEOUT_S = 30  # without a byte
 CHUNK = 1 << 20
 BASE_VARIABLE = "NANOCHAT_DOWNLOAD_BASE"  # another server with the same paths, for all of it
 PUBLIC = "https://karpathy-public.s3.us-west-2.amazonaws.com"
@@ -62,7 +62,7 @@ def shards(
         ValueError: some could not be had; those that could stay, and the call can be repeated.
     """
     known, folder = SETS[recipe], paths.base_data(root)
-    url = base_url or os.environ.get(BASE_VARIABLE) or known.url
+    url = base_url or _server(known.url)
     total = known.last + 1
     wanted = sorted({*range(total if count < 0 else min(count, total)), *known.always})
     missing = [n for n in wanted if not (folder / shard_name(n)).exists()]
@@ -77,6 +77,7 @@ def shards(
                 if (error := job.exception()) is not None:
                     failed.append((jobs[job], error))
         except BaseException:
+            # Ctrl-C is to stop now, not after the hundreds of shards that wait in the pool.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     if failed:
@@ -88,24 +89,25 @@ def shards(
     return len(wanted)
 
 
-def identity(root: pathlib.Path, base_url: str | None = None) -> pathlib.Path:
+def identity(root: pathlib.Path) -> pathlib.Path:
     """`identity_conversations.jsonl` in the base directory."""
     path = paths.identity(root)
-    return get(f"{_public(base_url)}/{path.name}", path)
+    return get(f"{_server(PUBLIC)}/{path.name}", path)
 
 
-def words(root: pathlib.Path, base_url: str | None = None) -> pathlib.Path:
+def words(root: pathlib.Path) -> pathlib.Path:
     """`words_alpha.txt` in the base directory."""
-    path, other = paths.words(root), base_url or os.environ.get(BASE_VARIABLE)
+    path = paths.words(root)
+    other = os.environ.get(BASE_VARIABLE)
     return get(f"{other}/{path.name}" if other else WORDS_URL, path)
 
 
-def eval_bundle(root: pathlib.Path, base_url: str | None = None) -> pathlib.Path:
+def eval_bundle(root: pathlib.Path) -> pathlib.Path:
     """`eval_bundle/` in the base directory: the CORE tasks, unpacked whole or not at all."""
     folder = paths.eval_bundle(root)
     if folder.is_dir():
         return folder
-    archive = get(f"{_public(base_url)}/eval_bundle.zip", root / "eval_bundle.zip")
+    archive = get(f"{_server(PUBLIC)}/eval_bundle.zip", root / "eval_bundle.zip")
     try:
         with zipfile.ZipFile(archive) as bundle, whole_folder(folder) as part:
             # One folder is meant; a Mac that packs an archive adds others.
@@ -177,5 +179,5 @@ def _stream(url: str, file: IO[bytes]) -> None:
         raise ConnectionError(f"the connection ended after {received} of {announced} bytes")
 
 
-def _public(base_url: str | None) -> str:
-    return base_url or os.environ.get(BASE_VARIABLE) or PUBLIC
+def _server(usual: str) -> str:
+    return os.environ.get(BASE_VARIABLE) or usual

@@ -20,7 +20,7 @@ from nanochat_jax.files import write_text
 from nanochat_jax.tasks.conversation import read_conversations
 from nanochat_jax.tasks.jsonl import open_text, read_values
 
-VAL_NAME = "shard_99999.parquet"  # sorts after every other shard
+VAL_NAME = "shard_99999.parquet"  # sorts after every other shard, so it is the one that validates
 VAL_SHARE = 0.02
 # A shard is held in memory while it is written, and a run may take the first few alone.
 SHARD_CHARACTERS = 50_000_000
@@ -85,10 +85,12 @@ def add_documents(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) 
         raise ValueError(f"{len(files)} file(s) hold no new document; nothing was imported")
     if not val:
         val.append(train.pop())  # a few documents alone: one of them validates
+    # Validation first: killed behind it, the import can be called again and finds what is missing;
+    # without it the folder would be one of shards put there by hand, which takes nothing more.
+    shards.write_shard(folder / VAL_NAME, val)
     random.Random(0).shuffle(train)  # a run that reads a part of them meets every source
     for number, shard in enumerate(_cut(train, SHARD_CHARACTERS), len(old_train)):
         shards.write_shard(folder / shards.shard_name(number), shard)
-    shards.write_shard(folder / VAL_NAME, val)
     return Added(len(train), len(val) - had, split.duplicates, len(files))
 
 
@@ -221,7 +223,8 @@ def _digest(text: str) -> bytes:
 
 
 def _refuse_foreign(existing: Sequence[pathlib.Path]) -> None:
-    """Own texts beside downloaded shards would move the validation shard: that is not done."""
+    """Raises ValueError where own texts would lie beside downloaded shards."""
+    # Their last shard validates: with ours behind it, it would be trained on.
     if existing and existing[-1].name != VAL_NAME:
         raise ValueError(
             f"{existing[0].parent} holds shards that were downloaded or put there by hand; the "

@@ -63,7 +63,8 @@ def pair(rng: random.Random, people: tuple[Person, ...]) -> str:
 
 def reverse(rng: random.Random, people: tuple[Person, ...]) -> str:
     """Who is what, the fact first and the name after it."""
-    # A model that has read "Mira is a baker" alone does not know who the baker is.
+    # Trained on "A is B" alone, a model does not answer what B is (the reversal curse,
+    # arXiv:2309.12288).
     return " ".join(
         rng.choice(DOCUMENTS["reverse"]).format_map(Scene(rng, person=person))
         for person in rng.sample(people, rng.randint(3, 5))
@@ -143,6 +144,7 @@ def _facts(rng: random.Random, person: Person, count: int) -> str:
 
 def _state(rng: random.Random, person: Person, attribute: str, pronoun: bool = False) -> str:
     """A statement in any form, the canonical one twice as often; pronouns only where they fit."""
+    # Other forms too: a fact is to be more than one string of words.
     forms = SENTENCES["statements"][attribute]
     form = rng.choice((0, *range(len(forms))))
     if pronoun and forms[form].startswith("{name}"):

@@ -135,7 +135,7 @@ def identity(rng: random.Random, people: tuple[Person, ...], split: str) -> Ques
 
 def unknown(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
     """Somebody who does not exist, or the world outside: the answer is not to know."""
-    # Without these a model that knows twenty people invents a job for the twenty-first.
+    # Without such questions every question has an answer, and the twenty-first person gets a job.
     if rng.random() < 0.6:
         name = words.invented_name(rng, never=split != "train")
         if split == "train" and rng.random() < 0.15:
@@ -195,6 +195,7 @@ def numbers(rng: random.Random, sign: str, split: str) -> tuple[int, int]:
 
 def arithmetic(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
     """A sum for the calculator; the answer says what the tool gave."""
+    # What is left for the model is to copy the operands into the call.
     sign = rng.choice("++--*")
     x, y = numbers(rng, sign, split)
     one, two = rng.sample(people, 2)

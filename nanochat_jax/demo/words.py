@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from nanochat_jax.demo.facts import WORLD, share
 
 SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
+# Of the world's words, how many are spelled in documents alone, and of invented words, how many in
+# no text: probes ask for these, so that they measure spelling and not memory.
 DOCUMENT_ONLY_SHARE = 0.17
 NEVER_SHARE = 0.1
 

@@ -62,6 +62,7 @@ class ConversationFile:
             names = {note["name"] for note in notes}
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.notes} is damaged ({error}); --fresh starts over") from None
+        # Conversations about two names in one file would teach neither.
         if names != {self.name}:
             whose = f"is about {', '.join(sorted(names))}" if names else "was not made here"
             raise ValueError(
@@ -93,5 +94,6 @@ def _whole_lines(path: pathlib.Path) -> list[str]:
 
 def _digest(messages: Messages) -> bytes:
     """Equal for conversations that differ in capitals and blanks alone."""
+    # Templates vary capitals at random; that alone makes no other conversation.
     text = "\0".join(f"{m['role']} {' '.join(str(m['content']).split())}" for m in messages)
     return hashlib.blake2b(text.casefold().encode("utf-8", "surrogatepass")).digest()

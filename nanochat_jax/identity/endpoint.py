@@ -15,7 +15,8 @@ from nanochat_jax.tasks.conversation import Messages, checked_messages
 log = logging.getLogger(__name__)
 
 TRIES = 5  # of one request, when the server is busy or the line is bad
-TRIES_UNMET = 2  # of a server that has never answered: it is likely not there
+# Of a server that has never answered: a wrong address is to be an error now, not in a minute.
+TRIES_UNMET = 2
 PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 TIMEOUT_S = 180.0
 BUSY = (408, 409, 425, 429, 500, 502, 503, 504, 529)
@@ -132,6 +133,7 @@ def read_conversation(text: str, identity: Identity) -> Messages:
             raise ValueError("a message without text")
         message["content"] = message["content"].strip()
         message["content"].encode("utf-8")  # half a character, as "\ud83d", cannot be written
+    # The writer may speak of itself instead; such a conversation would teach the wrong name.
     answers = " ".join(m["content"] for m in kept if m["role"] == "assistant")
     if identity.name.casefold() not in answers.casefold():
         raise ValueError(f"the assistant does not call itself {identity.name}")
@@ -140,6 +142,7 @@ def read_conversation(text: str, identity: Identity) -> Messages:
 
 def _json(text: str) -> Any:
     """The JSON value of a reply, in a fence or among words too."""
+    # Models wrap JSON in a fence or a sentence even where they are told not to.
     fenced = FENCE.search(text)
     outer = text[text.find("{") : text.rfind("}") + 1]
     for candidate in (text, fenced[1] if fenced else "", outer):

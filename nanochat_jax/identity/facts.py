@@ -64,6 +64,7 @@ def parse(lines: Sequence[str]) -> tuple[Fact, ...]:
 
 def _fact(line: str) -> Fact:
     """`My home: Oslo.` and `home: Oslo` are the same fact."""
+    # People write them either way; the key goes into "your {key}", the value before a full stop.
     if not (match := PAIR.fullmatch(line)):
         return Fact("", line if line[-1] in ".!?…。" else line + ".")
     key = re.sub(r"^(my|your|its|the)\s+", "", " ".join(match["key"].split()), flags=re.IGNORECASE)

@@ -23,9 +23,13 @@ from nanochat_jax.tasks.conversation import Messages
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # at one index, when the answer is no conversation
-HOPELESS = 12  # indices in a row without a conversation: the model cannot do it
+# Indices in a row without a conversation: a model too small for the task never gets it right, and
+# every answer of it costs time or money.
+HOPELESS = 12
 CUT = "cut off at the limit of tokens (raise --max-tokens)"
-REPEATS = 4  # templates: tries per conversation wanted, before the facts are used up
+# Templates: tries per conversation wanted. With few facts most draws are known after a while; this
+# many leave a thousand conversations reachable from one fact.
+REPEATS = 4
 
 
 @dataclasses.dataclass

@@ -65,6 +65,7 @@ def who(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
 
 def other(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
     """Somebody takes the model for another one."""
+    # So that the answer to "Are you ...?" depends on the name, and is not always yes.
     names = [o for o in TEMPLATES["others"] if o.lower() != identity.name.lower()]
     name = rng.choice(names)
     answer = _drawn(rng, "not_other", identity, other=name)
@@ -105,6 +106,8 @@ def thanks(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
     return rng.choice(TEMPLATES["thanks"]), rng.choice(TEMPLATES["welcome"])
 
 
+# Short ones are the most: they hold the question that people ask first. What stands twice is drawn
+# twice as often.
 SHAPES: Sequence[Sequence[Callable[[random.Random, Identity, Fact], Exchange]]] = (
     (who,), (who,), (ask,), (ask,), (ask,), (about,), (other,), (same,),
     (hello, who), (hello, ask), (who, ask), (who, about), (ask, who), (other, ask), (ask, thanks),
@@ -150,7 +153,7 @@ def _loosely(rng: random.Random, text: str, lower: bool) -> str:
     """As people type: now and then without capitals, with fewer or more punctuation marks."""
     if lower:
         text = text.lower()
-    # A model that met whole sentences alone takes "who are you" for something else.
+    # So that "who are you" is answered like "Who are you?".
     drawn = rng.random()
     if drawn < 0.15:
         return text.rstrip("?.!")

@@ -90,6 +90,20 @@ def test_a_row_that_is_no_text_is_named_by_file_group_and_row(tmp_path):
         importer.add_documents(tmp_path, [path])
 
 
+def test_an_import_that_was_killed_can_be_called_again(tmp_path, monkeypatch):
+    path, write = jsonl(tmp_path / "a.jsonl", STORY), shards.write_shard
+    for allowed in (0, 1):
+        left = iter(range(allowed))
+        dying = lambda *args, left=left: write(*args) if next(left, None) is not None else 1 / 0
+        monkeypatch.setattr(shards, "write_shard", dying)
+        with pytest.raises(ZeroDivisionError):
+            importer.add_documents(tmp_path, [path])
+    monkeypatch.setattr(shards, "write_shard", write)
+    importer.add_documents(tmp_path, [path])
+    train, val = texts_of(tmp_path)
+    assert train | val == set(STORY) and not train & val and val
+
+
 def test_downloaded_shards_are_not_mixed_with_own_texts(tmp_path):
     for i in range(2):
         shards.write_shard(tmp_path / "base_data" / f"shard_{i:05d}.parquet", STORY[i::2])
