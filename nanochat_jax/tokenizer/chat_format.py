@@ -11,6 +11,7 @@ with each marker one token. Source: karpathy/nanochat nanochat/tokenizer.py, res
 """
 
 import functools
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
@@ -54,8 +55,8 @@ TURNS = {"user": (USER_START, USER_END), "assistant": (ASSISTANT_START, ASSISTAN
 KIND_AFTER: dict[str, PartKind] = {
     marker: after
     for kind, form in PARTS.items()
-    if form.start
     for marker, after in ((form.start, kind), (form.end, "text"))
+    if marker
 }
 _MARKED = re.compile(
     "|".join(
@@ -106,7 +107,7 @@ def exchange(question: str, answer: str | list[dict[str, str]], **extras: Any) -
     return {"messages": messages, **extras}
 
 
-def messages_of(conversation: Any) -> Any:
+def messages_of(conversation: Any) -> Sequence[Any]:
     """The messages of `{"messages": [...]}`, or the bare list, not checked yet."""
     if isinstance(conversation, Mapping) and "messages" in conversation:
         conversation = conversation["messages"]
@@ -129,19 +130,21 @@ def check(messages: Sequence[Any], at_least: int = 1) -> list[Message]:
     """
     field = functools.partial(_field, messages)
     checked = [Message(field(i, "role"), field(i, "content")) for i in range(len(messages))]
-    first = sum(message.role == "system" for message in checked[:1])
-    if len(checked) - first < at_least:
+    turns = checked[1:] if checked and checked[0].role == "system" else checked
+    if len(turns) < at_least:
         s = "s" * (at_least > 1)
         raise ConversationError(
             f"expected at least {at_least} message{s} of user and assistant, got {messages!r:.80}"
         )
-    for i, message in enumerate(checked):
-        expected = "system" if i < first else ("user", "assistant")[(i - first) % 2]
+    expected_roles = itertools.cycle(("user", "assistant"))
+    start = len(checked) - len(turns)
+    for i, (message, expected) in enumerate(zip(turns, expected_roles, strict=False), start):
         if message.role != expected:
             raise ConversationError(
                 f"message {i}: expected the role {expected}, got {message.role!r}; turns "
                 "alternate, the user begins, one system message may stand in front"
             )
+    for i, message in enumerate(checked):
         _check_content(i, message)
     return checked
 
@@ -172,16 +175,24 @@ def _field(messages: Sequence[Any], i: int, name: str) -> Any:
 
 
 def render(
-    vocabulary: Vocabulary, conversation: Conversation, max_tokens: int
+    vocabulary: Vocabulary, conversation: Conversation | Sequence[Any], max_tokens: int
 ) -> tuple[list[int], list[int]]:
     """(ids, mask), each cut to the first `max_tokens`; mask 1 where a token is supervised.
 
     Raises:
         ConversationError: see `check`.
     """
+    checked = check(messages_of(conversation))
+    if checked[0].role == "system":
+        checked = [with_system(checked[0].content, checked[1]), *checked[2:]]
+    ids, mask = [vocabulary.get_bos_token_id()], [0]
+    for message in checked:
+        more, supervised = encode_message(vocabulary, message)
+        ids += more
+        mask += supervised
     # Cut, not refused: one long conversation decides how wide a batch of padded rows is, and so how
     # much memory it takes. The original cuts at 2048 for that.
-    return _render(vocabulary, messages_of(conversation), max_tokens)
+    return ids[:max_tokens], mask[:max_tokens]
 
 
 def render_for_completion(vocabulary: Vocabulary, conversation: Conversation) -> list[int]:
@@ -196,8 +207,8 @@ def render_for_completion(vocabulary: Vocabulary, conversation: Conversation) ->
             "the last message must be the assistant's: it is what will be written anew"
         )
     # The original cuts prompts where it cuts training rows, at its context of 2048, so the model
-    # may be asked with half a question. The engine's own prompts drop whole turns instead.
-    ids, _ = _render(vocabulary, messages[:-1], 2048)
+    # may be given half a question. The engine's own prompts drop whole turns instead.
+    ids, _ = render(vocabulary, messages[:-1], 2048)
     return [*ids, vocabulary.encode_special(ASSISTANT_START)]
 
 
@@ -237,20 +248,6 @@ def stop_ids(vocabulary: Vocabulary) -> tuple[int, int]:
     A base model has never seen assistant_end; it goes on to the next document.
     """
     return vocabulary.encode_special(ASSISTANT_END), vocabulary.get_bos_token_id()
-
-
-def _render(
-    vocabulary: Vocabulary, messages: Sequence[Any], max_tokens: int
-) -> tuple[list[int], list[int]]:
-    checked = check(messages)
-    if checked[0].role == "system":
-        checked = [with_system(checked[0].content, checked[1]), *checked[2:]]
-    ids, mask = [vocabulary.get_bos_token_id()], [0]
-    for message in checked:
-        more, supervised = encode_message(vocabulary, message)
-        ids += more
-        mask += supervised
-    return ids[:max_tokens], mask[:max_tokens]
 
 
 def parse(text: str) -> list[Part]:
