@@ -89,7 +89,7 @@ def add_documents(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) 
     # without it the folder would be one of shards put there by hand, which takes nothing more.
     shards.write_shard(folder / VAL_NAME, val)
     random.Random(0).shuffle(train)  # a run that reads a part of them meets every source
-    for number, shard in enumerate(_cut(train, SHARD_CHARACTERS), len(old_train)):
+    for number, shard in enumerate(shards.cut(train, SHARD_CHARACTERS), len(old_train)):
         shards.write_shard(folder / shards.shard_name(number), shard)
     return Added(len(train), len(val) - had, split.duplicates, len(files))
 
@@ -202,20 +202,6 @@ def _lines(path: pathlib.Path) -> list[str]:
     """The lines of a file of ours; none without a file."""
     # Not `splitlines`: a message may hold other line ends, such as U+2028.
     return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-
-
-def _cut(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Lists of texts of about `size` characters."""
-    shard: list[str] = []
-    held = 0
-    for text in texts:
-        shard.append(text)
-        held += len(text)
-        if held >= size:
-            yield shard
-            shard, held = [], 0
-    if shard:
-        yield shard
 
 
 def _digest(text: str) -> bytes:

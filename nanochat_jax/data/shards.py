@@ -7,7 +7,7 @@ Source: nanochat `nanochat/dataset.py`.
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -120,6 +120,20 @@ def iter_documents(
 def shard_name(number: int) -> str:
     """The file name of a shard, as the original's: they sort by number."""
     return f"shard_{number:05d}.parquet"
+
+
+def cut(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Lists of texts of about `size` characters."""
+    shard: list[str] = []
+    held = 0
+    for text in texts:
+        shard.append(text)
+        held += len(text)
+        if held >= size:
+            yield shard
+            shard, held = [], 0
+    if shard:
+        yield shard
 
 
 def write_shard(path: pathlib.Path, texts: Sequence[str]) -> None:

@@ -11,16 +11,13 @@ from nanochat_jax.demo.questions import QUESTIONS, Content, Question
 
 Maker = Callable[[random.Random, tuple[Person, ...], str], Question]
 
-# Kinds of turns and their share (the study behind them: docs/log.md).
-MAKERS: dict[str, Maker] = {
-    "fact": ask.chat_fact, "arithmetic": ask.arithmetic, "spelling": ask.spelling,
-    "identity": ask.identity, "unknown": ask.unknown, "story": ask.story_request,
-    "animal": ask.animal_fact, "word": ask.word_of_the_world, "person": ask.whole_person,
-    "count": ask.letter_count, "talk": ask.small_talk, "who": ask.favorite,
-}  # fmt: skip
-SHARES = {
-    "fact": 26, "arithmetic": 24, "spelling": 14, "identity": 9, "unknown": 8, "story": 4,
-    "animal": 6, "word": 2, "person": 2, "count": 2, "talk": 2, "who": 1,
+# Kinds of turns, each with its share (the study behind them: docs/log.md).
+MAKERS: dict[str, tuple[int, Maker]] = {
+    "fact": (26, ask.chat_fact), "arithmetic": (24, ask.arithmetic), "spelling": (14, ask.spelling),
+    "identity": (9, ask.identity), "unknown": (8, ask.unknown), "story": (4, ask.story_request),
+    "animal": (6, ask.animal_fact), "word": (2, ask.word_of_the_world),
+    "person": (2, ask.whole_person), "count": (2, ask.letter_count), "talk": (2, ask.small_talk),
+    "who": (1, ask.favorite),
 }  # fmt: skip
 # Kinds of probes, by their names in the scores, and what makes them.
 PROBED = (
@@ -34,12 +31,12 @@ PROBES_A_KIND = {"dev": 40, "final": 60}
 def conversations(people: tuple[Person, ...], seed: int) -> Iterator[dict[str, Any]]:
     """Endless training conversations `{"messages": [...]}`."""
     rng = random.Random(seed)
-    kinds, weights = list(SHARES), list(SHARES.values())
+    weights, makers = zip(*MAKERS.values(), strict=True)
     while True:
         turns = rng.choices((1, 2, 3), (5, 3, 2))[0]
         messages: list[dict[str, Any]] = []
-        for kind in rng.choices(kinds, weights, k=turns):
-            made = MAKERS[kind](rng, people, "train")
+        for make in rng.choices(makers, weights, k=turns):
+            made = make(rng, people, "train")
             messages += _messages(_opened(rng, made.text), made.answer)
         yield {"messages": messages}
 
@@ -50,7 +47,7 @@ def probes(people: tuple[Person, ...], seed: int, which: str) -> Iterator[dict[s
     `which` is "dev" (to tune by) or "final" (to report): other draws, other phrasings.
     """
     rng = random.Random(seed)
-    makers = {kind: functools.partial(MAKERS[name], rng, people, which) for kind, name in PROBED}
+    makers = {kind: functools.partial(MAKERS[name][1], rng, people, which) for kind, name in PROBED}
     # Facts that stand in documents and in no conversation: whether reading alone has taught them.
     hidden = [(p, k) for p in people for k in ATTRIBUTES if held_out(p, k)]
     makers["fact in documents"] = lambda: ask.person_fact(rng, *rng.choice(hidden), which)

@@ -13,7 +13,7 @@ from nanochat_jax.demo.documents import documents
 from nanochat_jax.demo.facts import make_people
 from nanochat_jax.files import whole_folder, write_json_lines
 
-TRAIN_CHARACTERS = 8_400_000
+TRAIN_SHARDS = 4
 SHARD_CHARACTERS = 2_100_000
 VAL_DOCUMENTS = 1024
 CONVERSATIONS = {"mid": 24_000, "sft": 10_000, "val": 400}
@@ -39,18 +39,12 @@ def write_world(folder: pathlib.Path, seed: int = 0) -> None:
 
 
 def _write_documents(folder: pathlib.Path, texts: Iterator[str]) -> None:
-    """Training shards of about `SHARD_CHARACTERS`, then one of validation documents."""
+    """Training shards, then one of validation documents."""
     # Validation is drawn first: however much training text there is, it stays the same.
     val = list(itertools.islice(texts, VAL_DOCUMENTS))
-    written, number = 0, 0
-    while written < TRAIN_CHARACTERS:
-        shard, size = [], 0
-        while size < SHARD_CHARACTERS:
-            shard.append(next(texts))
-            size += len(shard[-1])
+    train = itertools.islice(shards.cut(texts, SHARD_CHARACTERS), TRAIN_SHARDS)
+    for number, shard in enumerate([*train, val]):
         shards.write_shard(folder / shards.shard_name(number), shard)
-        written, number = written + size, number + 1
-    shards.write_shard(folder / shards.shard_name(number), val)
 
 
 def _unseen(items: Iterable[dict[str, Any]], seen: set[str]) -> Iterator[dict[str, Any]]:

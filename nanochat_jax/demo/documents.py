@@ -22,25 +22,19 @@ DOCUMENTS = Phrases(
     known=WORLD,
 )  # fmt: skip
 
-# Kinds and their share of the documents (the study behind them: docs/log.md).
-SHARES = {
-    "story": 26, "bio": 28, "pair": 9, "reverse": 9, "spelling": 12,
-    "register": 3, "letter": 4, "weather": 3, "animals": 4, "sums": 2,
-}  # fmt: skip
-
 
 def documents(people: tuple[Person, ...], seed: int) -> Iterator[str]:
     """Endless documents, no two the same."""
     rng = random.Random(seed)
-    makers: dict[str, Callable[[random.Random, tuple[Person, ...]], str]] = {
-        "story": story, "bio": bio, "pair": pair, "reverse": reverse,
-        "spelling": spelling, "register": register, "letter": letter, "weather": weather,
-        "animals": animals, "sums": sums,
+    # Each kind with its share (the study behind them: docs/log.md).
+    shares: dict[Callable[[random.Random, tuple[Person, ...]], str], int] = {
+        story: 26, bio: 28, pair: 9, reverse: 9, spelling: 12, register: 3, letter: 4, weather: 3,
+        animals: 4, sums: 2,
     }  # fmt: skip
-    kinds, weights = list(SHARES), list(SHARES.values())
+    makers, weights = list(shares), list(shares.values())
     seen: set[str] = set()
     while True:
-        text = makers[rng.choices(kinds, weights)[0]](rng, people)
+        text = rng.choices(makers, weights)[0](rng, people)
         if text not in seen:
             seen.add(text)
             yield text

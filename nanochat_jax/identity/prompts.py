@@ -20,26 +20,21 @@ PROMPTS = Phrases(
 )  # fmt: skip
 OPENINGS_SHOWN = 4
 
-SCHEMA: dict[str, Any] = {
-    "type": "object",
+MESSAGE = {
+    "type": "object", "additionalProperties": False, "required": ["role", "content"],
     "properties": {
-        "messages": {
-            "type": "array",
-            "description": "user and assistant in turn, the user first, the assistant last",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "role": {"type": "string", "enum": ["user", "assistant"]},
-                    "content": {"type": "string"},
-                },
-                "required": ["role", "content"],
-                "additionalProperties": False,
-            },
-        }
+        "role": {"type": "string", "enum": ["user", "assistant"]}, "content": {"type": "string"},
     },
-    "required": ["messages"],
-    "additionalProperties": False,
-}
+}  # fmt: skip
+MESSAGES = {
+    "type": "array", "items": MESSAGE,
+    "description": "user and assistant in turn, the user first, the assistant last",
+}  # fmt: skip
+# Strict schemas of OpenAI's want every key required and no others.
+SCHEMA: dict[str, Any] = {
+    "type": "object", "additionalProperties": False, "required": ["messages"],
+    "properties": {"messages": MESSAGES},
+}  # fmt: skip
 RESPONSE_FORMAT = {
     "type": "json_schema",
     "json_schema": {"name": "conversation", "strict": True, "schema": SCHEMA},
