@@ -172,7 +172,7 @@ def config_of(config: Mapping[str, Any]) -> GPTConfig:
     sizes = {ours: config[theirs] for ours, theirs in SIZES.items()}
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     fixed = FIXED | {"intermediate_size": 4 * sizes["n_embd"], "rope_type": "default"}
-    given = fixed | config | rope
+    given = fixed | {key: value for key, value in (config | rope).items() if value is not None}
     if other := [name for name in fixed if given[name] != fixed[name]]:
         raise ValueError(f"config.json has a {', '.join(other)} that nanochat never had")
     # The defaults are those of transformers' own class: an absent key means its value there.

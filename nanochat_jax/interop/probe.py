@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import pathlib
 
 import jax
@@ -77,12 +78,9 @@ def probe(
 
 def _rows(ids: list[int], T: int) -> list[MicroBatch]:
     """The ids as rows of at most `T` tokens, each predicting the next; the last one is padded."""
-    T = min(T, len(ids) - 1)
-    rows = []
-    for start in range(0, len(ids) - 1, T):
-        piece = np.asarray(ids[start : start + T + 1], np.int32)
-        missing = T + 1 - len(piece)
-        inputs = np.pad(piece[:-1], (0, missing))
-        targets = np.pad(piece[1:], (0, missing), constant_values=-1)
-        rows.append(MicroBatch(inputs[None], targets[None]))
-    return rows
+    count = len(ids) - 1
+    T = min(T, count)
+    inputs_N1T = np.zeros((math.ceil(count / T), 1, T), np.int32)
+    targets_N1T = np.full_like(inputs_N1T, -1)
+    inputs_N1T.flat[:count], targets_N1T.flat[:count] = ids[:-1], ids[1:]
+    return [MicroBatch(*row) for row in zip(inputs_N1T, targets_N1T, strict=True)]

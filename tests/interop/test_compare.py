@@ -1,4 +1,4 @@
-"""`convert compare`: equal models are equal in every format, others are told where they differ."""
+"""`convert compare`: equal models are equal in every format, others differ by name."""
 
 import shutil
 
@@ -31,7 +31,7 @@ def test_compare_names_the_parameter_and_the_layer_that_differ(theirs, base, tmp
     assert "max 0.000e+00" in layers["layer 0"] and "max 0.000e+00" not in layers["layer 1"]
 
 
-def test_compare_takes_a_models_file_and_a_folder_that_tells_no_stage(theirs, base, tmp_path):
+def test_compare_takes_a_models_file_and_a_folder_that_names_no_stage(theirs, base, tmp_path):
     take(theirs)
     several_steps(theirs)
     flat = tmp_path / "published"

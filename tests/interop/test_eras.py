@@ -1,4 +1,4 @@
-"""Every era of nanochat is told by its keys, and what no release had is refused by name."""
+"""Every era of nanochat is recognized by its keys, and what no release had is refused by name."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ def detect(state, meta):
 
 
 @pytest.mark.parametrize("era", eras.ERAS)
-def test_an_era_is_told_by_its_keys(era):
+def test_an_era_is_recognized_by_its_keys(era):
     hint = {"eval_tokens": 41_943_040} if era == "C20" else {"eval_tokens": 10_485_760}
     found = detect(state_of(era), meta_of(era, **hint))
     assert found.name == era
@@ -42,7 +42,7 @@ def test_the_constants_are_those_of_its_time(era):
     assert gate is None or (config.value_embeds and config.ve_gate_scale == gate)
 
 
-def test_softcap_15_or_20_stays_open():
+def test_softcap_15_or_20_stays_open_where_nothing_dates_the_run():
     found = detect(state_of("C"), meta_of("C"))
     assert [name for name, _ in found.others] == ["softcap 20"]
     assert found.others[0][1].logit_softcap == 20.0
@@ -83,7 +83,7 @@ def test_keys_of_others_are_refused_by_name(key):
         detect(state, meta_of("E"))
 
 
-def test_another_project_is_refused():
+def test_a_model_of_another_project_is_refused():
     with pytest.raises(ValueError, match="not a nanochat model"):
         eras.detect({"model.embed_tokens.weight": (3, 4)}, meta_of("A"))
 

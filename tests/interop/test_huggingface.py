@@ -66,7 +66,7 @@ def test_padding_of_the_vocabulary_is_left_out(tokenizer, tmp_path):
     )
 
 
-def test_what_the_format_has_not_is_refused_by_name(tokenizer, tmp_path):
+def test_what_the_format_cannot_express_is_refused_by_name(tokenizer, tmp_path):
     cfg = GPTConfig(**{**recipe_model_defaults("current"), **SHAPE, "n_kv_head": 4,
                        "sequence_len": 512})  # fmt: skip
     with pytest.raises(ValueError) as refused:
@@ -101,7 +101,7 @@ def test_tensors_that_change_nothing_are_not_missed(tokenizer, tmp_path):
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
-def test_a_folder_that_is_there_is_kept(tokenizer, tmp_path):
+def test_a_folder_that_is_not_empty_is_left_as_it_is(tokenizer, tmp_path):
     cfg = GPTConfig(**SHAPE, n_kv_head=4)
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="not empty"):
