@@ -103,25 +103,36 @@ def replace_folder(part: pathlib.Path, path: pathlib.Path) -> None:
     POSIX replaces a folder by rename only if it is empty, so this takes two renames. A process
     killed between them leaves the old folder whole as `.<name>.old`: see `recover_folder`.
     """
-    old = _old(path)
-    if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        path.rename(old)
-    try:
-        part.rename(path)
-    except OSError:
-        recover_folder(path)
-        raise
+    old, placed = _old(path), False
+    while not placed:
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+        try:
+            part.rename(path)
+            placed = True
+        except OSError as error:
+            # A reader that came between the renames took this process for a killed one, and has
+            # put the old folder back: move it aside again.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                recover_folder(path)
+                raise
     sync_folder(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def recover_folder(path: pathlib.Path) -> None:
     """Puts back what `replace_folder` had moved aside when it was killed; else does nothing."""
-    # A missing `.old` is the normal case; so is another process that was quicker.
-    with contextlib.suppress(FileNotFoundError):
+    # That there is no `.old` is the normal case; and who may not rename has found no folder.
+    with contextlib.suppress(OSError):
         if not path.exists():
             _old(path).rename(path)
+
+
+def recover_folders(parent: pathlib.Path) -> None:
+    """`recover_folder` of every folder that was below `parent`."""
+    for old in parent.glob(f".*{OLD}"):
+        recover_folder(parent / old.name[1 : -len(OLD)])
 
 
 def sync_tree(folder: pathlib.Path) -> None:

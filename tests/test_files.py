@@ -91,6 +91,24 @@ def test_a_killed_replacement_leaves_the_old_folder_beside_the_name(tmp_path):
     assert (path / "inside").read_text() == "old"
 
 
+def test_a_reader_that_recovers_between_the_renames_stops_no_writer(tmp_path, monkeypatch):
+    path, part, rename = tmp_path / "folder", tmp_path / "part", pathlib.Path.rename
+    for folder in (path, part):
+        folder.mkdir()
+        (folder / "inside").write_text(folder.name)
+    meddled = iter([True])
+
+    def meddling(self, target):
+        if self == part and next(meddled, False):
+            files.recover_folders(tmp_path)
+            assert (path / "inside").read_text() == "folder"
+        return rename(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", meddling)
+    files.replace_folder(part, path)
+    assert (path / "inside").read_text() == "part" and not hidden(tmp_path)
+
+
 def test_recovery_touches_no_folder_that_stands(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / ".folder.old").mkdir()

@@ -27,7 +27,7 @@ from jax.experimental import multihost_utils
 
 from nanochat_jax.checkpoint.mapped import drop_pages
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.files import replace_folder, write_json
+from nanochat_jax.files import recover_folders, replace_folder, write_json
 
 MANIFEST = "manifest.json"
 
@@ -118,6 +118,7 @@ def steps(directory: pathlib.Path) -> list[int]:
     """The steps saved in a checkpoint directory, ascending."""
     if not directory.is_dir():
         return []
+    recover_folders(directory)  # of a step that was saved again, and killed at the wrong moment
     found = (p for p in directory.iterdir() if p.name.isdigit() and (p / "meta.json").exists())
     return sorted(int(p.name) for p in found)
 

@@ -69,6 +69,11 @@ def test_saving_a_step_again_replaces_it(tmp_path, tree):
     assert list(store.find(tmp_path).params()) == ["a"]
 
 
+def test_a_step_whose_replacement_was_killed_halfway_is_still_there(tmp_path, tree):
+    save(tmp_path, tree).rename(tmp_path / ".000003.old")
+    assert store.steps(tmp_path) == [3] and store.find(tmp_path).step == 3
+
+
 def test_a_flipped_byte_in_any_file_is_found(tmp_path, tree):
     path = save(tmp_path, tree, loader={"next": 1})
     store.verify(store.find(tmp_path))
