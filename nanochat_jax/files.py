@@ -59,14 +59,14 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes one JSON value, indented for people."""
-    with whole_file(path, "w") as file:
+    """Writes one JSON value, indented for people; half a character becomes `?` as above."""
+    with whole_file(path, "w", errors="replace") as file:
         json.dump(value, file, indent=1, ensure_ascii=False)
 
 
 def write_json_lines(path: pathlib.Path, values: Iterable[Any]) -> None:
-    """Writes JSON values, one a line."""
-    with whole_file(path, "w") as file:
+    """Writes JSON values, one a line; half a character becomes `?` as above."""
+    with whole_file(path, "w", errors="replace") as file:
         file.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
 
 

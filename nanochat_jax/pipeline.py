@@ -19,6 +19,7 @@ from nanochat_jax.config.steps import rows_per_step
 
 if TYPE_CHECKING:
     from nanochat_jax.checkpoint import store
+from nanochat_jax.results import DATA, Section
 
 log = logging.getLogger(__name__)
 
@@ -161,8 +162,9 @@ def run(stage: str, config: Stage | TokenizerTrain) -> None:
     start_logging()
     section = stages.run(stage, config)
     if stage == "tokenizer":
-        report.log(base_dir(), "Data", [shards.describe(shards.find_shards(base_dir()))])
-    report.log(base_dir(), section.title, [section.settings, section.figures])
+        data = shards.describe(shards.find_shards(base_dir()))
+        report.write(base_dir(), Section(DATA, figures=data))
+    report.write(base_dir(), section)
 
 
 def evaluate(config: Eval) -> None:
@@ -171,9 +173,9 @@ def evaluate(config: Eval) -> None:
     from nanochat_jax.evals import run as evals
 
     start_logging()
-    title, scores, items = evals.run(config, base_dir())
-    log.info("%s", report.score_lines(scores))
-    report.log(base_dir(), title, [report.score_lines(scores), *items])
+    section = evals.run(config, base_dir())
+    log.info("%s", report.score_lines(section.scores))
+    report.write(base_dir(), section)
 
 
 def status(

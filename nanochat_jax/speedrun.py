@@ -13,6 +13,7 @@ from nanochat_jax.config.program import Shared
 from nanochat_jax.config.resolve import SECTIONS
 from nanochat_jax.config.speedrun import Speedrun
 from nanochat_jax.config.values import fields
+from nanochat_jax.results import EVALUATION
 from nanochat_jax.tasks import hub
 
 log = logging.getLogger(__name__)
@@ -42,14 +43,14 @@ def run(argv: Sequence[str]) -> None:
     _data(config, configs)
     from nanochat_jax import report
 
-    if config.fresh or not (root / "report" / "header.md").exists():
+    if config.fresh or not report.begun(root):
         report.reset(root)
     for stage in stages:
         # Anew: what a chat stage takes over from the checkpoint before it is known only now.
         ran = _stage(stage, configure(stage, config), config.fresh)
         _evaluate(stage, configs["eval"], ran)
     path = report.generate(root)
-    log.info("\n%s", report.summary(path))
+    log.info("\n%s", report.summary(root))
     log.info("the whole report: %s (%.0f s in all)", path, time.perf_counter() - started)
     log.info("to look at, with curves: %s", path.with_suffix(".html"))
     talk = f"python -m scripts.chat_web -i {stages[-1]}"
@@ -97,9 +98,8 @@ def differences(have: Mapping[str, Any], want: Mapping[str, Any]) -> str:
 def _evaluate(stage: str, config: Any, ran: bool) -> None:
     """Scores what a stage made, once."""
     from nanochat_jax import report
-    from nanochat_jax.evals.run import TITLES
 
-    if ran or not report.has(base_dir(), TITLES[stage]):
+    if ran or not report.has(base_dir(), EVALUATION[stage]):
         pipeline.evaluate(dataclasses.replace(config, source=stage))
 
 

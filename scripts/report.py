@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
             report.reset(base_dir())
             return 0
         path = report.generate(base_dir(), price=command.price)
-        print(report.summary(path))
+        print(report.summary(base_dir()))
         print(f"\nthe whole report: {path}\nto look at:       {path.with_suffix('.html')}")
     return 0
 

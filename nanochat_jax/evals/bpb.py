@@ -1,4 +1,7 @@
-"""Bits per byte: a loss that does not depend on the tokenizer's vocabulary."""
+"""Bits per byte: a loss that does not depend on the tokenizer's vocabulary.
+
+Source: nanochat `nanochat/loss_eval.py`.
+"""
 
 import math
 from collections.abc import Iterable
@@ -13,6 +16,7 @@ from nanochat_jax.data.batch import MicroBatch
 from nanochat_jax.evals.placing import placed
 from nanochat_jax.models.gpt import GPT, Model
 from nanochat_jax.models.loss import token_nll
+from nanochat_jax.results import Score
 
 
 def bits_per_byte(
@@ -24,8 +28,10 @@ def bits_per_byte(
     """Bits per byte of text over (at most `steps`) micro-batches; infinite if they hold no byte.
 
     Targets that are -1 or stand for no bytes (special tokens) count in neither sum. Sums over a
-    micro-batch are float32, over micro-batches float64. Source: nanochat `nanochat/loss_eval.py`.
+    micro-batch are float32, over micro-batches float64.
     """
+    # A loss per token cannot be compared between tokenizers: a larger vocabulary makes fewer and
+    # harder tokens of the same text. The bytes of the text are the same for all of them.
     token_bytes_V = jnp.asarray(token_bytes_V, jnp.int32)
     nats, count = 0.0, 0
     for i, batch in enumerate(batches):
@@ -35,6 +41,11 @@ def bits_per_byte(
         sums = _sums(model.gpt, model.params, inputs_BT, targets_BT, token_bytes_V)
         nats, count = nats + float(sums[0]), count + int(sums[1])
     return nats / (math.log(2) * count) if count else math.inf
+
+
+def score(name: str, value: float) -> Score:
+    """Bits per byte as the report keeps them."""
+    return Score(name, value, lower_is_better=True)
 
 
 @partial(jax.jit, static_argnums=0)

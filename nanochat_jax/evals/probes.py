@@ -1,4 +1,4 @@
-"""The examination of the embedded world: what was learnt, strictly scored, kind by kind."""
+"""Probes: questions about the embedded world, strictly scored, kind by kind."""
 
 import dataclasses
 import json
@@ -7,11 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nanochat_jax.evals.shares import Share
+from nanochat_jax.results import Score
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.tokenizer.chat_format import calls_and_text, parse
 
-# What the mean is taken over; letter counting is told apart.
+# What the mean is taken over. Letter counting stands apart: it shows the tool, not what was read.
 KINDS = (
     "identity", "fact in chat", "fact in documents", "animal", "arithmetic", "unknown", "spelling",
 )  # fmt: skip
@@ -20,16 +22,11 @@ MAX_TOKENS = 48
 
 
 @dataclasses.dataclass(frozen=True)
-class ProbeScore:
+class ProbeScore(Share):
     """`correct` of `n`, with the exchanges that were judged: (question, reply, right)."""
 
-    correct: int
-    n: int
+    baseline: float = 0.0
     exchanges: tuple[tuple[str, str, bool], ...] = ()
-
-    @property
-    def share(self) -> float:
-        return self.correct / max(self.n, 1)
 
 
 def load_probes(folder: pathlib.Path, which: str = "final") -> list[dict[str, Any]]:
@@ -66,9 +63,15 @@ def prompt_of(tokenizer: Tokenizer, question: str) -> list[int]:
     return tokenizer.render_for_completion({"messages": messages})
 
 
-def mean_share(scores: Mapping[str, ProbeScore]) -> float:
+def mean_share(found: Mapping[str, ProbeScore]) -> float:
     """The mean of the kinds' shares, each kind counting the same."""
-    return sum(scores[k].share for k in KINDS) / len(KINDS)
+    return sum(found[k].accuracy for k in KINDS) / len(KINDS)
+
+
+def scores(found: Mapping[str, ProbeScore]) -> list[Score]:
+    """A score for each kind, and their mean."""
+    kinds = [found[k].score(f"probe: {k}", count_shown=True) for k in (*KINDS, *APART)]
+    return [*kinds, Score("mean of probes", mean_share(found), "share")]
 
 
 def is_right(probe: Mapping[str, Any], reply: str) -> bool:

@@ -1,67 +1,76 @@
 """All the scores of one stage: what `scripts.eval` and the speedrun run."""
 
 import dataclasses
-import functools
 import logging
 import pathlib
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from nanochat_jax import sharding
 from nanochat_jax.checkpoint import guess_tag, load_model
+from nanochat_jax.config import paths
 from nanochat_jax.config.errors import nearest
 from nanochat_jax.config.evaluate import Eval
-from nanochat_jax.config.paths import CHECKPOINTS
 from nanochat_jax.config.stages import SAMPLE_PROMPTS
 from nanochat_jax.data import shards
+from nanochat_jax.data.batch import one_pass
 from nanochat_jax.data.loader import pretraining_loader
-from nanochat_jax.evals import core, probes, samples
-from nanochat_jax.evals.bpb import bits_per_byte
-from nanochat_jax.evals.chatcore import catalog, section
+from nanochat_jax.evals import bpb, chatcore, core, probes, samples, sandbox
+from nanochat_jax.evals.chatcore import catalog
 from nanochat_jax.evals.chatcore.catalog import BASELINES
 from nanochat_jax.models.gpt import Model
+from nanochat_jax.results import EVALUATION, Score, Section
 from nanochat_jax.serve.engine import Engine
+from nanochat_jax.tasks import Task
 from nanochat_jax.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
-TITLES = {
-    "tokenizer": "Tokenizer evaluation", "base": "Base model evaluation",
-    "mid": "Chat evaluation mid", "sft": "Chat evaluation sft", "rl": "Chat evaluation rl",
-}  # fmt: skip
 CHAT_TEMPERATURE, CHAT_TOP_K = 0.8, 50  # what people meet in the browser
 STORY = "Tell me a story about the fox."
-Scores = dict[str, str]
 
 
-def run(config: Eval, root: pathlib.Path) -> tuple[str, Scores, list[Any]]:
-    """(title, scores as text, further items) of the section of the report.
+class Found(NamedTuple):
+    """What one evaluation adds to the section of its stage."""
+
+    scores: Sequence[Score] = ()
+    details: Sequence[Score] = ()
+    texts: Sequence[str] = ()
+
+
+Evaluation = Callable[[Model, Tokenizer, Eval, pathlib.Path], Found]
+
+
+def run(config: Eval, root: pathlib.Path) -> Section:
+    """The section of the report with the scores of `config.source`.
 
     Raises:
-        ValueError: an unknown task; FileNotFoundError: no such checkpoint, or no data.
+        ValueError: an unknown task.
+        FileNotFoundError: no such checkpoint, or no data.
     """
-    title = TITLES[config.source]
     if config.source == "tokenizer":
-        return title, *_tokenizer(root)
+        return _tokenizer(root)
     step = config.step if config.step >= 0 else None
     model, tokenizer, meta = load_model(
         config.source, config.model_tag or None, step, base=root,
         dtype=None if config.dtype == "auto" else config.dtype,
     )  # fmt: skip
     config = dataclasses.replace(config, step=meta["step"])
-    scores: Scores = {}
-    items: list[Any] = [{"checkpoint step": meta["step"]}]
     names = tasks_of(config, root)
-    makers = [SCORES[name] for name in names if name in SCORES]
-    if asked := [name for name in names if name in BASELINES]:
-        makers.append(functools.partial(_exams, asked))
-    for make in makers:
-        found, more = make(model, tokenizer, config, root)
-        scores, items = scores | found, items + more
-    return title, scores, items
+    evaluations = [EVALUATIONS[name] for name in names if name in EVALUATIONS]
+    if any(name in BASELINES for name in names):
+        evaluations.append(_named_tasks)
+    found = [evaluate(model, tokenizer, config, root) for evaluate in evaluations]
+    return Section(
+        EVALUATION[config.source],
+        figures={"checkpoint step": meta["step"]},
+        scores=[s for f in found for s in f.scores],
+        details=[s for f in found for s in f.details],
+        texts=[t for f in found for t in f.texts if t],
+    )
 
 
 def tasks_of(config: Eval, root: pathlib.Path) -> list[str]:
@@ -75,8 +84,8 @@ def tasks_of(config: Eval, root: pathlib.Path) -> list[str]:
     """
     named = [t for t in re.split(r"[|,\s]+", config.tasks) if t]
     for name in named:
-        if name not in (*SCORES, *BASELINES):
-            known = [*SCORES, *BASELINES]
+        if name not in (*EVALUATIONS, *BASELINES):
+            known = [*EVALUATIONS, *BASELINES]
             raise ValueError(f"unknown task {name!r}{nearest(name, known)}")
     base = config.source == "base"
     unfit = {"probes"} if base else {"core", "sample"} - set(named)
@@ -85,35 +94,32 @@ def tasks_of(config: Eval, root: pathlib.Path) -> list[str]:
         unfit |= set() if core_bundle(config, root).is_dir() else {"core"}
     if not world_in_use(root):
         unfit.add("probes")
-    return [t for t in (named or SCORES) if t not in unfit]
+    return [t for t in (named or EVALUATIONS) if t not in unfit]
 
 
 def world_in_use(root: pathlib.Path) -> bool:
     """Whether the base directory holds the embedded world, and no text of anybody's own."""
-    return bool(probes.load_probes(root / "world_data")) and not any(
-        (root / "base_data").glob("*.parquet")
-    )
+    own = any(paths.base_data(root).glob("*.parquet"))
+    return bool(probes.load_probes(paths.world_data(root))) and not own
 
 
 def answers_folder(config: Eval, root: pathlib.Path) -> pathlib.Path:
-    """Where the marks of each problem are kept, so that a score can be looked into or gone on with.
+    """Where the grades of each problem are kept, to look into a score or to continue it.
 
-    One folder a checkpoint and number of problems: a short try leaves a long run's marks alone.
+    One folder a checkpoint and number of problems: a short try leaves a long run's grades alone.
     """
-    tag = config.model_tag or guess_tag(root / CHECKPOINTS[config.source])
+    tag = config.model_tag or guess_tag(paths.checkpoints(root, config.source))
     capped = f"_x{config.max_problems}" if config.max_problems > 0 else ""
-    return root / "eval" / f"{config.source}_{tag}_{config.step:06d}{capped}"
+    return paths.answers(root, f"{config.source}_{tag}_{config.step:06d}{capped}")
 
 
 def core_bundle(config: Eval, root: pathlib.Path) -> pathlib.Path:
     """Where the tasks of CORE lie, if they are here: beside local task data, else in the base."""
     local = pathlib.Path(config.task_data) / "core_eval"
-    return local if config.task_data and local.is_dir() else root / "eval_bundle"
+    return local if config.task_data and local.is_dir() else paths.eval_bundle(root)
 
 
-def _core(
-    model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
-) -> tuple[Scores, list]:
+def _core(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
     """CORE and its tasks, and the table that the original's base_eval writes."""
     done = core.evaluate(
         model, tokenizer, core_bundle(config, root),
@@ -122,99 +128,101 @@ def _core(
         answers_dir=answers_folder(config, root) / "core",
     )  # fmt: skip
     core.write_csv(done, root / "base_eval" / f"{config.source}_model_{config.step:06d}.csv")
-    return {done.title: f"{done.core_metric:.4f} (±{done.half_width:.4f})"}, [core.table(done)]
+    return Found([done.score], done.details, [core.notes(done)])
 
 
-def _chatcore(
-    model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
-) -> tuple[Scores, list]:
+def _chatcore(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
     """All of ChatCORE that can be had; the demo of the embedded world fetches nothing."""
     fetch = not config.task_data and not world_in_use(root)
     found, skipped = catalog.at_hand(root, config.task_data or None, fetch=fetch)
     if not found:
         why = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         log.warning("ChatCORE is left out, for none of its tasks is here: %s", why)
-        return {}, []
-    folder = answers_folder(config, root) / "chat"
-    return section.scored(model, tokenizer, config, found, skipped, answers_dir=folder)
+        return Found()
+    return _chat_scores(model, tokenizer, config, root, found, skipped)
 
 
-def _exams(
-    names: Sequence[str], model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
-) -> tuple[Scores, list]:
+def _named_tasks(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
     """Tasks of ChatCORE that were named."""
+    names = [name for name in tasks_of(config, root) if name in BASELINES]
     found = catalog.named(names, root, config.task_data or None)
-    folder = answers_folder(config, root) / "chat"
-    return section.scored(model, tokenizer, config, found, answers_dir=folder)
+    return _chat_scores(model, tokenizer, config, root, found)
 
 
-def _sample(
-    model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
-) -> tuple[Scores, list]:
+def _chat_scores(
+    model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path,
+    tasks: Mapping[str, Task], skipped: Mapping[str, str] | None = None,
+) -> Found:  # fmt: skip
+    """Chat tasks scored; their mean only where all that can be had were asked for.
+
+    Args:
+        skipped: why others are not among `tasks`; None where these were picked by name.
+    """
+    top_k = config.top_k if config.top_k > 0 else None
+    sampling = chatcore.SamplingParams(
+        config.num_samples, config.max_new_tokens, config.temperature, top_k, config.seed
+    )
+    done = chatcore.evaluate(
+        model, tokenizer, tasks, skipped=skipped, max_problems=config.max_problems,
+        sampling=sampling, batch_size=config.batch_size or None,
+        mesh=sharding.make_mesh(config.mesh or None),
+        answers_dir=answers_folder(config, root) / "chat",
+    )  # fmt: skip
+    whole = skipped is not None or len(tasks) == len(BASELINES)
+    scores = [*done.task_scores, done.score] if whole else done.task_scores
+    return Found(scores, done.task_scores, [chatcore.notes(done), _sandbox_note(tasks)])
+
+
+def _sandbox_note(tasks: Collection[str]) -> str:
+    """What a reader of HumanEval's score should know of this machine; empty: nothing."""
+    gaps = sandbox.missing(sandbox.usable_layers()) if "HumanEval" in tasks else ()
+    kept = f"HumanEval's programs were not kept from {', '.join(gaps)} on this machine."
+    return kept if gaps else ""
+
+
+def _sample(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
     """Texts of a base model."""
-    told = [f"- `{text}`" for text in samples.continued(model, tokenizer, SAMPLE_PROMPTS)]
-    free = [f"- `{text}`" for text in samples.free(model, tokenizer, config.seed)]
-    return {}, ["\n".join(["Samples:", "", *told, "", "From nothing:", "", *free])]
+    return Found(texts=[samples.markdown(model, tokenizer, SAMPLE_PROMPTS, config.seed)])
 
 
-def _bpb(
-    model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
-) -> tuple[Scores, list]:
+def _bpb(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
     """Bits per byte of the validation shard."""
-    data, T = shards.find_shards(root), model.cfg.sequence_len
-    rows = config.device_batch_size
-    batches = pretraining_loader([data.val], tokenizer, rows, T)
-    first = (b for b in _until_second_epoch(batches))
+    data, rows, T = shards.find_shards(root), config.device_batch_size, model.cfg.sequence_len
     steps = max(1, config.split_tokens // (rows * T))
     steps = min(steps, config.max_problems) if config.max_problems > 0 else steps
-    value = bits_per_byte(model, first, np.asarray(tokenizer.token_bytes()), steps)
+    batches = one_pass(pretraining_loader([data.val], tokenizer, rows, T), steps)
+    value = bpb.bits_per_byte(model, batches, np.asarray(tokenizer.token_bytes()))
     rule = "a token's raw bytes (corrected rule; nanochat's of before July 2026 reads lower)"
-    return {"val bpb": f"{value:.4f}"}, [{"bits per byte count": rule}]
+    return Found([bpb.score("val bpb", value)], texts=[f"- bits per byte count: {rule}"])
 
 
-def _until_second_epoch(batches: Any) -> Any:
-    for i, batch in enumerate(batches):
-        if batch.epoch > 1 and i:
-            return
-        yield batch
-
-
-def _probes(
-    model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
-) -> tuple[Scores, list]:
-    """The examination of the embedded world, greedy and as people meet it, and real exchanges."""
-    asked = probes.load_probes(root / "world_data")
+def _probes(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
+    """Probes of the embedded world, greedy and as people meet it, and real exchanges."""
+    questions = probes.load_probes(paths.world_data(root))
     engine = Engine(model, tokenizer, slots=64)
-    greedy = probes.run_probes(engine, tokenizer, asked)
-    warm = probes.run_probes(
-        engine, tokenizer, asked, temperature=CHAT_TEMPERATURE, top_k=CHAT_TOP_K, seed=config.seed
-    )
-    scores = {f"probe: {k}": _cell(greedy[k]) for k in (*probes.KINDS, *probes.APART)}
-    scores["mean of probes"] = f"{100 * probes.mean_share(greedy):.1f}%"
-    sampled = (
-        f"at temperature {CHAT_TEMPERATURE}: mean {100 * probes.mean_share(warm):.1f}%; "
-        + ", ".join(f"{k} {100 * warm[k].share:.0f}%" for k in (*probes.KINDS, *probes.APART))
-    )
-    story = engine.complete(
+    warm = {"temperature": CHAT_TEMPERATURE, "top_k": CHAT_TOP_K, "seed": config.seed}
+    greedy = probes.run_probes(engine, tokenizer, questions)
+    sampled = probes.run_probes(engine, tokenizer, questions, **warm)
+    (story,) = engine.complete(
         [probes.prompt_of(tokenizer, STORY)], 110, CHAT_TEMPERATURE, CHAT_TOP_K, 1
     )
+    kinds = (*probes.KINDS, *probes.APART)
+    summary = (
+        f"at temperature {CHAT_TEMPERATURE}: mean {100 * probes.mean_share(sampled):.1f}%; "
+        + ", ".join(f"{k} {100 * sampled[k].accuracy:.0f}%" for k in kinds)
+    )
     lines = ["Exchanges (greedy):", ""]
-    for kind in (*probes.KINDS, *probes.APART):
-        right = "right" if greedy[kind].exchanges[0][2] else "wrong"
-        question, reply, _ = greedy[kind].exchanges[0]
-        lines.append(f"- {kind}, {right}: `{question}` -> `{reply}`")
-    told = tokenizer.decode(story[0].tokens)
-    lines.append(f"- a story, temperature {CHAT_TEMPERATURE}: `{STORY}` -> `{told}`")
-    return scores, [sampled, "\n".join(lines)]
+    for kind in kinds:
+        question, reply, right = greedy[kind].exchanges[0]
+        lines.append(f"- {kind}, {'right' if right else 'wrong'}: `{question}` -> `{reply}`")
+    text = tokenizer.decode(story.tokens)
+    lines.append(f"- a story, temperature {CHAT_TEMPERATURE}: `{STORY}` -> `{text}`")
+    return Found(probes.scores(greedy), texts=[summary, "\n".join(lines)])
 
 
-def _cell(score: probes.ProbeScore) -> str:
-    return f"{100 * score.share:.1f}% (n={score.n})"
-
-
-def _tokenizer(root: pathlib.Path) -> tuple[Scores, list[Any]]:
+def _tokenizer(root: pathlib.Path) -> Section:
     """Bytes per token of the first documents of each split."""
-    tokenizer, data = Tokenizer.load(root / "tokenizer"), shards.find_shards(root)
+    tokenizer, data = Tokenizer.load(paths.tokenizer(root)), shards.find_shards(root)
     figures = {}
     for split, files in (("train", data.train[:1]), ("val", (data.val,))):
         text = "\n".join(next(shards.iter_documents(files)))
@@ -222,9 +230,10 @@ def _tokenizer(root: pathlib.Path) -> tuple[Scores, list[Any]]:
         if tokenizer.decode(ids) != text:
             raise RuntimeError(f"the tokenizer does not give back the {split} text")
         figures[f"{split} bytes per token"] = len(text.encode()) / len(ids)
-    return {}, [figures | {"vocabulary": tokenizer.get_vocab_size()}]
+    figures["vocabulary"] = tokenizer.get_vocab_size()
+    return Section(EVALUATION["tokenizer"], figures=figures)
 
 
-SCORES = {
+EVALUATIONS: dict[str, Evaluation] = {
     "core": _core, "bpb": _bpb, "sample": _sample, "probes": _probes, "ChatCORE": _chatcore,
 }  # fmt: skip

@@ -4,6 +4,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from nanochat_jax.results import Score
+
 Z = 1.959964  # of a 95 % interval
 
 
@@ -22,21 +24,27 @@ class Share:
     @property
     def centered(self) -> float:
         """0 is guessing, 1 all right."""
-        return centered(self.accuracy, self.baseline)
+        # Without it the mean over tasks would mostly say how many options each task has: guessing
+        # scores 50 % of two options, 25 % of four, and nothing where the answer is free.
+        return (self.accuracy - 0.01 * self.baseline) / (1.0 - 0.01 * self.baseline)
 
     @property
     def interval(self) -> tuple[float, float]:
         """Where the accuracy lies with 95 % (Wilson)."""
         return wilson(self.correct, self.n)
 
-
-def centered(accuracy: float, baseline: float) -> float:
-    """Accuracy on a scale where `baseline` percent is 0 and all right is 1."""
-    return (accuracy - 0.01 * baseline) / (1.0 - 0.01 * baseline)
+    def score(self, name: str, **more: object) -> Score:
+        """The share as the report keeps it."""
+        low, high = self.interval
+        return Score(
+            name, self.accuracy, "share", low, high, self.n, chance=0.01 * self.baseline, **more
+        )  # fmt: skip
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
     """The 95 % interval of a share. Source: Wilson 1927, doi:10.1080/01621459.1927.10502953."""
+    # The textbook interval, share +- Z sqrt(share (1 - share) / n), has no width at 0 of n or n of
+    # n right, and leaves 0 to 1 near the ends: where a small model's scores lie.
     share, z2 = correct / n, Z * Z
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
@@ -52,3 +60,9 @@ def half_width(shares: Sequence[Share]) -> float:
     """Half of the 95 % interval of that mean: the shares' intervals, as independent errors."""
     widths = [(s.interval[1] - s.interval[0]) / 2 / (1 - 0.01 * s.baseline) for s in shares]
     return math.hypot(*widths) / len(widths)
+
+
+def mean_score(name: str, shares: Sequence[Share]) -> Score:
+    """The mean of centered scores, as the report keeps it."""
+    mean, half = mean_centered(shares), half_width(shares)
+    return Score(name, mean, low=mean - half, high=mean + half)

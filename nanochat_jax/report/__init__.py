@@ -1,6 +1,6 @@
-"""The report card: one section a stage, a summary table, curves, and what it all took.
+"""The report card: what every stage found, a table of all scores, curves, and what it all took.
 
-Sections lie as markdown files in `report/`; `generate` joins them into `report.md`, and draws
+Stages and evaluations leave their sections as JSON in `report/`; `generate` draws `report.md` and
 `report.html` from them and from what the runs left beside their checkpoints.
 Source: nanochat `nanochat/report.py` (the layout of `report.md`).
 """
@@ -8,20 +8,20 @@ Source: nanochat `nanochat/report.py` (the layout of `report.md`).
 import pathlib
 import shutil
 
-from nanochat_jax.report import machine, page, runs, sections
-from nanochat_jax.report import summary as summaries
-from nanochat_jax.report.sections import ORDER, has, log, score_lines
+from nanochat_jax import files
+from nanochat_jax.config import paths
+from nanochat_jax.report import page, runs, stored, text
+from nanochat_jax.report.stored import begun, has, write
+from nanochat_jax.report.text import score_lines
 
-__all__ = ["ORDER", "generate", "has", "log", "reset", "score_lines", "summary"]
+__all__ = ["begun", "generate", "has", "reset", "score_lines", "summary", "write"]
 
 
 def reset(root: pathlib.Path) -> None:
-    """Begins a new report: the old sections go, the header tells of this machine and moment."""
-    folder = sections.folder(root)
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in (*(sections.file(root, t) for t in ORDER), *_products(root)):
+    """Begins a new report: the old sections go, the header is of this machine and moment."""
+    stored.clear(root)
+    for path in _products(root):
         path.unlink(missing_ok=True)
-    (folder / "header.md").write_text(machine.header(), encoding="utf-8")
 
 
 def generate(
@@ -33,32 +33,25 @@ def generate(
         copy_to: a folder; default: the working directory.
         price: dollars an hour of this machine, kept for later calls.
 
-    Returns the path of the markdown. What is missing is left out.
+    Returns the path of the Markdown. What is missing is left out.
+
+    Raises:
+        ValueError: a price below zero.
     """
-    header = _header(root, price)
-    parts = [header, *(sections.read(root, t) for t in ORDER if has(root, t))]
-    parts.append(summaries.text(root, header))
+    if price is not None:
+        stored.set_price(root, price)
+    report = runs.gather(root)
     markdown, html = _products(root)
-    markdown.write_text("\n".join(parts), encoding="utf-8")
-    html.write_text(page.page(runs.gather(root, header)), encoding="utf-8")
+    files.write_text(markdown, text.report(report))
+    files.write_text(html, page.page(report))
     shutil.copy(markdown, (copy_to or pathlib.Path.cwd()) / "report.md")
     return markdown
 
 
-def summary(path: pathlib.Path) -> str:
-    """The last section of a report on disk."""
-    return path.read_text(encoding="utf-8").split("## Summary\n", 1)[-1].strip()
-
-
-def _header(root: pathlib.Path, price: float | None) -> str:
-    path = sections.folder(root) / "header.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = path.read_text(encoding="utf-8") if path.exists() else machine.header()
-    if price is not None:
-        text = machine.with_price(text, price)
-        path.write_text(text, encoding="utf-8")
-    return text
+def summary(root: pathlib.Path) -> str:
+    """The table of scores and the totals, as Markdown."""
+    return text.summary(runs.gather(root))
 
 
 def _products(root: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    return sections.folder(root) / "report.md", sections.folder(root) / "report.html"
+    return paths.report(root) / "report.md", paths.report(root) / "report.html"

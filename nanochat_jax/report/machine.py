@@ -1,59 +1,78 @@
-"""The head of the report: what it ran on, what an hour of that costs, how much code it is."""
+"""What the report ran on, what an hour of that costs, how much code it is."""
 
+import dataclasses
+import datetime
 import os
 import pathlib
 import platform
-import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import psutil
-
-from nanochat_jax.report import sections
 
 # Dollars an hour of one GPU. Source: nanochat `nanochat/report.py`, October 2025.
 PRICES = (("H100", 3.00), ("A100", 1.79), ("V100", 0.55))
 OTHER_GPU = 2.00
-RATE = re.compile(r"^- Hourly rate: .*$", re.MULTILINE)
-DOLLARS = re.compile(r"^- Hourly rate: \$(\d[\d,]*(?:\.\d+)?)", re.MULTILINE)
-STARTED = re.compile(r"^Run started: (.+)$", re.MULTILINE)
 SOURCES = ("nanochat_jax", "scripts", "rustbpe/src")
 ENDINGS = (".py", ".rs", ".html", ".js", ".css")
 LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
 
 
-def header() -> str:
-    """The head of a report that begins now."""
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """The machine and the moment a report began.
+
+    Args:
+        started: to the second, as `datetime.fromisoformat` reads it.
+        facts: title -> what is known under it.
+        dollars_per_hour: None: unknown; `estimated` until somebody gives the real price.
+    """
+
+    started: str
+    facts: Mapping[str, Mapping[str, str]]
+    dollars_per_hour: float | None = None
+    estimated: bool = True
+
+    def with_price(self, dollars_per_hour: float) -> "Machine":
+        """The same machine at its real price; ValueError below zero."""
+        if not dollars_per_hour >= 0:  # not a number, too
+            raise ValueError(f"price is {dollars_per_hour}; give dollars per hour of the machine")
+        return dataclasses.replace(self, dollars_per_hour=dollars_per_hour, estimated=False)
+
+    def shown(self) -> dict[str, Mapping[str, str]]:
+        """The facts, with the price among those of the hardware."""
+        price = "unknown"
+        if self.dollars_per_hour is not None:
+            price = f"${self.dollars_per_hour:,.2f}/hour" + " (estimated)" * self.estimated
+        return {**self.facts, "Hardware": {**self.facts["Hardware"], "Hourly rate": price}}
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Machine":
+        """What `to_json` gave; ValueError for anything else."""
+        try:
+            made = cls(**value)
+            datetime.datetime.fromisoformat(made.started)
+            made.shown()
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"expected what began the report, got {value!r:.80}") from error
+        return made
+
+
+def look(started: str) -> Machine:
+    """This machine, for a report that begins now."""
     gpus = [line.split(":", 1)[1].split("(UUID")[0].strip() for line in _lines("nvidia-smi", "-L")]
-    parts = {
+    facts = {
         "Git information": _git(),
         "Hardware": _hardware(gpus),
         "Software": {"Python": platform.python_version()} | _versions(),
         "Code": _code(),
     }
-    lines = ["# nanochat-jax report", "", f"Generated: {sections.now()}", "", "## Environment", ""]
-    for title, facts in parts.items():
-        lines += [f"### {title}", "", *(f"- {k}: {v}" for k, v in facts.items()), ""]
-    return "\n".join([*lines, f"Run started: {sections.now()}", "", "---", ""])
-
-
-def with_price(text: str, dollars_per_hour: float) -> str:
-    """The head with the machine's real price.
-
-    Raises:
-        ValueError: a price below zero.
-    """
-    if not dollars_per_hour >= 0:
-        raise ValueError(f"price is {dollars_per_hour}; give dollars per hour of the machine")
-    line = f"- Hourly rate: ${dollars_per_hour:,.2f}/hour"
-    return RATE.sub(line, text) if RATE.search(text) else text.rstrip() + f"\n\n{line}\n"
-
-
-def price(text: str) -> float | None:
-    """Dollars an hour in a head; None: unknown."""
-    found = DOLLARS.search(text)
-    return float(found[1].replace(",", "")) if found else None
+    return Machine(started, facts, hourly_rate(gpus) if gpus else None)
 
 
 def hourly_rate(gpus: Sequence[str]) -> float:
@@ -63,7 +82,6 @@ def hourly_rate(gpus: Sequence[str]) -> float:
 
 
 def _hardware(gpus: Sequence[str]) -> dict[str, str]:
-    rate = f"${hourly_rate(gpus):,.2f}/hour (estimated)" if gpus else "unknown"
     memory = psutil.virtual_memory().total / 2**30
     names = ", ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus))
     return {
@@ -71,7 +89,6 @@ def _hardware(gpus: Sequence[str]) -> dict[str, str]:
         "CPUs": f"{psutil.cpu_count(logical=False)} cores, {os.cpu_count()} logical",
         "Memory": f"{memory:.1f} GB",
         "GPUs": names or "none",
-        "Hourly rate": rate,
     }
 
 
@@ -81,8 +98,8 @@ def _git() -> dict[str, str]:
         return {"Commit": "unknown"}
     commit, *message = _lines("git", "log", "-1", "--format=%h%n%s")
     state = "dirty" if _lines("git", "status", "--porcelain") else "clean"
-    told = {"Branch": branch[0], "Commit": f"{commit} ({state})"}
-    return told | {"Message": " ".join(message)[:80]}
+    facts = {"Branch": branch[0], "Commit": f"{commit} ({state})"}
+    return facts | {"Message": " ".join(message)[:80]}
 
 
 def _versions() -> dict[str, str]:
@@ -114,7 +131,7 @@ def _repository() -> pathlib.Path:
 
 
 def _lines(*command: str) -> list[str]:
-    """What a command says in the repository; nothing if it fails or takes over five seconds."""
+    """A command's output in the repository; nothing if it fails or takes over five seconds."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=5, check=False, cwd=_repository()

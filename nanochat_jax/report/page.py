@@ -4,11 +4,11 @@ import base64
 import hashlib
 import importlib.resources
 
-from nanochat_jax.report import markdown, rollouts, score_table, stage_view
+from nanochat_jax.report import markdown, rollouts, score_table, stage_view, text
 from nanochat_jax.report.charts import number
 from nanochat_jax.report.html import Html, join, tag
 from nanochat_jax.report.runs import Report
-from nanochat_jax.report.summary import duration
+from nanochat_jax.report.text import duration
 
 DOCTYPE = Html("<!doctype html>\n")
 
@@ -40,7 +40,7 @@ def _head(report: Report) -> Html:
     cost = f"${report.cost:,.2f}" if report.cost is not None else None
     figures = {
         "from text to chat": None if report.wall_clock_s is None else duration(report.wall_clock_s),
-        f"at ${report.price or 0:,.2f} an hour": cost,
+        f"at ${report.machine.dollars_per_hour or 0:,.2f} an hour": cost,
         "parameters": _known(max((run.parameters or 0 for run in report.runs), default=0)),
         "tokens of training": _known(sum(run.tokens for run in report.runs)),
     }
@@ -106,9 +106,10 @@ def _scores(report: Report) -> Html | None:
 
 def _words(report: Report) -> Html:
     """The markdown report, to unfold."""
-    parts = [tag("details", tag("summary", "The machine"), markdown.render(report.header))]
-    for title, text in report.sections.items():
-        body = text.split("\n", 1)[-1]  # its heading is the summary's
+    machine = markdown.render(text.header(report.machine))
+    parts = [tag("details", tag("summary", "The machine"), machine)]
+    for title, stored in report.sections.items():
+        body = text.section(stored).split("\n", 1)[-1]  # its heading is the summary's
         parts.append(tag("details", tag("summary", title), markdown.render(body)))
     made = tag("p", f"Generated {report.generated}.", class_="note")
     return tag("section", tag("h2", "In words"), *parts, made, id="words")

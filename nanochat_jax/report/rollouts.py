@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nanochat_jax.report.html import Html, join, tag
-from nanochat_jax.report.runs import Question, Run
+from nanochat_jax.report.runs import RolloutGroup, StageRun
 
 TEXT_SHOWN = 4000  # characters of a text
 TOOL = re.compile(r"<\|(python|output)_start\|>(.*?)(?:<\|\1_end\|>|$)", re.DOTALL)
 CHOICES = (("all", "all answers"), ("good", "rewarded"), ("bad", "not rewarded"))
 
 
-def view(run: Run) -> Html | None:
+def view(run: StageRun) -> Html | None:
     """A strip of steps by mean reward, and under it each step's questions with their answers."""
     if not run.rollouts:
         return None
@@ -41,12 +41,12 @@ def _cell(step: int, mean: float) -> Html:
     return tag("a", href=f"#step-{step}", title=told, aria_label=told, style=f"--share:{shade}%")
 
 
-def _step(step: int, asked: Sequence[Question]) -> Html:
+def _step(step: int, asked: Sequence[RolloutGroup]) -> Html:
     title = tag("summary", f"Step {step}", tag("small", f"mean reward {_mean(asked):.2f}"))
     return tag("details", title, *map(_question, asked), id=f"step-{step}", class_="step")
 
 
-def _question(rollouts: Question) -> Html:
+def _question(rollouts: RolloutGroup) -> Html:
     first = rollouts[0]
     where = " ".join(str(first[key]) for key in ("task", "example") if key in first)
     return tag(
@@ -80,7 +80,7 @@ def _reply(text: str) -> Html:
     return tag("p", join(*parts))
 
 
-def _mean(asked: Sequence[Question]) -> float:
+def _mean(asked: Sequence[RolloutGroup]) -> float:
     rewards = [_number(rollout.get("reward")) for rollouts in asked for rollout in rollouts]
     known = [reward for reward in rewards if reward is not None]
     return sum(known) / len(known) if known else 0.0

@@ -1,6 +1,7 @@
-"""What the runs of a base directory left on disk, as values: all that the page shows."""
+"""What a base directory holds of a chain of stages, as values: all that the views show."""
 
 import dataclasses
+import datetime
 import json
 import logging
 import pathlib
@@ -13,19 +14,26 @@ from nanochat_jax.config.paths import CHECKPOINTS
 from nanochat_jax.config.resolve import SECTIONS
 from nanochat_jax.config.stages import recipes_of
 from nanochat_jax.config.values import build, flatten
-from nanochat_jax.report import machine, sections, summary
+from nanochat_jax.report import stored
+from nanochat_jax.report.machine import Machine
+from nanochat_jax.report.stored import Stored
+from nanochat_jax.results import EVALUATION, Score
 from nanochat_jax.train import metrics, rollout_log
 
 log = logging.getLogger(__name__)
 
 NOT_SETTINGS = ("config", "resume", "resume_from_step", "init", "run", "model_tag", "step")
+# The stages that have a model to score, in the order of the table's columns.
+SCORED = ("base", "mid", "sft", "rl")
+FIRST, LAST = ("CORE", "val bpb"), ("mean of probes", "ChatCORE metric")
 STEPS_SHOWN, QUESTIONS_SHOWN, SAMPLES_SHOWN = 40, 4, 8
 
-Question = list[Mapping[str, Any]]  # rollouts of one question, as `train/rollout_log.py` has them
+# The rollouts of one question, as `train/rollout_log.py` has them.
+RolloutGroup = list[Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class StageRun:
     """The last run of a stage.
 
     Args:
@@ -37,7 +45,7 @@ class Run:
     tag: str
     meta: Mapping[str, Any]
     lines: Sequence[Mapping[str, Any]]
-    rollouts: Mapping[int, Sequence[Question]] = dataclasses.field(default_factory=dict)
+    rollouts: Mapping[int, Sequence[RolloutGroup]] = dataclasses.field(default_factory=dict)
     recorded_steps: int = 0
 
     @property
@@ -76,33 +84,56 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Everything: header and sections as markdown, the table of scores, the runs in order."""
+    """Everything: machine, sections by title, scores by metric and stage, the runs in order."""
 
-    header: str
-    sections: Mapping[str, str]
-    scores: Mapping[str, Mapping[str, str]]
-    runs: Sequence[Run]
-    wall_clock_s: float | None
-    cost: float | None
-    price: float | None
+    machine: Machine
+    sections: Mapping[str, Stored]
+    scores: Mapping[str, Mapping[str, Score]]
+    runs: Sequence[StageRun]
     generated: str
 
+    @property
+    def wall_clock_s(self) -> float | None:
+        """Seconds from the beginning to the last section but RL's, as the original counts."""
+        begun = datetime.datetime.fromisoformat(self.machine.started)
+        ends = [s.written for title, s in self.sections.items() if " rl" not in title.lower()]
+        return max(0.0, (max(ends) - begun).total_seconds()) if ends else None
 
-def gather(root: pathlib.Path, header: str) -> Report:
+    @property
+    def cost(self) -> float | None:
+        """Dollars of the wall clock; None where time or price is unknown."""
+        seconds, price = self.wall_clock_s, self.machine.dollars_per_hour
+        return None if seconds is None or price is None else seconds / 3600 * price
+
+
+def gather(root: pathlib.Path) -> Report:
     """Reads what there is; what is missing or damaged is left out and logged."""
+    found = stored.read(root)
     return Report(
-        header=header,
-        sections={t: sections.read(root, t) for t in sections.ORDER if sections.has(root, t)},
-        scores=summary.table(root),
+        machine=stored.machine_of(root),
+        sections=found,
+        scores=_score_table(found),
         runs=[run for stage in CHECKPOINTS if (run := last_run(root, stage))],
-        wall_clock_s=summary.wall_clock_s(root, header),
-        cost=summary.cost(root, header),
-        price=machine.price(header),
-        generated=sections.now(),
+        generated=stored.now(),
     )
 
 
-def last_run(root: pathlib.Path, stage: str) -> Run | None:
+def _score_table(sections: Mapping[str, Stored]) -> dict[str, dict[str, Score]]:
+    """Metric -> stage -> score: CORE and bits per byte first, the means last."""
+    table: dict[str, dict[str, Score]] = {}
+    for stage in SCORED:
+        if found := sections.get(EVALUATION[stage]):
+            for score in found.section.scores:
+                table.setdefault(score.name, {})[stage] = score
+    return {name: table[name] for name in sorted(table, key=_rank)}
+
+
+def _rank(name: str) -> tuple[int, str]:
+    stem = name.split(" (")[0]  # CORE (21 of 22 tasks)
+    return (FIRST.index(stem) if stem in FIRST else 9 if stem in LAST else 5, name)
+
+
+def last_run(root: pathlib.Path, stage: str) -> StageRun | None:
     """The run of a stage that wrote its metrics last; None without any."""
     files = list((root / CHECKPOINTS[stage]).glob("*/metrics.jsonl"))
     files = [path for path in files if not path.parent.name.startswith(".")]
@@ -111,7 +142,7 @@ def last_run(root: pathlib.Path, stage: str) -> Run | None:
     directory = max(files, key=lambda path: path.stat().st_mtime).parent
     shown, total = _rollouts(directory)
     lines = metrics.read(directory / "metrics.jsonl")
-    return Run(stage, directory.name, _meta(directory), lines, shown, total)
+    return StageRun(stage, directory.name, _meta(directory), lines, shown, total)
 
 
 def _meta(directory: pathlib.Path) -> Mapping[str, Any]:
@@ -127,7 +158,7 @@ def _meta(directory: pathlib.Path) -> Mapping[str, Any]:
     return meta if isinstance(meta, dict) else {}
 
 
-def _rollouts(directory: pathlib.Path) -> tuple[dict[int, list[Question]], int]:
+def _rollouts(directory: pathlib.Path) -> tuple[dict[int, list[RolloutGroup]], int]:
     """(step -> its first questions with their first rollouts, of steps evenly chosen; all steps).
 
     A long run's recorder is larger than a page should be.
@@ -140,9 +171,9 @@ def _rollouts(directory: pathlib.Path) -> tuple[dict[int, list[Question]], int]:
     return {step: found for step in chosen if (found := _questions(directory, step))}, len(steps)
 
 
-def _questions(directory: pathlib.Path, step: int) -> list[Question]:
+def _questions(directory: pathlib.Path, step: int) -> list[RolloutGroup]:
     """The first questions of a step, each with its first rollouts."""
-    questions: dict[Any, Question] = {}
+    questions: dict[Any, RolloutGroup] = {}
     try:
         entries = [e for e in rollout_log.read(directory, step) if isinstance(e, dict)]
     except ValueError as error:

@@ -6,8 +6,8 @@ from typing import Any
 
 from nanochat_jax.report.charts import Series, chart, number
 from nanochat_jax.report.html import Html, tag
-from nanochat_jax.report.runs import Run
-from nanochat_jax.report.summary import duration
+from nanochat_jax.report.runs import StageRun
+from nanochat_jax.report.text import duration
 
 NAMES = {"base": "Base", "mid": "Midtraining", "sft": "Finetuning", "rl": "Reinforcement learning"}
 # Title, pattern of the metrics' names, and how they are drawn.
@@ -27,7 +27,7 @@ CURVES: tuple[tuple[str, str, dict[str, bool]], ...] = (
 )
 
 
-def view(run: Run) -> Html:
+def view(run: StageRun) -> Html:
     """The section of a run."""
     title = NAMES.get(run.stage, run.stage)
     return tag(
@@ -42,7 +42,7 @@ def view(run: Run) -> Html:
     )
 
 
-def _facts(run: Run) -> Html:
+def _facts(run: StageRun) -> Html:
     seconds, loop = run.train_s, run.meta.get("loop") or {}
     facts = {
         "Steps": f"{run.steps:,}",
@@ -58,7 +58,7 @@ def _facts(run: Run) -> Html:
     return tag("dl", *(tag("div", tag("dt", n), tag("dd", v)) for n, v in shown), class_="facts")
 
 
-def _charts(run: Run) -> list[Html]:
+def _charts(run: StageRun) -> list[Html]:
     known = dict.fromkeys(key for line in run.lines for key in line)
     drawn = []
     for title, pattern, options in CURVES:
@@ -71,7 +71,7 @@ def _charts(run: Run) -> list[Html]:
     return drawn
 
 
-def _points(run: Run, key: str) -> list[tuple[float, float]]:
+def _points(run: StageRun, key: str) -> list[tuple[float, float]]:
     is_number = lambda x: isinstance(x, int | float) and not isinstance(x, bool)
     return [
         (line["step"], line[key]) for line in run.lines
@@ -79,7 +79,7 @@ def _points(run: Run, key: str) -> list[tuple[float, float]]:
     ]  # fmt: skip
 
 
-def _samples(run: Run) -> Html | None:
+def _samples(run: StageRun) -> Html | None:
     """What the model wrote of each prompt, from step to step."""
     taken = [(x.get("step"), x["samples"]) for x in run.lines if isinstance(x.get("samples"), list)]
     if not taken:
@@ -100,7 +100,7 @@ def _text(prompt: str, text: str) -> Html:
     return tag("p", text)
 
 
-def _differences(run: Run) -> Html | None:
+def _differences(run: StageRun) -> Html | None:
     """The settings that are not the recipe's, and all of them to unfold."""
     if not run.config:
         return None

@@ -54,20 +54,26 @@ def test_every_task_of_chatcore_has_a_name(tmp_path):
 @pytest.mark.slow
 def test_a_folder_s_tasks_are_scored_and_the_others_named_as_missing(tmp_path, checkpoint, files):
     config = Eval(tasks="ChatCORE", task_data=str(files), max_new_tokens=4, max_problems=3)
-    title, scores, items = run.run(config, tmp_path)
-    assert list(scores) == ["ARC-Easy", "GSM8K", "ChatCORE metric (2 of 6 tasks)"]
-    assert "| GSM8K |" in items[-1] and "- not scored: MMLU (no rows of cais/mmlu" in items[-1]
+    section = run.run(config, tmp_path)
+    assert [s.name for s in section.scores] == [
+        "ARC-Easy",
+        "GSM8K",
+        "ChatCORE metric (2 of 6 tasks)",
+    ]
+    assert "- not scored: MMLU (no rows of cais/mmlu" in section.texts[-1]
+    assert [d.name for d in section.details] == ["ARC-Easy", "GSM8K"]
+    assert [(s.n, s.chance) for s in section.scores[:2]] == [(3, 0.25), (3, 0.0)]
     kept = tmp_path / "eval" / "sft_d1_000007_x3" / "chat"
     assert sorted(p.name for p in kept.iterdir()) == ["ARC-Easy.jsonl", "GSM8K_n1_t0_k50_m4.jsonl"]
     assert all(len(p.read_text().splitlines()) == 4 for p in kept.iterdir())
-    report.log(tmp_path, title, [report.score_lines(scores), *items])
+    report.write(tmp_path, section)
     text = report.generate(tmp_path, tmp_path).read_text()
-    assert f"| ARC-Easy | - | - | {scores['ARC-Easy']} | - |" in text
+    assert f"| ARC-Easy | - | - | {100 * section.scores[0].value:.2f}% (" in text
 
 
 def test_tasks_picked_by_name_have_no_mean(tmp_path, checkpoint, files):
     config = Eval(tasks="ARC-Easy", task_data=str(files))
-    assert list(run.run(config, tmp_path)[1]) == ["ARC-Easy"]
+    assert [s.name for s in run.run(config, tmp_path).scores] == ["ARC-Easy"]
 
 
 def test_a_named_task_without_data_says_what_to_do(tmp_path, checkpoint, files):

@@ -38,7 +38,7 @@ def test_the_metric_is_the_mean_of_centered_accuracies(tmp_path, ask):
         assert 0 <= task.interval[0] <= task.accuracy <= task.interval[1] <= 1
     mean = sum(t.centered for t in done.tasks.values()) / 3
     assert done.core_metric == pytest.approx(mean)
-    assert done.interval[0] < done.core_metric < done.interval[1]
+    assert done.score.low < done.score.value == done.core_metric < done.score.high
 
 
 def test_tasks_without_a_file_or_rows_are_skipped_by_name(tmp_path, ask, caplog):
@@ -50,7 +50,7 @@ def test_tasks_without_a_file_or_rows_are_skipped_by_name(tmp_path, ask, caplog)
     assert "no file" in done.skipped["b"] and "no rows" in done.skipped["c"]
     assert done.core_metric == done.tasks["a"].centered
     assert "CORE without b" in caplog.text
-    assert "not scored: b" in core.table(done)
+    assert "not scored: b" in core.notes(done)
 
 
 def test_a_small_pool_is_answered_with_the_examples_there_are(tmp_path, ask, caplog):
@@ -70,7 +70,7 @@ def test_rows_are_cut_after_the_shuffle(tmp_path, ask):
 def test_long_prompts_are_cut_and_counted(tmp_path, ask, caplog):
     done = ask(three(tmp_path), max_seq_len=24)
     assert done.cropped == sum(t.cropped for t in done.tasks.values()) > 0
-    assert "cut at their beginning" in caplog.text and "cut at their" in core.table(done)
+    assert "cut at their beginning" in caplog.text and "cut at their" in core.notes(done)
 
 
 def test_by_itself_ten_contexts_are_read(tmp_path, gpt):

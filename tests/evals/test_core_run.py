@@ -42,19 +42,22 @@ def test_the_section_holds_the_score_its_tasks_and_files(tmp_path, checkpoint):
     folder.mkdir()
     three(folder, missing=("schema",))
     config = Eval(source="base", tasks="core", max_problems=3)
-    title, scores, items = run.run(config, tmp_path)
-    assert list(scores) == ["CORE (2 of 3 tasks)"]
-    assert "| multiple_choice |" in items[-1] and "- not scored: schema" in items[-1]
+    section = run.run(config, tmp_path)
+    (score,) = section.scores
+    assert [score.name] == ["CORE (2 of 3 tasks)"]
+    assert "- not scored: schema" in section.texts[-1]
+    assert [d.name for d in section.details] == ["multiple_choice", "language_modeling"]
+    centered = sum(d.centered for d in section.details) / 2
+    assert score.value == pytest.approx(centered) and score.low < score.value < score.high
     assert (tmp_path / "base_eval" / "base_model_000007.csv").exists()
     kept = tmp_path / "eval" / "base_d2_000007_x3" / "core"
     assert sorted(p.name for p in kept.iterdir()) == [
         "language_modeling.jsonl",
         "multiple_choice.jsonl",
     ]
-    report.log(tmp_path, title, [report.score_lines(scores), *items])
+    report.write(tmp_path, section)
     text = report.generate(tmp_path, tmp_path).read_text()
-    (value,) = scores.values()
-    assert f"| CORE (2 of 3 tasks) | {value} | - | - | - |" in text
+    assert f"| CORE (2 of 3 tasks) | {score.value:.4f} (±" in text and "| multiple_choice |" in text
 
 
 def test_a_core_that_was_named_but_is_not_here_says_what_to_do(tmp_path, checkpoint):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nanochat_jax.evals.probes import KINDS, ProbeScore, is_right, mean_share
+from nanochat_jax.evals.probes import KINDS, ProbeScore, is_right, scores
 
 SUM = {"kind": "arithmetic", "tool": "12+30", "answer": "That makes 42.", "key": "42"}
 FACT = {"kind": "fact in chat", "tool": None, "answer": "Mira works as a cook.", "key": "cook"}
@@ -44,6 +44,9 @@ def test_a_reply_is_judged(probe, reply, right):
 
 
 def test_every_kind_counts_the_same_in_the_mean():
-    scores = {k: ProbeScore(0, 60) for k in KINDS} | {"letter count": ProbeScore(60, 60)}
-    scores["identity"] = ProbeScore(10, 10)
-    assert mean_share(scores) == pytest.approx(1 / len(KINDS))
+    found = {k: ProbeScore(0, 60) for k in KINDS} | {"letter count": ProbeScore(60, 60)}
+    found["identity"] = ProbeScore(10, 10)
+    *kinds, mean = scores(found)
+    assert mean.value == pytest.approx(1 / len(KINDS)) and mean.name == "mean of probes"
+    assert [s.name for s in kinds] == [f"probe: {k}" for k in found]
+    assert (kinds[0].value, kinds[0].n) == (1.0, 10) and 0.6 < kinds[0].low < 0.8

@@ -1,21 +1,37 @@
-"""The report card: sections in order, a summary table of all scores, the wall clock."""
+"""The report card as Markdown: sections in order, a table of all scores, the wall clock."""
 
+import json
+import logging
 import re
 
+import numpy as np
 import pytest
 
 from nanochat_jax import report
 from nanochat_jax.report.machine import hourly_rate
+from nanochat_jax.results import EVALUATION, ORDER, TRAINING, Score, Section
+
+SCORES = [
+    Score("val bpb", 0.3, lower_is_better=True),
+    Score("probe: identity", 0.975, "share", 0.871, 0.996, n=40, count_shown=True),
+    Score("mean of probes", 0.801, "share"),
+    Score("ARC-Easy", 0.315, "share", 0.29, 0.341, n=400, chance=0.25, also={"pass@2": 0.4}),
+    Score("CORE (21 of 22 tasks)", 0.1234, low=0.1134, high=0.1334),
+]
+
+
+def rewrite(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 def test_sections_stand_in_order_and_the_summary_holds_every_score(tmp_path):
     report.reset(tmp_path)
-    scores = {"val bpb": "0.3000", "probe: identity": "97.5% (n=40)", "mean of probes": "80.1%"}
-    report.log(tmp_path, "Chat evaluation sft", [report.score_lines(scores), {"step": 3}])
-    report.log(tmp_path, "Base model evaluation", [report.score_lines({"val bpb": "0.5000"})])
-    report.log(tmp_path, "Base model training", [{"depth": 4, "tokens": 1234567, "lr": 0.02}])
-    path = report.generate(tmp_path, tmp_path)
-    text = path.read_text()
+    report.write(tmp_path, Section(EVALUATION["sft"], {"step": 3}, scores=SCORES))
+    base = Section(EVALUATION["base"], scores=[Score("val bpb", 0.5, lower_is_better=True)])
+    report.write(tmp_path, base)
+    figures = {"depth": 4, "tokens": 1234567, "lr": 0.02}
+    report.write(tmp_path, Section(TRAINING["base"], figures=figures))
+    text = report.generate(tmp_path, tmp_path).read_text()
     titles = re.findall("^## (.*)$", text, re.MULTILINE)
     assert titles == [
         "Environment", "Base model training", "Base model evaluation", "Chat evaluation sft",
@@ -26,15 +42,73 @@ def test_sections_stand_in_order_and_the_summary_holds_every_score(tmp_path):
     assert "- tokens: 1,234,567" in text and "- lr: 0.0200" in text
     assert re.search(r"Total wall clock time: 0m0\ds", text)
     assert (tmp_path / "report.md").read_text() == text
-    rows = [line for line in report.summary(path).splitlines() if line.startswith("| ")]
-    assert rows[1].startswith("| val bpb") and rows[-1].startswith("| mean of probes")
+    assert report.summary(tmp_path) in text
+    rows = [line for line in report.summary(tmp_path).splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| Metric", "| CORE (21 of 22 tasks)", "| val bpb", "| ARC-Easy", "| probe: identity",
+        "| mean of probes",
+    ]  # fmt: skip
+
+
+def test_a_section_lists_its_scores_settings_figures_details_and_texts(tmp_path):
+    section = Section(
+        EVALUATION["sft"], {"mesh": "1"}, {"step": 3}, SCORES, SCORES[3:4], ["- a note"]
+    )
+    report.write(tmp_path, section)
+    text = report.generate(tmp_path, tmp_path).read_text()
+    text = text[text.index("## Chat") : text.index("## Summary")]
+    head, body = text.split("\n\n", 1)
+    assert re.fullmatch(r"## Chat evaluation sft\ntimestamp: \d{4}(-\d\d){2} \d\d(:\d\d){2}", head)
+    assert body == (
+        "* val bpb: 0.3000\n* probe: identity: 97.5% (n=40)\n* mean of probes: 80.1%\n"
+        "* ARC-Easy: 31.50% (29.0 to 34.1)\n* CORE (21 of 22 tasks): 0.1234 (±0.0100)\n\n"
+        "- mesh: 1\n\n- step: 3\n\n"
+        "| task | accuracy % | 95 % interval | centered | n | pass@2 % |\n"
+        "|---|---|---|---|---|---|\n"
+        "| ARC-Easy | 31.50 | 29.0 to 34.1 | 0.0867 | 400 | 40.00 |\n\n- a note\n\n"
+    )
+
+
+def test_a_section_on_disk_is_json_and_comes_back_whole(tmp_path):
+    figures = {"rate": np.float32(0.5), "count": np.int64(3), "none": None, "list": (1, "a")}
+    section = Section(EVALUATION["base"], figures=figures, scores=SCORES, texts=["\ud83d half"])
+    report.write(tmp_path, Section(EVALUATION["base"], figures=figures, scores=SCORES))
+    value = json.loads((tmp_path / "report" / "base-model-evaluation.json").read_text())
+    assert value["figures"] == {"rate": 0.5, "count": 3, "none": None, "list": [1, "a"]}
+    assert value["scores"][0]["value"] == 0.3 and "low" not in value["scores"][0]
+    assert Section.from_json(value).scores == SCORES
+    report.write(tmp_path, section)  # half a character, which a model can write
+    assert "half" in report.generate(tmp_path, tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ("{", "Expecting"),
+        ("[]", "a section must be an object"),
+        ('{"title": 3}', "its title"),
+        ('{"title": "x", "scores": {}}', "scores must be a list"),
+        ('{"title": "x", "scores": [{"name": "y"}]}', r"scores\[0\] needs a name and a value"),
+        ('{"title": "x", "scores": [{"name": "y", "value": "1"}]}', r"scores\[0\].value is '1'"),
+        ('{"title": "x", "figures": 3}', "figures must be an object"),
+        ('{"title": "x", "written": "today"}', "today"),
+    ],
+)
+def test_a_damaged_section_is_named_and_left_out(tmp_path, caplog, damage, named):
+    report.write(tmp_path, Section(TRAINING["base"], texts=["kept"]))
+    (tmp_path / "report" / "midtraining.json").write_text(damage)
+    with caplog.at_level(logging.WARNING):
+        text = report.generate(tmp_path, tmp_path).read_text()
+    assert "kept" in text and "## Midtraining" not in text
+    assert re.search(f"midtraining.json is damaged .*{named}", caplog.text)
 
 
 def test_a_reset_forgets_the_sections_of_an_earlier_run(tmp_path):
-    report.log(tmp_path, "Midtraining", ["bygone days"])
-    assert report.has(tmp_path, "Midtraining")
+    assert not report.begun(tmp_path)
+    report.write(tmp_path, Section(TRAINING["mid"], texts=["bygone days"]))
+    assert report.has(tmp_path, "Midtraining") and "Midtraining" in ORDER
     report.reset(tmp_path)
-    assert not report.has(tmp_path, "Midtraining")
+    assert report.begun(tmp_path) and not report.has(tmp_path, "Midtraining")
     assert "bygone days" not in report.generate(tmp_path, tmp_path).read_text()
 
 
@@ -45,14 +119,12 @@ def test_a_report_without_any_section_still_tells_of_the_machine(tmp_path):
 
 def test_the_price_of_the_machine_is_kept_and_gives_the_cost(tmp_path):
     report.reset(tmp_path)
-    header = tmp_path / "report" / "header.md"
-    header.write_text(re.sub("(?<=Run started: ).*", "2026-01-02 03:00:00", header.read_text()))
-    report.log(tmp_path, "Data", [{"shards": 3}])
-    section = tmp_path / "report" / "data.md"
-    section.write_text(re.sub("(?<=timestamp: ).*", "2026-01-02 05:30:00", section.read_text()))
+    rewrite(tmp_path / "report" / "header.json", started="2026-01-02 03:00:00")
+    report.write(tmp_path, Section("Data", figures={"shards": 3}))
+    rewrite(tmp_path / "report" / "data.json", written="2026-01-02 05:30:00")
     for price in (24.0, None):
         text = report.generate(tmp_path, tmp_path, price=price).read_text()
-        assert "- Hourly rate: $24.00/hour" in text
+        assert "- Hourly rate: $24.00/hour\n" in text
         assert "Total wall clock time: 2h30m\nTotal cost: $60.00, at $24.00 an hour" in text
     with pytest.raises(ValueError, match="dollars per hour"):
         report.generate(tmp_path, tmp_path, price=-1.0)

@@ -6,9 +6,10 @@ import re
 import pytest
 
 from nanochat_jax import report
+from nanochat_jax.report import score_table
 from nanochat_jax.report.html import Html, join, tag
 from nanochat_jax.report.markdown import render
-from nanochat_jax.report.score_table import Score
+from nanochat_jax.results import Score
 from tests.report.world import EVIL, write_base, write_run
 
 VOID = {"meta", "input", "br"}
@@ -121,25 +122,21 @@ def test_the_latest_run_of_a_stage_is_shown(tmp_path):
     assert "<h1>d2</h1>" in (tmp_path / "report" / "report.html").read_text()
 
 
-@pytest.mark.parametrize(
-    ("told", "value", "low", "high"),
-    [
-        ("0.1234 (±0.0100)", 0.1234, 0.1134, 0.1334),
-        ("31.5% (29.0 to 34.1, n=400)", 0.315, 0.29, 0.341),
-        ("31.5% (29.0–34.1)", 0.315, 0.29, 0.341),
-        ("50.0% (n=100)", 0.5, 0.4038, 0.5962),
-        ("0.2862", 0.2862, None, None),
-        ("-0.02", -0.02, None, None),
-    ],
-)
-def test_scores_are_read_with_their_intervals(told, value, low, high):
-    score = Score.parse(told)
-    assert score.value == pytest.approx(value)
-    assert (score.low, score.high) == pytest.approx((low, high), abs=1e-4)
+def test_a_score_is_shown_with_its_interval_and_what_guessing_gives():
+    sure = Score("ARC-Easy", 0.315, "share", 0.29, 0.341, n=400, chance=0.25)
+    drawn = score_table.table({"ARC-Easy": {"sft": sure}})
+    assert "<span>31.5%</span><small>29.0–34.1</small>" in drawn
+    assert 'title="31.50% (29.0 to 34.1)"' in drawn
+    assert 'class="range" style="left:29.00%;width:5.10%"' in drawn
+    assert 'class="chance" style="left:25.00%"' in drawn
 
 
-def test_what_is_no_number_is_no_score():
-    assert Score.parse("unknown") is None
+def test_the_best_stage_stands_out_by_what_is_better():
+    lower = {s: Score("val bpb", v, lower_is_better=True) for s, v in (("base", 0.5), ("mid", 0.4))}
+    higher = {s: Score("CORE", v) for s, v in (("base", 0.5), ("mid", 0.4))}
+    drawn = score_table.table({"val bpb": lower, "CORE": higher})
+    assert re.findall("<b>(.*?)</b>", drawn) == ["0.4000", "0.5000"]
+    assert "<b>" not in score_table.table({"CORE": {"base": higher["base"]}})
 
 
 def test_markdown_becomes_elements_and_nothing_else():

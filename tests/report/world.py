@@ -8,6 +8,7 @@ from nanochat_jax import report
 from nanochat_jax.config.paths import CHECKPOINTS
 from nanochat_jax.config.resolve import SECTIONS
 from nanochat_jax.config.values import flatten
+from nanochat_jax.results import EVALUATION, Score, Section
 from nanochat_jax.train import rollout_log
 
 SHAPE = {
@@ -65,12 +66,14 @@ def write_run(
 def write_base(root: pathlib.Path, said: str = "it rained.") -> pathlib.Path:
     """Four stages, their scores, and the report; returns the path of its page."""
     report.reset(root)
-    for stage, title in zip(CHECKPOINTS, ("Base model", *["Chat"] * 3), strict=True):
+    scores = [
+        Score("ARC-Easy", 0.315, "share", 0.29, 0.341, n=400, chance=0.25),
+        Score("probe: names", 0.9, "share", 0.769, 0.96, n=40, count_shown=True),
+        Score("val bpb", 0.28, lower_is_better=True),
+    ]
+    for stage in CHECKPOINTS:
         write_run(root, stage, said=said, run=said)
-        section = f"{title} evaluation" + ("" if stage == "base" else f" {stage}")
-        scores = {"ARC-Easy": "31.5% (29.0 to 34.1, n=400)", "probe: names": "90.0% (n=40)"}
-        report.log(
-            root, section, [report.score_lines(scores | {"val bpb": "0.28"}), said, {said: said}]
-        )
+        texts = {"texts": [said], "figures": {said: said}}
+        report.write(root, Section(EVALUATION[stage], scores=scores, details=scores[:1], **texts))
     report.generate(root, root, price=12.0)
     return root / "report" / "report.html"

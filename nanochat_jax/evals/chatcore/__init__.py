@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from nanochat_jax.evals import answers_log, categorical, placing
 from nanochat_jax.evals.answers_log import AnswersLog
 from nanochat_jax.evals.chatcore.catalog import BASELINES
-from nanochat_jax.evals.chatcore.result import ChatResult, ChatTaskResult, table
+from nanochat_jax.evals.chatcore.result import ChatResult, ChatTaskResult, notes
 from nanochat_jax.evals.generative import (
     EnginePool,
     GradedProblem,
@@ -29,7 +29,7 @@ from nanochat_jax.models.gpt import Model
 from nanochat_jax.tasks import Conversation, Task
 from nanochat_jax.tokenizer import Tokenizer
 
-__all__ = ["BASELINES", "ChatResult", "SamplingParams", "ChatTaskResult", "evaluate", "table"]
+__all__ = ["BASELINES", "ChatResult", "SamplingParams", "ChatTaskResult", "evaluate", "notes"]
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 
 from nanochat_jax.evals.chatcore.catalog import BASELINES
-from nanochat_jax.evals.shares import Share, half_width, mean_centered
+from nanochat_jax.evals.shares import Share, mean_centered, mean_score
+from nanochat_jax.results import Score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +23,6 @@ class ChatTaskResult(Share):
     pass_at: Mapping[int, float] = dataclasses.field(default_factory=dict)
     cropped: int = 0
     unfinished: int = 0
-
-    @property
-    def cell(self) -> str:
-        """The share in percent, and where it lies with 95 % (Wilson)."""
-        low, high = self.interval
-        return f"{100 * self.accuracy:.2f}% ({100 * low:.1f} to {100 * high:.1f})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,39 +44,31 @@ class ChatResult:
         return mean_centered([*self.tasks.values()])
 
     @property
-    def half_width(self) -> float:
-        """Half of its 95 % interval."""
-        return half_width([*self.tasks.values()])
-
-    @property
     def title(self) -> str:
         """`ChatCORE metric`, or with tasks missing `ChatCORE metric (5 of 6 tasks)`."""
         missing = f" ({len(self.tasks)} of {len(BASELINES)} tasks)"
         return "ChatCORE metric" + missing * (len(self.tasks) < len(BASELINES))
 
+    @property
+    def score(self) -> Score:
+        """The mean with its 95 % interval."""
+        return mean_score(self.title, [*self.tasks.values()])
 
-def table(result: ChatResult) -> str:
-    """The tasks as a Markdown table, and what a reader of the scores should know."""
-    ks = sorted({k for task in result.tasks.values() for k in task.pass_at if k > 1})
-    head = ["task", "accuracy %", "95 % interval", "centered", "n", *(f"pass@{k} %" for k in ks)]
-    lines = [_row(head), _row(["---"] * len(head))]
-    for name, t in result.tasks.items():
-        low, high = (100 * x for x in t.interval)
-        passes = (f"{100 * t.pass_at[k]:.2f}" if k in t.pass_at else "-" for k in ks)
-        lines.append(
-            _row([
-                name, f"{100 * t.accuracy:.2f}", f"{low:.1f} to {high:.1f}", f"{t.centered:.4f}",
-                str(t.n), *passes,
-            ])
-        )  # fmt: skip
-    lines += ["", *(f"- not scored: {name} ({why})" for name, why in result.skipped.items())]
+    @property
+    def task_scores(self) -> list[Score]:
+        """The scores of the tasks, with pass@k where several answers were sampled."""
+        return [
+            t.score(name, also={f"pass@{k}": share for k, share in t.pass_at.items() if k > 1})
+            for name, t in self.tasks.items()
+        ]
+
+
+def notes(result: ChatResult) -> str:
+    """What a reader of the scores should know, as a Markdown list."""
+    lines = [f"- not scored: {name} ({why})" for name, why in result.skipped.items()]
     for name, t in result.tasks.items():
         if t.cropped:
             lines.append(f"- {name}: {t.cropped} prompts cut at their beginning to fit")
         if t.unfinished:
             lines.append(f"- {name}: {t.unfinished} answers ended by the limit of tokens")
-    return "\n".join(lines).strip()
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return "\n".join(lines)

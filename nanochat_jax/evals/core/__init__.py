@@ -21,11 +21,11 @@ from nanochat_jax.evals.answers_log import AnswersLog
 from nanochat_jax.evals.core import bundle, prompts, result, scoring
 from nanochat_jax.evals.core.bundle import CoreTask, Item
 from nanochat_jax.evals.core.prompts import Example
-from nanochat_jax.evals.core.result import CoreResult, CoreTaskResult, table, write_csv
+from nanochat_jax.evals.core.result import CoreResult, CoreTaskResult, notes, write_csv
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 
-__all__ = ["CoreResult", "CoreTaskResult", "evaluate", "table", "write_csv"]
+__all__ = ["CoreResult", "CoreTaskResult", "evaluate", "notes", "write_csv"]
 
 log = logging.getLogger(__name__)
 

@@ -2,15 +2,16 @@
 
 import dataclasses
 import math
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nanochat_jax import files
 from nanochat_jax.evals.core.bundle import CoreTask
 from nanochat_jax.evals.core.prompts import Example
 from nanochat_jax.evals.core.scoring import RowScore
-from nanochat_jax.evals.shares import Share, half_width, mean_centered
+from nanochat_jax.evals.shares import Share, mean_centered, mean_score
+from nanochat_jax.results import Score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +48,6 @@ class CoreResult:
         return mean_centered([*self.tasks.values()])
 
     @property
-    def interval(self) -> tuple[float, float]:
-        return self.core_metric - self.half_width, self.core_metric + self.half_width
-
-    @property
-    def half_width(self) -> float:
-        """Half of its 95 % interval."""
-        return half_width([*self.tasks.values()])
-
-    @property
     def cropped(self) -> int:
         return sum(t.cropped for t in self.tasks.values())
 
@@ -64,6 +56,16 @@ class CoreResult:
         """`CORE`, or with tasks missing `CORE (21 of 22 tasks)`."""
         total = len(self.tasks) + len(self.skipped)
         return f"CORE ({len(self.tasks)} of {total} tasks)" if self.skipped else "CORE"
+
+    @property
+    def score(self) -> Score:
+        """CORE with its 95 % interval."""
+        return mean_score(self.title, [*self.tasks.values()])
+
+    @property
+    def details(self) -> list[Score]:
+        """The scores of the tasks."""
+        return [task.score(label) for label, task in self.tasks.items()]
 
 
 def grade(task: CoreTask, example: Example, scores: Sequence[RowScore]) -> dict[str, Any]:
@@ -96,32 +98,20 @@ def summed(task: CoreTask, grades: Sequence[Mapping[str, Any]]) -> CoreTaskResul
     )
 
 
-def table(result: CoreResult) -> str:
-    """The tasks as a Markdown table, and what was not as the original would have it."""
-    lines = ["| task | accuracy % | 95 % interval | centered | n |", "|---|---|---|---|---|"]
-    for label, t in result.tasks.items():
-        low, high = (100 * x for x in t.interval)
-        lines.append(
-            f"| {label} | {100 * t.accuracy:.2f} | {low:.1f} to {high:.1f} | {t.centered:.4f} "
-            f"| {t.n} |"
-        )
-    lines += ["", *(f"- not scored: {label} ({why})" for label, why in result.skipped.items())]
-    told = {
-        "cropped": "questions cut at their beginning to fit",
-        "mended": "questions with nothing to score as they stand",
+def notes(result: CoreResult) -> str:
+    """What was not as the original would have it, as a Markdown list."""
+    mended = sum(task.mended for task in result.tasks.values())
+    counts = {
+        "questions cut at their beginning to fit": result.cropped,
+        "questions with nothing to score as they stand": mended,
     }
-    for name, what in told.items():
-        if count := sum(getattr(t, name) for t in result.tasks.values()):
-            lines.append(f"- {count} {what}")
-    return "\n".join(lines).strip()
+    lines = [f"- not scored: {label} ({why})" for label, why in result.skipped.items()]
+    return "\n".join(lines + [f"- {count} {what}" for what, count in counts.items() if count])
 
 
 def write_csv(result: CoreResult, path: pathlib.Path) -> None:
-    """The table that the original's base_eval writes, whole or not at all."""
+    """The table that the original's base_eval writes."""
     lines = [("Task", "Accuracy", "Centered")]
     lines += [(k, f"{t.accuracy:.6f}", f"{t.centered:.6f}") for k, t in result.tasks.items()]
     lines.append(("CORE", "", f"{result.core_metric:.6f}"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".tmp")
-    part.write_text("".join(f"{a:<35}, {b:<10}, {c:<10}\n" for a, b, c in lines), encoding="utf-8")
-    os.replace(part, path)
+    files.write_text(path, "".join(f"{a:<35}, {b:<10}, {c:<10}\n" for a, b, c in lines))
