@@ -16,10 +16,10 @@ from nanochat_jax.config.program import Program
 from nanochat_jax.config.resolve import read, settle
 from nanochat_jax.config.stages import STAGES, ChatStage, Stage, TokenizerTrain
 from nanochat_jax.config.steps import rows_per_step
+from nanochat_jax.results import DATA, Section
 
 if TYPE_CHECKING:
     from nanochat_jax.checkpoint import store
-from nanochat_jax.results import DATA, Section
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ it (Markdown, HTML, the table of scores) from that.
 """
 
 import dataclasses
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -62,7 +61,7 @@ class Section:
     """What a stage or an evaluation leaves.
 
     Args:
-        settings, figures: JSON values by name; numbers of numpy are taken for what they are.
+        settings, figures: JSON values by name (or numbers of numpy).
         scores: go into the summary of the whole report.
         details: the scores of single tasks, shown in a table of the section.
         texts: Markdown as it is: samples, notes.
@@ -74,70 +73,3 @@ class Section:
     scores: Sequence[Score] = ()
     details: Sequence[Score] = ()
     texts: Sequence[str] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The section as JSON values; what is not known of a score is left out."""
-        whole = _plain(dataclasses.asdict(self))
-        for key in ("scores", "details"):
-            whole[key] = [{k: v for k, v in s.items() if v is not None} for s in whole[key]]
-        return whole
-
-    @classmethod
-    def from_json(cls, value: Any) -> "Section":
-        """The section that `to_json` gave.
-
-        Raises:
-            ValueError: the value is of another form; the message names the part.
-        """
-        whole = _object(value, "a section")
-        scores = {
-            key: [_score(x, f"{key}[{i}]") for i, x in enumerate(_list(whole, key))]
-            for key in ("scores", "details")
-        }
-        texts = _list(whole, "texts")
-        if not isinstance(whole.get("title"), str) or not all(isinstance(t, str) for t in texts):
-            raise ValueError("its title and texts must be texts")
-        tables = {key: _object(whole.get(key, {}), key) for key in ("settings", "figures")}
-        return cls(whole["title"], **tables, **scores, texts=texts)
-
-
-# What JSON may hold for each field of a score; all but the first two may be missing.
-KINDS: dict[str, type | tuple[type, ...]] = {
-    "name": str, "value": (int, float), "unit": str, "low": (int, float), "high": (int, float),
-    "n": int, "chance": (int, float), "lower_is_better": bool, "also": dict, "count_shown": bool,
-}  # fmt: skip
-
-
-def _plain(value: Any) -> Any:
-    """JSON values only, so that a report never fails on a number of numpy at a run's end."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    return float(value) if isinstance(value, numbers.Real) else str(value)
-
-
-def _object(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{what} must be an object, not {type(value).__name__}")
-    return value
-
-
-def _list(whole: dict[str, Any], key: str) -> list[Any]:
-    if not isinstance(whole.get(key, []), list):
-        raise ValueError(f"{key} must be a list")
-    return whole.get(key, [])
-
-
-def _score(value: Any, where: str) -> Score:
-    known = {k: v for k, v in _object(value, where).items() if k in KINDS}
-    for key, kinds in KINDS.items():
-        if key in known and not isinstance(known[key], kinds):
-            raise ValueError(f"{where}.{key} is {known[key]!r}")
-    if not {"name", "value"} <= known.keys():
-        raise ValueError(f"{where} needs a name and a value")
-    return Score(**known)

@@ -8,7 +8,6 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import psutil
 
@@ -25,12 +24,11 @@ class Machine:
     """The machine and the moment a report began.
 
     Args:
-        started: to the second, as `datetime.fromisoformat` reads it.
         facts: title -> what is known under it.
         dollars_per_hour: None: unknown; `estimated` until somebody gives the real price.
     """
 
-    started: str
+    started: datetime.datetime
     facts: Mapping[str, Mapping[str, str]]
     dollars_per_hour: float | None = None
     estimated: bool = True
@@ -46,24 +44,10 @@ class Machine:
         price = "unknown"
         if self.dollars_per_hour is not None:
             price = f"${self.dollars_per_hour:,.2f}/hour" + " (estimated)" * self.estimated
-        return {**self.facts, "Hardware": {**self.facts["Hardware"], "Hourly rate": price}}
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Any) -> "Machine":
-        """What `to_json` gave; ValueError for anything else."""
-        try:
-            made = cls(**value)
-            datetime.datetime.fromisoformat(made.started)
-            made.shown()
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"expected what began the report, got {value!r:.80}") from error
-        return made
+        return {**self.facts, "Hardware": {**self.facts.get("Hardware", {}), "Hourly rate": price}}
 
 
-def look(started: str) -> Machine:
+def look(started: datetime.datetime) -> Machine:
     """This machine, for a report that begins now."""
     gpus = [line.split(":", 1)[1].split("(UUID")[0].strip() for line in _lines("nvidia-smi", "-L")]
     facts = {

@@ -90,14 +90,13 @@ class Report:
     sections: Mapping[str, Stored]
     scores: Mapping[str, Mapping[str, Score]]
     runs: Sequence[StageRun]
-    generated: str
+    generated: datetime.datetime
 
     @property
     def wall_clock_s(self) -> float | None:
         """Seconds from the beginning to the last section but RL's, as the original counts."""
-        begun = datetime.datetime.fromisoformat(self.machine.started)
         ends = [s.written for title, s in self.sections.items() if " rl" not in title.lower()]
-        return max(0.0, (max(ends) - begun).total_seconds()) if ends else None
+        return max(0.0, (max(ends) - self.machine.started).total_seconds()) if ends else None
 
     @property
     def cost(self) -> float | None:

@@ -1,10 +1,14 @@
 """The report on disk: a JSON file for each section, and one for the machine."""
 
+import dataclasses
 import datetime
 import json
 import logging
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
+
+import numpy as np
+import pydantic
 
 from nanochat_jax import files
 from nanochat_jax.config import paths
@@ -15,16 +19,21 @@ from nanochat_jax.results import ORDER, Section
 log = logging.getLogger(__name__)
 
 
-class Stored(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Stored:
     """A section, and when it was written."""
 
     section: Section
     written: datetime.datetime
 
 
+# Whoever edits a file by hand, or brings one of another version, hears what is wrong with it.
+STORED, MACHINE = pydantic.TypeAdapter(Stored), pydantic.TypeAdapter(Machine)
+
+
 def write(root: pathlib.Path, section: Section) -> None:
     """Writes (or replaces) a section."""
-    files.write_json(_file(root, section.title), {"written": now(), **section.to_json()})
+    _write(_file(root, section.title), STORED, Stored(section, now()))
 
 
 def has(root: pathlib.Path, title: str) -> bool:
@@ -34,7 +43,7 @@ def has(root: pathlib.Path, title: str) -> bool:
 
 def read(root: pathlib.Path) -> dict[str, Stored]:
     """Title -> section in the report's order; a damaged file is logged by name and left out."""
-    found = {title: _read(_file(root, title), _stored) for title in ORDER}
+    found = {title: _read(_file(root, title), STORED) for title in ORDER}
     return {title: section for title, section in found.items() if section is not None}
 
 
@@ -47,39 +56,43 @@ def clear(root: pathlib.Path) -> None:
     """Begins anew: this machine and moment, no sections."""
     for title in ORDER:
         _file(root, title).unlink(missing_ok=True)
-    files.write_json(_header(root), machine.look(now()).to_json())
+    _write(_header(root), MACHINE, machine.look(now()))
 
 
 def machine_of(root: pathlib.Path) -> Machine:
     """The machine that the report began on; this one, where none is known."""
-    return _read(_header(root), Machine.from_json) or machine.look(now())
+    return _read(_header(root), MACHINE) or machine.look(now())
 
 
 def set_price(root: pathlib.Path, dollars_per_hour: float) -> None:
     """Keeps the machine's real price; ValueError below zero."""
-    known = machine_of(root).with_price(dollars_per_hour)
-    files.write_json(_header(root), known.to_json())
+    _write(_header(root), MACHINE, machine_of(root).with_price(dollars_per_hour))
 
 
-def now() -> str:
+def now() -> datetime.datetime:
     """This moment, to the second."""
-    return datetime.datetime.now().isoformat(" ", "seconds")
+    return datetime.datetime.now().replace(microsecond=0)
 
 
-def _stored(value: Any) -> Stored:
-    section = Section.from_json(value)
-    return Stored(section, datetime.datetime.fromisoformat(str(value.get("written"))))
+def _write(path: pathlib.Path, adapter: pydantic.TypeAdapter, value: Any) -> None:
+    # A figure may be a number of numpy: at the end of a long run nothing may fail on that.
+    plain = lambda x: x.item() if isinstance(x, np.generic) else str(x)
+    value = adapter.dump_python(value, mode="json", exclude_defaults=True, fallback=plain)
+    files.write_json(path, value)
 
 
-def _read(path: pathlib.Path, parse: Any) -> Any:
-    """What `parse` makes of a JSON file; None without one, or where it is damaged."""
+def _read(path: pathlib.Path, adapter: pydantic.TypeAdapter) -> Any:
+    """The value in a JSON file; None without one, or where it is damaged."""
     if not path.exists():
         return None
     try:
-        return parse(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:  # of json, of the text's encoding, or of what it holds
-        log.warning("%s is damaged (%s): left out of the report", path, error)
-        return None
+        return adapter.validate_python(json.loads(path.read_text(encoding="utf-8")))
+    except pydantic.ValidationError as error:
+        why = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in error.errors())
+    except ValueError as error:  # not JSON, or not UTF-8
+        why = str(error)
+    log.warning("%s is damaged (%s): left out of the report", path, why)
+    return None
 
 
 def _header(root: pathlib.Path) -> pathlib.Path:

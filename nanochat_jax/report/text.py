@@ -26,7 +26,7 @@ def header(machine: Machine) -> str:
 
 def section(stored: Stored) -> str:
     """One section: scores, settings, figures, the table of single tasks, texts."""
-    found, _ = stored
+    found = stored.section
     blocks = [
         score_lines(found.scores), *("\n".join(_list(x)) for x in (found.settings, found.figures)),
         _table(found.details), *found.texts,
