@@ -18,11 +18,9 @@ from jax.sharding import Mesh
 
 from nanochat_jax import sharding
 from nanochat_jax.evals.core.batches import LENGTHS, fit
-from nanochat_jax.evals.placing import batch_tokens, mesh_of, placed
+from nanochat_jax.evals.placing import batch_tokens, in_flight, mesh_of, placed
 from nanochat_jax.models.gpt import GPT, Model
 from nanochat_jax.tokenizer import Tokenizer
-
-IN_FLIGHT = 2  # batches that the device may have before it
 
 Key = Hashable
 Logits = dict[Key, np.ndarray]
@@ -48,6 +46,8 @@ def letter_prompt(tokenizer: Tokenizer, key: Key, conversation: Mapping[str, Any
 
 def likeliest(conversation: Mapping[str, Any], logits: np.ndarray) -> str:
     """The letter of the largest logit, the first one on ties."""
+    # Among the letters alone: a small model's likeliest token of all is often none of them, and
+    # its preference would be lost. In one forward pass, too, where writing takes one a token.
     return conversation["letters"][int(logits.argmax())]
 
 
@@ -69,15 +69,15 @@ def option_logits(
     model: Model, prompts: Iterable[LetterPrompt], *, pad: int, rows: int | None = None
 ) -> Iterator[Logits]:
     """Logits of every prompt's options as its next token, float32; key -> them, batch by batch."""
-    waiting: collections.deque = collections.deque()
     devices = mesh.size if (mesh := mesh_of(model)) else 1
     rows_of = lambda width: devices * (rows or max(1, batch_tokens() // width))
-    for width, batch in _batches(prompts, rows_of):
-        waiting.append((batch, _dispatch(model, batch, width, rows_of(width), pad)))
-        if len(waiting) > IN_FLIGHT:
-            yield _read(*waiting.popleft())
-    while waiting:
-        yield _read(*waiting.popleft())
+    started = (
+        (batch, _dispatch(model, batch, width, rows_of(width), pad))
+        for width, batch in _batches(prompts, rows_of)
+    )
+    for batch, logits_BV in in_flight(started):
+        logits_BV = np.asarray(logits_BV)
+        yield {one.key: logits_BV[row, list(one.options)] for row, one in enumerate(batch)}
 
 
 def _batches(
@@ -107,11 +107,6 @@ def _dispatch(
         last_B1[row] = len(one.prompt) - 1
     args = model.params, placed(model, ids_BT), placed(model, last_B1)
     return next_logits(model.gpt, mesh_of(model), *args)
-
-
-def _read(batch: Sequence[LetterPrompt], logits_BV: jax.Array) -> Logits:
-    logits_BV = np.asarray(logits_BV)
-    return {one.key: logits_BV[row, list(one.options)] for row, one in enumerate(batch)}
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -137,7 +137,7 @@ class EnginePool:
         """
         ready, stop, n = queue.Queue(), threading.Event(), len(self.engines)
         problems = list(problems) if in_turn else problems
-        shares = [_Shared(problems[i::n]) for i in range(n)] if in_turn else [_Shared(problems)] * n
+        shares = [_shared(problems[i::n]) for i in range(n)] if in_turn else [_shared(problems)] * n
         threads = [
             threading.Thread(target=_drive, args=(*pair, sampling, ready, stop), daemon=True)
             for pair in zip(self.engines, shares, strict=True)
@@ -216,28 +216,27 @@ def _graded(
     return GradedProblem(problem.index, problem.prompt, problem.cropped, answers)
 
 
-class _Shared:
-    """An iterator that several threads take from."""
+def _shared(things: Iterable[Problem]) -> Callable[[], Problem | None]:
+    """What several threads take the next problem with; None when there are no more."""
+    rest, lock = iter(things), threading.Lock()
 
-    def __init__(self, things: Iterable[Any]):
-        self._things, self._lock = iter(things), threading.Lock()
+    def take() -> Problem | None:
+        with lock:
+            return next(rest, None)
 
-    def take(self) -> Any | None:
-        """The next thing; None when there are no more."""
-        with self._lock:
-            return next(self._things, None)
+    return take
 
 
 def _drive(
-    engine: Engine, share: _Shared, sampling: SamplingParams, ready: queue.Queue,
-    stop: threading.Event,
+    engine: Engine, take: Callable[[], Problem | None], sampling: SamplingParams,
+    ready: queue.Queue, stop: threading.Event,
 ) -> None:  # fmt: skip
     """Answers what it can take until there is no more; None on the queue says so."""
     running: list[tuple[Problem, list[Generation]]] = []
     try:
         while not stop.is_set():
             # As many wait as there are slots, so that a slot that falls free is filled at once.
-            while engine.waiting < len(engine.slots) and (problem := share.take()) is not None:
+            while engine.waiting < len(engine.slots) and (problem := take()) is not None:
                 running.append((problem, _submit(engine, problem, sampling)))
             if not running:
                 break

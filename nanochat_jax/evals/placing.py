@@ -1,11 +1,13 @@
 """Where a model and its rows lie while it is scored, and how many of them at once."""
 
+import collections
 import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nanochat_jax import sharding
 from nanochat_jax.models.gpt import Model
@@ -45,10 +47,24 @@ def on_mesh(model: Model, mesh: Mesh | None) -> tuple[Model, Mesh | None]:
     return model, mesh
 
 
-def placed(model: Model, rows_BT: np.ndarray) -> Any:
-    """Rows over the mesh that holds the parameters, where they divide."""
+def placed(model: Model, rows: np.ndarray) -> Any:
+    """An array over the mesh that holds the parameters, by its first axis where that divides."""
     mesh = mesh_of(model)
-    if mesh is None or rows_BT.shape[0] % mesh.size:
-        return rows_BT
-    split = sharding.batch_sharding(mesh, 2)
-    return jax.make_array_from_callback(rows_BT.shape, split, lambda index: rows_BT[index])
+    if mesh is None or rows.shape[0] % mesh.size:
+        return rows
+    split = NamedSharding(mesh, PartitionSpec(sharding.AXES))
+    return jax.make_array_from_callback(rows.shape, split, lambda index: rows[index])
+
+
+def in_flight(started: Iterable[Any], most: int = 2) -> Iterator[Any]:
+    """The same values, `most` later: what the device has begun before the host reads a result.
+
+    To read a result is to wait for it. With two batches begun the device always has the next one
+    while the host makes arrays of the one after.
+    """
+    waiting: collections.deque = collections.deque()
+    for one in started:
+        waiting.append(one)
+        if len(waiting) > most:
+            yield waiting.popleft()
+    yield from waiting

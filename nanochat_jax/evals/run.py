@@ -128,7 +128,7 @@ def _core(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) 
         answers_dir=answers_folder(config, root) / "core",
     )  # fmt: skip
     core.write_csv(done, root / "base_eval" / f"{config.source}_model_{config.step:06d}.csv")
-    return Found([done.score], done.details, [core.notes(done)])
+    return Found([done.score(done.title)], done.details, [core.notes(done)])
 
 
 def _chatcore(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
@@ -169,8 +169,8 @@ def _chat_scores(
         answers_dir=answers_folder(config, root) / "chat",
     )  # fmt: skip
     whole = skipped is not None or len(tasks) == len(BASELINES)
-    scores = [*done.task_scores, done.score] if whole else done.task_scores
-    return Found(scores, done.task_scores, [chatcore.notes(done), _sandbox_note(tasks)])
+    mean = [done.score(done.title)] if whole else []
+    return Found([*done.details, *mean], done.details, [chatcore.notes(done), _sandbox_note(tasks)])
 
 
 def _sandbox_note(tasks: Collection[str]) -> str:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from nanochat_jax.results import Score
 
@@ -51,18 +52,43 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def mean_centered(shares: Sequence[Share]) -> float:
-    """The mean of centered scores: what CORE and ChatCORE are."""
-    return sum(s.centered for s in shares) / len(shares)
+@dataclasses.dataclass(frozen=True)
+class MeanResult:
+    """The mean of tasks' centered scores: what CORE and ChatCORE are.
+
+    Args:
+        tasks: name -> result, in the metric's order.
+        skipped: name -> why it could not be scored; the mean is over the others.
+        seconds: wall clock, tokenizing and compiling included.
+    """
+
+    tasks: Mapping[str, Any]
+    skipped: Mapping[str, str]
+    seconds: float
+
+    @property
+    def metric(self) -> float:
+        return sum(t.centered for t in self.tasks.values()) / len(self.tasks)
+
+    @property
+    def half_width(self) -> float:
+        """Half of the metric's 95 % interval."""
+        # The tasks' errors are independent, so the variances of their centered scores add up.
+        widths = [
+            (high - low) / 2 / (1 - 0.01 * t.baseline)
+            for t in self.tasks.values()
+            for low, high in [t.interval]
+        ]
+        return math.hypot(*widths) / len(widths)
+
+    def score(self, name: str) -> Score:
+        """The metric as the report keeps it."""
+        return Score(
+            name, self.metric, low=self.metric - self.half_width, high=self.metric + self.half_width
+        )
 
 
-def half_width(shares: Sequence[Share]) -> float:
-    """Half of the 95 % interval of that mean: the shares' intervals, as independent errors."""
-    widths = [(s.interval[1] - s.interval[0]) / 2 / (1 - 0.01 * s.baseline) for s in shares]
-    return math.hypot(*widths) / len(widths)
-
-
-def mean_score(name: str, shares: Sequence[Share]) -> Score:
-    """The mean of centered scores, as the report keeps it."""
-    mean, half = mean_centered(shares), half_width(shares)
-    return Score(name, mean, low=mean - half, high=mean + half)
+def of_tasks(metric: str, scored: int, total: int) -> str:
+    """A metric's name: `CORE`, or with tasks missing `CORE (21 of 22 tasks)`."""
+    # A mean over fewer tasks is another number: it must not pass for the published one.
+    return metric if scored == total else f"{metric} ({scored} of {total} tasks)"

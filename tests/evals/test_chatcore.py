@@ -153,11 +153,11 @@ def test_the_metric_is_the_mean_above_guessing():
     done = ChatResult(tasks, {"HumanEval": "no rows"}, 1.0)
     assert done.metric == pytest.approx(((0.4 - 0.25) / 0.75 + 0.1) / 2)
     assert done.title == "ChatCORE metric (2 of 6 tasks)"
-    mmlu, sums = done.task_scores
+    mmlu, sums = done.details
     assert (sums.name, sums.value, sums.n, sums.unit) == ("GSM8K", 0.1, 100, "share")
     assert 0.055 < sums.low < 0.1 < sums.high < 0.175 and mmlu.chance == 0.25
     widths = ((mmlu.high - mmlu.low) / 2 / 0.75, (sums.high - sums.low) / 2)
-    assert done.score.high - done.metric == pytest.approx(math.hypot(*widths) / 2)
+    assert done.half_width == pytest.approx(math.hypot(*widths) / 2)
     assert chatcore.notes(done) == "- not scored: HumanEval (no rows)"
     every = ChatResult(dict.fromkeys(chatcore.BASELINES, tasks["GSM8K"]), {}, 1.0)
     assert every.title == "ChatCORE metric"

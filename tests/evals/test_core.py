@@ -37,8 +37,8 @@ def test_the_metric_is_the_mean_of_centered_accuracies(tmp_path, ask):
         assert task.centered == pytest.approx((task.accuracy - 0.25) / 0.75)
         assert 0 <= task.interval[0] <= task.accuracy <= task.interval[1] <= 1
     mean = sum(t.centered for t in done.tasks.values()) / 3
-    assert done.core_metric == pytest.approx(mean)
-    assert done.score.low < done.score.value == done.core_metric < done.score.high
+    assert done.metric == pytest.approx(mean)
+    assert mean - done.half_width == done.score("CORE").low < done.metric < done.score("CORE").high
 
 
 def test_tasks_without_a_file_or_rows_are_skipped_by_name(tmp_path, ask, caplog):
@@ -48,7 +48,7 @@ def test_tasks_without_a_file_or_rows_are_skipped_by_name(tmp_path, ask, caplog)
         done = ask(write(tmp_path, tasks, missing=("b",)))
     assert done.title == "CORE (1 of 3 tasks)" and list(done.tasks) == ["a"]
     assert "no file" in done.skipped["b"] and "no rows" in done.skipped["c"]
-    assert done.core_metric == done.tasks["a"].centered
+    assert done.metric == done.tasks["a"].centered
     assert "CORE without b" in caplog.text
     assert "not scored: b" in core.notes(done)
 
@@ -137,7 +137,7 @@ def test_the_table_is_the_originals(tmp_path, ask):
     core.write_csv(done, tmp_path / "deep" / "base_model_000007.csv")
     lines = (tmp_path / "deep" / "base_model_000007.csv").read_text().splitlines()
     assert lines[0] == f"{'Task':<35}, {'Accuracy':<10}, {'Centered':<10}"
-    assert lines[-1] == f"{'CORE':<35}, {'':<10}, {done.core_metric:<10.6f}"
+    assert lines[-1] == f"{'CORE':<35}, {'':<10}, {done.metric:<10.6f}"
     assert len(lines) == 5
 
 

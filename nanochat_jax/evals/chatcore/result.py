@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from nanochat_jax.evals.chatcore.catalog import BASELINES
-from nanochat_jax.evals.shares import Share, mean_centered, mean_score
+from nanochat_jax.evals.shares import MeanResult, Share, of_tasks
 from nanochat_jax.results import Score
 
 
@@ -26,36 +26,15 @@ class ChatTaskResult(Share):
 
 
 @dataclasses.dataclass(frozen=True)
-class ChatResult:
-    """The mean of the tasks' centered scores.
-
-    Args:
-        tasks: name -> result, in the order of ChatCORE.
-        skipped: name -> why it could not be scored; the mean is over the others.
-        seconds: wall clock, compiling included.
-    """
-
-    tasks: Mapping[str, ChatTaskResult]
-    skipped: Mapping[str, str]
-    seconds: float
-
-    @property
-    def metric(self) -> float:
-        return mean_centered([*self.tasks.values()])
+class ChatResult(MeanResult):
+    """ChatCORE, of the tasks that could be scored, in its own order."""
 
     @property
     def title(self) -> str:
-        """`ChatCORE metric`, or with tasks missing `ChatCORE metric (5 of 6 tasks)`."""
-        missing = f" ({len(self.tasks)} of {len(BASELINES)} tasks)"
-        return "ChatCORE metric" + missing * (len(self.tasks) < len(BASELINES))
+        return of_tasks("ChatCORE metric", len(self.tasks), len(BASELINES))
 
     @property
-    def score(self) -> Score:
-        """The mean with its 95 % interval."""
-        return mean_score(self.title, [*self.tasks.values()])
-
-    @property
-    def task_scores(self) -> list[Score]:
+    def details(self) -> list[Score]:
         """The scores of the tasks, with pass@k where several answers were sampled."""
         return [
             t.score(name, also={f"pass@{k}": share for k, share in t.pass_at.items() if k > 1})

@@ -10,7 +10,7 @@ from nanochat_jax import files
 from nanochat_jax.evals.core.bundle import CoreTask
 from nanochat_jax.evals.core.prompts import Example
 from nanochat_jax.evals.core.scoring import RowScore
-from nanochat_jax.evals.shares import Share, mean_centered, mean_score
+from nanochat_jax.evals.shares import MeanResult, Share, of_tasks
 from nanochat_jax.results import Score
 
 
@@ -30,22 +30,8 @@ class CoreTaskResult(Share):
 
 
 @dataclasses.dataclass(frozen=True)
-class CoreResult:
-    """The mean of the tasks' centered scores.
-
-    Args:
-        tasks: label -> result, in the bundle's order.
-        skipped: label -> why it could not be scored; the mean is over the others.
-        seconds: wall clock, tokenizing and compiling included.
-    """
-
-    tasks: Mapping[str, CoreTaskResult]
-    skipped: Mapping[str, str]
-    seconds: float
-
-    @property
-    def core_metric(self) -> float:
-        return mean_centered([*self.tasks.values()])
+class CoreResult(MeanResult):
+    """CORE, of the tasks that could be scored, in the bundle's order."""
 
     @property
     def cropped(self) -> int:
@@ -53,14 +39,7 @@ class CoreResult:
 
     @property
     def title(self) -> str:
-        """`CORE`, or with tasks missing `CORE (21 of 22 tasks)`."""
-        total = len(self.tasks) + len(self.skipped)
-        return f"CORE ({len(self.tasks)} of {total} tasks)" if self.skipped else "CORE"
-
-    @property
-    def score(self) -> Score:
-        """CORE with its 95 % interval."""
-        return mean_score(self.title, [*self.tasks.values()])
+        return of_tasks("CORE", len(self.tasks), len(self.tasks) + len(self.skipped))
 
     @property
     def details(self) -> list[Score]:
@@ -113,5 +92,5 @@ def write_csv(result: CoreResult, path: pathlib.Path) -> None:
     """The table that the original's base_eval writes."""
     lines = [("Task", "Accuracy", "Centered")]
     lines += [(k, f"{t.accuracy:.6f}", f"{t.centered:.6f}") for k, t in result.tasks.items()]
-    lines.append(("CORE", "", f"{result.core_metric:.6f}"))
+    lines.append(("CORE", "", f"{result.metric:.6f}"))
     files.write_text(path, "".join(f"{a:<35}, {b:<10}, {c:<10}\n" for a, b, c in lines))

@@ -19,12 +19,12 @@ from jax.sharding import PartitionSpec as P
 from nanochat_jax import sharding
 from nanochat_jax.evals.core.batches import Key, RowBatch, RowGroup, Shape, batches, groups_of
 from nanochat_jax.evals.core.prompts import Example
+from nanochat_jax.evals.placing import in_flight, placed
 from nanochat_jax.models.cache import init_cache
 from nanochat_jax.models.gpt import GPT, Model
 from nanochat_jax.models.loss import token_nll
 
 LEAST_SHARED = 32  # tokens; below it a second pass costs more than it saves
-IN_FLIGHT = 2  # batches that the device may have before it
 
 
 class RowScore(NamedTuple):
@@ -54,14 +54,11 @@ def score(
     """
     pending: dict[Key, Example] = {}
     found: dict[Key, dict[int, RowScore]] = collections.defaultdict(dict)
-    waiting: collections.deque = collections.deque()
     groups = (_groups(pending, window, least_shared) for window in windows)
-    for batch in batches(groups, batch_tokens, mesh.size if mesh else 1):
-        waiting.append((batch, _dispatch(model, batch, mesh)))
-        if len(waiting) > IN_FLIGHT:
-            yield _whole_questions(pending, found, *waiting.popleft())
-    while waiting:
-        yield _whole_questions(pending, found, *waiting.popleft())
+    full = batches(groups, batch_tokens, mesh.size if mesh else 1)
+    started = ((batch, *_dispatch(model, batch, mesh)) for batch in full)
+    for batch, nll_M, best_M in in_flight(started):
+        yield _whole_questions(pending, found, batch, np.asarray(nll_M), np.asarray(best_M))
 
 
 def _groups(
@@ -76,10 +73,10 @@ def _whole_questions(
     pending: dict[Key, Example],
     found: dict[Key, dict[int, RowScore]],
     batch: RowBatch,
-    scores: tuple[jax.Array, jax.Array],
+    nll_M: np.ndarray,
+    best_M: np.ndarray,
 ) -> Scored:
     """The questions whose last row came with this batch; others' rows wait in `found`."""
-    nll_M, best_M = map(np.asarray, scores)
     ready: Scored = {}
     for group, k, at in _places(batch):
         row = group.rows[k]
@@ -106,7 +103,7 @@ def _dispatch(model: Model, batch: RowBatch, mesh: Mesh | None) -> tuple[jax.Arr
     """Starts a batch: (nll, best) `[M]` of all devices' rows; they need not be done."""
     fill = _shared_arrays if batch.shape.ends else _whole_arrays
     shares = zip(*(fill(batch.shape, share) for share in batch.shares), strict=True)
-    arrays = [_placed(np.concatenate(parts), mesh) for parts in shares]
+    arrays = [placed(model, np.concatenate(parts)) for parts in shares]
     return _run(model.gpt, mesh, model.params, *arrays)
 
 
@@ -124,10 +121,8 @@ def _whole_arrays(shape: Shape, share: list[RowGroup]) -> tuple[np.ndarray, ...]
 
 def _shared_arrays(shape: Shape, share: list[RowGroup]) -> tuple[np.ndarray, ...]:
     """Shared ids [B, P], their counts [B], ends [R, C], whose they are [R]; at, targets [M]."""
-    shared_BP, length_B = (
-        np.zeros((shape.rows, shape.long), np.int32),
-        np.ones(shape.rows, np.int32),
-    )
+    shared_BP = np.zeros((shape.rows, shape.long), np.int32)
+    length_B = np.ones(shape.rows, np.int32)
     ends_RC = np.zeros((shape.options, shape.ends), np.int32)
     parent_R, r = np.zeros(shape.options, np.int32), 0
     at, target = [], []
@@ -145,19 +140,8 @@ def _shared_arrays(shape: Shape, share: list[RowGroup]) -> tuple[np.ndarray, ...
 
 def _flat(parts: list[np.ndarray], size: int, fill: int) -> np.ndarray:
     """One int32 array of that size, filled up at its end."""
-    whole = np.full(size, fill, np.int32)
-    if parts:
-        joined = np.concatenate(parts)
-        whole[: len(joined)] = joined
-    return whole
-
-
-def _placed(array: np.ndarray, mesh: Mesh | None) -> Any:
-    """The array with its first axis over the mesh."""
-    if mesh is None:
-        return array
-    split = jax.sharding.NamedSharding(mesh, P(sharding.AXES))
-    return jax.make_array_from_callback(array.shape, split, lambda index: array[index])
+    joined = np.concatenate([*parts, np.empty(0, np.int32)])
+    return np.pad(joined, (0, size - len(joined)), constant_values=fill).astype(np.int32)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
