@@ -49,7 +49,6 @@ def curriculum(
         "Total training flops": f"{plan.total_flops:e}",
     }
     return Curriculum(
-        title="Base model training",
         summary=(
             f"base: depth {cfg.n_layer}, width {cfg.n_embd}, {counts:,} parameters, "
             f"vocabulary {cfg.vocab_size}; {steps:,} steps of "

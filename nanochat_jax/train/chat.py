@@ -56,7 +56,6 @@ def curriculum(
     steps = steps_of(config, len(train))
     chat_scores = (hooks.chat_scores_hook(config, tokenizer, root),) if sft else ()
     return Curriculum(
-        title="Chat SFT" if sft else "Midtraining",
         summary=f"{stage}: {len(train)} rows in the mixture, {steps or 'one pass of'} steps",
         steps=steps,
         rows=loader_rows(

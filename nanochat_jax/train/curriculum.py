@@ -55,14 +55,12 @@ class Curriculum:
     """What is a stage's own.
 
     Args:
-        title: of its section in the report.
         summary: what is about to be trained, for the log.
         steps: optimizer steps; None: until the data have been seen once.
         figures: the run's common figures -> those that the report shows.
         flops_per_token: for the utilisation; 0 where a step does more than train (rollouts).
     """
 
-    title: str
     summary: str
     steps: int | None
     rows: RowSource

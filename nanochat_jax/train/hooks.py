@@ -74,7 +74,7 @@ def core_hook(config: BaseTrain, tokenizer: Tokenizer, bundle: pathlib.Path) -> 
             model, tokenizer, bundle, max_per_task=config.core_metric_max_per_task
         )
         return {
-            "core_metric": found.core_metric,
+            "core_metric": found.metric,
             "core_tasks": f"{len(found.tasks)} of {len(found.tasks) + len(found.skipped)}",
             "centered_results": {label: task.centered for label, task in found.tasks.items()},
         }

@@ -60,7 +60,6 @@ def curriculum(
     sampler = Sampler(config, tokenizer, mesh, context)
     few, samples = val.first(config.eval_examples), config.eval_samples
     return Curriculum(
-        title="Chat RL",
         summary=(
             f"rl: {len(train)} questions, {steps} steps of {config.examples_per_step} questions "
             f"with {config.num_samples} replies each"

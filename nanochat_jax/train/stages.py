@@ -11,7 +11,7 @@ from nanochat_jax.checkpoint import store
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.stages import Stage, TokenizerTrain
 from nanochat_jax.config.values import flatten
-from nanochat_jax.results import Section
+from nanochat_jax.results import TRAINING, Section
 from nanochat_jax.train import loop, origin, setup, tokenizer
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def run(stage: str, config: Stage | TokenizerTrain) -> Section:
     curriculum = prepared.curriculum
     log.info("%s", curriculum.summary)
     figures = curriculum.figures(common_figures(loop.train(prepared)))
-    return Section(curriculum.title, flatten(prepared.config), figures)
+    return Section(TRAINING[stage], flatten(prepared.config), figures)
 
 
 def status(

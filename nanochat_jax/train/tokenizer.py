@@ -15,7 +15,7 @@ from nanochat_jax.config import paths, values
 from nanochat_jax.config.stages import TokenizerTrain
 from nanochat_jax.data import shards
 from nanochat_jax.demo import corpus, words
-from nanochat_jax.results import Section
+from nanochat_jax.results import TRAINING, Section
 from nanochat_jax.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def run(config: TokenizerTrain, root: pathlib.Path) -> Section:
     record = {"fingerprint": fingerprint(config, root), "figures": figures}
     files.write_json(folder / RECORD, record)
     log.info("tokenizer: %d ids in %.1f s -> %s", tokenizer.get_vocab_size(), seconds, folder)
-    return Section("Tokenizer training", values.flatten(config), figures)
+    return Section(TRAINING["tokenizer"], values.flatten(config), figures)
 
 
 def find_data(root: pathlib.Path, embedded_world: bool) -> shards.Shards:

@@ -66,7 +66,7 @@ def train(directory, *, mesh="1", saved=None, steps=STEPS, hooks=(), loader=None
     run = setup.Run(
         stage="base", config=config, directory=directory, tokenizer=StandInTokenizer(),
         trainer=setup.trainer(config, CFG, mesh, steps=STEPS),
-        curriculum=Curriculum("", "", steps, rows, tuple(hooks)), start=Origin(resumed=saved),
+        curriculum=Curriculum("", steps, rows, tuple(hooks)), start=Origin(resumed=saved),
     )  # fmt: skip
     return loop.train(run)
 
