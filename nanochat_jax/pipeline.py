@@ -6,20 +6,17 @@ JAX is imported only where something runs: `--help` and a wrong flag answer at o
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nanochat_jax import devices
 from nanochat_jax.config.errors import nearest, start_logging
 from nanochat_jax.config.evaluate import Eval
-from nanochat_jax.config.paths import base_dir, checkpoints, compilation_cache
+from nanochat_jax.config.paths import base_dir, compilation_cache
 from nanochat_jax.config.program import Program
 from nanochat_jax.config.resolve import read, settle
-from nanochat_jax.config.stages import STAGES, ChatStage, Stage, TokenizerTrain
+from nanochat_jax.config.stages import STAGES, Stage, TokenizerTrain
 from nanochat_jax.config.steps import rows_per_step
 from nanochat_jax.results import DATA, Section
-
-if TYPE_CHECKING:
-    from nanochat_jax.checkpoint import store
 
 log = logging.getLogger(__name__)
 
@@ -72,65 +69,22 @@ def configure(
     the stage itself says what is missing.
 
     Raises:
-        ValueError, FileNotFoundError: wrong settings, a damaged checkpoint, none at `--init`.
+        ValueError: wrong settings, or a damaged checkpoint.
     """
     layers = read(section, argv, values=values, default_file=default_file(), prog=prog)
     config = layers.config()
     if not isinstance(config, Stage):
         return config
-    if not resuming(config):
-        return settle(layers, parent=_parent(config), derived_batch=_derived_batch)
-    last = last_checkpoint(section, config)
-    return settle(layers, saved=last.meta.get("config") or None) if last else config
+    from nanochat_jax.train import origin
 
-
-def resuming(config: Stage) -> bool:
-    """Whether a config asks to go on where a checkpoint of its own stage stands."""
-    return config.resume or config.resume_from_step >= 0
-
-
-def _parent(config: Stage) -> Mapping[str, Any] | None:
-    """The `meta.json` of the checkpoint that a stage would start from; None: there is none."""
-    from nanochat_jax.checkpoint import find_checkpoint, store
-
-    if config.init:
-        return store.find(pathlib.Path(config.init).expanduser()).meta
-    if not isinstance(config, ChatStage):
-        return None
-    step = config.step if config.step >= 0 else None
     try:
-        return find_checkpoint(config.source, config.model_tag or None, step, base_dir()).meta
+        start = origin.find(section, config, base_dir())
     except FileNotFoundError:
         # Not an error yet: the speedrun configures every stage before the first one has run.
-        return None
-
-
-def _derived_batch(meta: Mapping[str, Any]) -> int:
-    """Tokens of a step, where a base run derived them from its horizon."""
-    from nanochat_jax.config.gpt import GPTConfig
-    from nanochat_jax.config.stages import BaseTrain
-    from nanochat_jax.config.values import build
-    from nanochat_jax.train import scaling
-
-    config = build(BaseTrain, meta["config"])
-    return scaling.plan(GPTConfig.of(meta["model_config"]), config).total_batch_size
-
-
-def last_checkpoint(stage: str, config: Stage) -> "store.Saved | None":
-    """What `--resume` would continue, None when there is nothing."""
-    from nanochat_jax.checkpoint import guess_tag, store
-
-    root = base_dir()
-    if config.model_tag:
-        tag = config.model_tag
-    elif isinstance(config, ChatStage):
-        tag = guess_tag(checkpoints(root, config.source))
-    else:
-        tag = f"d{config.depth}"
-    if not tag or not store.steps(checkpoints(root, stage) / tag):
-        return None
-    step = config.resume_from_step if config.resume_from_step >= 0 else None
-    return store.find(checkpoints(root, stage) / tag, step)
+        return config
+    if start.resumed is not None:
+        return settle(layers, saved=start.resumed.meta.get("config") or None)
+    return settle(layers, parent=start.source.meta if start.source else None)
 
 
 def prepare_devices(config: Stage | TokenizerTrain) -> str:

@@ -36,6 +36,7 @@ PURE = (
     "config/inherit.py",
     "config/mesh.py",
     "config/optim.py",
+    "config/scaling.py",
     "config/steps.py",
     "config/values.py",
     "data/batch.py",
@@ -55,7 +56,6 @@ PURE = (
     "train/muon.py",
     "train/optimizer.py",
     "train/rl_loss.py",
-    "train/scaling.py",
     "train/schedules.py",
     "train/step.py",
 )

@@ -7,11 +7,20 @@ and a file that was named.
 Source: nanochat `scripts/chat_sft.py`, July 2026.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from nanochat_jax.config import scaling
 from nanochat_jax.config.gpt import GPTConfig, dials_of
-from nanochat_jax.config.stages import ChatStage, MidTrain, RLTrain, SFTTrain, recipes_of
+from nanochat_jax.config.stages import (
+    BaseTrain,
+    ChatStage,
+    MidTrain,
+    RLTrain,
+    SFTTrain,
+    recipes_of,
+)  # fmt: skip
+from nanochat_jax.config.values import build
 
 Meta = Mapping[str, Any]  # a checkpoint's `meta.json`
 RATES = ("embedding_lr", "unembedding_lr", "matrix_lr")  # as given, before the batch scales them
@@ -35,15 +44,10 @@ def recipe(config: ChatStage, meta: Meta) -> dict[str, Any]:
     return taken if config.init else taken | {"source": config.source}
 
 
-def rates_and_batch(
-    config: ChatStage, meta: Meta, derived_batch: Callable[[Meta], int]
-) -> dict[str, Any]:
+def rates_and_batch(config: ChatStage, meta: Meta) -> dict[str, Any]:
     """Rates, batch and row length of mid and sft; nothing of rl, whose rates are its own.
 
-    Args:
-        config: the stage with the parent's recipe.
-        derived_batch: tokens of a step of a base run that derived them from its horizon; what it
-            kept of that in its config is -1.
+    `config` is the stage with the parent's recipe.
     """
     if isinstance(config, RLTrain):
         return {}
@@ -51,7 +55,9 @@ def rates_and_batch(
     names = RATES + BATCH if _counts_tokens(config) else RATES
     taken = {name: theirs[name] for name in names if name in theirs}
     if taken.get("total_batch_size") == -1 and meta["stage"] == "base":
-        taken["total_batch_size"] = derived_batch(meta)
+        # The base run derived its batch from its horizon, and kept no more of that than the -1.
+        plan = scaling.plan(GPTConfig.of(meta["model_config"]), build(BaseTrain, theirs))
+        taken["total_batch_size"] = plan.total_batch_size
     return taken | {"max_seq_len": meta["model_config"]["sequence_len"]}
 
 

@@ -7,7 +7,7 @@ knows them, a table such as `[base]` to that program alone.
 import dataclasses
 import pathlib
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nanochat_jax.config import flags, inherit
@@ -109,14 +109,12 @@ def settle(
     *,
     parent: inherit.Meta | None = None,
     saved: Mapping[str, Any] | None = None,
-    derived_batch: Callable[[inherit.Meta], int] = lambda meta: -1,
 ) -> Any:
     """The config of a program. Pure.
 
     Args:
         parent: the `meta.json` of the checkpoint that a stage starts from.
         saved: the flat config of the run that goes on; it stands in for recipe, file and parent.
-        derived_batch: as in `inherit.rates_and_batch`.
 
     Raises:
         ValueError: a value of the wrong type, or values that do not fit together.
@@ -131,9 +129,7 @@ def settle(
         return layers.without_default_file().config(inherit.dials(parent))
     # In two steps: what a stage packs and counts is its recipe's, and the recipe the parent's.
     taken = inherit.recipe(layers.config(), parent)
-    return layers.config(
-        taken | inherit.rates_and_batch(layers.config(taken), parent, derived_batch)
-    )
+    return layers.config(taken | inherit.rates_and_batch(layers.config(taken), parent))
 
 
 def resolve(section: str, argv: Sequence[str] = (), **layers: Any) -> Any:

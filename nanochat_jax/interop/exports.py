@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from nanochat_jax.checkpoint import find_checkpoint, load_tokenizer, store
+from nanochat_jax.config import scaling
 from nanochat_jax.config.convert import Export
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.paths import base_dir
@@ -17,7 +18,6 @@ from nanochat_jax.config.stages import STAGES, BaseTrain
 from nanochat_jax.config.values import build
 from nanochat_jax.interop import eras, huggingface, nanochat, optim_files
 from nanochat_jax.interop.names import path_of, to_nanochat
-from nanochat_jax.train import scaling
 from nanochat_jax.train.optimizer import adam_group
 from nanochat_jax.train.schedules import make_schedule
 

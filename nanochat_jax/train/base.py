@@ -4,12 +4,12 @@ import pathlib
 
 import jax
 
-from nanochat_jax.config import paths
+from nanochat_jax.config import paths, scaling
 from nanochat_jax.config.gpt import GPTConfig, param_counts, recipe_model_defaults, shape_of_depth
 from nanochat_jax.config.stages import BaseTrain
 from nanochat_jax.data.loader import pretraining_loader
 from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.train import hooks, scaling
+from nanochat_jax.train import hooks
 from nanochat_jax.train.curriculum import Curriculum, loader_rows
 from nanochat_jax.train.tokenizer import find_data
 

@@ -18,13 +18,14 @@ import optax
 
 from nanochat_jax import sharding
 from nanochat_jax.checkpoint import store
+from nanochat_jax.config import scaling
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import BaseTrain, RLTrain, SFTTrain, Stage
 from nanochat_jax.config.steps import tokens_per_step
 from nanochat_jax.devices import compute_dtype
 from nanochat_jax.models.gpt import GPT, init_params
 from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.train import base, chat, origin, rl, scaling
+from nanochat_jax.train import base, chat, origin, rl
 from nanochat_jax.train.curriculum import Curriculum, StepRows
 from nanochat_jax.train.optimizer import make_optimizer
 from nanochat_jax.train.origin import Origin

@@ -7,12 +7,13 @@ import jax
 import numpy as np
 import pytest
 
+from nanochat_jax.config import scaling
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
 from nanochat_jax.config.optim import OptimConfig, optim_defaults
 from nanochat_jax.config.resolve import resolve
 from nanochat_jax.config.stages import BaseTrain
 from nanochat_jax.models.gpt import init_params
-from nanochat_jax.train import muon, optimizer, peaks, scaling
+from nanochat_jax.train import muon, optimizer, peaks
 from nanochat_jax.train.schedules import make_schedule
 from tests.golden.conftest import era_of, files, load_json
 from tests.golden.numbers import ratio

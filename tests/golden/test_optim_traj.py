@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from nanochat_jax.config import scaling
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
 from nanochat_jax.config.optim import OptimConfig
 from nanochat_jax.config.resolve import resolve
 from nanochat_jax.config.stages import BaseTrain
 from nanochat_jax.interop.names import from_nanochat
 from nanochat_jax.models.gpt import GPT
-from nanochat_jax.train import scaling
 from nanochat_jax.train.optimizer import make_optimizer
 from nanochat_jax.train.schedules import make_schedule
 from nanochat_jax.train.step import Batch, TrainState, train_step

@@ -6,9 +6,10 @@ import jax
 import pytest
 
 from nanochat_jax import pipeline, sharding
+from nanochat_jax.config import scaling
 from nanochat_jax.config.gpt import param_counts
 from nanochat_jax.models.gpt import init_params
-from nanochat_jax.train import base, scaling, setup
+from nanochat_jax.train import base, setup
 
 CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "d20.toml"
 
