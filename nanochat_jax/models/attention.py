@@ -1,7 +1,6 @@
 """Causal self-attention: rotary positions, normed queries and keys, windows, shared kv heads."""
 
 import math
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +12,7 @@ from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.models import cache as kv
 from nanochat_jax.models.attend_one import attend_one
 from nanochat_jax.models.init import matrix_init, zeros
-from nanochat_jax.models.linear import Linear
+from nanochat_jax.models.linear import Layer
 
 
 def rms_norm(x: jax.Array, eps: float) -> jax.Array:
@@ -94,7 +93,7 @@ def attend(
     return out_BTKGH.reshape(B, T, N, H)
 
 
-class Attention(nn.Module):
+class Attention(Layer):
     """One layer's attention. `gated`: it mixes a value embedding into its values.
 
     A window makes a layer cheaper, in FLOPs and in keys to read; what lies further back still
@@ -102,26 +101,21 @@ class Attention(nn.Module):
     layer always sees everything (`GPTConfig.windows`).
     """
 
-    cfg: GPTConfig
     window: int | None
     gated: bool
     attention: str
-    dtype: Any
-    param_dtype: Any
 
     def setup(self):
         c = self.cfg
-        dense = partial(Linear, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
-        self.c_q = dense(c.n_head * c.head_dim, kernel_init=matrix_init(c))
-        self.c_k = dense(c.n_kv_head * c.head_dim, kernel_init=matrix_init(c))
-        self.c_v = dense(c.n_kv_head * c.head_dim, kernel_init=matrix_init(c))
+        self.c_q = self.matrix(c.n_head * c.head_dim, matrix_init(c))
+        self.c_k = self.matrix(c.n_kv_head * c.head_dim, matrix_init(c))
+        self.c_v = self.matrix(c.n_kv_head * c.head_dim, matrix_init(c))
         # Zero, as in the MLP: a new block adds nothing, so the stream reaches the output matrix
         # unspoilt at any depth, and blocks join in as they find something to say.
-        self.c_proj = dense(c.n_embd, kernel_init=zeros)
+        self.c_proj = self.matrix(c.n_embd, zeros)
         if self.gated:
             # Small and positive: sigmoid gives about 1/2 at first.
-            gate_init = nn.initializers.uniform(0.02)
-            self.ve_gate = dense(c.n_kv_head, kernel_init=gate_init)
+            self.ve_gate = self.matrix(c.n_kv_head, nn.initializers.uniform(0.02))
 
     def __call__(self, x_BTD, tables, position_BT, value_embed_BTX=None, past=None):
         """(output [B, T, D], (keys, values) of the layer after this call)."""

@@ -11,7 +11,7 @@ from nanochat_jax.config.gpt import GPTConfig
 
 @flax.struct.dataclass
 class KVCache:
-    """Keys and values of every layer `[B, S, K, H]`, each row at its own length.
+    """(keys, values) `[B, S, K, H]` of every layer, each row at its own length.
 
     Keys are rotated, normed and scaled already. The first `length_B[b]` positions of row `b` are
     real; what lies behind them is overwritten before it is ever attended to. `last_embed_BD` is
@@ -20,19 +20,21 @@ class KVCache:
 
     # One array a layer, not a stacked [L, B, S, K, H]: a loop updates separate arrays in place but
     # copies a stack whole for every token (on a CPU 3 to 4 times a step's time at 16 rows).
-    keys: tuple[jax.Array, ...]
-    values: tuple[jax.Array, ...]
+    layers: tuple[tuple[jax.Array, jax.Array], ...]
     length_B: jax.Array
     last_embed_BD: jax.Array
+
+    @property
+    def room(self) -> int:
+        """How many positions a row has."""
+        return self.layers[0][0].shape[1]
 
 
 def init_cache(cfg: GPTConfig, batch: int, length: int, dtype: Any = jnp.float32) -> KVCache:
     """An empty cache for `batch` rows of at most `length` tokens."""
-    shape = (batch, length, cfg.n_kv_head, cfg.head_dim)
-    empty = lambda: tuple(jnp.zeros(shape, dtype) for _ in range(cfg.n_layer))
+    empty = lambda: jnp.zeros((batch, length, cfg.n_kv_head, cfg.head_dim), dtype)
     return KVCache(
-        keys=empty(),
-        values=empty(),
+        layers=tuple((empty(), empty()) for _ in range(cfg.n_layer)),
         length_B=jnp.zeros(batch, jnp.int32),
         last_embed_BD=jnp.zeros((batch, cfg.n_embd), dtype),
     )

@@ -23,47 +23,39 @@ from nanochat_jax.models.init import (
     matrix_init,
     zeros,
 )
-from nanochat_jax.models.linear import Linear
+from nanochat_jax.models.linear import Layer, Linear
 
 Params = dict[str, Any]
 
 
-class MLP(nn.Module):
+class MLP(Layer):
     """relu(x W)^2 W', four times as wide inside."""
 
     # The square makes relu smooth at 0 and keeps its zeros; a search over Transformer programs
     # found it to train better for the same compute. Source: arXiv:2109.08668 (Primer).
 
-    cfg: GPTConfig
-    dtype: Any
-    param_dtype: Any
-
     def setup(self):
-        dense = partial(Linear, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
-        self.c_fc = dense(4 * self.cfg.n_embd, kernel_init=matrix_init(self.cfg, 0.4))
-        self.c_proj = dense(self.cfg.n_embd, kernel_init=zeros)
+        self.c_fc = self.matrix(4 * self.cfg.n_embd, matrix_init(self.cfg, 0.4))
+        self.c_proj = self.matrix(self.cfg.n_embd, zeros)
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         return self.c_proj(jnp.square(nn.relu(self.c_fc(x_BTD))))
 
 
-class Block(nn.Module):
+class Block(Layer):
     """Attention and MLP, each on the norm of the stream and added to it.
 
     The stream itself is never normed between blocks: gradients pass through the sums untouched.
     """
 
-    cfg: GPTConfig
     window: int | None
     gated: bool
     attention: str
-    dtype: Any
-    param_dtype: Any
 
     def setup(self):
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        self.attn = Attention(self.cfg, self.window, self.gated, self.attention, **types)
-        self.mlp = MLP(self.cfg, **types)
+        types = self.cfg, self.dtype, self.param_dtype
+        self.attn = Attention(*types, self.window, self.gated, self.attention)
+        self.mlp = MLP(*types)
 
     def __call__(self, x_BTD, tables, position_BT, value_embed_BTX=None, past=None):
         norm = partial(rms_norm, eps=self.cfg.norm_eps)
@@ -96,9 +88,8 @@ class GPT(nn.Module):
         table = partial(nn.Embed, c.padded_vocab_size, **types)
         self.wte = table(c.n_embd, embedding_init=embedding_init(c))
         block = nn.remat(Block) if self.remat else Block
-        self.h = [
-            block(c, c.masks[i], i in gated, self.attention, **types) for i in range(c.n_layer)
-        ]
+        own = lambda i: (c.masks[i], i in gated, self.attention)
+        self.h = [block(c, self.dtype, self.param_dtype, *own(i)) for i in range(c.n_layer)]
         # Not tied to `wte`: nanochat trains the two at rates that lie 40 to 50 times apart, and
         # starts this one at (nearly) zero, where embeddings must differ from the start.
         self.lm_head = Linear(
@@ -171,7 +162,7 @@ class GPT(nn.Module):
                 x_BTD = kept * x_BTD + mixed * first_BTD
             embed = self.value_embeds.get(str(i))
             value_embed = None if embed is None else embed(tokens_BT)
-            past = None if cache is None else (cache.keys[i], cache.values[i])
+            past = None if cache is None else cache.layers[i]
             x_BTD, new = block(x_BTD, tables, position_BT, value_embed, past)
             layers.append(new)
             if c.backout and i == c.backout_layer:
@@ -212,10 +203,8 @@ def _grown(
     at_B11 = jnp.maximum(valid_B - 1, 0)[:, None, None]
     last_BD = jnp.take_along_axis(embed_BTD, at_B11, axis=1)[:, 0]
     kept_BD = cache.last_embed_BD
-    keys, values = zip(*layers, strict=True)
     return KVCache(
-        keys=keys,
-        values=values,
+        layers=tuple(layers),
         length_B=cache.length_B + valid_B,
         last_embed_BD=jnp.where(valid_B[:, None] > 0, last_BD.astype(kept_BD.dtype), kept_BD),
     )

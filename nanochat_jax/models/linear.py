@@ -1,8 +1,12 @@
 """The matrices of the model: ordinary ones, and ones that were stored as int8 for serving."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 from jax import lax
+
+from nanochat_jax.config.gpt import GPTConfig
 
 
 class Linear(nn.Dense):
@@ -22,3 +26,17 @@ class Linear(nn.Dense):
             x.astype(self.dtype), kernel_IO.astype(self.dtype), (((x.ndim - 1,), (0,)), ((), ()))
         )
         return y * scale_O.astype(y.dtype).reshape(*[1] * (y.ndim - 1), -1)
+
+
+class Layer(nn.Module):
+    """What attention, MLP and block have in common: the model's config and its two types."""
+
+    cfg: GPTConfig
+    dtype: Any
+    param_dtype: Any
+
+    @nn.nowrap
+    def matrix(self, width: int, init: nn.initializers.Initializer) -> Linear:
+        """A matrix to `width` channels; nothing in the model has a bias."""
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        return Linear(width, use_bias=False, kernel_init=init, **types)

@@ -180,11 +180,7 @@ def _shared(
         empty = init_cache(gpt.cfg, B, long + C, gpt.dtype)
         _, cache = gpt.hidden(shared_BP, empty, length_B)
         # Layer by layer, so that only one is held for every end at a time.
-        each = lambda layers_BSKH: tuple(layer[parent_R] for layer in layers_BSKH)
-        cache = cache.replace(
-            keys=each(cache.keys), values=each(cache.values),
-            length_B=cache.length_B[parent_R], last_embed_BD=cache.last_embed_BD[parent_R],
-        )  # fmt: skip
+        cache = jax.tree.map(lambda x: x[parent_R], cache)
         x_RCD, _ = gpt.hidden(ends_RC, cache)
         return _of_places(gpt, x_RCD, at_M, target_M)
 

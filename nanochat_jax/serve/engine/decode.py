@@ -62,12 +62,15 @@ class DecodeOutput:
     top_logprob_KBN: jax.Array
 
 
-def _alternatives(logits_BV: jax.Array, token_B: jax.Array, N: int):
-    """The log-probability of `token_B`, and the N likeliest tokens with theirs."""
-    logprobs_BV = jax.nn.log_softmax(logits_BV, axis=-1)
-    own_B = jnp.take_along_axis(logprobs_BV, token_B[:, None], axis=-1)[:, 0]
-    top_logprob_BN, top_id_BN = lax.top_k(logprobs_BV, N)
-    return own_B, top_id_BN.astype(jnp.int32), top_logprob_BN
+def score_tokens(logits: jax.Array, tokens: jax.Array, N: int):
+    """Log-probabilities of `tokens [...]` by `logits [..., V]`, and of the N likeliest there.
+
+    (own `[...]`, ids `[..., N]`, logprobs `[..., N]`)
+    """
+    logprobs = jax.nn.log_softmax(logits, axis=-1)
+    own = jnp.take_along_axis(logprobs, tokens[..., None], axis=-1)[..., 0]
+    top_logprobs, top_ids = lax.top_k(logprobs, N)
+    return own, top_ids.astype(jnp.int32), top_logprobs
 
 
 def decode_chunk(
@@ -107,8 +110,9 @@ def decode_chunk(
         forced_B = lax.dynamic_index_in_dim(rows.forced_BK, k, axis=1, keepdims=False)
         token_B = jnp.where(k < rows.forced_count_B, forced_B, token_B)
         token_B = jnp.where(rows.running_B, token_B, rows.token_B)
-        found = _alternatives(logits_BV, token_B, N)
-        out = _record(out, k, DecodeOutput(token_B, rows.running_B, *found))
+        scores = score_tokens(logits_BV, token_B, N)
+        record = partial(lax.dynamic_update_index_in_dim, index=k, axis=0)
+        out = jax.tree.map(record, out, DecodeOutput(token_B, rows.running_B, *scores))
         return k + 1, cache, _advance(rows, token_B, specials), out
 
     def going(carry):
@@ -133,12 +137,6 @@ def _with_first_rows(whole: KVCache, first: KVCache) -> KVCache:
         return first
     put = partial(lax.dynamic_update_slice_in_dim, start_index=0, axis=0)
     return jax.tree.map(put, whole, first)
-
-
-def _record(out: DecodeOutput, k: jax.Array, now: DecodeOutput) -> DecodeOutput:
-    """Writes step k of a dispatch."""
-    put = lambda whole, part: lax.dynamic_update_index_in_dim(whole, part, k, axis=0)
-    return jax.tree.map(put, out, now)
 
 
 def _advance(rows: Rows, token_B: jax.Array, specials: Specials) -> Rows:
@@ -183,36 +181,28 @@ def prefill_chunk(
     return cache_1S, logits_1TV
 
 
-def score_chunk(logits_1TV: jax.Array, targets_1T: jax.Array, N: int):
-    """Log-probabilities of `targets_1T`, and each place's N likeliest tokens with theirs."""
-    found = _alternatives(logits_1TV[0], targets_1T[0], N)
-    return jax.tree.map(lambda x: x[None], found)
-
-
-def _map_layers(change: Callable, cache: KVCache, *others: KVCache) -> KVCache:
-    """`cache` with `change(layer, other layers...)` in place of every layer's keys and values."""
-    layers = [(c.keys, c.values) for c in (cache, *others)]
-    keys, values = jax.tree.map(change, *layers)
-    return cache.replace(keys=keys, values=values)
-
-
 def insert_row(cache: KVCache, cache_1S: KVCache, row: jax.Array) -> KVCache:
     """`cache` with its row `row` replaced; the one-row cache may be longer, its end is cut."""
     put = partial(lax.dynamic_update_slice_in_dim, start_index=row, axis=0)
-    cache = _map_layers(lambda old, new: put(old, new[:, : old.shape[1]]), cache, cache_1S)
-    return cache.replace(last_embed_BD=put(cache.last_embed_BD, cache_1S.last_embed_BD))
+    insert = lambda old, new: put(old, new[:, : old.shape[1]])
+    return cache.replace(
+        layers=jax.tree.map(insert, cache.layers, cache_1S.layers),
+        last_embed_BD=put(cache.last_embed_BD, cache_1S.last_embed_BD),
+    )
 
 
 def extract_row(cache_1S: KVCache, cache: KVCache, row: jax.Array) -> KVCache:
     """The one-row cache with row `row` of the shorter `cache` written over its beginning."""
     take = partial(lax.dynamic_slice_in_dim, start_index=row, slice_size=1, axis=0)
     put = partial(lax.dynamic_update_slice_in_dim, start_index=0, axis=1)
-    cache_1S = _map_layers(lambda old, new: put(old, take(new)), cache_1S, cache)
-    return cache_1S.replace(last_embed_BD=take(cache.last_embed_BD))
+    extract = lambda old, new: put(old, take(new))
+    return cache_1S.replace(
+        layers=jax.tree.map(extract, cache_1S.layers, cache.layers),
+        last_embed_BD=take(cache.last_embed_BD),
+    )
 
 
 def resize(cache: KVCache, length: int) -> KVCache:
     """The cache with `length` places a row: zeros added, or the end cut."""
-    more = max(0, length - cache.keys[0].shape[1])
-    pad = [(0, 0), (0, more), (0, 0), (0, 0)]
-    return _map_layers(lambda x: jnp.pad(x, pad)[:, :length], cache)
+    pad = [(0, 0), (0, max(0, length - cache.room)), (0, 0), (0, 0)]
+    return cache.replace(layers=jax.tree.map(lambda x: jnp.pad(x, pad)[:, :length], cache.layers))

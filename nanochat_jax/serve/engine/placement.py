@@ -73,41 +73,22 @@ class Placement:
         split = x_KB.reshape(K, self.devices, B // self.devices, *x_KB.shape[2:])
         return split.swapaxes(1, 2).reshape(x_KB.shape)
 
-    # The pool's functions as every device runs them.
-
-    def decode(self, run: Callable) -> Callable:
-        """`run(params, cache, rows, steps) -> (cache, chunk)` over each device's own rows."""
-        return self._map(run, (WHOLE, ROWS, ROWS, WHOLE), (ROWS, STEPS_ROWS))
-
-    def prefill(self, run: Callable, more: int) -> Callable:
-        """`run(params, row, ...)` for each device's own prompt; `more` arguments follow the row."""
-        return self._map(run, (WHOLE, ROWS, *[ROWS] * more), ROWS)
-
-    def resize(self, run: Callable) -> Callable:
-        """`run(cache) -> cache` of each device's own rows."""
-        return self._map(run, ROWS, ROWS)
-
-    def insert(self) -> Callable:
-        """`insert(cache, each device's row, its places) -> cache`."""
-        return self._map(self._insert, (ROWS, ROWS, ROWS), ROWS)
-
-    def extract(self) -> Callable:
-        """`extract(each device's row, cache, its places) -> each device's row`."""
-        return self._map(self._extract, (ROWS, ROWS, ROWS), ROWS)
-
-    def _map(self, run: Callable, into, out) -> Callable:
+    def map(self, run: Callable, into: Any, out: Any) -> Callable:
+        """`run` on every device with its own part of what `into` and `out` split over them."""
         if self._mesh is None:
             return run
         # Unchecked: each device leaves its loop when its own rows are done.
         return jax.shard_map(run, mesh=self._mesh, in_specs=into, out_specs=out, check_vma=False)
 
-    def _insert(self, cache: KVCache, cache_1S: KVCache, place_1: jax.Array) -> KVCache:
+    def insert(self, cache: KVCache, cache_1S: KVCache, place_1: jax.Array) -> KVCache:
+        """For `map`: the device's rows, with its scratch cache in place of one (-1: of none)."""
         if self._mesh is not None:
             kept = decode.extract_row(cache_1S, cache, place_1[0])
             cache_1S = _choose(place_1[0] >= 0, cache_1S, kept)
         return decode.insert_row(cache, cache_1S, place_1[0])
 
-    def _extract(self, cache_1S: KVCache, cache: KVCache, place_1: jax.Array) -> KVCache:
+    def extract(self, cache_1S: KVCache, cache: KVCache, place_1: jax.Array) -> KVCache:
+        """For `map`: the device's scratch cache, with the row at its place written into it."""
         taken = decode.extract_row(cache_1S, cache, place_1[0])
         return taken if self._mesh is None else _choose(place_1[0] >= 0, taken, cache_1S)
 

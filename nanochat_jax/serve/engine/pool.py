@@ -21,7 +21,7 @@ from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine import decode
 from nanochat_jax.serve.engine.decode import DecodeOutput, PrefillInput, Rows, Specials
 from nanochat_jax.serve.engine.draw_kernel import draw
-from nanochat_jax.serve.engine.placement import Placement
+from nanochat_jax.serve.engine.placement import ROWS, STEPS_ROWS, WHOLE, Placement
 from nanochat_jax.serve.engine.rows import idle_rows
 from nanochat_jax.serve.engine.sampling import sample
 from nanochat_jax.serve.engine.weights import nbytes
@@ -112,7 +112,7 @@ class Pool:
             lambda: new_cache(self._placement.devices, max_len)
         )
         # Asked now: later the array may be in the middle of being replaced by another thread.
-        self.devices = sorted(str(device) for device in self.cache.keys[0].devices())
+        self.devices = sorted(str(device) for device in self.cache.length_B.devices())
         self._build(model.gpt.apply, specials)
 
     def _jit(self, function: Callable, **options) -> Callable:
@@ -127,20 +127,25 @@ class Pool:
 
         def score(params, cache_1S, chunk, targets_1T):
             cache_1S, logits_1TV = prefill(params, cache_1S, chunk)
-            return cache_1S, decode.score_chunk(logits_1TV, targets_1T, self.alternatives)
+            return cache_1S, decode.score_tokens(logits_1TV, targets_1T, self.alternatives)
 
-        placement = self._placement
+        def steps(N):
+            run = partial(decode.decode_chunk, apply, sampler(), specials, N)
+            return place(run, (WHOLE, ROWS, ROWS, WHOLE), (ROWS, STEPS_ROWS))
+
+        # What is donated is written in place: no dispatch allocates a second cache.
+        place = self._placement.map
         only_cache = lambda *args: prefill(*args)[0]
-        self._prefill = self._jit(placement.prefill(only_cache, 1), donate_argnums=1)
-        self._score = self._jit(placement.prefill(score, 2), donate_argnums=1)
-        self._insert = self._jit(placement.insert(), donate_argnums=0)
-        self._extract = self._jit(placement.extract(), donate_argnums=0)
-        resize = lambda n: placement.resize(partial(decode.resize, length=n))
+        self._prefill = self._jit(place(only_cache, (WHOLE, ROWS, ROWS), ROWS), donate_argnums=1)
+        self._score = self._jit(place(score, (WHOLE, ROWS, ROWS, ROWS), ROWS), donate_argnums=1)
+        self._insert, self._extract = (
+            self._jit(place(move, ROWS, ROWS), donate_argnums=0)
+            for move in (self._placement.insert, self._placement.extract)
+        )
+        resize = lambda n: place(partial(decode.resize, length=n), ROWS, ROWS)
         self._resize = {n: self._jit(resize(n)) for n in self.lengths}
-        steps = partial(decode.decode_chunk, apply, sampler(), specials)
-        run = lambda N: placement.decode(partial(steps, N))
         options = dict(donate_argnums=1, compiler_options=loop_options())
-        self._decode = {N: self._jit(run(N), **options) for N in (0, self.alternatives)}
+        self._decode = {N: self._jit(steps(N), **options) for N in (0, self.alternatives)}
 
     @property
     def params(self) -> dict:
@@ -160,7 +165,7 @@ class Pool:
     @property
     def length(self) -> int:
         """Tokens that a row of the cache can hold just now."""
-        return self.cache.keys[0].shape[1]
+        return self.cache.room
 
     def fit(self, need: int, keep: int = 0) -> bool:
         """Makes the rows hold `need` tokens; True when their length changed.

@@ -71,7 +71,7 @@ def test_prompts_are_scored_to_the_bit_as_one_device_scores_them(sharded_engine)
 
 @pytest.mark.slow
 def test_the_rows_lie_on_their_devices_and_the_weights_on_all(sharded_engine):
-    keys_BSKH = sharded_engine.pool.cache.keys[0]
+    keys_BSKH, _ = sharded_engine.pool.cache.layers[0]
     assert {shard.data.shape[0] for shard in keys_BSKH.addressable_shards} == {2}
     weights = jax.tree.leaves(sharded_engine.pool.params)
     assert all(len(w.devices()) == 4 and w.is_fully_replicated for w in weights)
