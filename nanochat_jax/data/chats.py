@@ -170,6 +170,7 @@ class Padded:
         ids = np.asarray([fill(list(ids), self.pad) for ids, _ in rows])
         mask = np.asarray([fill(list(mask), 0) for _, mask in rows])
         inputs, targets = packing.supervised(ids, mask)
+        # From the count of all ranks, so that the schedule is the same whichever rank is pulled.
         progress = min(1.0, self.taken * self.cursor.ranks / self.cursor.size)
         return MicroBatch(inputs, targets, self.cursor.epoch, progress, self.cursor.passed)
 

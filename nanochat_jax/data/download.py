@@ -13,7 +13,8 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from typing import IO
+from collections.abc import Callable, Sequence
+from typing import IO, Any
 
 from tqdm import tqdm
 
@@ -68,25 +69,33 @@ def shards(
     missing = [n for n in wanted if not (folder / shard_name(n)).exists()]
     log.info("%d of %d shards to fetch, the others are here", len(missing), len(wanted))
     fetch = lambda n: get(f"{url}/{shard_name(n)}", folder / shard_name(n), pause_s=pause_s)
-    failed = []
-    with concurrent.futures.ThreadPoolExecutor(max(1, workers)) as pool:
-        jobs = {pool.submit(fetch, n): n for n in missing}
-        try:
-            done = concurrent.futures.as_completed(jobs)
-            for job in tqdm(done, total=len(jobs), desc="shards", disable=not jobs):
-                if (error := job.exception()) is not None:
-                    failed.append((jobs[job], error))
-        except BaseException:
-            # Ctrl-C is to stop now, not after the hundreds of shards that wait in the pool.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    failed = _errors(fetch, missing, workers)
     if failed:
-        number, error = min(failed, key=lambda f: f[0])
+        number, error = min(failed.items())
         raise ValueError(
             f"{len(failed)} of {len(missing)} shards could not be had, first shard_{number:05d}: "
             f"{error}; what came stays, call again to go on"
         )
     return len(wanted)
+
+
+def _errors(
+    fetch: Callable[[int], Any], numbers: Sequence[int], workers: int
+) -> dict[int, BaseException]:
+    """Fetches these shards; the errors of those that could not be had."""
+    failed = {}
+    with concurrent.futures.ThreadPoolExecutor(max(1, workers)) as pool:
+        jobs = {pool.submit(fetch, n): n for n in numbers}
+        try:
+            done = concurrent.futures.as_completed(jobs)
+            for job in tqdm(done, total=len(jobs), desc="shards", disable=not jobs):
+                if (error := job.exception()) is not None:
+                    failed[jobs[job]] = error
+        except BaseException:
+            # Ctrl-C is to stop now, not after the hundreds of shards that wait in the pool.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return failed
 
 
 def identity(root: pathlib.Path) -> pathlib.Path:

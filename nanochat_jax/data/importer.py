@@ -142,6 +142,7 @@ def kind_of(path: pathlib.Path) -> str:
 
 def _is_data(path: pathlib.Path) -> bool:
     """Whether a file found in a folder is meant: notes that come with a data set are not."""
+    # A file that is named itself is always read; this is for what a folder holds beside the data.
     return not path.name.startswith(".") and "README" not in path.name.upper()
 
 
@@ -205,6 +206,7 @@ def _lines(path: pathlib.Path) -> list[str]:
 
 
 def _digest(text: str) -> bytes:
+    # 16 bytes of every text that is there already are held in memory, not the texts.
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

@@ -1,4 +1,8 @@
-"""Pretraining micro-batches, from a position that can be saved and restored exactly."""
+"""Pretraining micro-batches, from a position that can be saved and restored exactly.
+
+In both loaders attention goes across the documents of a row. The original measured that masking
+it changes nothing: 0.85427 bits per byte without, 0.85407 with, at depth 16 (January 2026).
+"""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -40,7 +44,9 @@ def pretraining_loader(
 
 
 class Stream:
-    """The classic loader: rows cut off one token stream; no token is lost, few rows begin a text.
+    """The classic loader: rows cut off one token stream.
+
+    No token is lost, but most rows begin inside a document.
 
     Source: nanochat October 2025 `nanochat/dataloader.py`.
     """

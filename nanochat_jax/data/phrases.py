@@ -47,6 +47,7 @@ class Phrases(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._tables)
 
+    # Read when used, since importing a module is to do nothing; once, since every sentence asks.
     @functools.cached_property
     def _tables(self) -> dict[str, Any]:
         tables = tomllib.loads(self._file.read_text(encoding="utf-8"))

@@ -101,6 +101,7 @@ def read_row_group(file: pq.ParquetFile, path: pathlib.Path, group: int) -> list
         texts = file.read_row_group(group, columns=["text"]).column("text").to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: row group {group} is damaged ({error})") from None
+    # A null would reach the tokenizer hours into a run, and its message would name no file.
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"{path}: row {row} of row group {group} is {text!r}; expected text")

@@ -38,6 +38,8 @@ class Scene(dict[str, str]):
             words = self._more[role] if role in self._more else WORLD[WORDS[role]]
             self.put(role, self._rng.choice(words).format_map(self))
 
+    # Drawn in the order of the text, not of the code: a new plot is a new text, and no function
+    # that draws what it needs.
     def __missing__(self, role: str) -> str:
         if role.startswith("a_"):
             return a(self[role[2:]])

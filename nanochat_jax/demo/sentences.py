@@ -31,5 +31,6 @@ def statement(person: Person, attribute: str, form: int = 0, subject: str | None
 
 def animal_statement(animal: str, aspect: str, value: str, form: int = 0) -> str:
     """A sentence about an animal; form 0 is the canonical one."""
+    # The texts say "A {animal}"; "An owl" is put right here, for all of them.
     text = SENTENCES["animals"]["statements"][aspect][form].format(animal=animal, value=value)
     return re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)

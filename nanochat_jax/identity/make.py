@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tqdm import tqdm
 
@@ -94,28 +94,15 @@ def from_endpoint(
         raise ValueError(f"num_workers is {workers}; expected at least 1")
     writer = f"{endpoint.url} {endpoint.model}"
     file, made = _open(path, identity, writer, count, seed, fresh), Made()
-    indices = (i for i in itertools.count() if i not in file.done)
     running: dict[concurrent.futures.Future, int] = {}
-    failures = 0
     pool = concurrent.futures.ThreadPoolExecutor(workers)
-    bar = tqdm(total=count, initial=len(file), desc="conversations", disable=None)
+    submit = lambda index: pool.submit(_ask, endpoint, identity, index, seed)
     try:
-        while len(file) < count and failures < HOPELESS:
-            while len(running) < min(workers, count - len(file)):
-                index = next(indices)
-                running[pool.submit(_ask, endpoint, identity, index, seed)] = index
-            # Kept as they come, in any order: an interrupted run loses the running answers alone.
-            concurrent.futures.wait(running, return_when="FIRST_COMPLETED")
-            for job in [job for job in running if job.done()]:
-                gained = _keep(file, made, running[job], job.result())
-                failures = 0 if gained else failures + 1
-                del running[job]
-            bar.update(len(file) - bar.n)
+        _fill(file, made, count, workers, submit, running)
     finally:
         endpoint.close()
         pool.shutdown(cancel_futures=True)
         _keep_rest(file, made, running)
-        bar.close()
     made.total = len(file)
     if len(file) < count:
         raise ValueError(_hopeless(endpoint, made, file))
@@ -131,6 +118,31 @@ def _open(
     text = "\0".join([identity.name, *(fact.line for fact in identity.facts), writer, str(seed)])
     source = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
     return ConversationFile(path, identity.name, source, fresh)
+
+
+def _fill(
+    file: ConversationFile, made: Made, count: int, workers: int,
+    submit: Callable[[int], concurrent.futures.Future],
+    running: dict[concurrent.futures.Future, int],
+) -> None:  # fmt: skip
+    """Keeps `workers` requests running until the file is full or the model is hopeless.
+
+    `running`, request -> index, is the caller's: it holds what runs when this ends by an error.
+    """
+    indices = (i for i in itertools.count() if i not in file.done)
+    failures = 0
+    with tqdm(total=count, initial=len(file), desc="conversations", disable=None) as bar:
+        while len(file) < count and failures < HOPELESS:
+            while len(running) < min(workers, count - len(file)):
+                index = next(indices)
+                running[submit(index)] = index
+            # Kept as they come, in any order: an interrupted run loses the running answers alone.
+            concurrent.futures.wait(running, return_when="FIRST_COMPLETED")
+            for job in [job for job in running if job.done()]:
+                gained = _keep(file, made, running[job], job.result())
+                failures = 0 if gained else failures + 1
+                del running[job]
+            bar.update(len(file) - bar.n)
 
 
 def _ask(
