@@ -17,6 +17,8 @@ from nanochat_jax.config.mesh import AXES, parse_mesh
 
 # First match wins; the path of an array is its keys joined by "/". Arrays smaller than `SMALL`
 # are kept whole: their traffic would be all latency.
+# The moments of a parameter are read by its update alone: each device may keep and update a share
+# of them (ZeRO), while weights are needed by everyone in every forward pass.
 TABLE: tuple[tuple[str, P], ...] = (
     (r"(^|/)second_momentum_buffer/", P()),
     (r"(^|/)(exp_avg|exp_avg_sq|momentum_buffer)/", P(AXES)),

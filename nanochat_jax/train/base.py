@@ -1,16 +1,11 @@
 """The base stage: a model from nothing (or from `--init`) learns to continue packed documents."""
 
-import pathlib
-
-import jax
-
 from nanochat_jax.config import paths, scaling
 from nanochat_jax.config.gpt import GPTConfig, param_counts, recipe_model_defaults, shape_of_depth
 from nanochat_jax.config.stages import BaseTrain
 from nanochat_jax.data.loader import pretraining_loader
-from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import hooks
-from nanochat_jax.train.curriculum import Curriculum, loader_rows
+from nanochat_jax.train.curriculum import Curriculum, RunContext, loader_rows
 from nanochat_jax.train.tokenizer import find_data
 
 
@@ -22,21 +17,15 @@ def model_config(config: BaseTrain, vocab_size: int) -> GPTConfig:
     return GPTConfig(**{**defaults, **shape, **given, "vocab_size": vocab_size})
 
 
-def curriculum(
-    config: BaseTrain,
-    cfg: GPTConfig,
-    tokenizer: Tokenizer,
-    micro_batches: int,
-    mesh: jax.sharding.Mesh,
-    root: pathlib.Path,
-) -> Curriculum:
+def curriculum(config: BaseTrain, context: RunContext) -> Curriculum:
     """Documents to the horizon of the scaling plan.
 
     Raises:
         FileNotFoundError: there are no shards.
         ValueError: the settings name no horizon.
     """
-    data, plan = find_data(root, config.embedded_world), scaling.plan(cfg, config)
+    cfg, tokenizer, devices = context.cfg, context.tokenizer, context.mesh.size
+    data, plan = find_data(context.root, config.embedded_world), scaling.plan(cfg, config)
     batches = lambda files, **kw: pretraining_loader(
         files, tokenizer, config.device_batch_size, config.max_seq_len, kind=config.loader, **kw
     )
@@ -45,7 +34,7 @@ def curriculum(
         "Number of parameters": counts,
         "Number of FLOPs per token": f"{plan.flops_per_token:e}",
         "Tokens : Params ratio": plan.total_tokens / counts,
-        "Devices": mesh.size,
+        "Devices": devices,
         "Total training flops": f"{plan.total_flops:e}",
     }
     return Curriculum(
@@ -53,14 +42,14 @@ def curriculum(
             f"base: depth {cfg.n_layer}, width {cfg.n_embd}, {counts:,} parameters, "
             f"vocabulary {cfg.vocab_size}; {steps:,} steps of "
             f"{plan.total_batch_size:,} tokens = {plan.total_tokens:,} tokens\n"
-            f"on {mesh.size} device(s), {micro_batches // mesh.size} accumulation step(s) of "
+            f"on {devices} device(s), {context.micro_batches // devices} accumulation step(s) of "
             f"{config.device_batch_size} x {config.max_seq_len} tokens a device"
         ),
         steps=steps,
         rows=loader_rows(
             batches(data.train, ranks=config.loader_ranks),
-            micro_batches,
-            mesh.size,
+            context.micro_batches,
+            devices,
             steps,
             plan.total_batch_size,
         ),
@@ -68,7 +57,7 @@ def curriculum(
             hooks.bits_per_byte_hook(
                 config, tokenizer, lambda: batches([data.val]), config.eval_tokens
             ),
-            hooks.core_hook(config, tokenizer, paths.eval_bundle(root)),
+            hooks.core_hook(config, tokenizer, paths.eval_bundle(context.root)),
             hooks.samples_hook(config, tokenizer),
         ),
         figures=lambda common: own | common,

@@ -10,40 +10,30 @@ with it. Source: nanochat `scripts/mid_train.py`, `scripts/chat_sft.py`.
 
 import functools
 import logging
-import pathlib
 from typing import Any
-
-import jax
 
 from nanochat_jax import tasks
 from nanochat_jax.checkpoint import store
-from nanochat_jax.config.gpt import GPTConfig, flops_per_token
+from nanochat_jax.config.gpt import flops_per_token
 from nanochat_jax.config.stages import MidTrain, SFTTrain
 from nanochat_jax.config.steps import tokens_per_step
 from nanochat_jax.data.chats import mid_loader, sft_loader
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import hooks
-from nanochat_jax.train.curriculum import Curriculum, loader_rows
+from nanochat_jax.train.curriculum import Curriculum, RunContext, loader_rows
 from nanochat_jax.train.origin import Origin
 
 log = logging.getLogger(__name__)
 
 
-def curriculum(
-    config: MidTrain | SFTTrain,
-    cfg: GPTConfig,
-    tokenizer: Tokenizer,
-    micro_batches: int,
-    mesh: jax.sharding.Mesh,
-    root: pathlib.Path,
-) -> Curriculum:
+def curriculum(config: MidTrain | SFTTrain, context: RunContext) -> Curriculum:
     """Passes over the mixture, or `num_iterations` steps.
 
     Raises:
         FileNotFoundError: no data for the mixture.
         ValueError: a mixture without rows.
     """
-    sft = isinstance(config, SFTTrain)
+    sft, tokenizer, root = isinstance(config, SFTTrain), context.tokenizer, context.root
     stage, eval_tokens = "sft" if sft else "mid", config.eval_tokens
     if sft and config.eval_steps:
         eval_tokens = config.eval_steps * config.device_batch_size * config.max_seq_len
@@ -60,8 +50,8 @@ def curriculum(
         steps=steps,
         rows=loader_rows(
             batches(config, tokenizer, train),
-            micro_batches,
-            mesh.size,
+            context.micro_batches,
+            context.mesh.size,
             steps,
             tokens_per_step(config),
         ),
@@ -73,7 +63,7 @@ def curriculum(
             hooks.samples_hook(config, tokenizer),
         ),
         figures=lambda common: common | {"Training rows": len(train)},
-        flops_per_token=flops_per_token(cfg),
+        flops_per_token=flops_per_token(context.cfg),
     )
 
 

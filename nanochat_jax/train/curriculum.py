@@ -6,16 +6,34 @@ all of them and is assembled in `setup`.
 
 import dataclasses
 import itertools
+import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
+from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.data.batch import MicroBatch
 from nanochat_jax.models.gpt import Model
+from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train.hooks import Hook
 
 Figures = dict[str, Any]
+
+
+class RunContext(NamedTuple):
+    """What is known of a run before its data: what a stage makes its curriculum from.
+
+    `micro_batches` is their number in a step, `directory` where the run's checkpoints go.
+    """
+
+    cfg: GPTConfig
+    tokenizer: Tokenizer
+    mesh: Mesh
+    micro_batches: int
+    root: pathlib.Path
+    directory: pathlib.Path
 
 
 class StepRows(NamedTuple):
@@ -72,7 +90,7 @@ class Curriculum:
 def loader_rows(
     loader: Any, micro_batches: int, devices: int, steps: int | None, tokens: int
 ) -> RowSource:
-    """Steps of `micro_batches` pulls from a loader (a grain dataset), `tokens` tokens each."""
+    """Steps of `tokens` tokens, `micro_batches` pulls each, from a loader (a grain dataset)."""
 
     def rows(first: int, position: Any) -> Iterator[Upcoming]:
         batches = iter(loader)

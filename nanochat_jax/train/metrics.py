@@ -32,6 +32,7 @@ class MetricsWriter:
         resume_step: int | None = None,
         evaluated: bool = False,
     ):
+        # Imported here: it takes over a second, and whoever reads metrics need not wait for it.
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         directory.mkdir(parents=True, exist_ok=True)
@@ -44,7 +45,7 @@ class MetricsWriter:
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Numbers go everywhere; texts (samples) to the JSON lines alone."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        self._file.flush()  # a killed run shall not lose the steps that it died of
         numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
         self._board.add_event(_event(step, numbers))
         if self._wandb is not None:
@@ -63,19 +64,13 @@ class MetricsWriter:
             before = entry["step"] < resume_step
             here = entry["step"] == resume_step and evaluated and "train/loss" not in entry
             if before or here:
-                kept.append(json.dumps(entry) + "\n")
-        files.write_text(self.path, "".join(kept))
+                kept.append(entry)
+        files.write_json_lines(self.path, kept)
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl` up to one cut off by a kill; none when there is no file."""
-    lines = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
+    return files.read_json_lines(path)
 
 
 def _event(step: int, numbers: Mapping[str, float]) -> Any:

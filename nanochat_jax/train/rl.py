@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import RLTrain
 from nanochat_jax.config.steps import rows_per_step
 from nanochat_jax.evals.generative import EnginePool, GradedProblem, SamplingParams, answer
@@ -28,36 +27,29 @@ from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.tokenizer.chat_format import ASSISTANT_END
 from nanochat_jax.train import hooks, metrics, rollout_log, rollouts, shared_first_token
-from nanochat_jax.train.curriculum import Curriculum, Figures, StepRows, Upcoming
+from nanochat_jax.train.curriculum import Curriculum, Figures, RunContext, StepRows, Upcoming
 from nanochat_jax.train.rollouts import Questions
 
 log = logging.getLogger(__name__)
 
 
-def curriculum(
-    config: RLTrain,
-    cfg: GPTConfig,
-    tokenizer: Tokenizer,
-    mesh: jax.sharding.Mesh,
-    root: pathlib.Path,
-    directory: pathlib.Path,
-) -> Curriculum:
+def curriculum(config: RLTrain, context: RunContext) -> Curriculum:
     """Passes over the questions, or `num_iterations` steps.
 
     Raises:
         FileNotFoundError: no data for the mixture.
         ValueError: settings that do not fit the model, the mesh or the tasks.
     """
-    context = min(config.max_seq_len, cfg.sequence_len)
-    check(config, context, mesh.size)
+    length, directory = min(config.max_seq_len, context.cfg.sequence_len), context.directory
+    check(config, length)
     train, val = (
-        Questions(names, root, split, config.task_data or None)
+        Questions(names, context.root, split, config.task_data or None)
         for names, split in ((config.mixture, "train"), (config.val_mixture, "val"))
     )
     steps = config.num_iterations
     if steps <= 0:
         steps = max(1, len(train) // config.examples_per_step) * config.num_epochs
-    sampler = Sampler(config, tokenizer, mesh, context)
+    sampler = Sampler(config, context.tokenizer, context.mesh, length)
     few, samples = val.first(config.eval_examples), config.eval_samples
     return Curriculum(
         summary=(
@@ -70,27 +62,14 @@ def curriculum(
             hooks.pass_at_k_hook(
                 config.eval_every, samples, lambda model: sampler.answers(model, val, few, samples)
             ),
-            hooks.samples_hook(config, tokenizer),
+            hooks.samples_hook(config, context.tokenizer),
         ),
         figures=lambda common: figures(directory, common, len(train)),
     )
 
 
-def check(config: RLTrain, context: int, devices: int) -> None:
-    """Raises ValueError for settings that do not fit the model or the mesh."""
-    rows, together = rows_per_step(config), config.device_batch_size * devices
-    if rows % together:
-        fits = [b for b in range(1, rows + 1) if rows % (b * devices) == 0]
-        advice = (
-            f"set --device-batch-size to one of {', '.join(map(str, fits[-6:]))}"
-            if fits
-            else f"set --num-samples to a multiple of {together}"
-        )
-        raise ValueError(
-            f"a step of {config.examples_per_step} questions x {config.num_samples} replies does "
-            f"not divide into passes of {config.device_batch_size} rows on {devices} device(s); "
-            f"{advice}, or use fewer devices with --mesh"
-        )
+def check(config: RLTrain, context: int) -> None:
+    """Raises ValueError for settings that do not fit each other or the model."""
     if config.share_first_token and config.num_samples % config.device_batch_size:
         raise ValueError(
             f"--share-first-token: {config.num_samples} replies are not a multiple of "

@@ -48,6 +48,9 @@ def rollout_rows(
 
 def advantages(rewards: np.ndarray) -> np.ndarray:
     """Each reward less the mean of its question's samples (last axis), float32."""
+    # The mean is the baseline: it takes out how easy the question is and leaves which of its
+    # replies was better. Not divided by the deviation, as GRPO does it: that would lift questions
+    # on which nearly all replies agree (arXiv:2503.20783).
     rewards = np.asarray(rewards, np.float32)
     return rewards - rewards.mean(axis=-1, keepdims=True)
 
@@ -60,4 +63,5 @@ def policy_weights(
     A pass is `rows_per_pass` consecutive rows; the loss is the mean over passes of the sum of
     advantage x nll over the pass's sampled tokens, divided by their number.
     """
+    # By tokens, not by replies: each sampled token of a pass counts the same, in long replies too.
     return mean_weights(targets_ART, rows_per_pass) * jnp.asarray(advantages_AR)[..., None]

@@ -5,7 +5,7 @@ the step's rows (the samples of a question follow each other):
 
 - `step`, and `example`: the question's place in the mixture; `sample`: which of its samples.
 - `task`, `question`: whose reward it was, and the last thing that the user says.
-- `reply`: the text with its tool calls in the tokenizer's own marks (`<|python_start|>6*7
+- `reply`: the text with its tool calls in the tokenizer's own markers (`<|python_start|>6*7
   <|python_end|><|output_start|>42<|output_end|>`), without the token that ends it.
 - `reward`, and `advantage`: the reward less the mean over the question's samples.
 - `tokens`: how many the reply has, forced ones and the ending one too; `ids` are they, and `mask`

@@ -20,8 +20,8 @@ WIDTH = 64  # rows are a multiple of this long, so that few shapes are compiled
 
 
 class Questions:
-    """The questions of several tasks as one, in the order of their mixture; they begin again after
-    the last. A question's own task marks its replies.
+    """The questions of several tasks as one, in the order of their mixture, over and over. A
+    question's own task rewards its replies.
 
     One task keeps its own order, as in the original.
 
@@ -107,7 +107,7 @@ def collect(
 
 
 def _tokens(reply: GradedAnswer, learn_stop: bool) -> tuple[list[int], list[int]]:
-    """(ids, mask) of a reply, with the token that ended it if that is to be learnt."""
+    """(ids, mask) of a reply, with the token that ended it if stopping is trained."""
     if reply.stop_token is None or not learn_stop:
         return list(reply.tokens), list(reply.masks)
     return [*reply.tokens, reply.stop_token], [*reply.masks, 1]
@@ -134,8 +134,8 @@ def rows(found: Rollouts, pad: int, context: int, *, devices: int, per_pass: int
 
 def numbers(rollouts: Rollouts) -> dict[str, float]:
     """What is logged of a step: mean reward (of each task where there are several), mean tokens of
-    prompt and reply, share of replies that ended themselves, and of questions whose replies were
-    not all worth the same: only these teach anything."""
+    prompt and reply, share of replies that ended themselves, and of questions with unequal
+    rewards: advantages of the others are all 0 and their replies change nothing."""
     rewards = rollouts.rewards_PS
     by_task: dict[str, list[float]] = {}
     for record in rollouts.records:

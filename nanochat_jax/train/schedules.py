@@ -1,4 +1,7 @@
-"""What changes with the step: learning rate multiplier, momentum, weight decay. Pure, in `jit`."""
+"""What changes with the step: learning rate multiplier, momentum, weight decay. Pure, in `jit`.
+
+Computed on the device from the step counter: nothing is compiled anew, nothing sent from the host.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -67,6 +70,8 @@ def lr_multiplier(
 
 
 def _by_step(optim: OptimConfig, step: Scalar, num_iterations: int) -> jax.Array:
+    # A long fall at the end ("warmdown") lets the noise of large steps settle. 0.2 of the run to
+    # 0.4 was the largest free win of the original's January 2026; 0.5 and 0.65 came later.
     warmup = optim.warmup_steps or round(optim.warmup_ratio * num_iterations)
     warmdown = round(optim.warmdown_ratio * num_iterations)
     rise = (step + 1) / jnp.asarray(max(warmup, 1), float)
@@ -89,6 +94,7 @@ def momentum(optim: OptimConfig, step: Scalar, num_iterations: int) -> jax.Array
 
     The ramp wins over the decline, so a run shorter than both jumps, as the original's does.
     """
+    # Early gradients change their direction fast: a short memory follows them, a long one does not.
     ramp = jnp.minimum(step / jnp.asarray(max(optim.momentum_steps, 1), float), 1.0)
     start = optim.momentum_start if optim.momentum_steps else optim.momentum
     rising = (1.0 - ramp) * start + ramp * optim.momentum
@@ -103,6 +109,7 @@ def momentum(optim: OptimConfig, step: Scalar, num_iterations: int) -> jax.Array
 
 def weight_decay(optim: OptimConfig, step: Scalar, num_iterations: int) -> jax.Array:
     """Muon's weight decay; AdamW's never changes (its learning rate does)."""
+    # Decay to 0 belongs to the falling rates: late in a run weights should settle, not shrink.
     start = optim.weight_decay if optim.weight_decay_on == "matrices" else 0.0
     if optim.weight_decay_schedule == "constant":
         return jnp.asarray(start, float)

@@ -20,18 +20,21 @@ from nanochat_jax import sharding
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config import scaling
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.config.stages import BaseTrain, RLTrain, SFTTrain, Stage
+from nanochat_jax.config.stages import BaseTrain, RLTrain, Stage
 from nanochat_jax.config.steps import tokens_per_step
 from nanochat_jax.devices import compute_dtype
 from nanochat_jax.models.gpt import GPT, init_params
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import base, chat, origin, rl
-from nanochat_jax.train.curriculum import Curriculum, StepRows
+from nanochat_jax.train.curriculum import Curriculum, RunContext, StepRows
 from nanochat_jax.train.optimizer import make_optimizer
 from nanochat_jax.train.origin import Origin
 from nanochat_jax.train.schedules import run_schedule
 from nanochat_jax.train.step import Batch, TrainState, train_step
 
+CURRICULA: dict[str, Callable[[Any, RunContext], Curriculum]] = {
+    "base": base.curriculum, "mid": chat.curriculum, "sft": chat.curriculum, "rl": rl.curriculum,
+}  # fmt: skip
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -110,28 +113,24 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
     tokenizer = start.tokenizer(root)
     cfg, mesh = start.model_config(), sharding.make_mesh(config.mesh or None)
     fingerprint = origin.fingerprint(config, start, tokenizer)
-    folder = origin.directory(stage, start.tag(config), root)
+    directory = origin.directory(stage, start.tag(config), root)
     if isinstance(config, BaseTrain):
         cfg = cfg or base.model_config(config, tokenizer.get_vocab_size())
         config = dataclasses.replace(config, max_seq_len=cfg.sequence_len)
-        micro = micro_batches(config, cfg, mesh)
-        curriculum = base.curriculum(config, cfg, tokenizer, micro, mesh, root)
-    elif isinstance(config, RLTrain):
-        curriculum = rl.curriculum(config, cfg, tokenizer, mesh, root, folder)
-    else:
-        micro = micro_batches(config, cfg, mesh)
-        curriculum = chat.curriculum(config, cfg, tokenizer, micro, mesh, root)
+    micro = micro_batches(config, cfg, mesh)
+    context = RunContext(cfg, tokenizer, mesh, micro, root, directory)
+    curriculum = CURRICULA[stage](config, context)
     shapes = start.source.param_shapes() if start.source else None
     return Run(
         stage=stage,
         config=config,
-        directory=folder,
+        directory=directory,
         tokenizer=tokenizer,
         trainer=trainer(config, cfg, mesh, steps=curriculum.steps, params=shapes),
         curriculum=curriculum,
         start=start,
         fingerprint=fingerprint,
-        warm_optimizer=chat.warm_optimizer(config, start) if isinstance(config, SFTTrain) else None,
+        warm_optimizer=chat.warm_optimizer(config, start) if stage == "sft" else None,
     )
 
 
@@ -142,16 +141,14 @@ def trainer(
     *,
     steps: int | None,
     params: Any = None,
-    gpt: GPT | None = None,
 ) -> Trainer:
     """The program's own step for a model and any stage's config.
 
     Args:
         steps: optimizer steps of the run; None: one pass over the data.
         params: shapes of parameters that a checkpoint stores in types of its own; None: as drawn.
-        gpt: a model that computes in another way than this machine would choose.
     """
-    gpt = gpt or model_of(cfg, config)
+    gpt = model_of(cfg, config)
     optim = scaling.plan(cfg, config).optim if isinstance(config, BaseTrain) else config.optim
     if params is None:
         params = jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))
@@ -205,18 +202,18 @@ def micro_batches(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh) -> int
         if isinstance(config, BaseTrain)
         else tokens_per_step(config)
     )
-    micro, devices = config.device_batch_size * config.max_seq_len, mesh.size
-    if total % (micro * devices):
-        rows = total // (config.max_seq_len * devices)
-        fits = [b for b in range(1, rows + 1) if rows % b == 0] if rows else []
-        advice = (
-            f"set --device-batch-size to one of {', '.join(map(str, fits[-6:]))}"
-            if fits and total % (config.max_seq_len * devices) == 0
-            else f"set --total-batch-size to a multiple of {micro * devices}"
-        )
-        raise ValueError(
-            f"a step of {total} tokens does not divide into micro-batches of "
-            f"{config.device_batch_size} x {config.max_seq_len} tokens on {devices} device(s); "
-            f"{advice}, or use fewer devices with --mesh"
-        )
-    return total // micro
+    B, T, devices = config.device_batch_size, config.max_seq_len, mesh.size
+    if total % (B * T * devices) == 0:
+        return total // (B * T)
+    rows, rest = divmod(total, T * devices)
+    if rows and not rest:
+        fits = [b for b in range(1, rows + 1) if rows % b == 0]
+        advice = f"set --device-batch-size to one of {', '.join(map(str, fits[-6:]))}"
+    elif isinstance(config, RLTrain):
+        advice = f"set --num-samples to a multiple of {B * devices}"
+    else:
+        advice = f"set --total-batch-size to a multiple of {B * T * devices}"
+    raise ValueError(
+        f"a step of {total} tokens ({total // T} rows) does not divide into micro-batches of "
+        f"{B} x {T} tokens on {devices} device(s); {advice}, or use fewer devices with --mesh"
+    )

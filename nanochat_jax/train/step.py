@@ -82,10 +82,14 @@ def train_step(
 def mean_weights(targets_ART: jax.Array, rows_per_micro: int) -> jax.Array:
     """Weights `[A, R, T]` that make a sum the mean over micro-batches of their means.
 
+    So a token of a short conversation weighs more than one of a long one, as in the original: to
+    divide by all targets of the step would be fairer, and other numbers than its.
+
     A micro-batch is `rows_per_micro` consecutive rows; one without any target weighs 0.
     """
     A, R, T = targets_ART.shape
     valid_AMrT = (targets_ART >= 0).astype(jnp.float32).reshape(A, -1, rows_per_micro, T)
+    # Rows cut off before their first answer can fill a whole micro-batch: 0 / 0 without the 1.
     count_AM11 = jnp.maximum(valid_AMrT.sum(axis=(2, 3), keepdims=True), 1.0)
     micro_batches = A * valid_AMrT.shape[1]
     return (valid_AMrT / (count_AM11 * micro_batches)).reshape(A, R, T)
@@ -126,6 +130,8 @@ def gradients(
 
 def _reduce(grad: jax.Array, split: P) -> jax.Array:
     """The sum over devices: this device's part of it, or all."""
+    # Once a step and not once a micro-batch: traffic then does not grow with accumulation. A
+    # device needs no more of the sum than its share of the optimizer's state works on (ZeRO).
     if split:
         return lax.psum_scatter(grad, AXES, scatter_dimension=0, tiled=True)
     return lax.psum(grad, AXES)
@@ -137,6 +143,8 @@ def _accumulate(
     """Loss and float32 gradient summed over the accumulation axis, one micro-batch at a time."""
 
     def loss_fn(params: Any, x_RT: jax.Array, y_RT: jax.Array, w_RT: jax.Array) -> jax.Array:
+        # Logits become float32 before their softmax in every precision: bfloat16 would round a
+        # loss near 3 to the next 64th.
         params = jax.tree_util.tree_map_with_path(_fence, params)
         logits_RTV, _ = model.apply({"params": params}, x_RT)
         # A product: on a CPU a plain sum adds one by one, and loses a digit or two.
@@ -146,10 +154,11 @@ def _accumulate(
         out = jax.value_and_grad(loss_fn)(params, *rows)
         return jax.tree.map(lambda a, b: a + b.astype(jnp.float32), total, out), None
 
+    # Summed in float32 whatever computed them: a late micro-batch must not drown in the sum.
     zero = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
     start = (jnp.zeros((), jnp.float32), zero)
     rows = (inputs_ART, targets_ART, weights_ART)
-    if inputs_ART.shape[0] == 1:
+    if inputs_ART.shape[0] == 1:  # nothing to add up: no loop, and no sum held beside
         return micro(start, jax.tree.map(lambda x: x[0], rows))[0]
     return lax.scan(micro, start, rows)[0]
 

@@ -69,7 +69,7 @@ def documents(data: shards.Shards, max_chars: int, doc_cap: int) -> Iterator[str
     total = 0
     for texts in shards.iter_documents(data.train):
         for text in texts:
-            cropped = text[:doc_cap]
+            cropped = text[:doc_cap]  # or a few very long documents would choose the merges
             total += len(cropped)
             yield cropped
             if total > max_chars:

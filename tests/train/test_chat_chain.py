@@ -88,8 +88,8 @@ def test_classic_base_mid_and_sft_with_their_own_mixtures(base, base_dir, task_d
     assert len(losses(base_dir, "chatsft_checkpoints")) == 4
     assert settings("sft") == [192, 4, -1]
     model, tokenizer, meta = load_model("sft")
-    said = Engine(model, tokenizer).complete([tokenizer.encode("Hi")], max_tokens=4)
-    assert meta["stage"] == "sft" and len(said[0].tokens) <= 4
+    replies = Engine(model, tokenizer).complete([tokenizer.encode("Hi")], max_tokens=4)
+    assert meta["stage"] == "sft" and len(replies[0].tokens) <= 4
 
 
 def test_current_sft_from_the_base_model_with_its_optimizer(base, base_dir, task_data):

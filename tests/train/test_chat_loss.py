@@ -46,7 +46,7 @@ def chats(lengths):
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=9))
 def test_no_mixture_of_lengths_makes_a_loss_that_is_no_number(kind, trainer, lengths):
     loader = LOADERS[kind](chats(lengths), BYTES, B, T, prefetch=0)
-    fits = any(u + a + 5 <= T + 1 for u, a in lengths)  # with its five marks
+    fits = any(u + a + 5 <= T + 1 for u, a in lengths)  # with its five markers
     if kind == "packed" and not fits:
         with pytest.raises(ValueError, match="--max-seq-len"):
             next(iter(loader))

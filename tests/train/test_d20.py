@@ -1,5 +1,6 @@
 """The guide's run fits together: shapes, batch and a compiled step, without memory for weights."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -31,6 +32,7 @@ def test_shapes_horizon_and_batch_are_the_guides(config):
 @pytest.mark.slow
 def test_the_step_compiles_on_a_mesh_and_shards_the_optimizer(config):
     cfg = base.model_config(config, 65536)
+    config = dataclasses.replace(config, dtype="bfloat16")  # as on the guide's GPUs
     step, state, batch = setup.abstract_run(config, cfg, sharding.make_mesh("4"))
     compiled = step.lower(state, batch).compile()
     memory = compiled.memory_analysis()

@@ -1,4 +1,4 @@
-"""The rl stage: what is sampled, what of it is learnt, and that nothing depends on luck."""
+"""The rl stage: what is sampled, what of it is trained, and that a run can be repeated."""
 
 import pathlib
 import signal
@@ -49,9 +49,9 @@ def pool(model):
 @pytest.fixture
 def trials(root, pool):
     def make(mesh="1", **settings):
-        asked, shared = config(**settings), pool if mesh == "1" else None
-        questions = Questions(asked.mixture, root, "train")
-        sampler = rl.Sampler(asked, BYTES, sharding.make_mesh(mesh), 64, shared)
+        chosen, shared = config(**settings), pool if mesh == "1" else None
+        questions = Questions(chosen.mixture, root, "train")
+        sampler = rl.Sampler(chosen, BYTES, sharding.make_mesh(mesh), 64, shared)
         return Trial(sampler, questions, root / f"mesh{mesh}")
 
     return make
@@ -140,11 +140,11 @@ def test_rollouts_do_not_depend_on_the_mesh(trials, model):
 
 
 @pytest.mark.slow
-def test_a_step_has_its_own_questions_and_its_own_luck(trials, model):
+def test_a_step_has_questions_and_samples_of_its_own(trials, model):
     trial = trials()
     steps = [tried(trial, model, step)[1] for step in range(3)]
-    asked = [sorted({r["example"] for r in records}) for records in steps]
-    assert asked == [[0, 1], [2, 3], [0, 1]]
+    examples = [sorted({r["example"] for r in records}) for records in steps]
+    assert examples == [[0, 1], [2, 3], [0, 1]]
     assert [r["ids"] for r in steps[0]] != [r["ids"] for r in steps[2]]
     assert tried(trial, model, 0)[1] == steps[0]
 
@@ -159,9 +159,9 @@ def test_what_a_tool_wrote_gets_no_gradient_and_the_stop_does(trials, model):
     touched = np.abs(jax.grad(loss)(logits)).max(axis=-1) > 0
     for row, record in enumerate(records):
         prompt = len(BYTES.render_for_completion({"messages": CHATS[record["example"]]}))
-        learnt = [False] * (prompt - 1) + [bool(m) for m in record["mask"]]
-        learnt = np.asarray(learnt + [False] * (targets.shape[1] - len(learnt)))
-        assert (touched[row] == (learnt & (record["advantage"] != 0))).all()
+        trained = [False] * (prompt - 1) + [bool(m) for m in record["mask"]]
+        trained = np.asarray(trained + [False] * (targets.shape[1] - len(trained)))
+        assert (touched[row] == (trained & (record["advantage"] != 0))).all()
         ended = record["ids"][-1:] == [BYTES.encode_special("<|assistant_end|>")]
         assert ended == (record["finish"] == "stop")
 
@@ -221,7 +221,7 @@ def test_metrics_hold_the_promised_keys_and_pass_at_k_rises_with_k(root):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (dict(device_batch_size=3), "set --device-batch-size to one of 1, 2, 4, 8"),
         (dict(max_new_tokens=64), "--max-new-tokens to less, such as 32"),
@@ -231,8 +231,8 @@ def test_metrics_hold_the_promised_keys_and_pass_at_k_rises_with_k(root):
         (dict(num_samples=6, share_first_token=True, device_batch_size=4), "multiple of"),
     ],
 )
-def test_what_cannot_be_trained_is_said_at_once(root, settings, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(root, settings, message):
+    with pytest.raises(ValueError, match=message):
         stages.run("rl", config(**settings))
     assert not (root / "chatrl_checkpoints").exists()
 
@@ -243,13 +243,13 @@ def test_settings_out_of_range_are_refused():
             config(**settings)
 
 
-def test_questions_of_several_tasks_are_mixed_and_marked_each_by_its_own(root):
+def test_questions_of_several_tasks_are_mixed_and_rewarded_each_by_its_own(root):
     questions = Questions(("exchanges:sums", "exchanges:spelling"), root, "train")
     assert len(questions) == 5 and questions.first(2) != [0, 1]
     for i in range(5):
         right = questions[i]["messages"][-1]["content"]
-        said = right if isinstance(right, str) else right[-1]["text"]
-        if said != right:
-            said = f"<|python_start|>{right[0]['text']}<|python_end|>{said}"
-        assert questions.reward(questions[i], said) == 1.0
-        assert questions.reward(questions[i], said + "!") == 0.0
+        reply = right if isinstance(right, str) else right[-1]["text"]
+        if reply != right:
+            reply = f"<|python_start|>{right[0]['text']}<|python_end|>{reply}"
+        assert questions.reward(questions[i], reply) == 1.0
+        assert questions.reward(questions[i], reply + "!") == 0.0

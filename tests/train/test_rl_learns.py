@@ -1,4 +1,4 @@
-"""A toy that only trying can teach: the rl stage must take it from luck to mastery."""
+"""A toy that only trying can teach: the rl stage must take it from guessing to mastery."""
 
 import itertools
 import time
