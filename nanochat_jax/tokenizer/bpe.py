@@ -114,7 +114,7 @@ class Tokenizer:
         return files.to_huggingface(self._fields, self.merges())
 
     def merges(self) -> list[tuple[int, int]]:
-        """(left, right) ids of every token that two lesser ones make, in the order of the ids."""
+        """(left, right): the two tokens that each merged token joins, in the order of its id."""
         halves = map(self._encoder.halves, self.mergeable_ranks)
         return [pair for pair in halves if pair is not None]
 

@@ -18,6 +18,8 @@ It runs in the loop that drives the engine: all rows wait for it, so it must be 
 not raise. The text comes from a model and is not to be trusted.
 """
 
+# Tried in this order. GSM8K and SpellingBee teach a model the calculator alone: a second tool needs
+# conversations that call it.
 TOOLS: tuple[Tool, ...] = (use_calculator,)
 
 
