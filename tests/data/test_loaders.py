@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nanochat_jax.data import packing, shards
-from nanochat_jax.data.batch import MicroBatch
+from nanochat_jax.data.batch import MicroBatch, one_pass
 from nanochat_jax.data.chats import mid_loader, sft_loader
 from nanochat_jax.data.loader import pretraining_loader
 from nanochat_jax.tokenizer import Tokenizer
@@ -102,7 +102,9 @@ def test_every_best_fit_row_begins_with_a_document(tokenizer, files):
 
 
 @pytest.mark.parametrize("name", ["padded", "packed"])
-def test_only_the_assistants_tokens_are_learnt_and_conversations_stay_whole(name, tokenizer, files):
+def test_only_the_assistants_tokens_are_targets_and_conversations_stay_whole(
+    name, tokenizer, files
+):
     start = tokenizer.encode_special("<|assistant_start|>")
     end = tokenizer.encode_special("<|assistant_end|>")
     for batch in itertools.islice(LOADERS[name](tokenizer, files), 10):
@@ -130,6 +132,31 @@ def test_a_pass_ends_when_every_conversation_was_placed(tokenizer, files):
     until = list(itertools.takewhile(lambda b: not b.last, itertools.islice(batches, 200)))
     assert 0 < len(until) < 200
     assert [b.progress for b in until] == sorted(b.progress for b in until)
+
+
+@pytest.mark.parametrize("name", ["stream", "bestfit", "mid", "padded", "packed"])
+def test_one_pass_ends_where_the_data_begin_again(name, tokenizer, files):
+    batches = list(one_pass(LOADERS[name](tokenizer, files, prefetch=0)))
+    assert len(batches) > 5 and all(b.epoch == 1 and not b.last for b in batches)
+    more = list(itertools.islice(LOADERS[name](tokenizer, files, prefetch=0), len(batches) + 1))
+    assert more[-1].epoch > 1 or more[-1].last
+    assert len(list(one_pass(LOADERS[name](tokenizer, files, prefetch=0), most=3))) == 3
+
+
+def test_one_pass_over_less_than_a_micro_batch_is_that_micro_batch():
+    rows = np.zeros((1, 1), np.int32)
+    assert len(list(one_pass(MicroBatch(rows, rows, epoch=n, last=True) for n in (2, 3)))) == 1
+
+
+@pytest.mark.parametrize("name", ["stream", "bestfit"])
+def test_the_originals_position_is_taken_up_behind_its_row_group(name, tokenizer, tmp_path):
+    texts = [f"{word} sat" for word in WORDS for _ in range(shards.ROW_GROUP)]
+    shards.write_shard(tmp_path / "0.parquet", texts)
+    loader = iter(LOADERS[name](tokenizer, [tmp_path / "0.parquet"], prefetch=0))
+    loader.set_state({"pq_idx": 0, "rg_idx": 3, "epoch": 2})
+    batch = next(loader)
+    bos, first = tokenizer.get_bos_token_id(), tokenizer.encode(texts[4 * shards.ROW_GROUP])
+    assert batch.inputs[0, : len(first) + 1].tolist() == [bos, *first] and batch.epoch == 2
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def test_a_file_is_extended_and_never_written_over(tmp_path):
     assert (tmp_path / "at once.jsonl").read_bytes() == path.read_bytes()
 
 
-def test_another_s_file_is_refused_but_with_fresh(tmp_path):
+def test_a_file_about_another_name_is_refused_but_with_fresh(tmp_path):
     path = tmp_path / "out.jsonl"
     path.write_text(json.dumps(talk("hi", "I am nanochat.")) + "\n")
     with pytest.raises(ValueError, match="not made here.*--fresh"):
@@ -238,7 +238,7 @@ def test_a_server_s_conversations_fill_the_file(server, tmp_path):
     assert len({b["messages"][0]["content"] for b in server.requests}) == 20
 
 
-def test_no_more_are_asked_at_a_time_than_wanted(server, tmp_path):
+def test_no_more_requests_run_at_a_time_than_wanted(server, tmp_path):
     server.usual = lambda body: (time.sleep(0.05), server.good(body))[1]
     make.from_endpoint(tmp_path / "out.jsonl", NEMO, 12, server.endpoint(), workers=3)
     assert 2 <= server.most_busy <= 3 and len(server.requests) == 12
@@ -283,14 +283,14 @@ def test_a_busy_server_is_asked_again(server, tmp_path):
     assert made.new == 2 and len(server.requests) == 4
 
 
-def test_a_server_that_stays_busy_is_told(server, tmp_path):
+def test_a_server_that_stays_busy_ends_the_run_with_what_to_do(server, tmp_path):
     server.usual = server.fail(429)
     with pytest.raises(ValueError, match="429.*go on later"):
         make.from_endpoint(tmp_path / "out.jsonl", NEMO, 2, server.endpoint(), workers=1)
     assert len(server.requests) == TRIES
 
 
-def test_a_server_without_schemas_is_asked_in_words(server, tmp_path):
+def test_a_server_without_schemas_gets_the_prompt_alone(server, tmp_path):
     server.usual = lambda body: (
         server.fail(400)(body) if "response_format" in body else server.good(body)
     )
@@ -327,7 +327,7 @@ def test_a_conversation_is_found_in_its_frame(frame):
     assert read_conversation(text, NEMO) == talk("q") + talk("p")
 
 
-def test_bad_answers_are_asked_anew_and_counted(server, tmp_path):
+def test_bad_answers_are_requested_anew_and_counted(server, tmp_path):
     bad = [lambda b: server.say("oops"), lambda b: server.say('{"mess', finish="length")]
     server.script.extend(bad)
     made = make.from_endpoint(tmp_path / "out.jsonl", NEMO, 3, server.endpoint(), workers=1)
