@@ -52,7 +52,7 @@ class Saved:
     def loader(self) -> Any:
         """The data loader's position, None where the checkpoint has none."""
         file = self.path / "loader.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        return json.loads(file.read_text("utf-8")) if file.exists() else None
 
     @property
     def has_optimizer(self) -> bool:
@@ -139,7 +139,7 @@ def find(directory: pathlib.Path, step: int | None = None) -> Saved:
         raise FileNotFoundError(f"{what} in {directory}; steps found: {there}")
     path = directory / f"{have[-1] if step is None else step:06d}"
     try:
-        return Saved(path, json.loads((path / "meta.json").read_text()))
+        return Saved(path, json.loads((path / "meta.json").read_text("utf-8")))
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path / 'meta.json'} is damaged ({error}); use another step: {have}"
