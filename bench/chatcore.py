@@ -6,7 +6,7 @@ problems a second round by round; the last line is one JSON object. One at a tim
 does it, but compiled: a prompt a forward pass with the logits of every position, padded to a
 multiple of 128; a problem an engine of one row, with its tool and its cache; on one device with all
 its threads. Batches go over all devices (of a CPU, one a core). Compilation is left out of both
-(each way runs once before), tokenizing and marking are in both. A random model never ends an
+(each way runs once before), tokenizing and grading are in both. A random model never ends an
 answer, so all are of the full length; programs are run in the sandbox in both.
 Without a folder of task files the problems are made up, of the kinds and lengths that ChatCORE has.
 """
@@ -21,10 +21,9 @@ import sys
 import tempfile
 from functools import partial
 
-from core import add_model_flags, mesh_of, random_model
+from core import add_model_flags, mesh_of, random_model, random_words, speaker
 from ways import in_turn, serve, timed
 
-WORDS = 600
 # Words of a question, of each of its choices; of worked answers.
 ARC, MMLU, SUM = (21, 5), (45, 8), (45, 60)
 
@@ -135,13 +134,13 @@ def letters(model, tokenizer, task):
     """The likeliest letter of each problem."""
     import numpy as np
 
-    from nanochat_jax.evals.categorical import question
+    from nanochat_jax.evals.categorical import letter_prompt
 
     for i in range(len(task)):
-        asked = question(tokenizer, i, task[i])
-        ids_BT = np.zeros((1, -(-len(asked.prompt) // 128) * 128), np.int32)
-        ids_BT[0, : len(asked.prompt)] = asked.prompt
-        logits = np.asarray(model(ids_BT)[0, len(asked.prompt) - 1])[list(asked.options)]
+        _, prompt, options = letter_prompt(tokenizer, i, task[i])
+        ids_BT = np.zeros((1, -(-len(prompt) // 128) * 128), np.int32)
+        ids_BT[0, : len(prompt)] = prompt
+        logits = np.asarray(model(ids_BT)[0, len(prompt) - 1])[list(options)]
         yield task[i]["letters"][int(logits.argmax())]
 
 
@@ -156,8 +155,8 @@ def texts_of(engine, tokenizer, task, most: int):
 def made_up(folder: pathlib.Path, rows: int) -> pathlib.Path:
     """Task files of random words, with the lengths of the real ones."""
     rng = random.Random(0)
-    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=2 + i % 7)) for i in range(WORDS)]
-    say = lambda n: " ".join(rng.choices(words, k=max(1, round(n * rng.uniform(0.6, 1.4)))))
+    words = random_words(rng)
+    say = speaker(words, rng)
 
     def write(path: str, row) -> None:
         file = folder / f"{path}.jsonl"

@@ -62,7 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bundle = args.bundle or made_up(pathlib.Path(folder) / "bundle", args.max_per_task)
         argv = [*sys.argv[1:], "--bundle", str(bundle)]
-        first, *rounds = told(in_turn(__file__, ("one", "batched"), argv, args.rounds))
+        first, *rounds = printed(in_turn(__file__, ("one", "batched"), argv, args.rounds))
     questions = sum(n for _, n in first["one"].found.values())
     per_s = [[round(questions / r[way].wall_s, 2) for way in ("one", "batched")] for r in rounds]
     cpu = [r["one"].cpu_s / r["batched"].cpu_s for r in rounds]
@@ -84,7 +84,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(WAY, default="")
 
 
-def told(rounds):
+def printed(rounds):
     """The rounds, each printed; both ways must have given the same answers."""
     for n, r in enumerate(rounds):
         one, batched = r["one"], r["batched"]
@@ -165,8 +165,8 @@ def one_at_a_time(args: argparse.Namespace):
 
     model, tokenizer = setting(args)
     right = partial(_right, model, tokenizer)
-    asked = lambda: ((t, rows(t, args.max_per_task)) for t in read(args.bundle) if file_of(t))
-    return lambda: {task.label: [right(task, items), len(items)] for task, items in asked()}
+    questions = lambda: ((t, rows(t, args.max_per_task)) for t in read(args.bundle) if file_of(t))
+    return lambda: {task.label: [right(task, items), len(items)] for task, items in questions()}
 
 
 def _right(model, tokenizer, task, items) -> int:
@@ -183,7 +183,7 @@ def scores(model, example):
     """The scores of a question's rows."""
     import numpy as np
 
-    from nanochat_jax.evals.core.scoring import Score
+    from nanochat_jax.evals.core.scoring import RowScore
 
     longest = max(len(row.ids) for row in example.rows)
     ids_BT = np.zeros((len(example.rows), -(-longest // 128) * 128), np.int32)
@@ -191,7 +191,7 @@ def scores(model, example):
         ids[: len(row.ids)] = row.ids
     nll_BT, best_BT = map(np.asarray, every_position()(model.gpt, model.params, ids_BT))
     return [
-        Score(nll[row.start - 1 : row.end - 1], best[row.start - 1 : row.end - 1])
+        RowScore(nll[row.start - 1 : row.end - 1], best[row.start - 1 : row.end - 1])
         for nll, best, row in zip(nll_BT, best_BT, example.rows, strict=True)
     ]
 
@@ -217,8 +217,7 @@ def made_up(folder: pathlib.Path, rows: int) -> pathlib.Path:
     """A bundle of random words, with the kinds, shots and lengths of the real tasks."""
     rng = random.Random(0)
     (folder / "eval_data").mkdir(parents=True)
-    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=2 + i % 7)) for i in range(WORDS)]
-    say = lambda n: " ".join(rng.choices(words, k=max(1, round(n * rng.uniform(0.6, 1.4)))))
+    say = speaker(random_words(rng), rng)
     entries, table = ["icl_tasks:"], ["Eval Task,Random baseline"]
     for label, (kind, shots, before, option, options) in TASKS.items():
         entries += ["-", f"  label: {label}", f"  icl_task_type: {kind}"]
@@ -229,6 +228,16 @@ def made_up(folder: pathlib.Path, rows: int) -> pathlib.Path:
     (folder / "core.yaml").write_text("\n".join(entries) + "\n")
     (folder / "eval_meta_data.csv").write_text("\n".join(table) + "\n")
     return folder
+
+
+def random_words(rng: random.Random) -> list[str]:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    return ["".join(rng.choices(letters, k=2 + i % 7)) for i in range(WORDS)]
+
+
+def speaker(words: list[str], rng: random.Random):
+    """What gives a text of about so many of the words."""
+    return lambda n: " ".join(rng.choices(words, k=max(1, round(n * rng.uniform(0.6, 1.4)))))
 
 
 def row(kind: str, say, before: int, option: int, options: int) -> dict:

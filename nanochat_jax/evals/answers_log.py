@@ -1,6 +1,6 @@
 """Every graded question on disk, one JSON line each: to look into, and to continue from.
 
-The first line names the questions and the model. A file whose first line differs is begun anew.
+The first line names the questions and the model. A file whose first line differs is replaced.
 """
 
 import hashlib
@@ -74,7 +74,7 @@ class AnswersLog:
         kept = files.read_json_lines(path)
         if not kept or kept[0] != first:
             if kept:
-                log.info("%s is of another model or other questions: begun anew", path)
+                log.info("%s is of another model or other questions: replaced", path)
             kept = [dict(first)]
         self.grades = {line["question"]: line for line in kept[1:]}
         files.write_json_lines(path, kept)

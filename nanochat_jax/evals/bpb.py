@@ -54,6 +54,7 @@ def _sums(
 ) -> tuple[jax.Array, jax.Array]:
     """(nats, bytes) of the targets that stand for bytes."""
     logits_BTV, _ = gpt.apply({"params": params}, inputs_BT)
+    # Special tokens stand for no bytes of the text, so their loss is left out as well.
     bytes_BT = jnp.where(targets_BT >= 0, token_bytes_V[jnp.maximum(targets_BT, 0)], 0)
     nll_BT = token_nll(logits_BTV, targets_BT)
     return jnp.sum(nll_BT * (bytes_BT > 0)), jnp.sum(bytes_BT)

@@ -79,25 +79,26 @@ def is_right(probe: Mapping[str, Any], reply: str) -> bool:
 
     - facts, animals, identity: the reply is the canonical sentence, word for word;
     - spelling: exactly the letters;
-    - sums and counts: the tool was asked for this very result, and the number told is its;
+    - sums and counts: the tool computed this very result, and the reply gives it;
     - unknown: the reply says that it does not know, and claims nothing besides.
     """
-    calls, said = calls_and_text(parse(reply))
+    # A reply that merely contains the answer may contain its opposite too.
+    calls, text = calls_and_text(parse(reply))
     if probe["kind"] == "arithmetic":
-        return _right_sum(probe, calls, said)
+        return _right_sum(probe, calls, text)
     if probe["kind"] == "letter count":
-        return calls == [probe["tool"]] and said == probe["answer"]
+        return calls == [probe["tool"]] and text == probe["answer"]
     if probe["kind"] == "unknown":
-        return not calls and probe["key"] in said and said.count(".") == 1
-    return not calls and said == probe["answer"]
+        return not calls and probe["key"] in text and text.count(".") == 1
+    return not calls and text == probe["answer"]
 
 
-def _right_sum(probe: Mapping[str, Any], calls: Sequence[str], said: str) -> bool:
+def _right_sum(probe: Mapping[str, Any], calls: Sequence[str], text: str) -> bool:
     """One call, of the same operation on the same numbers (in any order that gives the same)."""
-    if len(calls) != 1 or said != probe["answer"]:
+    if len(calls) != 1 or text != probe["answer"]:
         return False
     wanted, got = (
-        re.split(r"([-+*])", text) for text in (probe["tool"], calls[0].replace(" ", ""))
+        re.split(r"([-+*])", sum_) for sum_ in (probe["tool"], calls[0].replace(" ", ""))
     )
     if len(got) != 3 or got[1] != wanted[1]:
         return False

@@ -77,7 +77,7 @@ def tasks_of(config: Eval, root: pathlib.Path) -> list[str]:
     """The scores to make: those named, or all that fit the source and have their data here.
 
     CORE and samples are for base models, ChatCORE for the others, and made of any where they are
-    named. `ChatCORE` stands for all of its tasks that can be had; each can be named alone.
+    named. `ChatCORE` stands for all of its tasks that are available; each can be named alone.
 
     Raises:
         ValueError: an unknown name.
@@ -132,7 +132,7 @@ def _core(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) 
 
 
 def _chatcore(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
-    """All of ChatCORE that can be had; the demo of the embedded world fetches nothing."""
+    """All of ChatCORE that is available; the demo of the embedded world fetches nothing."""
     fetch = not config.task_data and not world_in_use(root)
     found, skipped = catalog.at_hand(root, config.task_data or None, fetch=fetch)
     if not found:
@@ -153,7 +153,7 @@ def _chat_scores(
     model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path,
     tasks: Mapping[str, Task], skipped: Mapping[str, str] | None = None,
 ) -> Found:  # fmt: skip
-    """Chat tasks scored; their mean only where all that can be had were asked for.
+    """Chat tasks scored; their mean only where all that are available were meant.
 
     Args:
         skipped: why others are not among `tasks`; None where these were picked by name.
@@ -190,6 +190,7 @@ def _bpb(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -
     data, rows, T = shards.find_shards(root), config.device_batch_size, model.cfg.sequence_len
     steps = max(1, config.split_tokens // (rows * T))
     steps = min(steps, config.max_problems) if config.max_problems > 0 else steps
+    # The data begin again after their end, and a document that counts twice would weigh double.
     batches = one_pass(pretraining_loader([data.val], tokenizer, rows, T), steps)
     value = bpb.bits_per_byte(model, batches, np.asarray(tokenizer.token_bytes()))
     rule = "a token's raw bytes (corrected rule; nanochat's of before July 2026 reads lower)"
@@ -206,6 +207,8 @@ def _probes(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
     (story,) = engine.complete(
         [probes.prompt_of(tokenizer, STORY)], 110, CHAT_TEMPERATURE, CHAT_TOP_K, 1
     )
+    # Greedy scores are the ones in the table: they are the same in every run. Sampled ones say what
+    # people meet.
     kinds = (*probes.KINDS, *probes.APART)
     summary = (
         f"at temperature {CHAT_TEMPERATURE}: mean {100 * probes.mean_share(sampled):.1f}%; "

@@ -1,4 +1,4 @@
-"""Runs programs that a model wrote, each in a process of its own, and tells how they ended.
+"""Runs programs that a model wrote, each in a process of its own, and reports how they ended.
 
 A program gets a fresh interpreter without packages, no input, an empty working directory that is
 deleted, limits of memory, processor time, file size, processes and wall clock, and an environment
@@ -88,16 +88,16 @@ def run_python(
         RuntimeError: the sandbox itself does not work here.
     """
     _check(timeout_s, memory_bytes, rules, layers)
-    asked = usable_layers() if layers is None else tuple(layers)
+    used = usable_layers() if layers is None else tuple(layers)
     body, tests = split(code) if checks else (code, "")
     job = {
         "code": body, "tests": tests, "main": rules == "current", "timeout_s": timeout_s,
-        "memory_bytes": memory_bytes, "layers": asked,
+        "memory_bytes": memory_bytes, "layers": used,
     }  # fmt: skip
     status, out, err = launch.start(job)
     if "setup" in status and layers is None:
         log.warning("sandbox: %s", status["setup"])
-    return _result(status, out, err, rules, timeout_s, missing(asked))
+    return _result(status, out, err, rules, timeout_s, missing(used))
 
 
 def execute(program: str, **settings: Any) -> bool:
@@ -121,6 +121,7 @@ def usable_layers() -> tuple[str, ...]:
     """
     if not _try(()).success:
         raise RuntimeError(f"the sandbox runs no program here: {_try(()).error}")
+    # Whether a kernel, a container or a policy allows a layer, only an attempt shows.
     refused = {name: _try((name,)).error for name in LAYERS if name != "landlock"}
     if refused["namespaces"]:
         refused["landlock"] = _try(("landlock",)).error
@@ -164,7 +165,7 @@ def _try(layers: tuple[str, ...]) -> Result:
 def _result(
     status: dict[str, Any], out: str, err: str, rules: Rules, timeout_s: float, gaps: Sequence[str]
 ) -> Result:
-    """A `Result` of what the keeper said; its own failure is a failed program."""
+    """A `Result` of what the keeper reports; its own failure is a failed program."""
     if "setup" in status:
         return Result(False, out, err, f"the sandbox failed: {status['setup']}")
     early = rules == "current" and status.get("exit") is True

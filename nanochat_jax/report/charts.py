@@ -17,7 +17,7 @@ Point = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """One curve: (step, value) in ascending order; `dots` marks each point."""
+    """One curve: (step, value) in ascending order; `dots` draws each point."""
 
     name: str
     points: Sequence[Point]
@@ -45,7 +45,7 @@ def chart(
     drawn = [_drawn(s, f"s{i % 8}" if several else "", x_axis, y_axis) for i, s in enumerate(kept)]
     picture = tag(
         "svg", _grid(x_axis, y_axis), *drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img",
-        aria_label=f"{title}: {'; '.join(map(_told, kept))}",
+        aria_label=f"{title}: {'; '.join(map(_in_words, kept))}",
         data_curves=_data(kept, x_axis, y_axis),
     )  # fmt: skip
     last = None if several else number(kept[0].points[-1][1], 4)
@@ -142,7 +142,7 @@ def _buckets(points: Sequence[Point]) -> list[tuple[float, float, float, float]]
 
 
 def _data(series: Sequence[Series], x_axis: _Axis, y_axis: _Axis) -> str:
-    """What the page's script needs to tell the value under the pointer: pixels and numbers."""
+    """What the page's script needs to show the value under the pointer: pixels and numbers."""
     place = lambda x, y: [x_axis.at(x), y_axis.at(y), f"{x:,.0f}", number(y, 4)]
     rows = [[s.name, [place(x, y) for x, y, *_ in _buckets(s.points)]] for s in series]
     return json.dumps(rows, separators=(",", ":"))
@@ -155,6 +155,6 @@ def _legend(series: Sequence[Series]) -> Html | None:
     return tag("ul", *names, class_="legend")
 
 
-def _told(series: Series) -> str:
+def _in_words(series: Series) -> str:
     (_, first), (_, last) = series.points[0], series.points[-1]
     return f"{series.name} from {number(first)} to {number(last)}"

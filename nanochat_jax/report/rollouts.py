@@ -21,15 +21,15 @@ def view(run: StageRun) -> Html | None:
         for kind, name in CHOICES
     ]
     hint = "Each square is a step, the fuller the more reward; choose one. Underlined is what the "
-    hint += "tool wrote, which is not learnt."
+    hint += "tool wrote, which is not trained on."
     return tag(
         "section",
         tag("h2", "Rollouts", tag("small", f"{len(run.rollouts)} of {run.recorded_steps} steps")),
         tag("p", hint),
-        tag("nav", *(_cell(step, _mean(asked)) for step, asked in run.rollouts.items()),
+        tag("nav", *(_cell(step, _mean(groups)) for step, groups in run.rollouts.items()),
             class_="strip", aria_label="steps"),
         tag("div", *buttons, class_="choices"),
-        *(_step(step, asked) for step, asked in run.rollouts.items()),
+        *(_step(step, groups) for step, groups in run.rollouts.items()),
         id="rollouts",
         class_="of-rl",
     )  # fmt: skip
@@ -37,13 +37,13 @@ def view(run: StageRun) -> Html | None:
 
 def _cell(step: int, mean: float) -> Html:
     shade = round(100 * min(1.0, max(0.0, mean)))
-    told = f"step {step}: mean reward {mean:.2f}"
-    return tag("a", href=f"#step-{step}", title=told, aria_label=told, style=f"--share:{shade}%")
+    label = f"step {step}: mean reward {mean:.2f}"
+    return tag("a", href=f"#step-{step}", title=label, aria_label=label, style=f"--share:{shade}%")
 
 
-def _step(step: int, asked: Sequence[RolloutGroup]) -> Html:
-    title = tag("summary", f"Step {step}", tag("small", f"mean reward {_mean(asked):.2f}"))
-    return tag("details", title, *map(_question, asked), id=f"step-{step}", class_="step")
+def _step(step: int, groups: Sequence[RolloutGroup]) -> Html:
+    title = tag("summary", f"Step {step}", tag("small", f"mean reward {_mean(groups):.2f}"))
+    return tag("details", title, *map(_question, groups), id=f"step-{step}", class_="step")
 
 
 def _question(rollouts: RolloutGroup) -> Html:
@@ -59,13 +59,13 @@ def _question(rollouts: RolloutGroup) -> Html:
 
 def _answer(rollout: Mapping[str, Any]) -> Html:
     reward, advantage = _number(rollout.get("reward")), _number(rollout.get("advantage"))
-    marks = [
+    badges = [
         tag("b", f"{reward:g}", class_="reward") if reward is not None else None,
         tag("small", f"advantage {advantage:+.2f}") if advantage is not None else None,
         tag("small", "cut off") if rollout.get("finish") == "length" else None,
     ]
     kind = "good" if (reward or 0.0) > 0 else "bad"
-    return tag("li", tag("div", *marks), _reply(str(rollout.get("reply", ""))), class_=kind)
+    return tag("li", tag("div", *badges), _reply(str(rollout.get("reply", ""))), class_=kind)
 
 
 def _reply(text: str) -> Html:
@@ -80,8 +80,8 @@ def _reply(text: str) -> Html:
     return tag("p", join(*parts))
 
 
-def _mean(asked: Sequence[RolloutGroup]) -> float:
-    rewards = [_number(rollout.get("reward")) for rollouts in asked for rollout in rollouts]
+def _mean(groups: Sequence[RolloutGroup]) -> float:
+    rewards = [_number(rollout.get("reward")) for rollouts in groups for rollout in rollouts]
     known = [reward for reward in rewards if reward is not None]
     return sum(known) / len(known) if known else 0.0
 

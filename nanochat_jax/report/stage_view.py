@@ -88,8 +88,8 @@ def _samples(run: StageRun) -> Html | None:
     rows = []
     for i in range(max(len(texts) for _, texts in taken)):
         prompt = str(prompts[i]) if i < len(prompts) else ""
-        told = [(step, str(texts[i])) for step, texts in taken if i < len(texts)]
-        lines = [tag("li", tag("span", f"{step}"), _text(prompt, text)) for step, text in told]
+        pairs = [(step, str(texts[i])) for step, texts in taken if i < len(texts)]
+        lines = [tag("li", tag("span", f"{step}"), _text(prompt, text)) for step, text in pairs]
         rows.append(tag("ol", *lines))
     return tag("div", tag("h3", "What it wrote on the way"), *rows, class_="samples")
 

@@ -87,7 +87,10 @@ def test_text_stands_out_from_its_ground_in_both_themes(page, scheme):
     assert abs(text - ground) > 450 and (ground > text) == (scheme == "light")
 
 
-def test_it_prints(page, tmp_path):
-    path = tmp_path / "report.pdf"
-    page.pdf(path=str(path))
-    assert path.read_bytes().startswith(b"%PDF") and path.stat().st_size > 20_000
+def test_on_paper_every_part_is_unfolded_and_buttons_are_gone(page):
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    expect(page.locator("section > details:not(.step):not([open])")).to_have_count(0)
+    expect(page.locator("header nav:visible, .choices:visible, .strip:visible")).to_have_count(0)
+    expect(page.locator("svg:visible")).to_have_count(page.locator("svg").count())
+    assert page.pdf().startswith(b"%PDF")

@@ -5,10 +5,11 @@ import json
 import math
 import re
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanochat_jax.report.charts import HEIGHT, WIDTH, Series, chart, number, ticks
+from nanochat_jax.report.charts import BUCKETS, HEIGHT, WIDTH, Series, chart, number, ticks
 
 numbers = st.floats(-1e12, 1e12, allow_nan=False) | st.sampled_from([math.nan, math.inf])
 
@@ -39,7 +40,11 @@ def test_ticks_are_few_even_and_within(low, width):
 def test_a_long_curve_is_drawn_through_means_with_the_extremes_around():
     noisy = [(i, (-1.0) ** i) for i in range(10_000)]
     drawn = chart("t", [Series("s", noisy)])
-    assert 'class="band"' in drawn and len(drawn) < 40_000
+    (line,) = re.findall(r'<polyline points="([^"]*)"', drawn)
+    (band,) = re.findall(r'<polygon points="([^"]*)"', drawn)
+    assert len(line.split()) <= BUCKETS and len(band.split()) == 2 * len(line.split())
+    height = lambda points: float(np.ptp([float(pair.split(",")[1]) for pair in points.split()]))
+    assert height(line) < 1 and height(band) > HEIGHT / 2
 
 
 def test_several_curves_are_told_apart_by_name():

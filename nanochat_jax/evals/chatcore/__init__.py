@@ -1,7 +1,9 @@
 """ChatCORE: how well an assistant answers multiple choice, sums, programs and spelling.
 
 Letters by their logits, everything else in writing with the tool; the same grades as the
-original's, from many problems at a time. Source: nanochat `scripts/chat_eval.py`.
+original's, from many problems at a time. ChatCORE is the original's own metric, CORE's centered
+mean taken over six chat tasks, so that stages after pretraining can be compared by one number.
+Source: nanochat `scripts/chat_eval.py`.
 """
 
 import dataclasses
@@ -14,17 +16,11 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from nanochat_jax.evals import answers_log, categorical, placing
+from nanochat_jax.evals import answers_log, categorical, generative, placing
 from nanochat_jax.evals.answers_log import AnswersLog
 from nanochat_jax.evals.chatcore.catalog import BASELINES
 from nanochat_jax.evals.chatcore.result import ChatResult, ChatTaskResult, notes
-from nanochat_jax.evals.generative import (
-    EnginePool,
-    GradedProblem,
-    SamplingParams,
-    answer,
-    pass_at_k,
-)
+from nanochat_jax.evals.generative import EnginePool, GradedProblem, SamplingParams
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tasks import Conversation, Task
 from nanochat_jax.tokenizer import Tokenizer
@@ -33,7 +29,7 @@ __all__ = ["BASELINES", "ChatResult", "SamplingParams", "ChatTaskResult", "evalu
 
 log = logging.getLogger(__name__)
 
-ROUND = 128  # tokens: engines of nearly one length compile the same programs
+ROUND = 128  # tokens: engines of nearly one length run the same compiled programs
 Grades = Iterator[dict[int, dict[str, Any]]]  # problem -> grade, a few at a time
 
 
@@ -53,7 +49,7 @@ def evaluate(
     """The scores of a model on tasks of `BASELINES`, by name.
 
     Args:
-        skipped: tasks that could not be had, and why; named in the result.
+        skipped: tasks without data here, and why; named in the result.
         max_problems: of each task, the first so many (-1: all).
         sampling: how answers are sampled (None: greedily, 512 tokens at most).
         batch_size: prompts of a forward pass, and answers sampled at once, on each device (None:
@@ -113,7 +109,8 @@ class _TaskRun:
             return ChatTaskResult(correct, n, baseline, cropped=count("cropped"))
         samples = sampling.num_samples
         ks = [k for k in (1 << i for i in range(samples.bit_length())) if k <= samples]
-        passes = {k: sum(pass_at_k(g["right"], samples, k) for g in grades) / n for k in ks}
+        one = lambda g, k: generative.pass_at_k(g["right"], samples, k)
+        passes = {k: sum(one(g, k) for g in grades) / n for k in ks}
         return ChatTaskResult(
             correct, n, baseline, samples, passes, count("cropped"), count("unfinished")
         )
@@ -137,6 +134,7 @@ def _task_runs(
         first |= {"rows": answers_log.rows_digest([task[i] for i in range(len(task))])} | identity
         if task.kind == "generative":
             s = sampling
+            # Answers sampled otherwise are other answers: they get a file of their own.
             file += f"_n{s.num_samples}_t{s.temperature:g}_k{s.top_k}_m{s.max_new_tokens}"
             first |= dataclasses.asdict(sampling)
         runs.append(_TaskRun(name, task, AnswersLog(pathlib.Path(answers_dir), file, first)))
@@ -152,6 +150,7 @@ def engines(
     most = max(map(len, prompts), default=0)
     if not most:
         return None
+    # One pool for all tasks: the engines' programs are compiled for a length once.
     need = -(-(most + sampling.max_new_tokens) // ROUND) * ROUND
     length = min(need, placing.longest(model))
     return EnginePool(model, tokenizer, max_len=length, slots=slots, mesh=mesh)
@@ -185,7 +184,7 @@ def _written(run: _TaskRun, pool: EnginePool | None, sampling: SamplingParams) -
     """Grades of written answers."""
     if pool is None:
         return
-    for done in answer(pool, run.task, run.todo, sampling):
+    for done in generative.answer(pool, run.task, run.todo, sampling):
         yield {done.index: _grade(done) | _texts(run.task[done.index])}
 
 

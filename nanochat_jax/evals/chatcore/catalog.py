@@ -1,4 +1,4 @@
-"""The tasks of ChatCORE by name, as far as their data can be had."""
+"""The tasks of ChatCORE by name, as far as their data are available."""
 
 import pathlib
 from collections.abc import Collection, Sequence
@@ -17,10 +17,10 @@ BASELINES = {
 def named(
     names: Sequence[str], root: pathlib.Path, task_data: str | None = None
 ) -> dict[str, Task]:
-    """The examinations of those names, fetched where they are not here.
+    """The tasks of those names, fetched where they are not here.
 
     Raises:
-        FileNotFoundError: the data of one cannot be had.
+        FileNotFoundError: the data of one are not available.
         RuntimeError: HumanEval, and the sandbox does not work here.
     """
     return {name: _one(name, root, task_data, fetch=True) for name in names}
@@ -33,10 +33,10 @@ def at_hand(
     *,
     fetch: bool = False,
 ) -> tuple[dict[str, Task], dict[str, str]]:
-    """(those of the examinations that can be had, name -> why another cannot).
+    """(those of the tasks that are available, name -> why another is not).
 
     Args:
-        names: the examinations asked for; their order is always ChatCORE's.
+        names: the tasks to look for; their order is always ChatCORE's.
         fetch: from the Hugging Face hub where they are not in its cache.
     """
     found, skipped = {}, {}

@@ -1,7 +1,10 @@
 """CORE: how well a base model answers 22 tasks from a few solved examples.
 
-The same numbers as the original's, from many questions a forward pass. Source: nanochat
-`nanochat/core_eval.py`, `scripts/base_eval.py`; the metric: DCLM, arXiv:2406.11794.
+Each answer is judged by the model's own losses, never by what it writes: a base model follows no
+instruction, but the likelier of two texts can be read off even a small one. CORE is the mean over
+the tasks of accuracy above guessing. The same numbers as the original's, from many questions a
+forward pass. Source: nanochat `nanochat/core_eval.py`, `scripts/base_eval.py`; the metric: DCLM,
+arXiv:2406.11794.
 """
 
 import collections
@@ -53,7 +56,7 @@ def evaluate(
             the original stops.
         mesh: over which batches are split (None: the one that holds the parameters, if any).
         batch_tokens: tokens of a forward pass on each device.
-        answers_dir: `<task>.jsonl` with every graded question; what is there is not asked again.
+        answers_dir: `<task>.jsonl` with every graded question; what is there is not scored again.
             One process writes there.
 
     Raises:

@@ -17,7 +17,8 @@ from nanochat_jax.evals.core.prompts import Example, Row, common_prefix
 Key = Hashable
 
 # Padded lengths: of whole or shared parts, and of the options' own ends. Above the last, multiples
-# of a quarter of it. Attention pays twice for padding, a shape is compiled once.
+# of a quarter of it. Finer steps waste less (attention pays for padding twice over), but each
+# length is compiled once.
 LENGTHS = (64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
 ENDS = (16, 32, 64, 128, 256, 512)
 # Of every so many positions of a batch one can be scored: logits are wide. Where rows are mostly
@@ -135,6 +136,8 @@ def batches(
             for batch in _full(pools, kind, batch_tokens, devices):
                 seen.add(kind)
                 yield batch
+    # Leftovers travel together, longest first, so that the last few do not compile shapes of their
+    # own.
     left = [group for kind in sorted(pools, reverse=True) for group in pools[kind]]
     while left:
         kind = _known(seen, kind_of(left[0]))

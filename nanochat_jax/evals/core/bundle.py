@@ -118,6 +118,7 @@ def rows(task: CoreTask, max_per_task: int = -1) -> list[Item]:
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8") as file:
         found = [_row(task, f"{path}:{n}", line) for n, line in enumerate(file, 1) if line.strip()]
+    # Shuffled before the cut: the first rows of a file need not be like its others.
     random.Random(SHUFFLE_SEED).shuffle(found)
     return found[:max_per_task] if max_per_task > 0 else found
 

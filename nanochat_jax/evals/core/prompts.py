@@ -44,6 +44,7 @@ def shot_indices(i: int, n: int, shots: int) -> list[int]:
 
     Where fewer than `shots` other questions exist (the original stops there) all of them, shuffled.
     """
+    # A generator a question: the examples do not depend on which questions are scored, or where.
     drawn = random.Random(SHOT_SEED + i).sample(range(n - 1), min(shots, n - 1))
     return [j + (j >= i) for j in drawn]
 
@@ -80,11 +81,14 @@ def spans(kind: str, prompts: Sequence[Sequence[int]]) -> list[Row]:
     all end with, language modeling what follows the prompt without its continuation (should the
     tokens not agree there, what follows the last that do).
     """
+    # Compared as tokens, not as texts: an option may merge with the blank before it, and only what
+    # the rows do not share can tell the options apart.
     ids = [np.asarray(prompt, np.int32) for prompt in prompts]
     if kind == "multiple_choice":
         start = common_prefix(ids)
         return [Row(row, start, len(row)) for row in ids]
     if kind == "schema":
+        # The options are the contexts: what is scored is the continuation that all of them share.
         length = common_suffix(ids)
         return [Row(row, len(row) - length, len(row)) for row in ids]
     _, whole = ids

@@ -53,13 +53,16 @@ def grade(task: CoreTask, example: Example, scores: Sequence[RowScore]) -> dict[
     The least mean loss is chosen, the first on ties; a continuation must be predicted whole.
     """
     if task.kind == "language_modeling":
+        # Right only if every token of the continuation is the likeliest one after those before it:
+        # what greedy decoding would write, found in one forward pass.
         (row,), (got,) = example.rows, scores
         wanted = row.ids[row.start : row.end].tolist()
         best = got.best.tolist()
         found = {"correct": bool(wanted) and best == wanted, "predicted": best, "wanted": wanted}
         found["losses"] = [round(float(x), 6) for x in got.nll]
     else:
-        # What has nothing to score even now (an empty prompt with an empty option) is not chosen.
+        # The mean a token, not the sum: a sum would prefer short options. What has nothing to score
+        # even now (an empty prompt with an empty option) is not chosen.
         means = [float(s.nll.mean()) if s.nll.size else math.inf for s in scores]
         chosen = means.index(min(means))
         found = {"correct": chosen == example.gold, "chosen": chosen, "gold": example.gold}

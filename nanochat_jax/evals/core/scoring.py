@@ -150,8 +150,8 @@ def _run(gpt: GPT, mesh: Mesh | None, params: Any, *arrays: jax.Array):
     forward = partial(_shared if len(arrays) == 6 else _whole, gpt)
     if mesh is None:
         return forward(params, *arrays)
-    # Rows know nothing of each other: told so, the devices exchange nothing. By itself the
-    # compiler would gather every layer's keys to write them into the cache.
+    # shard_map says that rows know nothing of each other, so the devices exchange nothing. By
+    # itself the compiler would gather every layer's keys to write them into the cache.
     split = P(sharding.AXES)
     specs = (P(), *[split] * len(arrays))
     forward = jax.shard_map(forward, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
@@ -189,5 +189,7 @@ def _shared(
 
 def _of_places(gpt: GPT, x_RTD: jax.Array, at_M: jax.Array, target_M: jax.Array):
     """(nll, best) `[M]`: only the positions that predict a scored token reach the logits."""
+    # Logits are as wide as the vocabulary: of all B T positions they would fill the memory, of the
+    # M scored ones they do not.
     logits_MV = gpt.logits(x_RTD.reshape(-1, x_RTD.shape[-1])[at_M])
     return token_nll(logits_MV, target_M), jnp.argmax(logits_MV, axis=-1).astype(jnp.int32)

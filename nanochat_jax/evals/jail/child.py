@@ -1,4 +1,4 @@
-"""The keeper of one run: starts the program in its jail, watches the clock, tells how it ended.
+"""The keeper of one run: starts the program in its jail, watches the clock, reports how it ended.
 
 Started as a fresh interpreter by `evals/sandbox.py`, which writes the job as one line of JSON to
 standard input and keeps that pipe open: when it closes, the evaluation is gone and so is the run.
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def keep(job: dict[str, Any], status: int) -> dict[str, Any]:
-    """Starts the program and tells how it ended; nothing of it is left when this returns."""
+    """Starts the program and reports how it ended; nothing of it is left when this returns."""
     report_r, report_w = os.pipe()
     proof_r, proof_w = os.pipe()
     if sys.platform == "linux":
@@ -71,7 +71,7 @@ def watch(pid: int, report: int, number: bytes, timeout_s: float) -> dict[str, A
     text = b""
     deadline, started, seconds, code = time.monotonic() + SETUP_S, 0.0, 0.0, None
     pipes = select.poll()
-    pipes.register(0, 0)  # only its end is asked for
+    pipes.register(0, 0)  # only its end counts: the evaluation is gone
     pipes.register(report, select.POLLIN)
     if hasattr(os, "pidfd_open"):
         pipes.register(gone := os.pidfd_open(pid), select.POLLIN)
@@ -167,17 +167,20 @@ def enter(job: dict[str, Any]) -> None:
     if sys.platform == "linux":
         from nanochat_jax.evals.jail import landlock, libc, namespaces, seccomp
 
+        # Files first, while there are privileges to mount with; then no privileges; then the
+        # filter of system calls, last, since it forbids what the other layers are set up with.
         if "namespaces" in layers:
             namespaces.build(job["work"], HOME_BYTES)
             namespaces.drop_root()
         libc.drop_capabilities()
-        libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)  # a keeper that dies takes it along
         libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
         if "landlock" in layers:
             readable = [*namespaces.libraries(), *namespaces.DEVICES]
             landlock.restrict(readable, [job["work"], "/dev/null"])
     # A limit of processes counts threads, and without namespaces all that the user has elsewhere.
     limit(job["memory_bytes"], job["timeout_s"], "namespaces" in layers or "seccomp" not in layers)
+    # The program must not find its jailer's modules, constants or pipes by name.
     for name in [n for n in sys.modules if n.startswith("nanochat_jax")]:
         del sys.modules[name]
     guard.install()
@@ -187,6 +190,8 @@ def enter(job: dict[str, Any]) -> None:
 
 def limit(memory_bytes: int, timeout_s: float, counted: bool) -> None:
     """Sets the limits of the process, soft and hard alike; of processes where `counted`."""
+    # A little more than the clock allows, so that the keeper ends a program first and says why; the
+    # kernel does where the keeper cannot.
     cpu_s = int(timeout_s) + 2
     limits = {"CPU": cpu_s, "FSIZE": FILE_BYTES, "NOFILE": OPEN_FILES, "CORE": 0, "MEMLOCK": 0}
     if counted:

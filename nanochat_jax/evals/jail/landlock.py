@@ -1,4 +1,4 @@
-"""File access by a list of what is allowed, where a mount namespace is not to be had.
+"""File access by a list of what is allowed, where a mount namespace is refused.
 
 Needs no privilege. Linux 5.13 for files, 6.7 for TCP, 6.12 for signals to processes outside. It
 does not hide names and sizes of files, nor guard owners and modes (the call filter does that).

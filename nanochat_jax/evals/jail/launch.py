@@ -28,6 +28,7 @@ def start(job: dict[str, Any]) -> tuple[dict[str, Any], str, str]:
     """(status, stdout, stderr) of one run, of which nothing is left afterwards."""
     work = tempfile.mkdtemp(prefix="nanochat-sandbox-")
     status_r, status_w = os.pipe()
+    # -I -S: none of the user's paths or site packages, where a file could stand in for a module.
     command = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", START.format(ROOT)]
     library = os.environ.get("LD_LIBRARY_PATH")  # the interpreter itself may need it to start
     try:

@@ -53,6 +53,7 @@ def enter() -> None:
 
 def build(root: str, home_bytes: int) -> None:
     """Makes `root` (an empty directory) the whole file system, and its /tmp the place to be."""
+    # Private first: else the host would see every mount below.
     libc.call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
     _memory(root, "size=1m,mode=755")
     for path in libraries():
@@ -63,6 +64,7 @@ def build(root: str, home_bytes: int) -> None:
     _memory(root + HOME, f"size={home_bytes},nr_inodes={FILES_IN_HOME},mode=1777")
     os.chdir(root)
     libc.syscall("pivot_root", NUMBERS["pivot_root"][machine()], b".", b".")
+    # The old root lies at the same place and stays reachable until it is unmounted.
     libc.call("umount2", b".", MNT_DETACH)
     os.chdir("/")
     _restrict("/", MS_RDONLY, 0)

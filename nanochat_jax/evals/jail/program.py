@@ -42,6 +42,7 @@ def run(code: str, tests: str, main: bool, report: int, proof: int) -> None:
 
 def _outcome(code: str, tests: str, name: str) -> dict[str, Any]:
     """What went wrong, empty when nothing did."""
+    # A program that replaces `print`, `isinstance` or `AssertionError` must not reach its tests.
     pristine = dict(vars(builtins))
     untrace = (sys.settrace, sys.setprofile)
     namespace = {"__name__": name, "__builtins__": builtins}

@@ -1,7 +1,7 @@
 """A filter of system calls: no new processes, no sockets, no signals to others, no odd memory.
 
 A list of what is refused, in x86-64 and 64-bit ARM. It needs no privilege and holds where
-namespaces are not to be had, as in most containers. Refused calls fail with EPERM.
+namespaces are refused, as in most containers. Refused calls fail with EPERM.
 Source: Linux `Documentation/userspace-api/seccomp_filter.rst`; numbers of `asm/unistd.h`.
 """
 
