@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+from nanochat_jax.files import recover_folder
+
 # The original's names, so that its users find things where they are used to find them.
 CHECKPOINTS = {
     "base": "base_checkpoints",
@@ -27,6 +29,16 @@ def base_data(root: pathlib.Path) -> pathlib.Path:
 def world_data(root: pathlib.Path) -> pathlib.Path:
     """The embedded world, written by the tokenizer stage while `base_data/` is empty."""
     return root / WORLD_DATA
+
+
+def data_in_use(root: pathlib.Path) -> pathlib.Path | None:
+    """The folder of shards to train on; None where there are none.
+
+    The user's own come first: the embedded world is for those who have no data.
+    """
+    recover_folder(world_data(root))
+    folders = (base_data(root), world_data(root))
+    return next((folder for folder in folders if any(folder.glob("*.parquet"))), None)
 
 
 def conversations(root: pathlib.Path, split: str) -> pathlib.Path:

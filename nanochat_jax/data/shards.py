@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat_jax.config import paths
-from nanochat_jax.files import recover_folder, whole_file
+from nanochat_jax.files import whole_file
 
 # Documents of a row group, as in the original's shards. It is what a rank reads at a time and what
 # the original's position counts, so another number would be another order of data.
@@ -36,21 +36,20 @@ def find_shards(root: pathlib.Path) -> Shards:
         FileNotFoundError: there are none; the message names the commands that make them.
         ValueError: there is one alone, so nothing would be left to train on.
     """
-    recover_folder(paths.world_data(root))
-    for folder in (paths.base_data(root), paths.world_data(root)):
-        files = list_shards(folder)
-        if len(files) == 1:
-            raise ValueError(
-                f"{files[0]} is the only shard, and the last is kept for validation: add another "
-                "with `python -m scripts.data add PATH` or `python -m scripts.data download -n 8`"
-            )
-        if files:
-            return Shards(tuple(files[:-1]), files[-1], folder.name)
-    raise FileNotFoundError(
-        f"no text to train on in {paths.base_data(root)}; get some with "
-        "`python -m scripts.data download -n 8`, or bring your own: "
-        "`python -m scripts.data add PATH...`; `make speedrun` on a CPU brings a small world along"
-    )
+    folder = paths.data_in_use(root)
+    if folder is None:
+        raise FileNotFoundError(
+            f"no text to train on in {paths.base_data(root)}; get some with `python -m "
+            "scripts.data download -n 8`, or bring your own: `python -m scripts.data add PATH...`; "
+            "`make speedrun` on a CPU brings a small world along"
+        )
+    files = list_shards(folder)
+    if len(files) == 1:
+        raise ValueError(
+            f"{files[0]} is the only shard, and the last is kept for validation: add another "
+            "with `python -m scripts.data add PATH` or `python -m scripts.data download -n 8`"
+        )
+    return Shards(tuple(files[:-1]), files[-1], folder.name)
 
 
 def list_shards(folder: pathlib.Path) -> list[pathlib.Path]:

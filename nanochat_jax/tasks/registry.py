@@ -230,11 +230,10 @@ def _identity(options: Options) -> pathlib.Path:
 
 def _training_shards(root: pathlib.Path) -> list[pathlib.Path]:
     """The training shards in use; the last one by name is validation and not among them."""
-    # The embedded world is for those who have no data: the user's own shards always come first.
-    for folder in (paths.base_data(root), paths.world_data(root)):
-        if shards := sorted(folder.glob("*.parquet")):
-            return shards[:-1]
-    raise FileNotFoundError(f"no documents in {root}; see `python -m scripts.data --help`")
+    folder = paths.data_in_use(root)
+    if folder is None:
+        raise FileNotFoundError(f"no documents in {root}; see `python -m scripts.data --help`")
+    return sorted(folder.glob("*.parquet"))[:-1]
 
 
 TWO, THREE = ("train", "test"), ("train", "validation", "test")

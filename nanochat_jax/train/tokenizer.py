@@ -56,11 +56,9 @@ def run(config: TokenizerTrain, root: pathlib.Path) -> Section:
 
 def find_data(root: pathlib.Path, embedded_world: bool) -> shards.Shards:
     """The shards in use; writes the embedded world first where the config asks for it."""
-    if embedded_world and not any(paths.base_data(root).glob("*.parquet")):
-        world = paths.world_data(root)
-        if not any(world.glob("*.parquet")):
-            log.info("writing the embedded world to %s", world)
-            corpus.write_world(world)
+    if embedded_world and paths.data_in_use(root) is None:
+        log.info("writing the embedded world to %s", paths.world_data(root))
+        corpus.write_world(paths.world_data(root))
     return shards.find_shards(root)
 
 

@@ -1,0 +1,53 @@
+"""Which shards are in use, and what is said where there are none."""
+
+import pytest
+
+from nanochat_jax.config import paths
+from nanochat_jax.data import shards
+
+
+def write(folder, count):
+    for number in range(count):
+        shards.write_shard(folder / shards.shard_name(number), [f"text {number}"])
+
+
+def test_own_shards_come_before_the_embedded_world(tmp_path):
+    assert paths.data_in_use(tmp_path) is None
+    write(paths.world_data(tmp_path), 3)
+    assert shards.find_shards(tmp_path).source == "world_data"
+    write(paths.base_data(tmp_path), 2)
+    assert shards.find_shards(tmp_path).source == "base_data"
+
+
+def test_the_last_shard_by_name_validates_and_the_others_train(tmp_path):
+    write(paths.base_data(tmp_path), 3)
+    found = shards.find_shards(tmp_path)
+    assert [p.name for p in found.train] == ["shard_00000.parquet", "shard_00001.parquet"]
+    assert found.val.name == "shard_00002.parquet"
+
+
+def test_a_world_whose_writer_was_killed_while_replacing_it_is_found(tmp_path):
+    world = paths.world_data(tmp_path)
+    write(world, 2)
+    world.rename(tmp_path / ".world_data.old")
+    assert len(shards.find_shards(tmp_path).train) == 1 and world.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("count", "error", "reason"),
+    [(0, FileNotFoundError, "scripts.data download"), (1, ValueError, "only shard")],
+)
+def test_too_few_shards_are_an_error_that_names_the_command(tmp_path, count, error, reason):
+    write(paths.base_data(tmp_path), count)
+    with pytest.raises(error, match=reason):
+        shards.find_shards(tmp_path)
+
+
+def test_a_shard_that_cannot_be_written_leaves_the_one_that_was(tmp_path):
+    write(tmp_path, 1)
+    with pytest.raises(Exception, match="int"):
+        shards.write_shard(tmp_path / shards.shard_name(0), ["text", 3])
+    path = tmp_path / shards.shard_name(0)
+    assert list(shards.iter_documents([path])) == [["text 0"]] and list(tmp_path.iterdir()) == [
+        path
+    ]
