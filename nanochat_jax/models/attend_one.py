@@ -43,6 +43,8 @@ def attend_one(
         window: how many earlier positions are seen; None: all.
     """
     (B, N, H), (S, K) = q_BNH.shape, past[0].shape[1:3]
+    # One program a row and head would leave most of the card idle at small batches, so the keys are
+    # split too, each part with a softmax of its own, and the parts are merged at the end.
     most = -(-S // BLOCK)
     splits = max(1, min(most, -(-PROGRAMS // (B * K))))
     span = -(-most // splits) * BLOCK
@@ -55,7 +57,7 @@ def attend_one(
         partial(_kernel, **options),
         grid=(B, K, splits),
         out_shape=(part(H), part(), part(), *map(cache, past)),
-        input_output_aliases={6: 3, 7: 4},
+        input_output_aliases={6: 3, 7: 4},  # the cache is written in place
         compiler_params=triton.CompilerParams(num_warps=4, num_stages=3),
         interpret=interpret,
         name="attend_one",

@@ -109,6 +109,7 @@ def decode_chunk(
         token_B = sample(logits_BV, rows.temperature_B, rows.top_k_B, rows.top_p_B, uniform_B)
         forced_B = lax.dynamic_index_in_dim(rows.forced_BK, k, axis=1, keepdims=False)
         token_B = jnp.where(k < rows.forced_count_B, forced_B, token_B)
+        # A row that stopped feeds the same token again, to the same place: nothing moves on.
         token_B = jnp.where(rows.running_B, token_B, rows.token_B)
         scores = score_tokens(logits_BV, token_B, N)
         record = partial(lax.dynamic_update_index_in_dim, index=k, axis=0)
@@ -120,6 +121,7 @@ def decode_chunk(
         return (k < steps) & jnp.any(rows.running_B)
 
     cache = cache.replace(length_B=rows.length_B)
+    # A while, not a scan: when the last running row stops, the steps that are left cost nothing.
     _, cache, _, out = lax.while_loop(going, choose, (jnp.int32(0), cache, rows, empty))
     return _with_first_rows(whole, cache), out
 
@@ -133,6 +135,7 @@ def _first_rows(cache: KVCache, count: int) -> KVCache:
 
 def _with_first_rows(whole: KVCache, first: KVCache) -> KVCache:
     """`whole` with its first rows replaced by those of `first`."""
+    # Lengths too, though the host's are what counts: every dispatch sets them anew.
     if first.length_B.shape == whole.length_B.shape:
         return first
     put = partial(lax.dynamic_update_slice_in_dim, start_index=0, axis=0)

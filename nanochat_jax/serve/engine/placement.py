@@ -19,6 +19,7 @@ from nanochat_jax.serve.engine import decode
 from nanochat_jax.serve.engine.decode import DecodeOutput, Rows
 from nanochat_jax.sharding import AXES
 
+# How an argument lies on the mesh: split by its rows; [steps, rows], split by rows; whole.
 ROWS, STEPS_ROWS, WHOLE = P(AXES), P(None, AXES), P()
 
 
@@ -82,6 +83,8 @@ class Placement:
 
     def insert(self, cache: KVCache, cache_1S: KVCache, place_1: jax.Array) -> KVCache:
         """For `map`: the device's rows, with its scratch cache in place of one (-1: of none)."""
+        # All devices run the same program: one that has nothing to insert writes a row of its own
+        # back over itself.
         if self._mesh is not None:
             kept = decode.extract_row(cache_1S, cache, place_1[0])
             cache_1S = _choose(place_1[0] >= 0, cache_1S, kept)

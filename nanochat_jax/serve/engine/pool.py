@@ -29,7 +29,9 @@ from nanochat_jax.serve.engine.weights import nbytes
 logger = logging.getLogger(__name__)
 
 PATIENCE = 256  # dispatches before the cache shrinks: a long chat may go on in the meantime
-MAX_ALTERNATIVES = 20
+MAX_ALTERNATIVES = 20  # the most that OpenAI's API lets people ask for
+# A step's attention runs over the length of the cache, real tokens or not: short chats get a short
+# one. Doubling keeps the compiled lengths few.
 SMALLEST_CACHE = 256
 SMALLEST_CHUNK = 16
 LARGEST_CHUNK = 512
@@ -38,18 +40,10 @@ LARGEST_CHUNK = 512
 RECORDED = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,DYNAMIC_SLICE_FUSION,WHILE"
 
 
-def powers_of_two(low: int, high: int) -> tuple[int, ...]:
-    """low, 2 low, 4 low, ... up to the first that is at least `high`, which is cut to `high`."""
-    sizes = []
-    while low < high:
-        sizes.append(low)
-        low *= 2
-    return (*sizes, high)
-
-
-def fours(low: int, high: int) -> tuple[int, ...]:
-    """low, 4 low, 16 low, ... below `high`, and `high`."""
-    return (*itertools.takewhile(lambda n: n < high, (low * 4**i for i in range(16))), high)
+def sizes(low: int, high: int, factor: int) -> tuple[int, ...]:
+    """low, low x factor, low x factor^2, ... below `high`, and `high`."""
+    powers = (low * factor**i for i in itertools.count())
+    return (*itertools.takewhile(lambda size: size < high, powers), high)
 
 
 def smallest_fit(sizes: Sequence[int], need: int) -> int:
@@ -96,13 +90,13 @@ class Pool:
         self._placement = Placement(mesh, slots)
         self.slots, self.max_len, self.steps = slots, max_len, steps
         self.params = model.params
-        self.lengths = powers_of_two(min(SMALLEST_CACHE, max_len), max_len)
-        # A small processor's time grows with the rows; an accelerator waits for its memory anyway,
-        # and in bfloat16 the shape of a product shows in its last bits.
+        self.lengths = sizes(min(SMALLEST_CACHE, max_len), max_len, 2)
+        # A CPU's time grows with the rows: few replies get a loop over few rows. An accelerator
+        # waits for its memory anyway, and in bfloat16 a product's shape shows in its last bits.
         on_cpu = jax.default_backend() == "cpu"
         n = self._placement.devices
-        self.row_counts = tuple(n * c for c in fours(2, slots // n)) if on_cpu else (slots,)
-        self.chunks = powers_of_two(SMALLEST_CHUNK, min(LARGEST_CHUNK, max(max_len, 17)))
+        self.row_counts = tuple(n * c for c in sizes(2, slots // n, 4)) if on_cpu else (slots,)
+        self.chunks = sizes(SMALLEST_CHUNK, min(LARGEST_CHUNK, max(max_len, 17)), 2)
         self.compilations = 0
         self._roomy = 0  # calls of `fit` in a row that a shorter cache would have done for
         self.alternatives = min(MAX_ALTERNATIVES, model.cfg.vocab_size)
@@ -117,6 +111,7 @@ class Pool:
 
     def _jit(self, function: Callable, **options) -> Callable:
         def traced(*args):
+            # Python runs this only while JAX traces: a call that was compiled before skips it.
             self.compilations += 1
             return function(*args)
 

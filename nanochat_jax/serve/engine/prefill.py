@@ -67,6 +67,8 @@ class Prefiller:
         A prompt whose beginning is cached on a device that still reads another one waits for it.
         """
         taken: list[int] = []
+        # Over a copy, and not far: a free device need not idle behind one prompt that waits for a
+        # busy device, but nobody is overtaken by many.
         for generation in list(itertools.islice(waiting, LOOK_AHEAD * len(self._scratch))):
             free = [slot for slot in self._slots if slot.generation is None]
             if all(slot.device in self._running for slot in free):

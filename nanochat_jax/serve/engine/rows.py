@@ -30,6 +30,7 @@ def idle_rows(slots: int, steps: int) -> Rows:
 
 def set_request(rows: Rows, row: int, request: Request, room: int) -> None:
     """Gives a row the settings of a request that has `room` tokens of context left."""
+    # `token_B`, `length_B` and what is forced change with every dispatch: `set_next`.
     rows.step_B[row] = 0
     rows.budget_B[row] = room if request.max_tokens is None else min(request.max_tokens, room)
     rows.run_on_B[row], rows.temperature_B[row] = request.run_on, request.temperature

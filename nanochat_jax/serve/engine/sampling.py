@@ -29,7 +29,8 @@ def sample(
         cdf_BV = jnp.cumsum(probs_BV, axis=-1)
         point_B = uniform_B * cdf_BV[:, -1]
         drawn_B = jnp.sum(cdf_BV <= point_B[:, None], axis=-1).astype(jnp.int32)
-        # Rounding can put the point on the very end of the distribution.
+        # Scaled by the sum, not by 1: the sum of rounded probabilities is not exactly 1. Even so
+        # rounding can put the point on the very end of the distribution.
         return jnp.where(greedy_B | (drawn_B >= logits_BV.shape[-1]), best_B, drawn_B)
 
     return lax.cond(jnp.all(greedy_B), lambda _: best_B, draw, None)
@@ -37,6 +38,8 @@ def sample(
 
 def uniform(seed_B: jax.Array, step_B: jax.Array) -> jax.Array:
     """One number in [0, 1) per row, by the row's own seed and step: neighbours do not matter."""
+    # A number named by (seed, step), not drawn from a stream: a reply that a tool interrupts, or
+    # that is sampled beside others, meets the same numbers.
     draw = lambda seed, step: jax.random.uniform(jax.random.fold_in(jax.random.key(seed), step))
     return jax.vmap(draw)(seed_B, step_B)
 

@@ -43,11 +43,8 @@ class StopGuard:
     def _possible_start(self) -> int:
         """Length of the longest end of the held text that begins a stop string."""
         longest = min(len(self._held), max((len(stop) - 1 for stop in self._stops), default=0))
-        ends = (n for n in range(longest, 0, -1) if self._starts_a_stop(self._held[-n:]))
-        return next(ends, 0)
-
-    def _starts_a_stop(self, end: str) -> bool:
-        return any(stop.startswith(end) for stop in self._stops)
+        begins = lambda end: any(stop.startswith(end) for stop in self._stops)
+        return next((n for n in range(longest, 0, -1) if begins(self._held[-n:])), 0)
 
 
 class ReplyReader:

@@ -42,6 +42,8 @@ class ToolCalls:
 
     def follow(self, token: int) -> bool:
         """Takes in the reply's next token; whether the model chose it."""
+        # Forced tokens pass through the machine too, though a result never opens a call: its text
+        # is encoded without special tokens.
         sampled = not self._forced
         if not sampled:
             self._forced.popleft()
@@ -56,6 +58,7 @@ class ToolCalls:
     def _run(self) -> None:
         """Runs the call that has ended, if one was open and has any text."""
         call, self._call = self._call, None
+        # An empty call is no call, as in the original.
         result = self._tool(self._tokenizer.decode(call)) if call else None
         if result is not None:
             start, end = map(self._tokenizer.encode_special, (OUTPUT_START, OUTPUT_END))
@@ -63,6 +66,7 @@ class ToolCalls:
 
     def _unfinished(self, prompt: Sequence[int]) -> list[int] | None:
         """The text so far of a call that the prompt ends within, as tokens; None: in none."""
+        # Only within the assistant's last message: a call that an earlier one left open is over.
         borders = self._end, self._tokenizer.encode_special(ASSISTANT_START)
         for i in range(len(prompt) - 1, -1, -1):
             if prompt[i] in borders:

@@ -10,7 +10,7 @@ from nanochat_jax.models.gpt import Model
 
 # The matrices that every token reads whole. Embeddings give a line each; the gates are tiny.
 MATRICES = frozenset("c_q c_k c_v c_proj c_fc lm_head".split())
-LARGEST = 127  # of an int8, with -127 on the other side
+LARGEST = 127  # of an int8; -128 stays unused, so that the levels lie evenly around zero
 
 
 def prepare(model: Model, dtype: Any = None, int8: bool = False) -> Model:
@@ -20,6 +20,7 @@ def prepare(model: Model, dtype: Any = None, int8: bool = False) -> Model:
     """
     computes = jnp.dtype(model.gpt.dtype)
     dtype = jnp.dtype(dtype or computes)
+    # Where the head's width is no power of two Triton has no block for it: XLA attends there.
     changes = {} if dtype == computes else {"dtype": dtype}
     if jax.default_backend() == "gpu" and model.cfg.head_dim.bit_count() == 1:
         changes["attention"] = "pallas"
@@ -33,6 +34,8 @@ def prepare_params(params: Any, dtype: Any, int8: bool) -> Any:
     The model would cast them in every step: the numbers are the same, the bytes read are not.
     """
     params = as_int8(params) if int8 else params
+    # Vectors are the scalars of layers and the scales of int8: a cast would save nothing and round
+    # what multiplies whole channels.
     floats = lambda x: x.ndim > 1 and jnp.issubdtype(x.dtype, jnp.floating)
     return jax.tree.map(lambda x: jnp.asarray(x, dtype) if floats(x) else jnp.asarray(x), params)
 
@@ -53,7 +56,7 @@ def as_int8(params: Any) -> Any:
 @jax.jit
 def _rounded(kernel_IO: jax.Array) -> tuple[jax.Array, jax.Array]:
     scale_O = jnp.max(jnp.abs(kernel_IO), axis=0) / LARGEST
-    scale_O = jnp.where(scale_O > 0, scale_O, 1.0)
+    scale_O = jnp.where(scale_O > 0, scale_O, 1.0)  # an empty channel: 0 / 0 otherwise
     return jnp.round(kernel_IO / scale_O[None]).astype(jnp.int8), scale_O
 
 
