@@ -129,3 +129,4 @@ def test_config_and_tokenizer_start_without_jax():
 @pytest.mark.parametrize("path", PURE_FILES, ids=name_of)
 def test_pure_modules_touch_no_machine(path):
     assert not {name.split(".")[0] for name in imports(path)} & NOT_IN_PURE
+    assert "default_backend" not in path.read_text(encoding="utf-8"), "the shell asks the backend"
