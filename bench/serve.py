@@ -85,10 +85,10 @@ class Timing:
 def run_server(cfg: Bench) -> None:
     """Serves until it is ended."""
     from nanochat_jax import devices
-    from nanochat_jax.config.paths import base_dir
+    from nanochat_jax.config.paths import base_dir, compilation_cache
 
     most = 1 if cfg.one_at_a_time else devices.virtual_devices(cfg.slots, 1)
-    kind = devices.prepare(virtual=most, threads=True, cache=base_dir() / "jax_cache")
+    kind = devices.prepare(virtual=most, threads=True, cache=compilation_cache(base_dir()))
     from nanochat_jax.checkpoint import load_model
     from nanochat_jax.config.serve import ChatWeb
     from nanochat_jax.serve.engine import Engine

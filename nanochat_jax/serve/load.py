@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from nanochat_jax import devices
-from nanochat_jax.config.paths import base_dir
+from nanochat_jax.config.paths import base_dir, compilation_cache
 from nanochat_jax.config.serve import Talk
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def load(cfg: Talk, devices_at_most: int = 1) -> Loaded:
     """
     kind = devices.prepare(
         cfg.device_type, cfg.mesh, cfg.simulate_devices,
-        virtual=devices_at_most, threads=not cfg.mesh, cache=base_dir() / "jax_cache",
+        virtual=devices_at_most, threads=not cfg.mesh, cache=compilation_cache(base_dir()),
     )  # fmt: skip
     # Imports JAX, which reads its environment then: not before `prepare` has written it.
     from nanochat_jax.checkpoint import load_model
