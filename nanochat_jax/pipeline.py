@@ -3,6 +3,7 @@
 JAX is imported only where something runs: `--help` and a wrong flag answer at once.
 """
 
+import argparse
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -29,24 +30,17 @@ def split_stage(argv: Sequence[str]) -> tuple[str, list[str]]:
     Raises:
         ValueError: no stage, or one that does not exist.
     """
-    rest, stage = [], None
-    words = iter(argv)
-    for word in words:
-        if word == "--stage":
-            stage = next(words, None)
-        elif word.startswith("--stage="):
-            stage = word.split("=", 1)[1]
-        else:
-            rest.append(word)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--stage", nargs="?")
+    known, rest = parser.parse_known_args(argv)
+    stage = known.stage
     if stage in STAGES:
         return stage, rest
-    if {"-h", "--help"} & set(rest) and stage is None:
-        raise ValueError(f"which stage? python -m scripts.train --stage {'|'.join(STAGES)} --help")
-    raise ValueError(
-        f"--stage is {stage!r}{nearest(stage, list(STAGES))}"
-        if stage
-        else f"no stage given; type python -m scripts.train --stage {'|'.join(STAGES)}"
-    )
+    if stage:
+        raise ValueError(f"--stage is {stage!r}{nearest(stage, list(STAGES))}")
+    usage = f"python -m scripts.train --stage {'|'.join(STAGES)}"
+    asks = {"-h", "--help"} & set(rest)
+    raise ValueError(f"which stage? {usage} --help" if asks else f"no stage given; type {usage}")
 
 
 def default_file() -> pathlib.Path | None:
@@ -87,20 +81,17 @@ def configure(
     return settle(layers, parent=start.source.meta if start.source else None)
 
 
-def prepare_devices(config: Stage | TokenizerTrain) -> str:
-    """Sets JAX up for a training config, before JAX first looks; returns the kind of device."""
+def prepare_devices(config: Program | TokenizerTrain) -> str:
+    """Sets JAX up for a config, before JAX first looks; returns the kind of device.
+
+    On a CPU a training stage gets one virtual device a core, as far as its rows go round; programs
+    that score keep one device with all its threads.
+    """
     if isinstance(config, TokenizerTrain):
         return "cpu"
-    virtual = devices.virtual_devices(rows_per_step(config), config.device_batch_size)
-    return _prepare(config, virtual)
-
-
-def prepare_for_scoring(config: Program) -> str:
-    """Sets JAX up for one process that answers or scores: one CPU device with all its threads."""
-    return _prepare(config)
-
-
-def _prepare(config: Program, virtual: int | None = None) -> str:
+    virtual = None
+    if isinstance(config, Stage):
+        virtual = devices.virtual_devices(rows_per_step(config), config.device_batch_size)
     cache = compilation_cache(base_dir())
     return devices.prepare(
         config.device_type, config.mesh, config.simulate_devices, virtual=virtual, cache=cache
@@ -130,12 +121,3 @@ def evaluate(config: Eval) -> None:
     section = evals.run(config, base_dir())
     log.info("%s", report.score_lines(section.scores))
     report.write(base_dir(), section)
-
-
-def status(
-    stage: str, config: Stage | TokenizerTrain
-) -> tuple[dict[str, Any], dict[str, Any] | None, bool]:
-    """(fingerprint this config would leave, the one on disk or None, whether that is final)."""
-    from nanochat_jax.train import stages
-
-    return stages.status(stage, config, base_dir())

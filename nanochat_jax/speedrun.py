@@ -69,7 +69,9 @@ def configure(section: str, config: Speedrun) -> Any:
 
 def _stage(stage: str, config: Any, fresh: bool) -> bool:
     """Runs a stage unless it is done; True if it ran. Goes on where an earlier run was stopped."""
-    want, have, final = pipeline.status(stage, config)
+    from nanochat_jax.train import stages
+
+    want, have, final = stages.status(stage, config, base_dir())
     if have is None or fresh:
         log.info("\n=== %s ===", stage)
         pipeline.run(stage, config)

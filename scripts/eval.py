@@ -10,7 +10,7 @@ def main(argv: list[str]) -> int:
 
     with friendly_errors():
         config = pipeline.configure("eval", argv, prog="scripts.eval")
-        pipeline.prepare_for_scoring(config)
+        pipeline.prepare_devices(config)
         pipeline.evaluate(config)
     return 0
 

@@ -2,15 +2,19 @@
 
 import contextlib
 import dataclasses
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from nanochat_jax.config.serve import ChatCLI
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.engine.prompt import ContextFull, fit_conversation
 from nanochat_jax.serve.engine.requests import Generation, Request, derive_seed
 from nanochat_jax.serve.engine.text import Piece, ReplyReader, join_parts
+from nanochat_jax.serve.load import load, log_to_stderr
 from nanochat_jax.tokenizer.chat_format import Message
 
 LEAVE_S = 2.0  # a second Ctrl-C within this many seconds leaves
@@ -243,3 +247,21 @@ def _interrupts_as_flag() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(seen)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def chat(cfg: ChatCLI) -> None:
+    """One answer, or a conversation until the person leaves: what `scripts.chat_cli` runs."""
+    log_to_stderr()
+    loaded = load(cfg)
+    interactive = sys.stdin.isatty() and sys.stdout.isatty() and not cfg.prompt
+    settings = Settings(cfg.temperature, cfg.top_k, cfg.top_p, cfg.max_tokens, cfg.seed, cfg.system)
+    engine = Engine(loaded.model, loaded.tokenizer, slots=1, int8=cfg.int8)
+    sys.stdout.reconfigure(errors="replace")
+    if interactive:  # imported elsewhere it writes escape sequences into pipes
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  (arrow keys and history in input())
+    terminal = Terminal(engine, settings, input, sys.stdout, interactive)
+    try:
+        terminal.answer(cfg.prompt) if cfg.prompt else terminal.run()
+    except BrokenPipeError:  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
