@@ -31,6 +31,7 @@ from nanochat_jax.train.optimizer import make_optimizer
 from nanochat_jax.train.origin import Origin
 from nanochat_jax.train.schedules import run_schedule
 from nanochat_jax.train.step import Batch, TrainState, train_step
+from nanochat_jax.train.tokenizer import find_data
 
 CURRICULA: dict[str, Callable[[Any, RunContext], Curriculum]] = {
     "base": base.curriculum, "mid": chat.curriculum, "sft": chat.curriculum, "rl": rl.curriculum,
@@ -110,6 +111,9 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
     start = origin.find(stage, config, root)
     if start.saved is not None:
         store.verify(start.saved)  # the only time that its files are read for their digests
+    if stage == "base":
+        # Before the tokenizer, which is made of it: of two things that are missing, the first one.
+        find_data(root, config.embedded_world)
     tokenizer = start.tokenizer(root)
     cfg, mesh = start.model_config(), sharding.make_mesh(config.mesh or None)
     fingerprint = origin.fingerprint(config, start, tokenizer)
