@@ -73,7 +73,7 @@ class Bench:
 
 @dataclasses.dataclass
 class Timing:
-    """One reply as its client saw it, in seconds since it asked."""
+    """One reply as its client saw it, in seconds since its request."""
 
     first: float
     gaps: list[float]
@@ -176,7 +176,7 @@ async def ask(
 
 
 def read_event(event: dict) -> tuple[str, int | None]:
-    """(new text, tokens in all) of an event; 0 tokens: the reply is whole, they were not told."""
+    """(new text, tokens in all) of an event; 0 tokens: the reply is whole, their number unknown."""
     if event.get("usage"):
         return "", event["usage"]["completion_tokens"]
     if event.get("done"):
@@ -187,7 +187,7 @@ def read_event(event: dict) -> tuple[str, int | None]:
 
 
 async def chat(port: int, path: str, number: int, cfg: Bench) -> list[Timing]:
-    """One conversation: every turn sends all that was said."""
+    """One conversation: every turn sends the whole of it."""
     messages, timings = [], []
     for turn in range(cfg.turns):
         question = QUESTIONS[(number + turn) % len(QUESTIONS)]
@@ -280,7 +280,9 @@ def warm(port: int, path: str, cfg: Bench) -> None:
     asyncio.run(measure(port, path, 2, dataclasses.replace(cfg, chats=4)))
 
 
-def told(name: str, port: int, path: str, clients: int, cfg: Bench) -> dict[str, float]:
+def measure_and_print(
+    name: str, port: int, path: str, clients: int, cfg: Bench
+) -> dict[str, float]:
     """A measurement, printed."""
     row = asyncio.run(measure(port, path, clients, cfg))
     print(f"{name:14}", {k: round(v, 1) for k, v in row.items()}, flush=True)
@@ -292,7 +294,7 @@ def by_clients(cfg: Bench) -> list[dict[str, float]]:
     port = free_port()
     with own_server(cfg, port):
         warm(port, NEW, cfg)
-        return [told("engine", port, NEW, clients, cfg) for clients in cfg.clients]
+        return [measure_and_print("engine", port, NEW, clients, cfg) for clients in cfg.clients]
 
 
 def against(name: str, peer, peer_port: int, path: str, cfg: Bench) -> dict[str, float]:
@@ -305,8 +307,8 @@ def against(name: str, peer, peer_port: int, path: str, cfg: Bench) -> dict[str,
         warm(port, NEW, cfg)
         warm(peer_port, path, cfg)
         for clients in (1, 32) * cfg.rounds:
-            ours = told("engine", port, NEW, clients, cfg)
-            theirs = told(name, peer_port, path, clients, cfg)
+            ours = measure_and_print("engine", port, NEW, clients, cfg)
+            theirs = measure_and_print(name, peer_port, path, clients, cfg)
             for what in ("tokens_per_s", "replies_per_s"):
                 ratios[f"{what}_at_{clients}"].append(ours[what] / theirs[what])
     return {key: round(statistics.median(found), 2) for key, found in ratios.items()}

@@ -2,8 +2,8 @@
 
 `python bench/soak.py [--chats 200] [--seconds 60]` starts the server of `bench/serve.py` and keeps
 that many chats going at once, of turns of mixed lengths, some of them left in the middle of a
-reply. Each reply must be whole or be refused with 429, after which its client waits and asks
-again. From a process of its own `/health` is asked ten times a second; the server's memory is read
+reply. Each reply must be whole or be refused with 429, after which its client waits and tries
+again. A process of its own requests `/health` ten times a second; the server's memory is read
 every second. Ends with one line of JSON, and with 1 when a promise was broken.
 """
 
@@ -58,10 +58,12 @@ async def one_chat(port: int, cfg: Soak, number: int, end: float, seen: Counter,
     while time.monotonic() < end:
         messages = messages if turn % cfg.turns else []
         question = " ".join(draw.choices(QUESTIONS, k=draw.choice((1, 1, 2, 4))))
-        asked = [*messages, {"role": "user", "content": question}]
+        conversation = [*messages, {"role": "user", "content": question}]
         leave = draw.random() < cfg.leave
         try:
-            reply = await ask(port, PATH, asked, draw.choice((8, 32, 64, 128)), number, leave)
+            reply = await ask(
+                port, PATH, conversation, draw.choice((8, 32, 64, 128)), number, leave
+            )
         except Refused as refused:
             seen[str(refused.status)] += 1
             await asyncio.sleep(draw.uniform(*BACK_OFF_S))
@@ -73,12 +75,12 @@ async def one_chat(port: int, cfg: Soak, number: int, end: float, seen: Counter,
             continue
         seen["left" if leave else "answered"] += 1
         first_s.append(reply.first)
-        messages = [*asked, {"role": "assistant", "content": reply.text or "-"}]
+        messages = [*conversation, {"role": "assistant", "content": reply.text or "-"}]
         turn += 1
 
 
-def watch_health(port: int, seconds: float, told) -> None:
-    """Asks `/health` again and again; tells (second, milliseconds) of each, -1 for a failed one."""
+def watch_health(port: int, seconds: float, results) -> None:
+    """Sends (second, milliseconds) of each request to `/health`, -1 ms for one that failed."""
     health, began = [], time.monotonic()
     line = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     while (at_s := time.monotonic() - began) < seconds:
@@ -91,7 +93,7 @@ def watch_health(port: int, seconds: float, told) -> None:
             ok, line = False, http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         health.append((at_s, 1e3 * (time.perf_counter() - begun) if ok else -1.0))
         time.sleep(HEALTH_EVERY_S)
-    told.send(health)
+    results.send(health)
 
 
 def resident_mb(pid: int) -> float:
@@ -108,12 +110,12 @@ async def soak(port: int, pid: int, cfg: Soak) -> tuple[Counter, list[float], li
     end = time.monotonic() + cfg.seconds
     chats = [one_chat(port, cfg, i, end, seen, first_s) for i in range(cfg.chats)]
     everybody = asyncio.gather(*chats)
-    told = time.monotonic()
+    printed = time.monotonic()
     while not everybody.done():
         memory_mb.append(resident_mb(pid))
-        if time.monotonic() > told + 30:
-            told = time.monotonic()
-            print(f"{end - told:6.0f} s left, {memory_mb[-1]:.0f} MiB, {dict(seen)}", flush=True)
+        if time.monotonic() > printed + 30:
+            printed = time.monotonic()
+            print(f"{end - printed:6.0f} s left, {memory_mb[-1]:.0f} MiB, {dict(seen)}", flush=True)
         await asyncio.wait([everybody], timeout=1.0)
     await everybody
     return seen, first_s, memory_mb
@@ -124,12 +126,12 @@ def summary(cfg: Soak, seen: Counter, first_s: list, memory_mb: list, health: li
     at = lambda values, share: sorted(values)[int(share * (len(values) - 1))]
     settled = statistics.median(memory_mb[len(memory_mb) // 4 : len(memory_mb) // 2])
     last = statistics.median(memory_mb[-max(1, len(memory_mb) // 8) :])
-    asked = [ms for _, ms in health if ms >= 0] or [float("inf")]
+    answered = [ms for _, ms in health if ms >= 0] or [float("inf")]
     failed = sum(ms < 0 for _, ms in health)
     broken = {
         "answered or 429": set(seen) - {"answered", "left", "429"} or not seen["answered"],
         "memory flat": last > settled * (1 + cfg.growth),
-        f"/health < {cfg.health_ms:g} ms": max(asked) >= cfg.health_ms or failed,
+        f"/health < {cfg.health_ms:g} ms": max(answered) >= cfg.health_ms or failed,
     }
     return {
         "replies": dict(seen),
@@ -138,9 +140,9 @@ def summary(cfg: Soak, seen: Counter, first_s: list, memory_mb: list, health: li
         "health": {
             "asked": len(health),
             "failed": failed,
-            "p50_ms": at(asked, 0.5),
-            "p99_ms": at(asked, 0.99),
-            "max_ms": max(asked),
+            "p50_ms": at(answered, 0.5),
+            "p99_ms": at(answered, 0.99),
+            "max_ms": max(answered),
             "slow": [
                 {"at_s": round(at_s, 1), "ms": round(ms, 1)}
                 for at_s, ms in health
@@ -156,13 +158,13 @@ def summary(cfg: Soak, seen: Counter, first_s: list, memory_mb: list, health: li
 def main() -> int:
     cfg, port = tyro.cli(Soak), free_port()
     with own_server(cfg, port) as server:
-        told, tell = multiprocessing.get_context("spawn").Pipe(duplex=False)
+        receiving, sending = multiprocessing.get_context("spawn").Pipe(duplex=False)
         watcher = multiprocessing.get_context("spawn").Process(
-            target=watch_health, args=(port, cfg.seconds, tell), daemon=True
+            target=watch_health, args=(port, cfg.seconds, sending), daemon=True
         )
         watcher.start()
         figures = asyncio.run(soak(port, server.pid, cfg))
-        result = summary(cfg, *figures, told.recv())
+        result = summary(cfg, *figures, receiving.recv())
     print(json.dumps(result))
     return bool(result["broken_promises"])
 

@@ -2,17 +2,16 @@
 
 import sys
 
-from nanochat_jax.config.errors import friendly_errors
+from nanochat_jax.config.errors import friendly_errors, start_logging
 from nanochat_jax.config.resolve import resolve
 
 
 def main(argv: list[str]) -> int:
     with friendly_errors():
         cfg = resolve("chat_web", argv, prog="scripts.chat_web")
-        from nanochat_jax.serve.load import log_to_stderr
         from nanochat_jax.serve.server import launch
 
-        log_to_stderr()
+        start_logging()
         return launch.serve(cfg)
 
 

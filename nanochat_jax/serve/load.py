@@ -1,7 +1,5 @@
 """From flags to a model that is ready to talk: what the terminal and the server begin with."""
 
-import logging
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from nanochat_jax import devices
@@ -39,9 +37,3 @@ def load(cfg: Talk, devices_at_most: int = 1) -> Loaded:
     model, tokenizer, meta = load_model(cfg.source, cfg.model_tag or None, step, dtype=dtype)
     tag = cfg.model_tag or meta.get("model_tag") or f"d{model.cfg.n_layer}"
     return Loaded(model, tokenizer, kind, f"nanochat-{cfg.source}-{tag}")
-
-
-def log_to_stderr() -> None:
-    """For the programs: our own messages as plain lines, the libraries' only when they matter."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("nanochat_jax").setLevel(logging.INFO)

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from nanochat_jax.config.errors import start_logging
 from nanochat_jax.config.serve import ChatCLI
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.engine.prompt import ContextFull, fit_conversation
 from nanochat_jax.serve.engine.requests import Generation, Request, derive_seed
 from nanochat_jax.serve.engine.text import Piece, ReplyReader, join_parts
-from nanochat_jax.serve.load import load, log_to_stderr
+from nanochat_jax.serve.load import load
 from nanochat_jax.tokenizer.chat_format import Message
 
 LEAVE_S = 2.0  # a second Ctrl-C within this many seconds leaves
@@ -49,17 +50,18 @@ class Leave(Exception):
 
 
 class Terminal:
-    """One conversation. `ask` reads a line (EOFError at the end), `out` is written to."""
+    """One conversation. `read_line` shows a prompt and reads (EOFError at the end)."""
 
     def __init__(
         self,
         engine: Engine,
         settings: Settings,
-        ask: Callable[[str], str],
+        read_line: Callable[[str], str],
         out: TextIO,
         interactive: bool,
     ):
-        self._engine, self.settings, self._ask, self._out = engine, settings, ask, out
+        self._engine, self.settings = engine, settings
+        self._read_line, self._out = read_line, out
         self._interactive = interactive
         self.messages: list[Message] = []
         self._turns = 0
@@ -120,6 +122,7 @@ class Terminal:
             self.messages.pop()
             return self._say(f"({error})")
         if prompt.dropped:
+            # For good: to keep them would say it again, and encode them again, at every turn.
             del self.messages[: prompt.dropped]
             self._say(f"(the oldest {prompt.dropped} messages no longer fit and are forgotten)")
         parts = join_parts(self._reply(prompt.tokens))
@@ -129,7 +132,7 @@ class Terminal:
 
     def _read(self) -> str:
         """One message: a line, lines joined by a backslash at their end, or a quoted block."""
-        line = self._ask("\nUser: " if self._interactive else "")
+        line = self._read_line("\nUser: " if self._interactive else "")
         if line.strip() == QUOTES:
             return "\n".join(iter(self._more, None))
         lines = [line]
@@ -142,7 +145,7 @@ class Terminal:
         """A further line of a message; None at closing quotes, and where the input ends: what was
         typed until then is answered."""
         try:
-            line = self._ask("... " if self._interactive else "")
+            line = self._read_line("... " if self._interactive else "")
         except EOFError:
             return None
         return None if line.strip() == QUOTES else line
@@ -160,7 +163,7 @@ class Terminal:
             settings.top_p,
             derive_seed(settings.seed, self._turns),
         )
-        self._turns += 1
+        self._turns += 1  # another seed each turn: the same question may get another answer
         pieces: list[Piece] = []
         with _interrupts_as_flag() as interrupted:
             if self._interactive:
@@ -185,7 +188,7 @@ class Terminal:
                 yield from reader.push(token.id)
             seen = len(generation.tokens)
             if interrupted():
-                generation.cancel()
+                generation.cancel()  # the next tick frees the slot and ends the loop
         yield from reader.finish()
 
     def _show(self, piece: Piece, before: str) -> None:
@@ -251,7 +254,7 @@ def _interrupts_as_flag() -> Iterator[Callable[[], bool]]:
 
 def chat(cfg: ChatCLI) -> None:
     """One answer, or a conversation until the person leaves: what `scripts.chat_cli` runs."""
-    log_to_stderr()
+    start_logging()
     loaded = load(cfg)
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not cfg.prompt
     settings = Settings(cfg.temperature, cfg.top_k, cfg.top_p, cfg.max_tokens, cfg.seed, cfg.system)

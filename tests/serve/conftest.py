@@ -8,10 +8,11 @@ import openai
 import pytest
 import uvicorn
 
+from nanochat_jax.config.serve import ChatWeb
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.server.api import create_app
 from nanochat_jax.serve.server.scheduler import Scheduler
-from nanochat_jax.serve.server.service import Defaults, Service
+from nanochat_jax.serve.server.service import Service
 from tests.serve.server.asking import SAID
 from tests.serve.world import BYTES, random_model, spoken, talking_model
 
@@ -48,7 +49,7 @@ class RunningServer(uvicorn.Server):
 def new_service(model=None, slots: int = 4, queue_limit: int = 64, kind=Engine, **more) -> Service:
     """A service over `model` (None: a tiny random one with a context of 128 tokens)."""
     engine = kind(model or random_model(sequence_len=128), BYTES, slots=slots, **more)
-    defaults = Defaults(temperature=0.8, top_k=50, max_tokens=64)
+    defaults = ChatWeb(max_tokens=64)
     return Service(Scheduler(engine, queue_limit), BYTES, "nanochat-test", defaults)
 
 

@@ -74,6 +74,7 @@ def create_app(
     _add_page(app)
     # The one added last sees a request first.
     app.add_middleware(middleware.BodyLimit)
+    # Keys stand before the rate: who has none shall not use up the rate of an address that has.
     if rate_limit:
         app.add_middleware(middleware.RateLimit, per_minute=rate_limit)
     if api_keys:
@@ -85,6 +86,7 @@ def create_app(
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
         )
+    # Outermost, so that refusals of the others are counted, too.
     app.add_middleware(middleware.CountRequests, counters=service.counters)
     return app
 
@@ -154,6 +156,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
     async def health(response: Response) -> Health:
         engine, error = service.scheduler.engine, service.scheduler.error
         status = "failed" if error is not None else "ok" if service.ready else "loading"
+        # A load balancer reads the status alone.
         response.status_code = 200 if status == "ok" else 503
         return Health(
             status=status,

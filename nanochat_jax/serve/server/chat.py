@@ -5,8 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from nanochat_jax.serve.engine.requests import Request as ReplyRequest
-from nanochat_jax.serve.engine.requests import SampledToken, derive_seed
+from nanochat_jax.serve.engine.requests import SampledToken
 from nanochat_jax.serve.engine.text import Piece, join_parts
 from nanochat_jax.serve.server.logprobs import chat_logprobs
 from nanochat_jax.serve.server.responses import (
@@ -40,12 +39,14 @@ def add_routes(router: APIRouter, service: Service) -> None:
     ) -> ChatCompletion | StreamingResponse:
         service.check_ready()
         service.check_model(body.model)
-        service.check_count(body.n or 1, "n")
+        service.check_count(body.choices(), "n")
         max_tokens = pick(body.limit(), service.defaults.max_tokens)
         messages = [message.message() for message in body.messages]
         prompt = service.chat_prompt(messages, max_tokens)
         seed = service.seed(body.seed)
-        requests = _requests(service, body, prompt.tokens, max_tokens, seed)
+        requests = service.requests(
+            [prompt.tokens], body, seed, service.defaults, alternatives=bool(body.alternatives())
+        )
         session = service.start(requests, body.stops())
         extras = Extras(dropped_messages=prompt.dropped, seed=seed)
         writer = _ChatWriter(service, body)
@@ -56,31 +57,12 @@ def add_routes(router: APIRouter, service: Service) -> None:
         return writer.completion(replies, usage=usage, nanochat=extras)
 
 
-def _requests(
-    service: Service, body: ChatRequest, tokens: Sequence[int], max_tokens: int, seed: int
-) -> list[ReplyRequest]:
-    """One request a choice; what the body leaves open is the server's default."""
-    defaults = service.defaults
-    return [
-        ReplyRequest(
-            tuple(tokens),
-            max_tokens,
-            pick(body.temperature, defaults.temperature),
-            pick(body.top_k, defaults.top_k) or None,
-            pick(body.top_p, defaults.top_p),
-            derive_seed(seed, i),
-            alternatives=bool(body.logprobs and body.top_logprobs),
-        )
-        for i in range(body.n or 1)
-    ]
-
-
 class _ChatWriter:
     """From replies to what is sent, whole or chunk by chunk."""
 
     def __init__(self, service: Service, body: ChatRequest):
         self._tokenizer, self._body = service.tokenizer, body
-        self._top = (body.top_logprobs or 0) if body.logprobs else None
+        self._top = body.alternatives()
         kind = "chat.completion.chunk" if body.stream else "chat.completion"
         self._envelope = new_envelope("chatcmpl-", kind, service.model_id)
 
@@ -104,9 +86,9 @@ class _ChatWriter:
         self, session: Session, prompt_tokens: int, extras: Extras
     ) -> AsyncGenerator[ChatChunk, None]:
         """Role, text as it comes, how it ended, and usage where the body wants it."""
-        # As OpenAI has it: who asks for usage gets the field in every chunk, null but in the last.
+        # As OpenAI has it: with include_usage every chunk has the field, null but in the last.
         usage = {"usage": None} if self._body.include_usage() else {}
-        for i in range(self._body.n or 1):
+        for i in range(self._body.choices()):
             delta = ChatDelta(role="assistant", content="")
             yield self._chunk([_new(i, delta)], **usage, nanochat=extras)
         async for reply, pieces, tokens in session:

@@ -7,25 +7,24 @@ from collections.abc import AsyncGenerator, Sequence
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from nanochat_jax.serve.engine.requests import Request as ReplyRequest
-from nanochat_jax.serve.engine.requests import SampledToken, derive_seed
+from nanochat_jax.config.serve import ChatWeb
+from nanochat_jax.serve.engine.requests import SampledToken
 from nanochat_jax.serve.engine.text import Piece, ReplyReader
 from nanochat_jax.serve.server.errors import ApiError
 from nanochat_jax.serve.server.logprobs import TextScorer
 from nanochat_jax.serve.server.responses import (
     TextChoice,
-    TextChunk,
-    TextChunkChoice,
     TextCompletion,
     TextLogprobs,
     new_envelope,
     refusals,
 )
-from nanochat_jax.serve.server.schemas import CompletionRequest, pick
+from nanochat_jax.serve.server.schemas import CompletionRequest
 from nanochat_jax.serve.server.service import Service, Session, StreamedReply
 from nanochat_jax.serve.server.sse import STREAM, event_stream
 
-MAX_TOKENS = 16  # OpenAI's default for plain completions
+# OpenAI's defaults for plain completions, where the model's whole distribution is wanted.
+DEFAULTS = ChatWeb(temperature=1.0, top_k=0, top_p=1.0, max_tokens=16)
 
 
 def add_routes(router: APIRouter, service: Service) -> None:
@@ -42,11 +41,16 @@ def add_routes(router: APIRouter, service: Service) -> None:
     ) -> TextCompletion | StreamingResponse:
         service.check_ready()
         service.check_model(body.model)
-        service.check_count(len(body.prompts()) * (body.n or 1), "prompt")
+        service.check_count(len(body.prompts()) * body.choices(), "prompt")
         # Beside the event loop: a prompt may be a megabyte of text.
         prompts = [await asyncio.to_thread(_tokens, service, prompt) for prompt in body.prompts()]
         seed, prompt_tokens = service.seed(body.seed), sum(map(len, prompts))
-        session = service.start(_requests(body, prompts, seed), body.stops(), raw=True)
+        requests = service.requests(
+            prompts, body, seed, DEFAULTS,
+            alternatives=bool(body.logprobs),
+            score_prompt=bool(body.echo) and body.logprobs is not None,
+        )  # fmt: skip
+        session = service.start(requests, body.stops(), raw=True)
         writer = _TextWriter(service, body)
         if body.stream:
             return event_stream(writer.chunks(session, prompt_tokens))
@@ -76,26 +80,6 @@ def _tokens(service: Service, prompt: str | list[int]) -> list[int]:
     return tokens
 
 
-def _requests(
-    body: CompletionRequest, prompts: Sequence[list[int]], seed: int
-) -> list[ReplyRequest]:
-    """n requests a prompt, all prompts' in order."""
-    wanted = [tokens for tokens in prompts for _ in range(body.n or 1)]
-    return [
-        ReplyRequest(
-            tuple(tokens),
-            pick(body.max_tokens, MAX_TOKENS),
-            pick(body.temperature, 1.0),
-            body.top_k,
-            pick(body.top_p, 1.0),
-            derive_seed(seed, i),
-            alternatives=bool(body.logprobs),
-            score_prompt=bool(body.echo) and body.logprobs is not None,
-        )
-        for i, tokens in enumerate(wanted)
-    ]
-
-
 class _TextWriter:
     """From replies to what is sent: the echoed prompt in front of the first text, scores beside."""
 
@@ -111,41 +95,40 @@ class _TextWriter:
         )
 
     def completion(self, replies: Sequence[StreamedReply], **more) -> TextCompletion:
-        choices = [
-            TextChoice(**self._fields(reply, reply.text, reply.tokens, first=True))
-            for reply in replies
-        ]
+        choices = [self._choice(reply, reply.text, reply.tokens, first=True) for reply in replies]
         return TextCompletion(**self._envelope, choices=choices, **more)
 
-    async def chunks(self, session: Session, prompt_tokens: int) -> AsyncGenerator[TextChunk, None]:
+    async def chunks(
+        self, session: Session, prompt_tokens: int
+    ) -> AsyncGenerator[TextCompletion, None]:
         """Text as it comes, and usage where the body wants it."""
         usage, begun = ({"usage": None} if self._body.include_usage() else {}), set()
         async for reply, pieces, tokens in session:
             text = "".join(piece.text for piece in pieces)
-            fields = self._fields(reply, text, tokens, first=reply.index not in begun)
+            choice = self._choice(reply, text, tokens, first=reply.index not in begun)
             begun.add(reply.index)
-            yield TextChunk(**self._envelope, choices=[TextChunkChoice(**fields)], **usage)
+            yield TextCompletion(**self._envelope, choices=[choice], **usage)
         if usage:
-            used = session.usage(prompt_tokens)
-            yield TextChunk(**self._envelope, choices=[], usage=used)
+            yield self.completion([], usage=session.usage(prompt_tokens))
 
-    def _fields(
+    def _choice(
         self, reply: StreamedReply, text: str, tokens: Sequence[SampledToken], first: bool
-    ) -> dict:
+    ) -> TextChoice:
         """A choice with new `text` and `tokens`; the `first` of a reply begins with its prompt."""
         echo, scored = self._echo(reply) if first and self._body.echo else ("", [])
-        return {
-            "index": reply.index,
-            "text": echo + text,
-            "logprobs": self._score(reply, [*scored, *tokens]),
-            "finish_reason": reply.finish_reason,
-        }
+        return TextChoice(
+            index=reply.index,
+            text=echo + text,
+            logprobs=self._score(reply, [*scored, *tokens]),
+            finish_reason=reply.finish_reason,
+        )
 
     def _echo(self, reply: StreamedReply) -> tuple[str, list[SampledToken | int]]:
         """The prompt as text, and its tokens with their scores."""
         ids = reply.generation.request.tokens
+        # The first token has no score: nothing stands before it to predict it from.
         scored: list[SampledToken | int] = [ids[0], *reply.generation.prompt_scores]
-        if self._bare[reply.index // (self._body.n or 1)]:
+        if self._bare[reply.index // self._body.choices()]:
             ids, scored = ids[1:], scored[1:]
         reader = ReplyReader(self._tokenizer, raw=True)
         pieces: list[Piece] = [piece for token in ids for piece in reader.push(token)]
@@ -154,7 +137,7 @@ class _TextWriter:
     def _score(self, reply: StreamedReply, tokens: list[SampledToken | int]) -> TextLogprobs | None:
         """Scores of new tokens, the stop token that ended a reply included.
 
-        It is not shown, but it was sampled: who asks for one token after a prompt finds one.
+        It is not shown, but it was sampled: an evaluation that requests one token finds its score.
         """
         generation = reply.generation
         ended = reply.finish_reason is not None and generation.finish_reason == "stop"

@@ -41,6 +41,7 @@ class ApiError(Exception):
 
     def response(self) -> JSONResponse:
         """The refusal on the wire."""
+        # OpenAI's clients try again by themselves, and wait as long as this says.
         headers = {"Retry-After": "1"} if self.status in (429, 503) else None
         return JSONResponse(self.body.model_dump(exclude_unset=True), self.status, headers)
 
@@ -60,9 +61,12 @@ def add_handlers(app: FastAPI) -> None:
         return error.response()
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         param, message = first_problem(error.errors())
-        return ApiError(400, message, param).response()
+        body = ApiError(400, message, param).body
+        if request.url.path == "/chat/completions":
+            body.detail = body.error.message  # the original's page reads nothing else
+        return JSONResponse(body.model_dump(exclude_unset=True), 400)
 
     @app.exception_handler(HTTPException)
     async def plain(_: Request, error: HTTPException) -> Response:

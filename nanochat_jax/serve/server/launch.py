@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Seconds until uvicorn cuts connections: longer than DRAIN_S, so that replies which the engine
-# ended on its way out are told so first.
+# Seconds until uvicorn cuts connections: longer than DRAIN_S, so that a reply which the engine
+# ended early still gets its last event.
 GRACE_S = 6
 # A step on an accelerator reads all weights for one row as for many: on an H100 a step of d20 takes
 # 1.8 ms for one row and 4.0 ms for 64. A CPU pays for every row.
 CPU_SLOTS, ACCELERATOR_SLOTS = 16, 32
 SMALL = 64 * 2**20  # bytes of weights that one core reads in some milliseconds
-BACKLOG = 2048  # connections that may wait to be accepted
+# Connections that may wait to be accepted: while the model loads nobody accepts any.
+BACKLOG = 2048
 
 
 def with_mesh(cfg: ChatWeb) -> ChatWeb:
@@ -107,17 +108,10 @@ def new_engine(cfg: ChatWeb, loaded: Loaded) -> "Engine":
 def new_service(cfg: ChatWeb, loaded: Loaded, engine: "Engine") -> "Service":
     """The service over `engine`, its thread not yet started."""
     from nanochat_jax.serve.server.scheduler import Scheduler, tune_interpreter
-    from nanochat_jax.serve.server.service import Defaults, Service
+    from nanochat_jax.serve.server.service import Service
 
-    defaults = Defaults(
-        temperature=cfg.temperature,
-        top_k=cfg.top_k,
-        top_p=cfg.top_p,
-        max_tokens=cfg.max_tokens,
-        seed=None if cfg.seed < 0 else cfg.seed,
-    )
     scheduler = Scheduler(engine, cfg.queue, when_ready=tune_interpreter)
-    return Service(scheduler, loaded.tokenizer, cfg.model_name or loaded.name, defaults)
+    return Service(scheduler, loaded.tokenizer, cfg.model_name or loaded.name, cfg)
 
 
 def run(service: "Service", cfg: ChatWeb, sock: socket.socket) -> int:

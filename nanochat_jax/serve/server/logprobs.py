@@ -16,6 +16,8 @@ from nanochat_jax.tokenizer import Tokenizer
 def token_text(tokenizer: Tokenizer, token: int) -> str:
     """How a token is written; half characters as `bytes:\\x..`, so that no two look alike."""
     raw = tokenizer.id_to_bytes(token)
+    # Plain completions key their alternatives by this text: two halves that were both written
+    # U+FFFD would be one entry.
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:

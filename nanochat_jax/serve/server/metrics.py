@@ -70,6 +70,7 @@ def prometheus_text(stats: Stats, counters: Counters) -> str:
                 f"nanochat_{name}{end} {values[name]}",
             ]
     lines.append("# TYPE nanochat_requests_total counter")
+    # Sorted, so that two readings differ only where something was counted.
     for (path, status), count in sorted(counters.requests.items()):
         labels = f'path="{path}",status="{status}"'
         lines.append(f"nanochat_requests_total{{{labels}}} {count}")
@@ -77,10 +78,10 @@ def prometheus_text(stats: Stats, counters: Counters) -> str:
 
 
 def _ttft_lines(counters: Counters) -> list[str]:
-    """The histogram; a bucket of Prometheus' counts all that is below its edge."""
+    """The histogram of the times to first token."""
     name, seen = "nanochat_time_to_first_token_seconds", 0
     lines = [f"# TYPE {name} histogram"]
     for edge, count in zip((*TTFT_BUCKETS, "+Inf"), counters.ttft, strict=True):
-        seen += count
+        seen += count  # Prometheus' buckets are cumulative: each counts all below its edge
         lines.append(f'{name}_bucket{{le="{edge}"}} {seen}')
     return [*lines, f"{name}_sum {counters.ttft_sum:.6f}", f"{name}_count {seen}"]

@@ -26,6 +26,8 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             return await self._app(scope, receive, send)
+        # Read whole before it is passed on: a body sent in chunks says no length beforehand, and a
+        # 413 must come before the route has begun.
         body, more = b"", True
         while more:
             message = await receive()
@@ -71,6 +73,7 @@ class BearerKeys:
 
     def _known(self, scope: Scope) -> bool:
         given = dict(scope["headers"]).get(b"authorization", b"")
+        # Compared in constant time: how long a refusal takes must not tell how much was right.
         return any(hmac.compare_digest(given, b"Bearer " + key) for key in self._keys)
 
 
@@ -91,8 +94,9 @@ class RateLimit:
     def _allow(self, scope: Scope) -> bool:
         now, address = time.monotonic(), (scope.get("client") or ("",))[0]
         left, seen = self._left.get(address, (self._most, now))
+        # A bucket of tokens, refilled as time goes by: a burst passes, a stream of requests not.
         left = min(self._most, left + (now - seen) * self._rate)
-        if len(self._left) > 10_000:
+        if len(self._left) > 10_000:  # a scan from many addresses must not fill the memory
             self._left.clear()
         self._left[address] = (left - 1 if left >= 1 else left, now)
         return left >= 1

@@ -72,13 +72,14 @@ class Envelope(BaseModel):
     """What all chunks of a stream, and every whole answer, have in common."""
 
     id: str
-    created: int
+    created: int  # seconds since 1970
     model: str
     system_fingerprint: None
 
 
 def new_envelope(prefix: str, kind: str, model_id: str) -> dict[str, Any]:
     """The fields that are the same in all that answers one request."""
+    # `object` too, though its model allows one value only: a field left to its default is not sent.
     return {
         "id": prefix + uuid.uuid4().hex,
         "created": int(time.time()),
@@ -105,11 +106,11 @@ class ReplyMessage(BaseModel):
 
 
 class TokenLogprob(BaseModel):
-    """`bytes`, since a token may be half a character."""
+    """One token and its log-probability, in nats."""
 
     token: str
     logprob: float
-    bytes: list[int]
+    bytes: list[int]  # a token may be half a character, which `token` cannot show
 
 
 class ReplyLogprob(TokenLogprob):
@@ -127,8 +128,6 @@ class ChatLogprobs(BaseModel):
 
 
 class ChatChoice(BaseModel):
-    """One of `n` replies."""
-
     index: int
     message: ReplyMessage
     logprobs: ChatLogprobs | None
@@ -187,33 +186,19 @@ class TextLogprobs(BaseModel):
 
 
 class TextChoice(BaseModel):
-    """One reply, behind its prompt where `echo` was wanted."""
+    """One reply, behind its prompt where `echo` was wanted; in a stream what is new of it."""
 
     index: int
     text: str
     logprobs: TextLogprobs | None
-    finish_reason: FinishReason
-
-
-class TextCompletion(Envelope):
-    """POST /v1/completions without `stream`."""
-
-    object: Literal["text_completion"]
-    choices: list[TextChoice]
-    usage: Usage
-
-
-class TextChunkChoice(TextChoice):
-    """What is new in one reply."""
-
     finish_reason: FinishReason | None
 
 
-class TextChunk(Envelope):
-    """An event of a streamed completion."""
+class TextCompletion(Envelope):
+    """POST /v1/completions, whole or an event of the stream: OpenAI has one object for both."""
 
     object: Literal["text_completion"]
-    choices: list[TextChunkChoice]
+    choices: list[TextChoice]
     usage: Usage | None = None
 
 
@@ -236,23 +221,17 @@ class ModelCard(BaseModel):
 
 
 class ModelList(BaseModel):
-    """GET /v1/models."""
-
     object: Literal["list"] = "list"
     data: list[ModelCard]
 
 
 class TokenIds(BaseModel):
-    """POST /tokenize."""
-
     tokens: list[int]
     count: int
     max_model_len: int
 
 
 class DecodedText(BaseModel):
-    """POST /detokenize."""
-
     prompt: str
 
 
@@ -269,8 +248,6 @@ class TokenizerInfo(BaseModel):
 
 
 class Health(BaseModel):
-    """GET /health."""
-
     status: Literal["ok", "loading", "failed"]
     ready: bool
     num_gpus: int
@@ -278,8 +255,6 @@ class Health(BaseModel):
 
 
 class Worker(BaseModel):
-    """A device that holds slots."""
-
     gpu_id: int
     device: str
 

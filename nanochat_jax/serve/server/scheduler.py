@@ -13,7 +13,9 @@ from nanochat_jax.serve.engine.requests import Generation, Request
 
 logger = logging.getLogger(__name__)
 
-DRAIN_S = 4.0  # seconds that running replies get when the server is told to end
+# Docker and Kubernetes kill ten and thirty seconds after SIGTERM: a reply that takes longer than
+# this gets an error event instead of being cut off.
+DRAIN_S = 4.0
 END_S = 3.0  # seconds for the thread to end; only a compilation takes longer
 
 
@@ -49,7 +51,7 @@ class Scheduler:
         self.engine, self.queue_limit, self._when_ready = engine, queue_limit, when_ready
         self.ready = threading.Event()
         self.error: BaseException | None = None
-        self.closing = False
+        self.closing = self._stopped = False
         self._incoming: deque[Generation] = deque()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -63,6 +65,7 @@ class Scheduler:
 
         Raises RequestRefused when it is out of range, QueueFull when too many wait already.
         """
+        # Outside the lock, which the engine's thread needs: a long prompt is checked id by id.
         self.engine.check(request)
         generation = Generation(request, on_update)
         with self._changed:
@@ -77,8 +80,7 @@ class Scheduler:
     def cancel(self, generation: Generation) -> None:
         """Frees the generation's slot within one dispatch."""
         generation.cancel()
-        with self._changed:
-            self._changed.notify()
+        self._wake()
 
     @property
     def waiting(self) -> int:
@@ -92,21 +94,14 @@ class Scheduler:
 
     def close(self, drain_s: float = 0.0) -> None:
         """Takes no more requests, gives running ones `drain_s` seconds, then ends the thread."""
-        with self._changed:
-            self.closing = True
-            self._changed.notify()
+        self.closing = True
+        self._wake()
         deadline = time.monotonic() + drain_s
         while time.monotonic() < deadline and (self.waiting or self.engine.active):
             time.sleep(0.02)
-        self._stop()
-
-    def _stop(self) -> None:
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
+        self._stopped = True
+        self._wake()
         self._thread.join(timeout=END_S)
-
-    _stopped = False
 
     def _run(self) -> None:
         try:
@@ -114,11 +109,14 @@ class Scheduler:
             if self._when_ready is not None:
                 self._when_ready()
             self.ready.set()
+            # The engine has one user, this thread: others only fill `_incoming` and set flags.
             while not self._stopped:
                 self._take_incoming()
                 if not self.engine.tick():
                     self._sleep()
         except Exception as error:
+            # A device that failed once stays so: every reply ends, and `/health` answers 503 so
+            # that what watches the server starts another.
             logger.exception("the engine failed")
             self.error = error
             self.ready.clear()
@@ -134,3 +132,7 @@ class Scheduler:
         with self._changed:
             if not self._incoming and not self._stopped:
                 self._changed.wait(timeout=1.0)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()

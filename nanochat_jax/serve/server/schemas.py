@@ -1,6 +1,7 @@
 """What the API accepts, as pydantic models: OpenAI's fields; unknown ones are ignored."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -14,13 +15,15 @@ from pydantic import (
 
 from nanochat_jax.tokenizer.chat_format import Message, PartKind
 
+# The original's limits.
 MAX_MESSAGES = 500
 MAX_MESSAGE_CHARS = 8000
 MAX_TOTAL_CHARS = 32000
 MAX_TOKENS = 4096
+# Ours: without any, one request could take every slot, or the memory.
 MAX_CHOICES = 16
 MAX_PROMPTS = 256
-MAX_STOPS = 16
+MAX_STOPS = 16  # OpenAI takes four; an evaluation sends a list of its own, and its program's
 MAX_TEXT = 2**20
 MAX_SEED = 2**63
 
@@ -37,6 +40,7 @@ def pick(value, default):
 class Strict(BaseModel):
     """No coercion between types, no infinities; unknown fields are ignored."""
 
+    # Clients send OpenAI's newer fields whether a server knows them or not.
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
 
@@ -73,6 +77,7 @@ class ChatMessage(Strict):
 
     def message(self) -> Message:
         """As the engine's side knows it: text, or an assistant's parts."""
+        # OpenAI renamed system to developer for newer models; the chat format has one of them.
         role = "system" if self.role == "developer" else self.role
         if isinstance(self.content, str) or self.content is None:
             return Message(role, self.content or "")
@@ -85,6 +90,11 @@ class ChatMessage(Strict):
         if isinstance(self.content, list):
             return sum(len(part.text) for part in self.content)
         return len(self.content or "")
+
+
+def _check_total(lengths: Iterable[int]) -> None:
+    if sum(lengths) > MAX_TOTAL_CHARS:
+        raise ValueError(f"the conversation is longer than {MAX_TOTAL_CHARS} characters")
 
 
 class StreamOptions(Strict):
@@ -108,6 +118,15 @@ class SamplingFields(Strict):
     seed: Annotated[int, Field(ge=-MAX_SEED, lt=MAX_SEED)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+
+    def choices(self) -> int:
+        """How many replies to each prompt."""
+        return self.n or 1
+
+    def limit(self) -> int | None:
+        """The largest number of tokens of a reply, if the request says one."""
+        return self.max_tokens
 
     def stops(self) -> list[str]:
         """The stop strings as a list."""
@@ -142,8 +161,7 @@ class ChatRequest(SamplingFields):
                 raise ValueError(f"message {i} is empty")
             if message.length() > MAX_MESSAGE_CHARS:
                 raise ValueError(f"message {i} is longer than {MAX_MESSAGE_CHARS} characters")
-        if sum(message.length() for message in messages) > MAX_TOTAL_CHARS:
-            raise ValueError(f"the conversation is longer than {MAX_TOTAL_CHARS} characters")
+        _check_total(message.length() for message in messages)
         return messages
 
     @model_validator(mode="after")
@@ -153,8 +171,11 @@ class ChatRequest(SamplingFields):
         return self
 
     def limit(self) -> int | None:
-        """The largest number of tokens of a reply, if the request says one."""
         return self.max_completion_tokens or self.max_tokens
+
+    def alternatives(self) -> int | None:
+        """How many likely tokens to show beside each of a reply; None: no scores at all."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 class CompletionRequest(SamplingFields):
@@ -171,7 +192,6 @@ class CompletionRequest(SamplingFields):
         forms(f"text, token ids, or a list of 1 to {MAX_PROMPTS} of either; no empty list"),
     ]
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
-    # More than OpenAI's four: an evaluation's own list, and what its program adds.
     stop: Annotated[
         Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None,
         forms(f"a text of 1 to 256 characters, or a list of up to {MAX_STOPS}"),
@@ -212,33 +232,30 @@ class DetokenizeRequest(Strict):
     tokens: Annotated[list[Token], Field(max_length=MAX_TEXT)]
 
 
-class OriginalMessage(BaseModel):
-    """A message as the original takes it."""
+class OriginalMessage(Strict):
+    """A message as the original takes it; its page sends tool calls as text with their markers."""
 
     role: Literal["user", "assistant"]
     content: Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_CHARS)]
 
 
-class OriginalLimits(BaseModel):
-    """What the document says of `OriginalRequest`."""
-
-    messages: Annotated[list[OriginalMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
-    top_k: Annotated[int, Field(ge=1, le=200)] | None = None
-
-
 class OriginalRequest(Strict):
-    """POST /chat/completions, the original's own format.
+    """POST /chat/completions, with the original's limits, in the order in which it checks them."""
 
-    Any values pass here: `original.first_problem` checks them in the original's order and words.
-    """
+    messages: Annotated[
+        list[OriginalMessage],
+        Field(min_length=1, max_length=MAX_MESSAGES),
+        forms(
+            f"at least one message and at most {MAX_MESSAGES}, each with the role user or "
+            f"assistant and text of 1 to {MAX_MESSAGE_CHARS} characters"
+        ),
+    ]
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=200)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
 
-    messages: list[dict[str, Any]]
-    temperature: float | None = None
-    max_tokens: int | None = None
-    top_k: int | None = None
-
+    @field_validator("messages")
     @classmethod
-    def __get_pydantic_json_schema__(cls, schema, handler) -> dict:
-        return handler(OriginalLimits.__pydantic_core_schema__)
+    def _within_limits(cls, messages: list[OriginalMessage]) -> list[OriginalMessage]:
+        _check_total(len(message.content) for message in messages)
+        return messages

@@ -2,36 +2,23 @@
 
 import asyncio
 import collections
-import dataclasses
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
+from nanochat_jax.config.serve import ChatWeb
 from nanochat_jax.serve.engine.prompt import Prompt, fit_conversation
-from nanochat_jax.serve.engine.requests import Generation, Request, SampledToken
+from nanochat_jax.serve.engine.requests import Generation, Request, SampledToken, derive_seed
 from nanochat_jax.serve.engine.text import Piece, ReplyReader, merge
 from nanochat_jax.serve.server.errors import ApiError, EngineFailed
 from nanochat_jax.serve.server.metrics import Counters, read_stats
 from nanochat_jax.serve.server.responses import PromptDetails, Stats, Usage
 from nanochat_jax.serve.server.scheduler import Scheduler
+from nanochat_jax.serve.server.schemas import SamplingFields, pick
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.tokenizer.chat_format import Message
 
 LOOK_S = 0.5  # seconds between looks whether the client is still there
-
-
-@dataclasses.dataclass(frozen=True)
-class Defaults:
-    """What holds where a request says nothing; `top_k` 0 means all tokens.
-
-    Seeds are drawn from `seed`; None: another sequence each time the server starts.
-    """
-
-    temperature: float = 0.8
-    top_k: int = 50
-    top_p: float = 1.0
-    max_tokens: int = 512
-    seed: int | None = None
 
 
 class StreamedReply:
@@ -48,6 +35,7 @@ class StreamedReply:
     ) -> tuple[list[Piece], list[SampledToken]]:
         """Takes what the engine sampled; returns the new text and the tokens behind it."""
         shown, taken = [], []
+        # The stop token itself has no text, and is not counted as part of the reply.
         for token in new[: len(new) - (finish == "stop")]:
             shown += self._reader.push(token.id)
             taken.append(token)
@@ -154,7 +142,7 @@ class Session:
     async def finished(self, is_gone: Callable[[], Awaitable[bool]]) -> list[StreamedReply]:
         """All replies, once all have ended; when the client leaves first, their slots are freed.
 
-        Nothing is written before the end, so only asking tells that nobody waits any more.
+        Nothing is written before the end, so that no failing write shows that nobody waits.
         """
         whole = asyncio.ensure_future(self._read_all())
         try:
@@ -198,20 +186,21 @@ class Service:
     """What the routes share. Everything here runs in the event loop's thread."""
 
     def __init__(
-        self, scheduler: Scheduler, tokenizer: Tokenizer, model_id: str, defaults: Defaults
+        self, scheduler: Scheduler, tokenizer: Tokenizer, model_id: str, defaults: ChatWeb
     ):
         self.scheduler, self.tokenizer = scheduler, tokenizer
         self.model_id, self.defaults = model_id, defaults
         self.context = scheduler.engine.max_len
         self.counters = Counters()
-        self._mailbox, self._seeds = Mailbox(), random.Random(defaults.seed)
+        self._mailbox = Mailbox()
+        self._seeds = random.Random(None if defaults.seed < 0 else defaults.seed)
 
     @property
     def ready(self) -> bool:
         """Compiled, healthy and not shutting down."""
         return self.scheduler.ready.is_set() and not self.scheduler.closing
 
-    # What a route asks before it queues anything.
+    # Checks, before anything is queued.
 
     def check_ready(self) -> None:
         """Raises ApiError 503 while nothing can be answered."""
@@ -243,7 +232,7 @@ class Service:
             advice = f"this server takes {most}: ask for less"
             raise ApiError(400, f"{param}: {count} replies in one request, {advice}", param)
 
-    # What it then makes of the request.
+    # From a request to replies.
 
     def seed(self, wanted: int | None) -> int:
         """The seed of a request; one that names none gets the next of the server's own."""
@@ -251,8 +240,34 @@ class Service:
 
     def chat_prompt(self, messages: Sequence[Message], max_tokens: int) -> Prompt:
         """The prompt of a conversation, with room for a reply of at most a quarter context."""
+        # Not all of max_tokens: a client that asks for as much as there is would lose its history.
         reserve = min(max_tokens, self.context // 4)
         return fit_conversation(self.tokenizer, messages, self.context, reserve)
+
+    def requests(
+        self,
+        prompts: Sequence[Sequence[int]],
+        body: SamplingFields,
+        seed: int,
+        defaults: ChatWeb,
+        **scores: bool,
+    ) -> list[Request]:
+        """`n` requests a prompt, all prompts' in order; what `body` leaves open is the default.
+
+        `scores` are `alternatives` and `score_prompt` of the engine's requests.
+        """
+        return [
+            Request(
+                tuple(tokens),
+                pick(body.limit(), defaults.max_tokens),
+                pick(body.temperature, defaults.temperature),
+                pick(body.top_k, defaults.top_k) or None,
+                pick(body.top_p, defaults.top_p),
+                derive_seed(seed, i),
+                **scores,
+            )
+            for i, tokens in enumerate(tokens for tokens in prompts for _ in range(body.choices()))
+        ]
 
     def start(
         self, requests: Sequence[Request], stops: Sequence[str] = (), raw: bool = False
@@ -269,7 +284,7 @@ class Service:
             for request in requests:
                 session.add(request, ReplyReader(self.tokenizer, stops, raw))
         except BaseException:
-            session.leave()
+            session.leave()  # those that were queued before the one that failed
             raise
         return session
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from nanochat_jax.serve.server.errors import EngineFailed
 
-# nginx collects a response before it passes it on, unless it is told not to.
+# nginx collects a response before it passes it on, unless this header forbids it.
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 MEDIA_TYPE = "text/event-stream"
 EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}

@@ -6,9 +6,10 @@ import pathlib
 import pytest
 
 from nanochat_jax.checkpoint import load_model
+from nanochat_jax.config.serve import ChatWeb
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.server.scheduler import Scheduler
-from nanochat_jax.serve.server.service import Defaults, Service
+from nanochat_jax.serve.server.service import Service
 from tests.serve.conftest import RunningServer
 from tests.serve.page.conftest import SAID, serve
 from tests.serve.page.driving import button, finished, send, take_file, texts, turns, until
@@ -220,7 +221,7 @@ def demo():
     except FileNotFoundError:
         return serve(SAID)
     scheduler = Scheduler(Engine(model, tokenizer, slots=2))
-    return RunningServer(Service(scheduler, tokenizer, "nanochat-sft-d4", Defaults()))
+    return RunningServer(Service(scheduler, tokenizer, "nanochat-sft-d4", ChatWeb()))
 
 
 def test_the_readme_s_pictures_are_drawn(visit, tmp_path):

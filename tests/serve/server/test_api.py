@@ -173,7 +173,7 @@ def test_the_async_client_streams(server, client):
     assert "".join(asyncio.run(stream())) == whole.choices[0].message.content
 
 
-def test_models_tokens_and_health(http, server):
+def test_models_tokens_health_and_stats_are_answered_in_the_forms_their_clients_know(http, server):
     models = http.get("/v1/models").json()["data"]
     assert [m["id"] for m in models] == ["nanochat-test"]
     assert http.get("/v1/models/nanochat-test").json()["object"] == "model"

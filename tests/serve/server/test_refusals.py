@@ -123,7 +123,7 @@ def test_a_full_queue_is_429_and_a_client_that_leaves_frees_its_slot(talker):
     [
         ({"messages": []}, "at least one"),
         ({"messages": [{"role": "system", "content": "x"}]}, "role"),
-        ({"messages": [{"role": "user", "content": ""}]}, "no content"),
+        ({"messages": [{"role": "user", "content": ""}]}, "text of 1 to 8000"),
         ({"temperature": 2.5}, "temperature"),
         ({"top_k": 0}, "top_k"),
         ({"max_tokens": 4097}, "max_tokens"),
