@@ -1,4 +1,4 @@
-"""Whole or not at all: how every file and folder of the house is written.
+"""Whole or not at all: how every file and folder of the package is written.
 
 A writer works on a neighbour of the target, `.<name>.<random>.part`, syncs it, and renames it into
 place. After a crash at any point the target is what it was, or what it was to become; what is left

@@ -60,7 +60,7 @@ def shards(
     """Fetches the first `count` shards (-1: all) into `base_data/`; returns how many are there.
 
     Raises:
-        ValueError: some could not be had; those that could stay, and the call can be repeated.
+        ValueError: some could not be fetched; the others stay, and the call can be repeated.
     """
     known, folder = SETS[recipe], paths.base_data(root)
     url = base_url or _server(known.url)
@@ -73,8 +73,8 @@ def shards(
     if failed:
         number, error = min(failed.items())
         raise ValueError(
-            f"{len(failed)} of {len(missing)} shards could not be had, first shard_{number:05d}: "
-            f"{error}; what came stays, call again to go on"
+            f"{len(failed)} of {len(missing)} shards could not be fetched, first shard_{number:05d}: "
+            f"{error}; what came stays, call again to continue"
         )
     return len(wanted)
 
@@ -82,7 +82,7 @@ def shards(
 def _errors(
     fetch: Callable[[int], Any], numbers: Sequence[int], workers: int
 ) -> dict[int, BaseException]:
-    """Fetches these shards; the errors of those that could not be had."""
+    """Fetches these shards; the errors of those that failed."""
     failed = {}
     with concurrent.futures.ThreadPoolExecutor(max(1, workers)) as pool:
         jobs = {pool.submit(fetch, n): n for n in numbers}
@@ -136,7 +136,7 @@ def get(url: str, path: pathlib.Path, *, pause_s: float = 1.0) -> pathlib.Path:
     """The file at `url`, on disk; one that is there already is kept.
 
     Raises:
-        ValueError: it could not be had in `ATTEMPTS` tries; the last reason is named.
+        ValueError: it could not be fetched in `ATTEMPTS` tries; the last reason is named.
     """
     if path.exists():
         return path
@@ -158,7 +158,7 @@ def _fetch(url: str, file: IO[bytes], suffix: str, pause_s: float) -> None:
             return
         except (OSError, ValueError) as error:
             if not isinstance(error, ConnectionError):
-                file.seek(0)  # what came is of no use; after a cut line it is gone on from
+                file.seek(0)  # after a cut connection the next try continues here
                 file.truncate()
             # Not there, or not for us: to ask again changes nothing.
             final = isinstance(error, urllib.error.HTTPError) and error.code in (401, 403, 404)
@@ -168,7 +168,7 @@ def _fetch(url: str, file: IO[bytes], suffix: str, pause_s: float) -> None:
 
 
 def _stream(url: str, file: IO[bytes]) -> None:
-    """Appends the body to `file`, going on where an earlier try was cut off if the server can.
+    """Appends the body to `file`, continuing where an earlier try was cut off if the server can.
 
     Raises:
         ConnectionError: the body ended before its announced length.

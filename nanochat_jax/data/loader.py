@@ -26,7 +26,7 @@ def pretraining_loader(
     """Endless micro-batches of `batch` rows of `seq_len` tokens; every token is a target.
 
     Its iterator's `set_state` also takes what the original's checkpoint holds, `{"pq_idx",
-    "rg_idx", "epoch"}`: it goes on after that row group, as the original does.
+    "rg_idx", "epoch"}`: it continues after that row group, as the original does.
 
     Args:
         kind: `stream` cuts rows from one token stream; `bestfit` starts each row at a document.
@@ -79,7 +79,7 @@ class Stream:
 class BestFit:
     """The 2026 loader: each row begins with a document and is filled without gaps.
 
-    A row that begins inside a document asks the model to go on with a text whose beginning it
+    A row that begins inside a document asks the model to continue a text whose beginning it
     cannot see. So each row begins with bos, and takes whole documents while any fits; the last one
     is cut at the row's end and its rest dropped. That is about 35 % of all tokens at T = 2048 (see
     `packing.choose`): no loss while there is more text than a run can read, and the original

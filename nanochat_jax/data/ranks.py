@@ -2,7 +2,7 @@
 
 The original gives each GPU a rank that reads its own part of the data, so its order of data is one
 of the number of GPUs. Here `ranks` is a number of the run: pull n is a micro-batch of rank
-n % ranks, whatever devices there are, so a run can move to another machine and go on.
+n % ranks, whatever devices there are, so a run can continue on another machine.
 """
 
 from collections.abc import Callable, Mapping, Sequence

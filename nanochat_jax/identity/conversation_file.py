@@ -1,6 +1,6 @@
 """The file of conversations, written line by line, and beside it the notes on what made them.
 
-A line is on disk before the next answer is waited for, so an interrupted run goes on where it
+A line is on disk before the next answer is waited for, so an interrupted run continues where it
 was. The notes (`<name>.progress.jsonl`) say for whom the file is and which answers it has.
 """
 
@@ -35,7 +35,7 @@ class ConversationFile:
         self.done: set[int] = set()
         self._seen: set[bytes] = set()
         if path.exists() and path.stat().st_size:
-            self._go_on()
+            self._continue()
         else:
             self.notes.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ class ConversationFile:
         self.done.add(index)
         return new
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         try:
             notes = [json.loads(line) for line in _whole_lines(self.notes)]
             names = {note["name"] for note in notes}
@@ -72,7 +72,7 @@ class ConversationFile:
         _whole_lines(self.path)
         self._seen = {_digest(messages) for messages in read_conversations(self.path)}
         self.done = {note["index"] for note in notes if note["source"] == self.source}
-        log.info("%s: going on after %d conversations", self.path, len(self))
+        log.info("%s: continuing after %d conversations", self.path, len(self))
 
 
 def _append(path: pathlib.Path, line: str) -> None:

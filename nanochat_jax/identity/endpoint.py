@@ -116,7 +116,7 @@ class Endpoint:
             401: "set OPENAI_API_KEY to a key of this server",
             403: "set OPENAI_API_KEY to a key that may use this model",
             404: "check --endpoint (it usually ends in /v1) and --model",
-            429: "its limit is used up; go on later, what came stays",
+            429: "its limit is used up; continue later, what came stays",
         }.get(reply.status_code, "see its own log")
         body = " ".join(reply.text.split())[:300]
         raise ValueError(f"{reply.request.url} answered {reply.status_code} ({body}); {advice}")

@@ -84,7 +84,7 @@ def from_endpoint(
 ) -> Made:  # fmt: skip
     """Brings `path` to `count` conversations written by a model, `workers` requests at a time.
 
-    Each is on disk when it comes. A call again goes on with the indices that are not done.
+    Each is on disk when it comes. Called again, it continues with the indices that are not done.
 
     Raises:
         ValueError: as `from_templates` and `Endpoint`; or the model writes no conversations. What

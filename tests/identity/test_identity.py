@@ -285,7 +285,7 @@ def test_a_busy_server_is_asked_again(server, tmp_path):
 
 def test_a_server_that_stays_busy_ends_the_run_with_what_to_do(server, tmp_path):
     server.usual = server.fail(429)
-    with pytest.raises(ValueError, match="429.*go on later"):
+    with pytest.raises(ValueError, match="429.*continue later"):
         make.from_endpoint(tmp_path / "out.jsonl", NEMO, 2, server.endpoint(), workers=1)
     assert len(server.requests) == TRIES
 
