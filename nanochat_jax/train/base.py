@@ -26,6 +26,8 @@ def curriculum(config: BaseTrain, context: RunContext) -> Curriculum:
     """
     cfg, tokenizer, devices = context.cfg, context.tokenizer, context.mesh.size
     data, plan = find_data(context.root, config.embedded_world), scaling.plan(cfg, config)
+    # One recipe of rows for both splits: a validation loss on rows cut in another way would not
+    # be that of the training's task.
     batches = lambda files, **kw: pretraining_loader(
         files, tokenizer, config.device_batch_size, config.max_seq_len, kind=config.loader, **kw
     )

@@ -38,6 +38,7 @@ class Hook:
     def due(self, step: int, last: bool) -> bool:
         if self.every < 0:
             return False
+        # At the end whatever the interval: the report is about the finished model.
         return last or ((self.first or step > 0) and step % self.every == 0)
 
 
@@ -79,6 +80,7 @@ def core_hook(config: BaseTrain, tokenizer: Tokenizer, bundle: pathlib.Path) -> 
             "centered_results": {label: task.centered for label, task in found.tasks.items()},
         }
 
+    # Not before the first step: a model that has learned nothing takes as long to score.
     wanted = config.core_metric_every > 0 and bundle.is_dir()
     return Hook(config.core_metric_every if wanted else -1, run, first=False)
 

@@ -31,7 +31,8 @@ from nanochat_jax.train.step import TrainState
 log = logging.getLogger(__name__)
 
 EMA = 0.9  # of the loss shown in the progress bar, as the original
-WARM_STEPS = 10  # steps left out of the training time, as the original: they hold the compilation
+# Left out of the training time, as in the original: they hold the compilation.
+WARM_STEPS = 10
 
 
 class Interrupted(SystemExit):
@@ -130,9 +131,12 @@ class _Loop:
         self.clock = time.perf_counter()
         for self.step in itertools.count(first):
             loader, make = next(upcoming)
+            # Here nothing of a step is half done, so this is where a run may end.
             if stop.is_set():
                 self._save(state, loader, final=False)
                 raise Interrupted(130)
+            # The data are asked before anything is measured: whether this is the end decides what
+            # is due.
             last, resumed = make is None, self.step == first and run.start.resumed is not None
             if not (self.step == first and self.progress.evaluated):
                 self._evaluate(state, last)

@@ -39,6 +39,7 @@ class MetricsWriter:
         self.path = directory / "metrics.jsonl"
         self._keep(resume_step, evaluated)
         self._file = self.path.open("a")
+        # One more file at each start: TensorBoard reads all that lie in a folder.
         self._board = EventFileWriter(str(directory), filename_suffix=f".{resume_step or 0}")
         self._wandb = _wandb(project, wandb_name, config) if wandb_name != "dummy" else None
 

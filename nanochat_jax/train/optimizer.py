@@ -171,7 +171,7 @@ def adamw(groups: dict[str, Group], eps: float) -> optax.GradientTransformationE
         out = jax.tree_util.tree_map_with_path(
             leaf, grads, state["exp_avg"], state["exp_avg_sq"], params
         )
-        u, m, v = _unzip(out, grads, 3)
+        u, m, v = jax.tree.transpose(jax.tree.structure(grads), None, out)
         return u, {"exp_avg": m, "exp_avg_sq": v}
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -202,13 +202,17 @@ def muon_transform(
         nesterov = flatten_dict(jax.tree.map(mix, grads, buffers))
         seconds = flatten_dict(state.get("second_momentum_buffer", {}))
         flat, updates, new_seconds = flatten_dict(params), {}, {}
+        shared, whole = P(AXES), P()
         for paths in by_shape(flat).values():
             # All matrices of a shape at once: a few large batched products keep a device busy
             # where some hundred small ones would not.
-            stack = _divide(_stack(nesterov, paths, mesh), mesh)
-            second = _whole(_stack(seconds, paths, mesh), mesh) if seconds else None
-            direction, second = orthogonalize(optim, dtype, stack, _divide(second, mesh))
-            direction, second = _whole(direction, mesh), _whole(second, mesh)
+            stack = _placed(_stack(nesterov, paths, mesh), mesh, shared)
+            second = _placed(_stack(seconds, paths, mesh), mesh, whole) if seconds else None
+            second = _placed(second, mesh, shared)
+            direction, second = orthogonalize(optim, dtype, stack, second)
+            # Whole again, which is stated although XLA would arrive at it: left to itself it moves
+            # the stack's members one by one.
+            direction, second = _placed(direction, mesh, whole), _placed(second, mesh, whole)
             for i, path in enumerate(paths):
                 updates[path] = _step(direction[i], flat[path], lr * hyper.lr_multiplier, hyper)
                 if second is not None:
@@ -259,28 +263,8 @@ def _stack(flat: Flat, paths: list[tuple[str, ...]], mesh: Mesh | None) -> jax.A
     return jnp.pad(stack, [(0, pad)] + [(0, 0)] * (stack.ndim - 1))
 
 
-def _divide(stack: jax.Array | None, mesh: Mesh | None) -> jax.Array | None:
-    """The stack with its matrices dealt out over the devices."""
-    return _placed(stack, mesh, P(AXES))
-
-
-def _whole(stack: jax.Array | None, mesh: Mesh | None) -> jax.Array | None:
-    """The stack whole on every device.
-
-    Stated also where XLA would arrive at it: left to itself it moves the stack's members one by
-    one.
-    """
-    return _placed(stack, mesh, P())
-
-
 def _placed(stack: jax.Array | None, mesh: Mesh | None, where: P) -> jax.Array | None:
+    """The stack with its matrices dealt out over the devices (`P(AXES)`) or whole on each."""
     if stack is None or mesh is None or mesh.size == 1:
         return stack
     return jax.lax.with_sharding_constraint(stack, NamedSharding(mesh, where))
-
-
-def _unzip(tree_of_tuples: Any, like: Any, n: int) -> tuple[Any, ...]:
-    """`n` trees from a tree whose leaves are `n`-tuples."""
-    outer = jax.tree.structure(like)
-    inner = jax.tree.structure((0,) * n)
-    return jax.tree.transpose(outer, inner, tree_of_tuples)

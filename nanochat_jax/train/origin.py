@@ -64,6 +64,8 @@ def find(stage: str, config: Stage, root: pathlib.Path) -> Origin:
     elif not isinstance(config, BaseTrain):
         step = config.step if config.step >= 0 else None
         source = find_checkpoint(config.source, config.model_tag or None, step, root)
+    # Found also where a run is resumed and its weights are not read: it names the run's folder and
+    # is part of its fingerprint.
     start = Origin(source)
     if not resuming:
         return start
@@ -80,6 +82,7 @@ def move_aside(folder: pathlib.Path) -> None:
     """Makes room for a new run: an earlier one of its name goes to `.old/<tag>-<n>`, unharmed."""
     if not folder.exists():
         return
+    # Not deleted: a run may have taken days, and a flag typed wrongly starts a new one.
     old = folder.parent / ".old"
     old.mkdir(exist_ok=True)
     names = (old / f"{folder.name}-{n}" for n in itertools.count(1))
@@ -89,10 +92,8 @@ def move_aside(folder: pathlib.Path) -> None:
 
 
 def fingerprint(config: Stage, start: Origin, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What decides the result of a stage: its settings and what it begins with. JSON values.
-
-    The parent's own fingerprint is part of it, so that a change anywhere upstream shows here.
-    """
+    """What decides the result of a stage: its settings and what it begins with. JSON values."""
+    # The parent's own fingerprint is part of it, so that a change anywhere upstream shows here.
     parent = start.source.meta.get("fingerprint") if start.source else None
     return values.fingerprint(config) | {
         "tokenizer": tokenizer.hash,

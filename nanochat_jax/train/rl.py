@@ -120,6 +120,8 @@ class Sampler:
             return shared_first_token.answer(
                 engines, questions, chosen, sampling, grade=questions.reward, together=together
             )
+        # In turn, so that each engine does the same work in every run. Answers come as they are
+        # finished; rows are in the order of the questions.
         done = answer(engines, questions, chosen, sampling, grade=questions.reward, in_turn=True)
         return sorted(done, key=lambda each: each.index)
 
@@ -151,6 +153,7 @@ def rollout_rows(sampler: Sampler, questions: Questions, directory: pathlib.Path
         )
 
     def rows(first: int, _: Any) -> Iterator[Upcoming]:
+        # What a killed run logged behind its last checkpoint is sampled again, to the same replies.
         rollout_log.drop_from(directory, first)
         for step in range(first, steps):
             yield Upcoming(None, functools.partial(make, step=step))
@@ -169,6 +172,7 @@ def _warn_cropped(config: RLTrain, context: int) -> None:
 
 def figures(directory: pathlib.Path, common: Figures, questions: int) -> Figures:
     """The results as the report shows them: where rewards began and where they ended."""
+    # From the file, not from this process: a run may have been resumed several times.
     lines = metrics.read(directory / "metrics.jsonl")
     rewards = [line["train/reward"] for line in lines if "train/reward" in line]
     passed = [line["val/pass@1"] for line in lines if "val/pass@1" in line]

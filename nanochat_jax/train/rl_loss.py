@@ -38,6 +38,7 @@ def rollout_rows(
     width = longest if length is None else length
     if longest > width:
         raise ValueError(f"a sample of {longest + 1} tokens needs rows of {longest}, not {width}")
+    # Causal attention never looks to the right: what pads a row changes nothing before it.
     ids = np.full((len(sequences), width + 1), pad, np.int32)
     sampled = np.zeros_like(ids)
     for row, (sequence, mask) in enumerate(zip(sequences, masks, strict=True)):

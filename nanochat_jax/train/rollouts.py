@@ -16,7 +16,8 @@ from nanochat_jax.tasks import Conversation
 from nanochat_jax.train import rl_loss
 from nanochat_jax.train.curriculum import StepRows
 
-WIDTH = 64  # rows are a multiple of this long, so that few shapes are compiled
+# Rows are a multiple of this long: every other length would be a shape to compile.
+WIDTH = 64
 
 
 class Questions:
@@ -39,6 +40,7 @@ class Questions:
                 f"{', '.join(names)}: not every task has a reward to learn from; take GSM8K, "
                 "SpellingBee, ARC-Easy, ARC-Challenge, MMLU or exchanges[:sums|:counts|:spelling]"
             )
+        # Its rows are a test set of 164: nothing would be left to measure with.
         if "HumanEval" in self.names:
             raise ValueError("HumanEval has test rows alone: to train on them spoils its score")
         self.mixture = tasks.Mixture(built.tasks, seed=None) if len(self.names) == 1 else built
@@ -62,6 +64,7 @@ class Questions:
         by_task: dict[str, list[int]] = {name: [] for name in self.names}
         for index in range(len(self)):
             by_task[self.mixture.at(index)[0].name].append(index)
+        # Of each alike: in a mixture by size a small task would be measured by a handful of rows.
         each = max(1, count // len(self.names))
         return sorted(i for indices in by_task.values() for i in indices[:each])
 

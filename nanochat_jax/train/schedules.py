@@ -103,6 +103,7 @@ def momentum(optim: OptimConfig, step: Scalar, num_iterations: int) -> jax.Array
         return rising
     gone = (step - (num_iterations - warmdown)) / jnp.asarray(warmdown, float)
     falling = optim.momentum * (1.0 - gone) + optim.momentum_end * gone
+    # The original's order of cases, which a run shorter than ramp and warmdown shows as a jump.
     late = (step >= optim.momentum_steps) & (step >= num_iterations - warmdown)
     return jnp.where(late, falling, rising)
 

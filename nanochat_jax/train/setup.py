@@ -106,6 +106,7 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
             the command that makes it.
         ValueError: settings that do not fit together, or a damaged checkpoint.
     """
+    # Each process would sample with engines of its own, and their rows would have to be exchanged.
     if isinstance(config, RLTrain) and jax.process_count() > 1:
         raise ValueError("the rl stage runs in one process, over all of its devices; start one")
     start = origin.find(stage, config, root)
@@ -118,12 +119,14 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
     cfg, mesh = start.model_config(), sharding.make_mesh(config.mesh or None)
     fingerprint = origin.fingerprint(config, start, tokenizer)
     directory = origin.directory(stage, start.tag(config), root)
+    # The length of base rows is the model's; `--init` may bring another one than the flags say.
     if isinstance(config, BaseTrain):
         cfg = cfg or base.model_config(config, tokenizer.get_vocab_size())
         config = dataclasses.replace(config, max_seq_len=cfg.sequence_len)
     micro = micro_batches(config, cfg, mesh)
     context = RunContext(cfg, tokenizer, mesh, micro, root, directory)
     curriculum = CURRICULA[stage](config, context)
+    # A checkpoint that came from elsewhere may store tables in bfloat16, and keeps doing so.
     shapes = start.source.param_shapes() if start.source else None
     return Run(
         stage=stage,

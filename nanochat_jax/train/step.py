@@ -113,6 +113,8 @@ def gradients(
 
     specs = optimizer_specs(mesh, params)
 
+    # Written out with `shard_map`: left to the compiler, each micro-batch's gradient may be reduced
+    # inside of the loop.
     def local(params: Any, *rows: jax.Array) -> tuple[jax.Array, Any]:
         loss, grads = _accumulate(model, params, *rows)
         return lax.psum(loss, AXES), jax.tree.map(_reduce, grads, specs)

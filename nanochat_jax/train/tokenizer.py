@@ -44,10 +44,12 @@ def run(config: TokenizerTrain, root: pathlib.Path) -> Section:
     texts = itertools.chain(documents(data, config.max_chars, config.doc_cap), extra)
     tokenizer = Tokenizer.train(texts, config.vocab_size)
     seconds = time.perf_counter() - started
+    # Before anything is saved: no later stage could be trusted otherwise.
     check_round_trip(tokenizer)
     folder = paths.tokenizer(root)
     tokenizer.save(folder)
     figures = _figures(config, tokenizer, seconds)
+    # Last, since this record is what makes the stage done.
     record = {"fingerprint": fingerprint(config, root), "figures": figures}
     files.write_json(folder / RECORD, record)
     log.info("tokenizer: %d ids in %.1f s -> %s", tokenizer.get_vocab_size(), seconds, folder)
