@@ -73,8 +73,8 @@ def shards(
     if failed:
         number, error = min(failed.items())
         raise ValueError(
-            f"{len(failed)} of {len(missing)} shards could not be fetched, first shard_{number:05d}: "
-            f"{error}; what came stays, call again to continue"
+            f"{len(failed)} of {len(missing)} shards could not be fetched, first "
+            f"{shard_name(number)}: {error}; what came stays, call again to continue"
         )
     return len(wanted)
 
