@@ -45,7 +45,7 @@ class MLP(Layer):
 class Block(Layer):
     """Attention and MLP, each on the norm of the stream and added to it.
 
-    The stream itself is never normed between blocks: gradients pass through the sums untouched.
+    The stream itself is never normed between blocks: gradients reach each of them through sums.
     """
 
     window: int | None
@@ -90,7 +90,7 @@ class GPT(nn.Module):
         block = nn.remat(Block) if self.remat else Block
         own = lambda i: (c.masks[i], i in gated, self.attention)
         self.h = [block(c, self.dtype, self.param_dtype, *own(i)) for i in range(c.n_layer)]
-        # Not tied to `wte`: nanochat trains the two at rates that lie 40 to 50 times apart, and
+        # Not tied to `wte`: nanochat trains the two at rates about 40 to 50 times apart, and
         # starts this one at (nearly) zero, where embeddings must differ from the start.
         self.lm_head = Linear(
             c.padded_vocab_size, use_bias=False, kernel_init=head_init(c), **types

@@ -90,13 +90,6 @@ def decode_chunk(
     """
     B, K = rows.forced_BK.shape
     whole, cache = cache, _first_rows(cache, B)
-    empty = DecodeOutput(
-        token_KB=jnp.zeros((K, B), jnp.int32),
-        valid_KB=jnp.zeros((K, B), bool),
-        logprob_KB=jnp.zeros((K, B), jnp.float32),
-        top_id_KBN=jnp.zeros((K, B, N), jnp.int32),
-        top_logprob_KBN=jnp.zeros((K, B, N), jnp.float32),
-    )
 
     def choose(carry):
         k, cache, rows, out = carry
@@ -122,8 +115,21 @@ def decode_chunk(
 
     cache = cache.replace(length_B=rows.length_B)
     # A while, not a scan: when the last running row stops, the steps that are left cost nothing.
-    _, cache, _, out = lax.while_loop(going, choose, (jnp.int32(0), cache, rows, empty))
+    _, cache, _, out = lax.while_loop(
+        going, choose, (jnp.int32(0), cache, rows, _no_output(K, B, N))
+    )
     return _with_first_rows(whole, cache), out
+
+
+def _no_output(K: int, B: int, N: int) -> DecodeOutput:
+    """Nothing chosen yet."""
+    return DecodeOutput(
+        token_KB=jnp.zeros((K, B), jnp.int32),
+        valid_KB=jnp.zeros((K, B), bool),
+        logprob_KB=jnp.zeros((K, B), jnp.float32),
+        top_id_KBN=jnp.zeros((K, B, N), jnp.int32),
+        top_logprob_KBN=jnp.zeros((K, B, N), jnp.float32),
+    )
 
 
 def _first_rows(cache: KVCache, count: int) -> KVCache:
