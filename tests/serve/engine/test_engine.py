@@ -6,7 +6,7 @@ import pytest
 
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.engine.requests import Request
-from tests.serve.world import BYTES, random_model, scripted_model
+from tests.serve.world import BYTES, compilations, random_model, scripted_model
 
 MODEL = random_model()
 # A window of 32 in a context of 64: in the first layer a query does not see everything.
@@ -200,9 +200,7 @@ def test_after_warm_up_nothing_is_compiled():
     engine = Engine(random_model(sequence_len=64), BYTES, slots=3, steps=4)
     engine.warm_up()
     counted = engine.pool.compilations
-    compiled = []
-    listener = lambda name, _, **__: compiled.append(name) if "backend_compile" in name else None
-    jax.monitoring.register_event_duration_secs_listener(listener)
+    compiled = compilations()
     requests = [
         Request((256,) + (3,) * n, 5, t, k, p, alternatives=a, score_prompt=a)
         for n, t, k, p, a in [

@@ -6,15 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from nanochat_jax.config.serve import ChatWeb
-from nanochat_jax.devices import cpu_count
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.engine.placement import Placement
 from nanochat_jax.serve.engine.requests import Request
 from nanochat_jax.serve.engine.rows import idle_rows
-from nanochat_jax.serve.server.launch import SMALL, mesh_text, with_mesh
 from nanochat_jax.sharding import make_mesh
-from tests.serve.world import BYTES, random_model
+from tests.serve.world import BYTES, compilations, random_model
 
 MODEL = random_model("current", sequence_len=64)
 PROMPTS = [[256, *range(n, 2 * n)] for n in range(1, 25)]
@@ -52,9 +49,7 @@ def requests():
 @pytest.mark.slow
 def test_four_devices_reply_as_one_does_and_compile_nothing_more(sharded_engine):
     counted = sharded_engine.pool.compilations
-    compiled = []
-    listener = lambda name, _, **__: compiled.append(name) if "backend_compile" in name else None
-    jax.monitoring.register_event_duration_secs_listener(listener)
+    compiled = compilations()
     several = run(sharded_engine, *requests())
     assert sharded_engine.pool.compilations == counted and not compiled
     assert several == run(Engine(MODEL, BYTES, slots=8, steps=4), *requests())
@@ -132,20 +127,3 @@ def test_rows_filled_first_are_spread_evenly_and_come_back_in_order():
     assert arranged.tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
     back = placement.restore(np.stack([arranged, arranged]))
     assert back.tolist() == [list(range(8))] * 2
-
-
-def test_n_names_the_mesh_of_the_server():
-    assert with_mesh(ChatWeb(num_gpus=8)).mesh == "8"
-    assert with_mesh(ChatWeb(num_gpus=1)).mesh == "1"
-    assert with_mesh(ChatWeb()).mesh == ""
-    assert with_mesh(ChatWeb(mesh="data=2,fsdp=2")).mesh == "data=2,fsdp=2"
-    for wrong in (ChatWeb(num_gpus=-1), ChatWeb(num_gpus=2, mesh="4")):
-        with pytest.raises(ValueError, match="-n 8 is --mesh 8"):
-            with_mesh(wrong)
-
-
-def test_without_a_mesh_a_small_model_on_a_cpu_is_served_by_every_core():
-    cores = cpu_count()
-    assert mesh_text("cpu", SMALL, 16 * cores) == str(cores)
-    assert mesh_text("cpu", SMALL, 1) == mesh_text("cpu", SMALL + 1, 16 * cores) == "1"
-    assert mesh_text("gpu", SMALL, 32) == "1"

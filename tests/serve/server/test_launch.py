@@ -3,9 +3,10 @@
 import pytest
 
 from nanochat_jax.config.serve import ChatWeb
+from nanochat_jax.devices import cpu_count
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.load import Loaded
-from nanochat_jax.serve.server.launch import new_service
+from nanochat_jax.serve.server.launch import SMALL, mesh_text, new_service, with_mesh
 from tests.serve.world import BYTES, spoken, talking_model
 
 
@@ -37,3 +38,20 @@ def test_flags_are_the_defaults_of_requests_that_say_nothing(service_of):
     assert vars(service.defaults).items() >= flags.items()
     assert (service.scheduler.queue_limit, service.model_id) == (3, "mine")
     assert service_of().model_id == "nanochat-sft-d1"
+
+
+def test_n_names_the_mesh_of_the_server():
+    assert with_mesh(ChatWeb(num_gpus=8)).mesh == "8"
+    assert with_mesh(ChatWeb(num_gpus=1)).mesh == "1"
+    assert with_mesh(ChatWeb()).mesh == ""
+    assert with_mesh(ChatWeb(mesh="data=2,fsdp=2")).mesh == "data=2,fsdp=2"
+    for wrong in (ChatWeb(num_gpus=-1), ChatWeb(num_gpus=2, mesh="4")):
+        with pytest.raises(ValueError, match="-n 8 is --mesh 8"):
+            with_mesh(wrong)
+
+
+def test_without_a_mesh_a_small_model_on_a_cpu_is_served_by_every_core():
+    cores = cpu_count()
+    assert mesh_text("cpu", SMALL, 16 * cores) == str(cores)
+    assert mesh_text("cpu", SMALL, 1) == mesh_text("cpu", SMALL + 1, 16 * cores) == "1"
+    assert mesh_text("gpu", SMALL, 32) == "1"
