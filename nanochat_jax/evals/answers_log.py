@@ -71,6 +71,8 @@ class AnswersLog:
 
     def _open(self, path: pathlib.Path, first: Mapping[str, Any]) -> None:
         """Reads what is there, and leaves the file with whole lines of this evaluation alone."""
+        # Grades of other weights or questions must not be mixed in: a score would look like one
+        # model's and be of two.
         kept = files.read_json_lines(path)
         if not kept or kept[0] != first:
             if kept:
@@ -87,6 +89,8 @@ class AnswersLog:
         """Keeps grades, in the file before this returns."""
         lines = {i: {"question": i, **grade} for i, grade in grades.items()}
         self.grades |= lines
+        # Appended, not rewritten: thousands of answers come a few at a time. A kill can cut the
+        # last line off; a reader stops before it.
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(line) + "\n" for line in lines.values())

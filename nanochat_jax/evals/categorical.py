@@ -57,6 +57,7 @@ def letter_id(tokenizer: Tokenizer, letter: str) -> int:
     Raises:
         ValueError: it has more than one.
     """
+    # Without a blank before it: an answer begins with the letter itself, as tasks render it.
     ids = tokenizer.encode(letter)
     if len(ids) != 1:
         raise ValueError(

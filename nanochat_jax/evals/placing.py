@@ -30,9 +30,10 @@ def batch_tokens() -> int:
 
 def mesh_of(model: Model) -> Mesh | None:
     """The mesh that holds the parameters, if it has several devices."""
-    here = getattr(jax.tree.leaves(model.params)[0], "sharding", None)
-    mesh = getattr(here, "mesh", None)
-    return mesh if mesh is not None and mesh.size > 1 else None
+    leaf = jax.tree.leaves(model.params)[0]
+    if not isinstance(leaf, jax.Array) or not isinstance(leaf.sharding, NamedSharding):
+        return None
+    return leaf.sharding.mesh if leaf.sharding.mesh.size > 1 else None
 
 
 def on_mesh(model: Model, mesh: Mesh | None) -> tuple[Model, Mesh | None]:

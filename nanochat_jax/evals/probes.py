@@ -97,6 +97,7 @@ def _right_sum(probe: Mapping[str, Any], calls: Sequence[str], text: str) -> boo
     """One call, of the same operation on the same numbers (in any order that gives the same)."""
     if len(calls) != 1 or text != probe["answer"]:
         return False
+    # The call, not only its result: 40+2 for 12+30 is luck or memory, not reading the question.
     wanted, got = (
         re.split(r"([-+*])", sum_) for sum_ in (probe["tool"], calls[0].replace(" ", ""))
     )

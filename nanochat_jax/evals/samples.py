@@ -9,7 +9,9 @@ from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.tokenizer import Tokenizer
 
-CONTINUED, FREE = 16, 128  # tokens
+# Tokens. The prompts are always the same and continued greedily, so that two checkpoints can be
+# compared line by line; free texts show the spread of what a model knows.
+CONTINUED, FREE = 16, 128
 FREE_SAMPLES = 8
 
 

@@ -22,11 +22,9 @@ everything, by patching a module that the tests use, or by finding the proof's p
 leaving early in any way, exit codes, replaced builtins, tracers and its own `check` do not pass.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
 import logging
-import os
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -105,13 +103,6 @@ def execute(program: str, **settings: Any) -> bool:
     return run_python(program, checks=True, **settings).success
 
 
-def run_many(codes: Sequence[str], workers: int | None = None, **settings: Any) -> list[Result]:
-    """`run_python` of each, `workers` at a time (None: one a core), in the order given."""
-    usable_layers()
-    with concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        return list(pool.map(functools.partial(run_python, **settings), codes))
-
-
 @functools.cache
 def usable_layers() -> tuple[str, ...]:
     """The layers that hold on this machine, tried once; what is missing is logged.
@@ -143,6 +134,7 @@ def split(program: str) -> tuple[str, str]:
     Both parts are compiled apart, so the program cannot swallow the tests in an open string.
     Without such a definition all of it is program.
     """
+    # The last definition counts: a program may define a `check` of its own, before or inside.
     last = CALL.search(program.rstrip().rpartition("\n")[2])
     found = list(re.finditer(rf"^def {last['name']}\(", program, re.MULTILINE)) if last else []
     cut = found[-1].start() if found else len(program)
@@ -168,6 +160,8 @@ def _result(
     """A `Result` of what the keeper reports; its own failure is a failed program."""
     if "setup" in status:
         return Result(False, out, err, f"the sandbox failed: {status['setup']}")
+    # The original of October 2025 counts any SystemExit as a failure, that of July 2026 a clean one
+    # as a success.
     early = rules == "current" and status.get("exit") is True
     success = bool(status.get("proved")) or early
     late, memory = bool(status.get("timeout")), bool(status.get("memory"))

@@ -59,12 +59,10 @@ class MeanResult:
     Args:
         tasks: name -> result, in the metric's order.
         skipped: name -> why it could not be scored; the mean is over the others.
-        seconds: wall clock, tokenizing and compiling included.
     """
 
     tasks: Mapping[str, Any]
     skipped: Mapping[str, str]
-    seconds: float
 
     @property
     def metric(self) -> float:

@@ -9,6 +9,7 @@ from nanochat_jax.report.html import Html, join, tag
 
 WIDTH, HEIGHT = 420, 216
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 12, 26
+# A run leaves a point a step; all of them would outweigh the rest of the page.
 BUCKETS = 240  # points of a drawn line: more than the pixels of a phone
 QUANTILE = 0.01  # of a robust axis: the slow first step must not flatten the rest
 
@@ -132,6 +133,8 @@ def _drawn(series: Series, color: str, x_axis: _Axis, y_axis: _Axis) -> Html:
 
 def _buckets(points: Sequence[Point]) -> list[tuple[float, float, float, float]]:
     """(step, mean, smallest, largest) of runs of equal length, at most `BUCKETS`."""
+    # Means alone would hide the spikes that a reader of a loss curve looks for; extremes alone
+    # would hide the trend.
     size = -(-len(points) // BUCKETS)
     found = []
     for i in range(0, len(points), size):

@@ -6,6 +6,7 @@ from typing import Any
 VOID = ("meta", "input", "br")
 
 
+# A type for markup: what is not of it is escaped, so that forgetting is harmless.
 class Html(str):
     """Text that is markup; only `tag`, `join` and this package's own files make it."""
 

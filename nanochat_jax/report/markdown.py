@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 from nanochat_jax.report.html import Html, join, tag
 
+# Our own few elements and no library of Markdown: those pass HTML through, and much of the text
+# here is what a model wrote.
 CODE = re.compile(r"(`[^`]*`)")
 RULE = re.compile(r"\|[\s:|-]+\|")
 

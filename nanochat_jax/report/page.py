@@ -7,13 +7,13 @@ import importlib.resources
 from nanochat_jax.report import markdown, rollouts, score_table, stage_view, text
 from nanochat_jax.report.charts import number
 from nanochat_jax.report.html import Html, join, tag
-from nanochat_jax.report.runs import Report
+from nanochat_jax.report.runs import ReportCard
 from nanochat_jax.report.text import duration
 
 DOCTYPE = Html("<!doctype html>\n")
 
 
-def page(report: Report) -> str:
+def page(report: ReportCard) -> str:
     """The whole file. Its policy lets the browser load nothing and run only the page's script."""
     style, script = _file("page.css"), _file("page.js")
     views = [
@@ -36,7 +36,7 @@ def page(report: Report) -> str:
     return join(DOCTYPE, tag("html", head, body, lang="en"), Html("\n"))
 
 
-def _head(report: Report) -> Html:
+def _head(report: ReportCard) -> Html:
     cost = f"${report.cost:,.2f}" if report.cost is not None else None
     figures = {
         "from text to chat": None if report.wall_clock_s is None else duration(report.wall_clock_s),
@@ -66,12 +66,12 @@ def _head(report: Report) -> Html:
     )
 
 
-def _name(report: Report) -> str:
+def _name(report: ReportCard) -> str:
     """The last run's tag: what this model is called."""
     return report.runs[-1].tag if report.runs else "Nothing trained yet"
 
 
-def _timeline(report: Report) -> Html | None:
+def _timeline(report: ReportCard) -> Html | None:
     """Training time by stage, as parts of one bar."""
     timed = [run for run in report.runs if run.train_s > 0]
     total = sum(run.train_s for run in timed)
@@ -90,7 +90,7 @@ def _timeline(report: Report) -> Html | None:
     return tag("ol", *parts, class_="timeline", aria_label="training time by stage")
 
 
-def _scores(report: Report) -> Html | None:
+def _scores(report: ReportCard) -> Html | None:
     if not report.scores:
         return None
     note = "Under each value its 95 % interval where the number of questions is known. "
@@ -104,7 +104,7 @@ def _scores(report: Report) -> Html | None:
     )
 
 
-def _words(report: Report) -> Html:
+def _words(report: ReportCard) -> Html:
     """The markdown report, to unfold."""
     machine = markdown.render(text.header(report.machine))
     parts = [tag("details", tag("summary", "The machine"), machine)]
@@ -120,6 +120,8 @@ def _known(value: int) -> str | None:
 
 
 def _policy(script: str) -> str:
+    # Models and people wrote much of the page. Should a text slip through the escaping, the browser
+    # still runs no script but ours, by its hash, and asks no server for anything.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         "default-src 'none'; base-uri 'none'; form-action 'none'; "

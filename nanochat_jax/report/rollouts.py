@@ -7,7 +7,8 @@ from typing import Any
 from nanochat_jax.report.html import Html, join, tag
 from nanochat_jax.report.runs import RolloutGroup, StageRun
 
-TEXT_SHOWN = 4000  # characters of a text
+# Characters of a text: a model that never stops must not fill the page.
+TEXT_SHOWN = 4000
 TOOL = re.compile(r"<\|(python|output)_start\|>(.*?)(?:<\|\1_end\|>|$)", re.DOTALL)
 CHOICES = (("all", "all answers"), ("good", "rewarded"), ("bad", "not rewarded"))
 

@@ -83,7 +83,7 @@ class StageRun:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class ReportCard:
     """Everything: machine, sections by title, scores by metric and stage, the runs in order."""
 
     machine: Machine
@@ -95,6 +95,7 @@ class Report:
     @property
     def wall_clock_s(self) -> float | None:
         """Seconds from the beginning to the last section but RL's, as the original counts."""
+        # RL is left out because the chain's own length should not depend on an optional stage.
         ends = [s.written for title, s in self.sections.items() if " rl" not in title.lower()]
         return max(0.0, (max(ends) - self.machine.started).total_seconds()) if ends else None
 
@@ -105,10 +106,10 @@ class Report:
         return None if seconds is None or price is None else seconds / 3600 * price
 
 
-def gather(root: pathlib.Path) -> Report:
+def gather(root: pathlib.Path) -> ReportCard:
     """Reads what there is; what is missing or damaged is left out and logged."""
     found = stored.read(root)
-    return Report(
+    return ReportCard(
         machine=stored.machine_of(root),
         sections=found,
         scores=_score_table(found),
@@ -134,6 +135,7 @@ def _rank(name: str) -> tuple[int, str]:
 
 def last_run(root: pathlib.Path, stage: str) -> StageRun | None:
     """The run of a stage that wrote its metrics last; None without any."""
+    # By time, not by name: which of several tags belongs to this report, only that tells.
     files = list((root / CHECKPOINTS[stage]).glob("*/metrics.jsonl"))
     files = [path for path in files if not path.parent.name.startswith(".")]
     if not files:

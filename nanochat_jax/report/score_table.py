@@ -44,6 +44,7 @@ def _interval(score: Score) -> Html | None:
 
 def _bar(score: Score, top: float) -> Html:
     """The value on a scale to 1, or for what can exceed 1 to the largest of the row."""
+    # Shares of one scale can be compared down the table, not only across.
     full = max(1.0, top)
     place = lambda x: f"{100 * min(1.0, max(0.0, x / full)):.2f}%"
     parts = [tag("i", class_="value", style=f"width:{place(score.value)}")]

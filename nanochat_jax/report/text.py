@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nanochat_jax.report.machine import Machine
-from nanochat_jax.report.runs import SCORED, Report
+from nanochat_jax.report.runs import SCORED, ReportCard
 from nanochat_jax.report.stored import Stored
 from nanochat_jax.results import Score
 
 
-def report(report: Report) -> str:
+def report(report: ReportCard) -> str:
     """The whole of `report.md`."""
     sections = [section(stored) for stored in report.sections.values()]
     return "\n".join([header(report.machine), *sections, f"## Summary\n\n{summary(report)}\n"])
@@ -50,7 +50,7 @@ def score(s: Score) -> str:
     return f"{100 * s.value:.2f}% ({_interval(s)})"
 
 
-def summary(report: Report) -> str:
+def summary(report: ReportCard) -> str:
     """Every score of every stage in one table, and what it all took."""
     rows = [["Metric", *(stage.upper() for stage in SCORED)]]
     for name, cells in report.scores.items():

@@ -150,7 +150,7 @@ def test_no_task_is_an_error_that_says_where_tasks_come_from(model):
 
 def test_the_metric_is_the_mean_above_guessing():
     tasks = {"MMLU": ChatTaskResult(40, 100, 25.0), "GSM8K": ChatTaskResult(10, 100, 0.0)}
-    done = ChatResult(tasks, {"HumanEval": "no rows"}, 1.0)
+    done = ChatResult(tasks, {"HumanEval": "no rows"})
     assert done.metric == pytest.approx(((0.4 - 0.25) / 0.75 + 0.1) / 2)
     assert done.title == "ChatCORE metric (2 of 6 tasks)"
     mmlu, sums = done.details
@@ -159,5 +159,5 @@ def test_the_metric_is_the_mean_above_guessing():
     widths = ((mmlu.high - mmlu.low) / 2 / 0.75, (sums.high - sums.low) / 2)
     assert done.half_width == pytest.approx(math.hypot(*widths) / 2)
     assert chatcore.notes(done) == "- not scored: HumanEval (no rows)"
-    every = ChatResult(dict.fromkeys(chatcore.BASELINES, tasks["GSM8K"]), {}, 1.0)
+    every = ChatResult(dict.fromkeys(chatcore.BASELINES, tasks["GSM8K"]), {})
     assert every.title == "ChatCORE metric"

@@ -4,6 +4,7 @@ import pytest
 
 from nanochat_jax.evals import sandbox
 from nanochat_jax.evals.jail import seccomp
+from tests.evals import programs
 
 
 def test_a_program_that_ends_well_succeeds_and_its_output_is_kept():
@@ -50,7 +51,7 @@ def test_only_the_current_rules_run_what_is_meant_for_main():
 
 
 def test_many_programs_come_back_in_order():
-    results = sandbox.run_many([f"print({i})" for i in range(12)], workers=3)
+    results = programs.run_many([f"print({i})" for i in range(12)], workers=3)
     assert [r.stdout for r in results] == [f"{i}\n" for i in range(12)]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from nanochat_jax.evals import sandbox
 from nanochat_jax.tasks import humaneval
+from tests.evals.programs import run_many
 from tests.golden.conftest import era_of, files, load_json
 
 
@@ -17,7 +18,7 @@ def test_programs_end_as_in_the_original(path):
     given = {name: golden["tasks"][name]["rows"] for name in {e["task"] for e in cases}}
     tasks = {name: humaneval.task(rows) for name, rows in given.items()}
     programs = [humaneval.program(tasks[e["task"]][e["index"]], e["completion"]) for e in cases]
-    results = sandbox.run_many(programs, checks=True, rules=era_of(path))
+    results = run_many(programs, checks=True, rules=era_of(path))
     assert cases and [r.success for r in results] == [e["evaluate"] for e in cases]
 
 

@@ -5,11 +5,11 @@ import itertools
 import pytest
 
 from nanochat_jax import tasks
-from nanochat_jax.evals import sandbox
 from nanochat_jax.serve.engine.calculator import use_calculator
 from nanochat_jax.tasks import humaneval
 from nanochat_jax.tokenizer import Tokenizer
 from tests import needs
+from tests.evals.programs import run_many
 
 pytestmark = needs.task_data
 
@@ -66,7 +66,7 @@ def test_every_given_program_passes_in_the_sandbox_and_none_without_its_body(tmp
     rows = [task[i] for i in range(len(task))]
     given = [humaneval.program(c, c["messages"][1]["content"]) for c in rows]
     empty = [humaneval.program(c, c["messages"][0]["content"] + "    pass") for c in rows]
-    results = sandbox.run_many(given + empty, checks=True, timeout_s=30)
+    results = run_many(given + empty, checks=True, timeout_s=30)
     assert [r.error for r in results[: len(rows)]] == [None] * len(rows)
     assert not any(r.success for r in results[len(rows) :])
 

@@ -10,7 +10,6 @@ import dataclasses
 import logging
 import os
 import pathlib
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -61,7 +60,6 @@ def evaluate(
     Raises:
         ValueError: no tasks, or one without problems.
     """
-    begun = time.perf_counter()
     sampling = sampling or SamplingParams()
     if not tasks:
         raise ValueError("no task to score: name a folder of task files with --task-data DIR")
@@ -81,11 +79,11 @@ def evaluate(
                 run.log.add(some)
                 bar.update(len(some))
     found = {run.name: run.result(sampling) for run in runs}
-    return ChatResult(found, skipped or {}, time.perf_counter() - begun)
+    return ChatResult(found, skipped or {})
 
 
 @dataclasses.dataclass(frozen=True)
-class _TaskRun:
+class _ChatRun:
     """A task, and the grades that its problems have so far."""
 
     name: str
@@ -111,15 +109,13 @@ class _TaskRun:
         ks = [k for k in (1 << i for i in range(samples.bit_length())) if k <= samples]
         one = lambda g, k: generative.pass_at_k(g["right"], samples, k)
         passes = {k: sum(one(g, k) for g in grades) / n for k in ks}
-        return ChatTaskResult(
-            correct, n, baseline, samples, passes, count("cropped"), count("unfinished")
-        )
+        return ChatTaskResult(correct, n, baseline, passes, count("cropped"), count("unfinished"))
 
 
 def _task_runs(
     tasks: Mapping[str, Task], max_problems: int, sampling: SamplingParams,
     answers_dir: str | os.PathLike[str] | None, model: Model, tokenizer: Tokenizer,
-) -> list[_TaskRun]:  # fmt: skip
+) -> list[_ChatRun]:  # fmt: skip
     """The tasks with the grades that are kept of them."""
     identity = answers_log.model_identity(model, tokenizer) if answers_dir is not None else {}
     runs = []
@@ -128,7 +124,7 @@ def _task_runs(
         if not len(task):
             raise ValueError(f"{name} has no problems")
         if answers_dir is None:
-            runs.append(_TaskRun(name, task, AnswersLog(None, "", {})))
+            runs.append(_ChatRun(name, task, AnswersLog(None, "", {})))
             continue
         file, first = name, {"task": name, "questions": len(task)}
         first |= {"rows": answers_log.rows_digest([task[i] for i in range(len(task))])} | identity
@@ -137,7 +133,7 @@ def _task_runs(
             # Answers sampled otherwise are other answers: they get a file of their own.
             file += f"_n{s.num_samples}_t{s.temperature:g}_k{s.top_k}_m{s.max_new_tokens}"
             first |= dataclasses.asdict(sampling)
-        runs.append(_TaskRun(name, task, AnswersLog(pathlib.Path(answers_dir), file, first)))
+        runs.append(_ChatRun(name, task, AnswersLog(pathlib.Path(answers_dir), file, first)))
     return runs
 
 
@@ -156,7 +152,7 @@ def engines(
     return EnginePool(model, tokenizer, max_len=length, slots=slots, mesh=mesh)
 
 
-def _chosen(run: _TaskRun, model: Model, tokenizer: Tokenizer, rows: int | None) -> Grades:
+def _chosen(run: _ChatRun, model: Model, tokenizer: Tokenizer, rows: int | None) -> Grades:
     """Grades by the letters' logits."""
     limit, cropped = placing.longest(model), set()
 
@@ -180,7 +176,7 @@ def _chosen(run: _TaskRun, model: Model, tokenizer: Tokenizer, rows: int | None)
         yield grades
 
 
-def _written(run: _TaskRun, pool: EnginePool | None, sampling: SamplingParams) -> Grades:
+def _written(run: _ChatRun, pool: EnginePool | None, sampling: SamplingParams) -> Grades:
     """Grades of written answers."""
     if pool is None:
         return

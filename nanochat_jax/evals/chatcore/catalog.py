@@ -7,7 +7,8 @@ from nanochat_jax.evals import sandbox
 from nanochat_jax.tasks import Task, build_one
 
 # In the original's order, with what guessing scores in percent. Source: nanochat
-# `scripts/chat_eval.py`, October 2025 (in July 2026 SpellingBee is gone).
+# `scripts/chat_eval.py`, October 2025 (in July 2026 SpellingBee is gone). Four options are 25 %;
+# what is written freely cannot be guessed.
 BASELINES = {
     "ARC-Easy": 25.0, "ARC-Challenge": 25.0, "MMLU": 25.0,
     "GSM8K": 0.0, "HumanEval": 0.0, "SpellingBee": 0.0,

@@ -13,13 +13,11 @@ class ChatTaskResult(Share):
     """A task's score: problems of which at least one answer is right.
 
     Args:
-        samples: answers to each problem.
         pass_at: k -> chance that one of k answers is right (1: the share of right answers).
         cropped: problems whose beginning did not fit.
         unfinished: answers that the limit of tokens ended.
     """
 
-    samples: int = 1
     pass_at: Mapping[int, float] = dataclasses.field(default_factory=dict)
     cropped: int = 0
     unfinished: int = 0

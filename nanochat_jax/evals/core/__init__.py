@@ -13,7 +13,6 @@ import dataclasses
 import logging
 import os
 import pathlib
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,7 +33,9 @@ log = logging.getLogger(__name__)
 
 Question = tuple[int, int]  # number of a task, number of its row
 
-WINDOW = 512  # questions that are made into ids together
+# Questions that are made into ids together: enough to fill batches of one shape, few enough that
+# the first batch starts soon and memory stays small.
+WINDOW = 512
 
 
 def evaluate(
@@ -63,7 +64,6 @@ def evaluate(
         FileNotFoundError: no bundle there, or none of its files.
         ValueError: a broken bundle, by file and line; `max_seq_len` below 2.
     """
-    begun = time.perf_counter()
     limit = placing.longest(model) if max_seq_len is None else max_seq_len
     if limit < 2:
         raise ValueError(f"max_seq_len is {limit}; a token is predicted from at least one other")
@@ -78,7 +78,7 @@ def evaluate(
             _keep(runs, scores)
             bar.update(len(scores))
     found = {run.task.label: run.result() for run in runs}
-    done = CoreResult(found, skipped, time.perf_counter() - begun)
+    done = CoreResult(found, skipped)
     _warn(done, [run.task for run in runs])
     return done
 
@@ -101,7 +101,7 @@ def _tasks(
 
 
 @dataclasses.dataclass(frozen=True)
-class _TaskRun:
+class _CoreRun:
     """A task, its rows, and the grades they have so far."""
 
     task: CoreTask
@@ -115,10 +115,10 @@ class _TaskRun:
 def _task_runs(
     tasks: Sequence[tuple[CoreTask, list[Item]]], answers_dir: str | os.PathLike[str] | None,
     model: Model, tokenizer: Tokenizer, limit: int,
-) -> list[_TaskRun]:  # fmt: skip
+) -> list[_CoreRun]:  # fmt: skip
     """The tasks with the grades that are kept of them."""
     if answers_dir is None:
-        return [_TaskRun(task, items, AnswersLog(None, "", {})) for task, items in tasks]
+        return [_CoreRun(task, items, AnswersLog(None, "", {})) for task, items in tasks]
     identity, runs = answers_log.model_identity(model, tokenizer), []
     for task, items in tasks:
         first = {
@@ -126,12 +126,12 @@ def _task_runs(
             "shots": task.shots, "delimiter": task.delimiter, "max_seq_len": limit,
         }  # fmt: skip
         kept = AnswersLog(pathlib.Path(answers_dir), task.label, first | identity)
-        runs.append(_TaskRun(task, items, kept))
+        runs.append(_CoreRun(task, items, kept))
     return runs
 
 
 def _windows(
-    runs: Sequence[_TaskRun], tokenizer: Tokenizer, limit: int
+    runs: Sequence[_CoreRun], tokenizer: Tokenizer, limit: int
 ) -> Iterator[dict[Question, Example]]:
     """All questions without a grade, `WINDOW` at a time."""
     for n, run in enumerate(runs):
@@ -142,7 +142,7 @@ def _windows(
             yield {(n, i): example for i, example in zip(some, ready, strict=True)}
 
 
-def _keep(runs: Sequence[_TaskRun], scores: scoring.Scored) -> None:
+def _keep(runs: Sequence[_CoreRun], scores: scoring.Scored) -> None:
     """Grades a batch's questions and keeps the grades."""
     grades: dict[int, dict[int, Any]] = collections.defaultdict(dict)
     for (n, i), (example, found) in scores.items():
@@ -167,6 +167,7 @@ def _warn(done: CoreResult, tasks: Sequence[CoreTask]) -> None:
         log.warning("CORE without %s: %s", label, why)
     for task in tasks:
         found = done.tasks[task.label]
+        # The original stops here; such a score is not comparable, and the reader should know.
         if found.shots < task.shots:
             log.warning(
                 "%s: %d solved examples instead of %d, for it has %d rows",

@@ -74,7 +74,8 @@ def groups_of(key: Key, example: Example, least_shared: int) -> list[RowGroup]:
     """One group for all rows of a question if they share that many tokens, else one a row."""
     rows = example.rows
     if len(rows) > 1:
-        # The token that predicts the first scored one is read with the end.
+        # The token that predicts the first scored one is read with the end: its logits are needed,
+        # and the shared pass makes none.
         shared = min(common_prefix([row.ids for row in rows]), *(row.start for row in rows)) - 1
         if shared >= least_shared:
             return [RowGroup(key, 0, rows, shared)]
@@ -127,6 +128,8 @@ def batches(
         windows: groups as they come; what waits from one to the next is less than a batch a shape.
         batch_tokens: of a batch, on each of the devices.
     """
+    # Waiting by shape, not in the order of the questions: neighbours differ in length, and a batch
+    # of mixed lengths is padded to its longest.
     pools: dict[Kind, list[RowGroup]] = collections.defaultdict(list)
     seen: set[Kind] = set()
     for window in windows:

@@ -19,7 +19,8 @@ import yaml
 Item = Mapping[str, Any]
 
 SHUFFLE_SEED = 1337
-# What an entry of core.yaml must hold.
+# What an entry of core.yaml must hold. The bundle comes from elsewhere and may be edited by hand:
+# it is checked whole, before hours of scoring.
 ENTRY = ("label", "icl_task_type", "dataset_uri", "num_fewshot")
 # What a row of each kind must hold, and which field lists the options to choose from.
 FIELDS = {

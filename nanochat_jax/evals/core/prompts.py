@@ -111,6 +111,7 @@ def common_suffix(rows: Sequence[np.ndarray]) -> int:
 
 def cropped(row: Row, limit: int) -> Row:
     """The last `limit` ids of a row, its span moved with them."""
+    # From the beginning, where the solved examples stand: the question itself is at the end.
     cut = max(0, len(row.ids) - limit)
     return Row(row.ids[cut:], row.start - cut, row.end - cut)
 
@@ -122,6 +123,7 @@ def mended(kind: str, rows: Sequence[Row]) -> list[Row]:
     mean of nothing there): each span then begins a token earlier, at one that all share. A
     language-modeling question without a continuation stays empty, and counts as wrong.
     """
+    # The first token has none before it that could predict it.
     rows = [row._replace(start=max(1, row.start)) for row in rows]
     if kind == "language_modeling" or all(row.start < row.end for row in rows):
         return rows
@@ -136,6 +138,7 @@ def examples(
         render(task, items[i], [items[j] for j in shot_indices(i, len(items), task.shots)])
         for i in chosen
     ]
+    # One call for all texts: the tokenizer works on them side by side, in Rust.
     flat = tokenizer.encode([t for row in texts for t in row], tokenizer.get_bos_token_id())
     ids = iter(flat)
     return [

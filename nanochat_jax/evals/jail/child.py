@@ -47,6 +47,7 @@ def keep(job: dict[str, Any], status: int) -> dict[str, Any]:
     if sys.platform == "linux":
         from nanochat_jax.evals.jail import libc, namespaces
 
+        # Processes whose parent ends become ours, and are found and killed at the end.
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
         if "namespaces" in job["layers"]:
             namespaces.enter()
@@ -56,6 +57,7 @@ def keep(job: dict[str, Any], status: int) -> dict[str, Any]:
         for fd in (status, report_r, proof_w):
             os.close(fd)
         worker(job, report_w, proof_r)
+    # Drawn after the fork. A program that writes to the report pipe itself would have to know it.
     number = os.urandom(program.PROOF_BYTES)  # not in the memory that the program got a copy of
     os.write(proof_w, number)
     for fd in (report_w, proof_r, proof_w):
@@ -88,6 +90,7 @@ def watch(pid: int, report: int, number: bytes, timeout_s: float) -> dict[str, A
             if not piece:
                 pipes.unregister(report)
             if not started and text[:1] == READY:
+                # From here on it is the program's own time: start-up is not its fault.
                 started = time.monotonic()
                 deadline = started + timeout_s
         code = _ended(pid)
@@ -193,13 +196,16 @@ def limit(memory_bytes: int, timeout_s: float, counted: bool) -> None:
     # A little more than the clock allows, so that the keeper ends a program first and says why; the
     # kernel does where the keeper cannot.
     cpu_s = int(timeout_s) + 2
-    limits = {"CPU": cpu_s, "FSIZE": FILE_BYTES, "NOFILE": OPEN_FILES, "CORE": 0, "MEMLOCK": 0}
+    limits = {
+        resource.RLIMIT_CPU: cpu_s, resource.RLIMIT_FSIZE: FILE_BYTES,
+        resource.RLIMIT_NOFILE: OPEN_FILES, resource.RLIMIT_CORE: 0, resource.RLIMIT_MEMLOCK: 0,
+    }  # fmt: skip
     if counted:
-        limits["NPROC"] = PROCESSES
+        limits[resource.RLIMIT_NPROC] = PROCESSES
     if sys.platform == "linux":  # elsewhere these calls fail
-        limits |= {"AS": memory_bytes, "DATA": memory_bytes, "STACK": memory_bytes}
-    for name, value in limits.items():
-        which = getattr(resource, f"RLIMIT_{name}")
+        memory = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_STACK)
+        limits |= dict.fromkeys(memory, memory_bytes)
+    for which, value in limits.items():
         hard = resource.getrlimit(which)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(which, (value, value))

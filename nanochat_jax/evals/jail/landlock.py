@@ -30,6 +30,8 @@ def version() -> int:
 
 def restrict(readable: Sequence[str], writable: Sequence[str]) -> None:
     """Forbids this process for good every file but these, and TCP and signals if it can."""
+    # A right that the kernel's version does not know is refused as a mistake, so only its own are
+    # named; what it cannot forbid, the other layers must.
     have = version()
     rights = RIGHTS[max(v for v in RIGHTS if v <= have)]
     words = (rights, TCP, SCOPES)[: 1 + (have >= 4) + (have >= 6)]

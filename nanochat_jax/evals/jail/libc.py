@@ -16,7 +16,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def call(name: str, *args: int | bytes | ctypes.Array | ctypes.Structure | None) -> int:
     """The result of a function of the C library; OSError with its name where it fails."""
-    return _checked(name, getattr(_libc, name)(*map(_argument, args)))
+    return _checked(name, _libc[name](*map(_argument, args)))
 
 
 def syscall(name: str, number: int, *args: int | bytes | None) -> int:

@@ -73,6 +73,7 @@ def build(root: str, home_bytes: int) -> None:
 
 def drop_root() -> None:
     """From root to nobody, whose processes the kernel counts; any other user stays."""
+    # Limits of the number of processes do not bind root.
     with contextlib.suppress(OSError):  # a namespace of users that knows no nobody
         if os.geteuid() == 0:
             os.setgroups([])
