@@ -76,6 +76,7 @@ def _stage(stage: str, config: Any, fresh: bool) -> bool:
         log.info("\n=== %s ===", stage)
         pipeline.run(stage, config)
         return True
+    # Never trained again unasked: it may be days of work that a changed line would throw away.
     if have != want:
         raise ValueError(
             f"stage {stage!r} is on disk, made with other settings: {differences(have, want)}; "

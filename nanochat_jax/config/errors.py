@@ -43,6 +43,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 def _os_message(error: OSError) -> str:
     """The system's message and the file's name; for a full disk also what to do about it."""
     message = ": ".join(filter(None, (error.strerror or str(error), str(error.filename or ""))))
+    # Some of our own errors are OSErrors that say "disk full" with a remedy already.
     if error.errno != errno.ENOSPC or "disk full" in message:
         return message
     return (
@@ -53,6 +54,7 @@ def _os_message(error: OSError) -> str:
 
 def _is_ours(error: BaseException) -> bool:
     """Whether the error was raised in this package or its programs."""
+    # By the innermost frame: a ValueError out of numpy is a bug of ours, and its place matters.
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

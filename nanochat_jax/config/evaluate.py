@@ -19,6 +19,7 @@ class Eval(Program):
     tasks: Annotated[str, tyro.conf.arg(aliases=["-a", "--task-name"])] = ""
     """comma-separated (or `|`): core, bpb, sample, probes, ChatCORE, ARC-Easy, ARC-Challenge, MMLU,
     GSM8K, HumanEval, SpellingBee; empty: all that fit the source and have their data"""
+    # Greedy, so that a score is the same tomorrow.
     temperature: Annotated[float, short("-t")] = 0.0
     """0: greedy"""
     max_new_tokens: Annotated[int, short("-m")] = 512

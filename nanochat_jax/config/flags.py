@@ -66,6 +66,7 @@ def peek(argv: Sequence[str], name: str) -> str | None:
 
 def _table(cls: type) -> Mapping[str, str]:
     """Every spelling of every flag, with dashes, and the name of its setting."""
+    # Dashes and underscores are the same to tyro, so one spelling is enough to look names up.
     table = {"--help": "help"}
     for name, field in fields(cls).items():
         dashed = name.replace("_", "-")
@@ -77,4 +78,5 @@ def _key(arg: str) -> str:
     """The flag of an argument: `--depth` of `--depth=4`, `-g` of `-gmine`."""
     if arg.startswith("--"):
         return arg.split("=", 1)[0].replace("_", "-")
+    # tyro takes a value that touches a short flag; no long flag can be meant by one dash.
     return arg[:2] if arg.startswith("-") else arg

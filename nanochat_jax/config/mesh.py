@@ -2,6 +2,7 @@
 
 import math
 
+# `data` splits the rows of a batch and the optimizer's state, `fsdp` the parameters too.
 AXES = ("data", "fsdp")
 
 

@@ -146,6 +146,8 @@ def read_toml(path: pathlib.Path) -> dict[str, Any]:
         raise ValueError(f"no config file {path}; found {', '.join(near) or 'none'}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
+    # A key at the top belongs to every program that knows it, so that one file serves a whole run;
+    # what no program at all knows is a typing error.
     anywhere = {key for cls in SECTIONS.values() for key in fields(cls)}
     for key, value in table.items():
         if isinstance(value, dict):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from nanochat_jax.config.program import Program, short
 
-# What a number may be. Beyond it there is nothing that a model or a socket could do.
+# What a number may be: beyond it there is nothing that a model or a socket could do.
 RANGES = {
     "temperature": (0.0, 2.0),
     "top_k": (0, 1_000_000),
@@ -26,6 +26,7 @@ class Talk(Program):
     """the stage whose model answers"""
     step: Annotated[int, short("-s")] = -1
     """its step; -1: the last"""
+    # These defaults, and those of temperature and max_tokens, are the original's two programs'.
     top_k: Annotated[int, short("-k")] = 50
     """sample among the k likeliest tokens; 0: all"""
     top_p: float = 1.0
@@ -61,6 +62,7 @@ class ChatWeb(Talk):
 
     port: Annotated[int, short("-p")] = 8000
     """port to listen on"""
+    # The original listens on 0.0.0.0. What is not meant for a network should not be on one.
     host: str = "127.0.0.1"
     """address to listen on; 0.0.0.0 lets other machines in"""
     temperature: Annotated[float, short("-t")] = 0.8

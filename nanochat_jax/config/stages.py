@@ -112,6 +112,7 @@ class BaseTrain(Stage):
     """rows cut from one token stream, or whole documents packed best-fit"""
     embedded_world: bool = False
     """train on the embedded world while base_data/ is empty"""
+    # The original deals row groups out to its processes, so its order depends on their number.
     loader_ranks: int = 1
     """read in the order of the original on this many ranks"""
     core_metric_every: Cosmetic[int] = 2000
@@ -168,6 +169,7 @@ class SFTTrain(ChatStage):
     """rows of an optimizer step"""
     total_batch_size: int = -1
     """tokens of an optimizer step; above 0 it replaces target_examples_per_step"""
+    # A number and no switch, as the original's flag. Its trials found a small gain (February 2026).
     load_optimizer: Literal[0, 1] = 0
     """1: go on with the state of the checkpoint's optimizer, where it has one"""
     num_epochs: int = 1
@@ -219,8 +221,11 @@ class RLTrain(ChatStage):
     """of sampling"""
     top_k: Annotated[int, short("-k")] = 50
     """sample among the k likeliest; 0: among all"""
+    # The original drops the stop token before the loss: a model is rewarded for what it says and
+    # never for ending there.
     learn_stop: bool = True
     """the token that ends a reply is trained as any other (the original leaves it out)"""
+    # The original samples once after the prefill and hands all rows that token. For comparisons.
     share_first_token: bool = False
     """device_batch_size samples at a time begin with one and the same token, as the original's"""
     init_lr_frac: float = 0.05

@@ -69,6 +69,7 @@ def flat(config: Any) -> dict[str, Any]:
 
 def flatten(config: Any) -> dict[str, Any]:
     """`flat` as JSON has it (tuples are lists): what checkpoints and reports keep."""
+    # Through JSON and back: what was saved and what is asked for must compare equal.
     return json.loads(json.dumps(flat(config)))
 
 
