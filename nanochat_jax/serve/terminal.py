@@ -14,9 +14,9 @@ from nanochat_jax.config.serve import ChatCLI
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.engine.prompt import ContextFull, fit_conversation
 from nanochat_jax.serve.engine.requests import Generation, Request, derive_seed
-from nanochat_jax.serve.engine.text import Piece, ReplyReader, join_parts
+from nanochat_jax.serve.engine.text import ReplyReader, join_parts
 from nanochat_jax.serve.load import load
-from nanochat_jax.tokenizer.chat_format import Message
+from nanochat_jax.tokenizer.chat_format import Message, Part
 
 LEAVE_S = 2.0  # a second Ctrl-C within this many seconds leaves
 QUOTES = '"""'
@@ -152,7 +152,7 @@ class Terminal:
 
     # Replying.
 
-    def _reply(self, tokens: list[int]) -> list[Piece]:
+    def _reply(self, tokens: list[int]) -> list[Part]:
         """Shows the reply while it comes; returns it whole, as far as it came."""
         settings = self.settings
         request = Request(
@@ -164,7 +164,7 @@ class Terminal:
             derive_seed(settings.seed, self._turns),
         )
         self._turns += 1  # another seed each turn: the same question may get another answer
-        pieces: list[Piece] = []
+        pieces: list[Part] = []
         with _interrupts_as_flag() as interrupted:
             if self._interactive:
                 self._write("\nAssistant: ")
@@ -173,13 +173,13 @@ class Terminal:
                 self._show(piece, pieces[-1].kind if pieces else "text")
                 pieces.append(piece)
         if pieces and pieces[-1].kind != "text":
-            self._show(Piece("text", ""), pieces[-1].kind)
+            self._show(Part("text", ""), pieces[-1].kind)
         self._say(ENDINGS.get(generation.finish_reason, "") if self._interactive else "")
         if interrupted() and not self._interactive:
             raise KeyboardInterrupt  # nobody is there to type the next message
         return pieces
 
-    def _pieces(self, generation: Generation, interrupted: Callable[[], bool]) -> Iterator[Piece]:
+    def _pieces(self, generation: Generation, interrupted: Callable[[], bool]) -> Iterator[Part]:
         """The reply as it comes, until it ends or is interrupted."""
         reader, seen = ReplyReader(self._engine.tokenizer), 0
         while not generation.done:
@@ -191,7 +191,7 @@ class Terminal:
                 generation.cancel()  # the next tick frees the slot and ends the loop
         yield from reader.finish()
 
-    def _show(self, piece: Piece, before: str) -> None:
+    def _show(self, piece: Part, before: str) -> None:
         """Writes a piece; tool calls stand dimmed in brackets, `[12+30=42]`."""
         opening = {"text": "", "python": "[", "python_output": "="}
         # A model must not steer the terminal: escape sequences and the like become U+FFFD.

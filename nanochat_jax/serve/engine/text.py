@@ -1,18 +1,12 @@
 """From tokens to text to show at once: whole characters, no half stop strings, tools apart."""
 
 import codecs
+import itertools
+import operator
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.tokenizer.chat_format import KIND_AFTER, PartKind
-
-
-class Piece(NamedTuple):
-    """New text of one kind."""
-
-    kind: PartKind
-    text: str
+from nanochat_jax.tokenizer.chat_format import KIND_AFTER, Part, PartKind
 
 
 class StopGuard:
@@ -29,10 +23,9 @@ class StopGuard:
         places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
         if places:
             self.stopped = True
-            shown, self._held = self._held[: min(places)], ""
-            return shown
-        keep = self._possible_start()
-        shown, self._held = self._held[: len(self._held) - keep], self._held[-keep:] if keep else ""
+            return self.flush()[: min(places)]
+        cut = len(self._held) - self._possible_start()
+        shown, self._held = self._held[:cut], self._held[cut:]
         return shown
 
     def flush(self) -> str:
@@ -48,17 +41,16 @@ class StopGuard:
 
 
 class ReplyReader:
-    """Reads a reply token by token into pieces.
+    """Reads a reply token by token into parts, each as much as may be shown now.
 
     A character whose bytes come in several tokens appears when it is complete; bytes that are no
     UTF-8 appear as U+FFFD. `raw` keeps to plain text: special tokens are skipped, none switches.
     """
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = (), raw: bool = False):
-        self._tokenizer = tokenizer
+        self._tokenizer, self._raw = tokenizer, raw
         specials = tokenizer.get_special_tokens()
         self._specials = {tokenizer.encode_special(name): name for name in specials}
-        self._raw = raw
         self._kind: PartKind = "text"
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._guard = StopGuard(stops)
@@ -68,44 +60,37 @@ class ReplyReader:
         """Whether a stop string was met; what follows is not part of the reply."""
         return self._guard.stopped
 
-    def push(self, token: int) -> list[Piece]:
-        """The pieces that `token` completes."""
-        if self.stopped:
-            return []
+    def push(self, token: int) -> list[Part]:
+        """The parts that `token` completes."""
         name = self._specials.get(token)
         if name is None:
-            return self._show(self._utf8.decode(self._tokenizer.id_to_bytes(token)))
+            return self._show(self._tokenizer.id_to_bytes(token))
         if self._raw or name not in KIND_AFTER:
             return []
-        pieces = self._show(self._utf8.decode(b"", final=True))
-        self._utf8.reset()
+        parts = self._show(b"", final=True)
         self._kind = KIND_AFTER[name]
-        return pieces
+        return parts
 
-    def finish(self) -> list[Piece]:
+    def finish(self) -> list[Part]:
         """What was still held back: the reply has ended."""
+        parts, rest = self._show(b"", final=True), self._guard.flush()
+        return parts + ([Part("text", rest)] if rest else [])
+
+    def _show(self, raw: bytes, final: bool = False) -> list[Part]:
         if self.stopped:
             return []
-        pieces = self._show(self._utf8.decode(b"", final=True))
-        rest = self._guard.flush() if not self.stopped else ""
-        return pieces + ([Piece("text", rest)] if rest else [])
-
-    def _show(self, text: str) -> list[Piece]:
+        text = self._utf8.decode(raw, final)
         if self._kind == "text":
             text = self._guard.push(text)
-        return [Piece(self._kind, text)] if text else []
+        return [Part(self._kind, text)] if text else []
 
 
-def merge(pieces: Sequence[Piece]) -> list[Piece]:
-    """The same text in as few pieces as can be."""
-    merged: list[Piece] = []
-    for piece in pieces:
-        if merged and merged[-1].kind == piece.kind:
-            piece = Piece(piece.kind, merged.pop().text + piece.text)
-        merged.append(piece)
-    return merged
+def merge(parts: Sequence[Part]) -> list[Part]:
+    """The same text in as few parts as can be."""
+    groups = itertools.groupby(parts, operator.attrgetter("kind"))
+    return [Part(kind, "".join(part.text for part in group)) for kind, group in groups]
 
 
-def join_parts(pieces: Sequence[Piece]) -> list[dict]:
-    """Pieces joined into nanochat's content parts, `{"type": kind, "text": ...}` each."""
-    return [{"type": piece.kind, "text": piece.text} for piece in merge(pieces)]
+def join_parts(parts: Sequence[Part]) -> list[dict[str, str]]:
+    """Parts joined, in nanochat's form of them, `{"type": kind, "text": ...}` each."""
+    return [{"type": part.kind, "text": part.text} for part in merge(parts)]

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from nanochat_jax.serve.engine.requests import SampledToken
-from nanochat_jax.serve.engine.text import Piece, join_parts
+from nanochat_jax.serve.engine.text import join_parts
 from nanochat_jax.serve.server.logprobs import chat_logprobs
 from nanochat_jax.serve.server.responses import (
     ChatChoice,
@@ -23,6 +23,7 @@ from nanochat_jax.serve.server.responses import (
 from nanochat_jax.serve.server.schemas import ChatRequest, pick
 from nanochat_jax.serve.server.service import Service, Session, StreamedReply
 from nanochat_jax.serve.server.sse import STREAM, event_stream
+from nanochat_jax.tokenizer.chat_format import Part
 
 
 def add_routes(router: APIRouter, service: Service) -> None:
@@ -103,7 +104,7 @@ class _ChatWriter:
         return ChatChunk(**self._envelope, choices=choices, **more)
 
     def _new_text(
-        self, reply: StreamedReply, pieces: Sequence[Piece], tokens: Sequence[SampledToken]
+        self, reply: StreamedReply, pieces: Sequence[Part], tokens: Sequence[SampledToken]
     ) -> list[ChatChunkChoice]:
         """A choice a piece; the tokens' logprobs ride on the first of them."""
         deltas = [

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from nanochat_jax.config.serve import ChatWeb
 from nanochat_jax.serve.engine.requests import SampledToken
-from nanochat_jax.serve.engine.text import Piece, ReplyReader
+from nanochat_jax.serve.engine.text import ReplyReader
 from nanochat_jax.serve.server.errors import ApiError
 from nanochat_jax.serve.server.logprobs import TextScorer
 from nanochat_jax.serve.server.responses import (
@@ -22,6 +22,7 @@ from nanochat_jax.serve.server.responses import (
 from nanochat_jax.serve.server.schemas import CompletionRequest
 from nanochat_jax.serve.server.service import Service, Session, StreamedReply
 from nanochat_jax.serve.server.sse import STREAM, event_stream
+from nanochat_jax.tokenizer.chat_format import Part
 
 # OpenAI's defaults for plain completions, where the model's whole distribution is wanted.
 DEFAULTS = ChatWeb(temperature=1.0, top_k=0, top_p=1.0, max_tokens=16)
@@ -131,7 +132,7 @@ class _TextWriter:
         if self._bare[reply.index // self._body.choices()]:
             ids, scored = ids[1:], scored[1:]
         reader = ReplyReader(self._tokenizer, raw=True)
-        pieces: list[Piece] = [piece for token in ids for piece in reader.push(token)]
+        pieces: list[Part] = [piece for token in ids for piece in reader.push(token)]
         return "".join(piece.text for piece in pieces + reader.finish()), scored
 
     def _score(self, reply: StreamedReply, tokens: list[SampledToken | int]) -> TextLogprobs | None:

@@ -9,12 +9,11 @@ from fastapi import APIRouter
 from fastapi.responses import Response, StreamingResponse
 
 from nanochat_jax.serve.engine.requests import Request as ReplyRequest
-from nanochat_jax.serve.engine.text import Piece
 from nanochat_jax.serve.server.responses import OriginalChunk, refusals
 from nanochat_jax.serve.server.schemas import OriginalRequest, pick
 from nanochat_jax.serve.server.service import Service, Session
 from nanochat_jax.serve.server.sse import STREAM, event_stream
-from nanochat_jax.tokenizer.chat_format import Message, markers_between, parse
+from nanochat_jax.tokenizer.chat_format import Message, Part, markers_between, parse
 
 
 def add_routes(router: APIRouter, service: Service) -> None:
@@ -54,7 +53,7 @@ async def _chunks(session: Session) -> AsyncGenerator[OriginalChunk, None]:
     kind = "text"
     async for reply, pieces, _ in session:
         # A reply that ends inside a call gets its closing marker by an empty piece of text.
-        ended = [Piece("text", "")] if reply.finish_reason is not None else []
+        ended = [Part("text", "")] if reply.finish_reason is not None else []
         for piece in [*pieces, *ended]:
             text, kind = _with_markers(piece, kind), piece.kind
             if text:
@@ -62,7 +61,7 @@ async def _chunks(session: Session) -> AsyncGenerator[OriginalChunk, None]:
     yield OriginalChunk(done=True)
 
 
-def _with_markers(piece: Piece, before: str) -> str:
+def _with_markers(piece: Part, before: str) -> str:
     """The piece's text with the literal markers of what ends and begins."""
     if piece.kind == before:
         return piece.text

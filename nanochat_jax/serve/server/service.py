@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from nanochat_jax.config.serve import ChatWeb
 from nanochat_jax.serve.engine.prompt import Prompt, fit_conversation
 from nanochat_jax.serve.engine.requests import Generation, Request, SampledToken, derive_seed
-from nanochat_jax.serve.engine.text import Piece, ReplyReader, merge
+from nanochat_jax.serve.engine.text import ReplyReader, merge
 from nanochat_jax.serve.server.errors import ApiError, EngineFailed
 from nanochat_jax.serve.server.metrics import Counters, read_stats
 from nanochat_jax.serve.server.responses import PromptDetails, Stats, Usage
 from nanochat_jax.serve.server.scheduler import Scheduler
 from nanochat_jax.serve.server.schemas import SamplingFields, pick
 from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.tokenizer.chat_format import Message
+from nanochat_jax.tokenizer.chat_format import Message, Part
 
 LOOK_S = 0.5  # seconds between looks whether the client is still there
 
@@ -26,13 +26,13 @@ class StreamedReply:
 
     def __init__(self, index: int, generation: Generation, reader: ReplyReader):
         self.index, self.generation, self._reader = index, generation, reader
-        self.pieces: list[Piece] = []
+        self.pieces: list[Part] = []
         self.tokens: list[SampledToken] = []
         self.finish_reason: str | None = None
 
     def feed(
         self, new: Sequence[SampledToken], finish: str | None
-    ) -> tuple[list[Piece], list[SampledToken]]:
+    ) -> tuple[list[Part], list[SampledToken]]:
         """Takes what the engine sampled; returns the new text and the tokens behind it."""
         shown, taken = [], []
         # The stop token itself has no text, and is not counted as part of the reply.
@@ -113,7 +113,7 @@ class Session:
 
     async def __aiter__(
         self,
-    ) -> AsyncIterator[tuple[StreamedReply, list[Piece], list[SampledToken]]]:
+    ) -> AsyncIterator[tuple[StreamedReply, list[Part], list[SampledToken]]]:
         """Yields (reply, new pieces, new tokens); a reply that has ended is not seen again.
 
         Leaving early frees every slot.

@@ -1,7 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat_jax.serve.engine.text import Piece, ReplyReader, StopGuard, join_parts
+from nanochat_jax.serve.engine.text import ReplyReader, StopGuard, join_parts
+from nanochat_jax.tokenizer.chat_format import Part
 from tests.serve.world import BYTES
 
 
@@ -60,10 +61,10 @@ def test_tool_calls_are_pieces_of_their_own():
 
 def test_other_special_tokens_have_no_text():
     ids = [BYTES.encode_special("<|user_start|>"), *BYTES.encode("x"), BYTES.get_bos_token_id()]
-    assert read(ids) == [Piece("text", "x")]
-    assert read([BYTES.encode_special("<|python_start|>"), 65], raw=True) == [Piece("text", "A")]
+    assert read(ids) == [Part("text", "x")]
+    assert read([BYTES.encode_special("<|python_start|>"), 65], raw=True) == [Part("text", "A")]
 
 
 def test_a_half_character_before_a_tool_call_is_replaced_not_lost():
     ids = [0xE2, BYTES.encode_special("<|python_start|>"), 65]
-    assert read(ids) == [Piece("text", "\ufffd"), Piece("python", "A")]
+    assert read(ids) == [Part("text", "\ufffd"), Part("python", "A")]
