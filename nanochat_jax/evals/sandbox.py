@@ -110,12 +110,12 @@ def usable_layers() -> tuple[str, ...]:
     Raises:
         RuntimeError: not even an empty program runs.
     """
-    if not _try(()).success:
-        raise RuntimeError(f"the sandbox runs no program here: {_try(()).error}")
+    if not try_layers(()).success:
+        raise RuntimeError(f"the sandbox runs no program here: {try_layers(()).error}")
     # Whether a kernel, a container or a policy allows a layer, only an attempt shows.
-    refused = {name: _try((name,)).error for name in LAYERS if name != "landlock"}
+    refused = {name: try_layers((name,)).error for name in LAYERS if name != "landlock"}
     if refused["namespaces"]:
-        refused["landlock"] = _try(("landlock",)).error
+        refused["landlock"] = try_layers(("landlock",)).error
     held = tuple(name for name in LAYERS if refused.get(name, "not tried") is None)
     if gaps := missing(held):
         why = "; ".join(f"{name}: {error}" for name, error in refused.items() if error)
@@ -150,7 +150,8 @@ def _check(timeout_s: float, memory_bytes: int, rules: str, layers: Sequence[str
         raise ValueError(f"unknown layers {sorted(unknown)}; known: {', '.join(LAYERS)}")
 
 
-def _try(layers: tuple[str, ...]) -> Result:
+def try_layers(layers: tuple[str, ...]) -> Result:
+    """How an empty program ends inside these layers: a success where the kernel allows them."""
     return run_python("", layers=layers)
 
 

@@ -51,7 +51,7 @@ def test_logits_are_those_of_the_whole_model(model):
     assert got.letter == conversation["letters"][int(want.argmax())]
 
 
-def test_a_mesh_changes_nothing(model):
+def test_logits_are_the_same_on_any_mesh(model):
     mesh, asked = sharding.make_mesh("4"), questions(3)
     spread = jax.device_put(model.params, sharding.replicated(mesh))
     one = letters.choose(model, TOKENIZER, asked, rows=4)

@@ -48,7 +48,7 @@ def lines(path):
 
 
 @pytest.mark.slow
-def test_marks_are_those_of_one_problem_at_a_time(model, tmp_path):
+def test_grades_are_those_of_one_problem_at_a_time(model, tmp_path):
     found = ask(model, answers_dir=tmp_path)
     for i, line in enumerate(sorted(lines(tmp_path / "ARC-Easy.jsonl")[1:], key=_number)):
         (alone,) = letters.choose(model, BYTES, [CHOICES[i]], rows=1)
@@ -68,7 +68,7 @@ def _number(line):
 
 
 @pytest.mark.slow
-def test_a_mesh_changes_no_mark(model):
+def test_grades_are_the_same_on_any_mesh(model):
     assert ask(model, mesh=sharding.make_mesh("data=2,fsdp=1")) == ask(model)
 
 
@@ -98,7 +98,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(model, tmp_path):
     assert len(asked) == before
 
 
-def test_marks_of_another_model_are_not_taken_over(model, tmp_path):
+def test_grades_of_another_model_are_not_taken_over(model, tmp_path):
     ask(model, answers_dir=tmp_path)
     other = random_model(sequence_len=LONG, n_layer=1, seed=3)
     assert ask(other, answers_dir=tmp_path) == ask(other)
@@ -127,7 +127,7 @@ def test_a_problem_is_passed_when_one_of_several_answers_is_right(model, tmp_pat
     assert found.pass_at[4] == found.accuracy and found.pass_at[1] <= found.pass_at[2]
 
 
-def test_programs_are_run_in_the_sandbox(tmp_path):
+def test_programs_are_graded_by_running_them_in_the_sandbox(tmp_path):
     prompt = "def f(x):\n"
     row = {
         "prompt": prompt, "canonical_solution": "    return x + 1\n", "entry_point": "f",

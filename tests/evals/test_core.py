@@ -93,7 +93,7 @@ def test_questions_with_nothing_to_score_are_answered_and_counted(tmp_path, ask)
 
 
 @pytest.mark.slow
-def test_a_mesh_gives_the_same_marks(tmp_path, ask, gpt):
+def test_grades_are_the_same_on_any_mesh(tmp_path, ask, gpt):
     folder = three(tmp_path)
     spread = ask(folder, mesh=sharding.make_mesh("4"), batch_tokens=512)
     assert numbers(spread) == numbers(ask(folder))
@@ -120,7 +120,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(tmp_path, ask, monke
     ]
 
 
-def test_marks_of_another_model_are_not_taken(tmp_path, ask, gpt, monkeypatch):
+def test_grades_of_another_model_are_not_taken_over(tmp_path, ask, gpt, monkeypatch):
     folder, kept = three(tmp_path), tmp_path / "kept"
     ask(folder, answers_dir=kept)
     other = Model(gpt.gpt, jax.tree.map(lambda p: p * 1.001, gpt.params))

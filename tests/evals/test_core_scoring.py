@@ -92,7 +92,7 @@ def test_one_row_a_forward_pass_gives_the_same(recipe):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("axes", ["4", "data=2,fsdp=2"])
-def test_a_mesh_gives_the_same(axes):
+def test_scores_are_the_same_on_any_mesh(axes):
     mesh = sharding.make_mesh(axes)
     params = model_of("current").params
     params = jax.device_put(params, sharding.shardings(mesh, params))

@@ -39,7 +39,7 @@ call = lambda expression, output: (
         (UNKNOWN, "Gamon is a baker.", False),
     ],
 )
-def test_a_reply_is_judged(probe, reply, right):
+def test_only_the_right_words_after_the_right_tool_call_count(probe, reply, right):
     assert is_right(probe, reply) == right
 
 
