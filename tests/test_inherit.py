@@ -1,4 +1,4 @@
-"""A chat stage goes on with what its checkpoint was trained with, unless something else is said."""
+"""A stage takes over what its parent checkpoint was trained with, unless flags or a file differ."""
 
 import dataclasses
 import json
@@ -6,9 +6,11 @@ import json
 import pytest
 import tyro
 
-from nanochat_jax import pipeline
+from nanochat_jax import pipeline, speedrun
+from nanochat_jax.config import scaling
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
 from nanochat_jax.config.paths import CHECKPOINTS
+from nanochat_jax.config.resolve import resolve
 from nanochat_jax.config.stages import BaseTrain, MidTrain, SFTTrain, recipes_of
 from nanochat_jax.config.steps import rows_per_step
 from nanochat_jax.config.values import flatten
@@ -84,7 +86,10 @@ def test_a_batch_that_the_base_run_derived_is_derived_again(base_dir, tmp_path):
     (path := tmp_path / "none.toml").write_text("")
     leave(base_dir, "base", BaseTrain, recipe="current", aspect_ratio=64, head_dim=128)
     (derived,) = settings("sft", f"--config={path}", "--recipe=current", names="total_batch_size")
-    assert derived > 0 and derived & (derived - 1) == 0
+    cfg = GPTConfig(sequence_len=512, vocab_size=300, n_layer=2, n_head=1, n_kv_head=1, n_embd=128)
+    cfg = dataclasses.replace(cfg, **recipe_model_defaults("current"))
+    config = resolve("base", ["--recipe=current", "--depth=2"])
+    assert derived == scaling.plan(cfg, config).total_batch_size == 2**16
 
 
 def test_a_stage_may_begin_at_a_checkpoint_of_its_own_kind(base_dir, tmp_path):
@@ -123,3 +128,25 @@ def test_a_flag_that_repeats_the_default_wins_over_the_checkpoint(base_dir):
     leave(base_dir, "base", BaseTrain, device_batch_size=3, matrix_lr=0.7)
     names = "device_batch_size matrix_lr"
     assert settings("mid", "--device-batch-size=2", "--matrix-lr=0.02", names=names) == (2, 0.02)
+
+
+def test_the_default_file_stands_below_the_checkpoint_but_above_it_in_a_speedrun(base_dir):
+    leave(base_dir, "base", BaseTrain, device_batch_size=3)
+    assert pipeline.configure("mid").device_batch_size == 3
+    whole = pipeline.configure("speedrun")
+    assert speedrun.configure("mid", whole).device_batch_size == 2  # configs/cpu.toml
+
+
+def test_a_resumed_stage_takes_its_own_settings_and_not_its_parent_s(base_dir):
+    leave(base_dir, "base", BaseTrain, matrix_lr=0.7)
+    leave(base_dir, "mid", MidTrain, matrix_lr=0.3, device_batch_size=6, run="then")
+    names = "matrix_lr device_batch_size run resume embedding_lr"
+    got = settings("mid", "--resume", "--embedding-lr=0.9", "--run=now", names=names)
+    assert got == (0.3, 6, "now", True, 0.9)
+
+
+def test_the_shape_of_init_wins_over_the_default_file_and_flags_over_both(base_dir):
+    folder = leave(base_dir, "base", BaseTrain, aspect_ratio=60)
+    names = "depth aspect_ratio max_seq_len matrix_lr"
+    assert settings("base", f"--init={folder}", names=names) == (2, 60, 512, 0.02)
+    assert settings("base", f"--init={folder}", "--depth=3", names="depth") == (3,)

@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from nanochat_jax import pipeline, speedrun
-from nanochat_jax.config import values as config_values
 from nanochat_jax.config.speedrun import Speedrun
 from nanochat_jax.config.stages import BaseTrain, TokenizerTrain
 from scripts import train as train_program
@@ -154,7 +153,7 @@ def test_wrong_input_says_what_to_type(argv, said, base_dir, capsys, monkeypatch
 def _checked_kind(config):
     from nanochat_jax import devices
 
-    return devices.resolve_kind(getattr(config, "device_type", ""))
+    return devices.resolve_kind(config.device_type)
 
 
 @pytest.mark.slow
@@ -176,9 +175,9 @@ def test_a_batch_that_does_not_divide_says_what_would(base_dir, tiny, capsys, mo
     assert "set --device-batch-size to one of 1, 2, 4" in capsys.readouterr().err
 
 
-def test_what_differs_between_two_runs_is_told():
-    told = speedrun.differences({"a": 1, "b": 2, "same": 3}, {"a": 1, "b": 5, "same": 3})
-    assert told == "b: was 2, now 5"
+def test_two_fingerprints_are_compared_key_by_key():
+    differ = speedrun.differences({"a": 1, "b": 2, "same": 3}, {"a": 1, "b": 5, "same": 3})
+    assert differ == "b: was 2, now 5"
 
 
 def test_every_stage_of_the_demo_can_be_configured(monkeypatch):
@@ -197,15 +196,12 @@ def test_the_stage_name_may_stand_anywhere():
 
 def test_the_d20_run_is_the_guide_s():
     config = pipeline.configure("base", [f"--config={ROOT / 'configs' / 'd20.toml'}"])
-    flat = config_values.flatten(config)
-    assert (flat["depth"], flat["total_batch_size"], flat["target_param_data_ratio"]) == (
-        20,
-        524288,
-        20.0,
-    )
+    assert (config.depth, config.total_batch_size, config.target_param_data_ratio) == (
+        20, 524288, 20.0,
+    )  # fmt: skip
 
 
-def test_what_all_stages_share_is_said_once(base_dir):
+def test_what_all_stages_share_reaches_each_from_the_speedrun(base_dir):
     config = Speedrun(task_data="rows", mesh="2", config=str(ROOT / "configs" / "cpu-text.toml"))
     for stage in ("mid", "sft", "rl", "eval"):
         shared = speedrun.configure(stage, config)
@@ -213,7 +209,7 @@ def test_what_all_stages_share_is_said_once(base_dir):
     assert speedrun.configure("base", config).mesh == "2"
 
 
-def test_a_folder_of_task_files_that_is_not_there_is_said_before_anything_is_trained(base_dir):
+def test_a_missing_folder_of_task_files_is_named_before_anything_is_trained(base_dir):
     with pytest.raises(FileNotFoundError, match="--task-data nowhere is no folder"):
         speedrun.run(["--task-data=nowhere"])
     assert not any(base_dir.iterdir())
