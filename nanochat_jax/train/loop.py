@@ -79,6 +79,9 @@ def train(run: Run) -> Outcome:
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved (exit code 130).
     """
+    # Before the writer is made, which drops the lines that the run will write again: a checkpoint
+    # that cannot be read must not cost them.
+    state = run.first_state()
     saved = run.start.resumed
     meta = saved.meta if saved else {}
     progress, first = Progress.from_json(meta.get("loop", {})), saved.step if saved else 0
@@ -94,7 +97,7 @@ def train(run: Run) -> Outcome:
     loop = _Loop(run, progress, dict(meta.get("metrics", {})), writer, bar, first)
     try:
         with _Interrupts() as stop:
-            loop.go(run.first_state(), stop)
+            loop.go(state, stop)
     finally:
         bar.close()
         writer.close()
