@@ -1,7 +1,8 @@
 """The flags of `scripts.train`: one frozen dataclass a stage, named as nanochat's.
 
 Defaults are the classic recipe's; `RECIPES` holds what another recipe changes. Nothing below this
-folder asks which recipe it runs: it reads the values.
+folder asks which recipe it runs: it reads the values. A stage repeats a field of the classes above
+it where its default differs; `--help` takes the text from there.
 """
 
 import dataclasses
@@ -143,18 +144,14 @@ class MidTrain(ChatStage):
     """Teach a base model conversations, tools and multiple choice, on every token."""
 
     source: Literal["base", "mid"] = "base"
-    """stage whose checkpoint to start from"""
     total_batch_size: int = 524288
     """tokens of an optimizer step"""
     eval_every: Cosmetic[int] = 150
-    """steps between evaluations; -1: never"""
     mixture: tuple[str, ...] = (
         "SmolTalk", "MMLU:auxiliary_train", "GSM8K", "identity*2",
         "SimpleSpelling:200000", "SpellingBee:80000",
     )  # fmt: skip
-    """tasks as name[:variant or rows][*repeats]"""
     val_mixture: tuple[str, ...] = ("SmolTalk", "MMLU:5200", "GSM8K:420")
-    """the same for validation"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,9 +159,7 @@ class SFTTrain(ChatStage):
     """Finetune on conversations: only the assistant's own tokens are supervised."""
 
     source: Literal["base", "mid"] = "mid"
-    """stage whose checkpoint to start from"""
     device_batch_size: int = 4
-    """rows of one micro-batch on one device"""
     target_examples_per_step: int = 32
     """rows of an optimizer step"""
     total_batch_size: int = -1
@@ -177,9 +172,7 @@ class SFTTrain(ChatStage):
     packing: Literal["padded", "bestfit"] = "padded"
     """one conversation a row, or several whole ones packed into rows of one length"""
     init_lr_frac: float = 0.02
-    """all learning rates are multiplied by this once"""
     eval_every: Cosmetic[int] = 100
-    """steps between evaluations; -1: never"""
     eval_steps: Cosmetic[int] = 100
     """micro-batches of an evaluation; 0: as eval_tokens says"""
     eval_metrics_every: Annotated[Cosmetic[int], tyro.conf.arg(aliases=["--chatcore-every"])] = 200
@@ -196,9 +189,7 @@ class SFTTrain(ChatStage):
         "ARC-Easy", "ARC-Challenge", "GSM8K", "SmolTalk:10000", "identity",
         "SimpleSpelling:300", "SpellingBee:300",
     )  # fmt: skip
-    """tasks as name[:variant or rows][*repeats]"""
     val_mixture: tuple[str, ...] = ("SmolTalk",)
-    """the same for validation"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,7 +197,6 @@ class RLTrain(ChatStage):
     """Reinforcement learning: replies are sampled, rewarded, and made likelier or less likely."""
 
     source: Literal["mid", "sft"] = "sft"
-    """stage whose checkpoint to start from"""
     num_epochs: int = 1
     """passes over the questions, when num_iterations is not given"""
     device_batch_size: int = 8
@@ -229,7 +219,6 @@ class RLTrain(ChatStage):
     share_first_token: bool = False
     """device_batch_size samples at a time begin with one and the same token, as the original's"""
     init_lr_frac: float = 0.05
-    """all learning rates are multiplied by this once"""
     eval_every: Cosmetic[int] = 60
     """steps between evaluations (pass@k); -1: never"""
     eval_examples: Cosmetic[int] = 400
@@ -237,7 +226,6 @@ class RLTrain(ChatStage):
     eval_samples: Cosmetic[int] = 8
     """replies to each: pass@1 to pass@this"""
     save_every: Cosmetic[int] = 60
-    """steps between checkpoints; -1: only at the end"""
     mixture: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--tasks"])] = ("GSM8K",)
     """tasks with rewards as name[:variant or rows][*repeats]: GSM8K, SpellingBee, exchanges:sums"""
     val_mixture: tuple[str, ...] = ("GSM8K",)

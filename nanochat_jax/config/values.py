@@ -103,7 +103,8 @@ def check_known(name: str, known: typing.Collection[str], message: str) -> None:
 
 def _checked(name: str, value: Any, hint: Any, where: str) -> Any:
     """`value` as `hint` wants it: ints become floats, lists become tuples; else a ValueError."""
-    options = typing.get_args(hint) if _is_union(hint) else (hint,)
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    options = typing.get_args(hint) if union else (hint,)
     for option in options:
         origin = typing.get_origin(option)
         # bool is a subclass of int, and `true` where a rate belongs is a mistake.
@@ -118,7 +119,3 @@ def _checked(name: str, value: Any, hint: Any, where: str) -> Any:
     wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
     at = f"{where}: " if where else ""
     raise ValueError(f"{at}{name} is {value!r} ({type(value).__name__}); expected {wanted}")
-
-
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (typing.Union, types.UnionType)
