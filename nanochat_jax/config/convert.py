@@ -17,24 +17,16 @@ class Import:
     Nothing of it is run, and no torch is needed. What is there already is never overwritten.
     """
 
-    dir: str
-    """nanochat's base directory, a folder with model_<step>.pt, or a folder of transformers"""
-    format: Format = "nanochat"
-    """whose files they are"""
+    dir: str  # nanochat's base directory, a folder with model_<step>.pt, or one of transformers
+    format: Format = "nanochat"  # whose files they are
     source: Annotated[Literal["", "base", "mid", "sft", "rl"], short("-i")] = ""
     """stage of the model; may be left out where the folders tell"""
-    model_tag: Annotated[str, short("-g")] = ""
-    """tag to read, and the name it gets here"""
-    step: Annotated[int, short("-s")] = -1
-    """step to read; may be left out where there is one"""
-    tokenizer: str = ""
-    """folder of the tokenizer, where it is not beside the model"""
-    softcap: float = 0.0
-    """logit softcap, where keys cannot tell (15 or 20); 0: by what the files say"""
-    probe: str = ""
-    """a text, or a file of it: candidates that keys cannot tell apart are scored on it"""
-    weights_only: bool = False
-    """leave the optimizer and the place in the data"""
+    model_tag: Annotated[str, short("-g")] = ""  # tag to read, and the name it gets here
+    step: Annotated[int, short("-s")] = -1  # step to read; may be left out where there is one
+    tokenizer: str = ""  # folder of the tokenizer, where it is not beside the model
+    softcap: float = 0.0  # logit softcap where keys cannot tell (15 or 20); 0: as the files say
+    probe: str = ""  # text, or a file of it, to score candidates that keys cannot tell apart
+    weights_only: bool = False  # leave the optimizer and the place in the data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,20 +36,14 @@ class Export:
     Models of the classic recipe can be written in both formats; later ones in nanochat's.
     """
 
-    dir: str
-    """folder to write: a base directory of nanochat's layout, or one of transformers"""
-    format: Format = "nanochat"
-    """nanochat (model, meta, optimizer, tokenizer) or huggingface"""
+    dir: str  # folder to write: a base directory of nanochat's layout, or one of transformers
+    format: Format = "nanochat"  # nanochat (model, meta, optimizer, tokenizer) or huggingface
     source: Annotated[Literal["base", "mid", "sft", "rl"], short("-i")] = "sft"
     """stage of the model"""
-    model_tag: Annotated[str, short("-g")] = ""
-    """its tag; empty: the deepest"""
-    step: Annotated[int, short("-s")] = -1
-    """its step; -1: the last"""
-    optimizer: bool = True
-    """nanochat: write the optimizer's state too, where the checkpoint has it"""
-    lossy: bool = False
-    """huggingface: write even what that format cannot express, without it"""
+    model_tag: Annotated[str, short("-g")] = ""  # its tag; empty: the deepest
+    step: Annotated[int, short("-s")] = -1  # its step; -1: the last
+    optimizer: bool = True  # nanochat: write the optimizer's state too, where the checkpoint has it
+    lossy: bool = False  # huggingface: write even what that format cannot express, without it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,14 +53,10 @@ class Compare:
     A checkpoint is a stage (base, mid, sft, rl), a folder of ours, of nanochat, or of transformers.
     """
 
-    a: tyro.conf.Positional[str]
-    """one checkpoint"""
-    b: tyro.conf.Positional[str]
-    """the other"""
-    prompt: Annotated[str, short("-p")] = "The capital of France is"
-    """text to run both on"""
-    ids: str = ""
-    """file of token ids (JSON list, or numbers and blanks) to run both on instead"""
+    a: tyro.conf.Positional[str]  # one checkpoint
+    b: tyro.conf.Positional[str]  # the other
+    prompt: Annotated[str, short("-p")] = "The capital of France is"  # text to run both on
+    ids: str = ""  # file of token ids (JSON list, or numbers and blanks) to run both on instead
 
 
 COMMANDS: dict[str, type] = {"import": Import, "export": Export, "compare": Compare}

@@ -12,14 +12,10 @@ from nanochat_jax.config.program import Recipe, short
 class Download:
     """Fetch pretraining shards into base_data/ (those that are there are kept)."""
 
-    num_files: Annotated[int, short("-n")] = -1
-    """the first so many shards; -1: all"""
-    num_workers: Annotated[int, short("-w")] = 4
-    """downloads at a time"""
-    recipe: Recipe = "classic"
-    """classic: FineWeb-Edu; current: ClimbMix"""
-    base_url: str = ""
-    """another server with the same file names"""
+    num_files: Annotated[int, short("-n")] = -1  # the first so many shards; -1: all
+    num_workers: Annotated[int, short("-w")] = 4  # downloads at a time
+    recipe: Recipe = "classic"  # classic: FineWeb-Edu; current: ClimbMix
+    base_url: str = ""  # another server with the same file names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +26,7 @@ class AddTexts:
     fifty validates, chosen by its hash: adding more later moves none.
     """
 
-    paths: tyro.conf.Positional[tuple[str, ...]]
-    """files or folders"""
+    paths: tyro.conf.Positional[tuple[str, ...]]  # files or folders
     conversations: bool = False
     """they are chats: nanochat's JSONL (a list of messages a line) or {"messages": [...]}"""
 
@@ -54,28 +49,17 @@ class MakeIdentity:
     $OPENAI_API_KEY). A file that is there is extended to --count, and an interrupted run goes on.
     """
 
-    name: str
-    """what the model calls itself"""
-    facts: str
-    """file of facts, one a line: `creator: Ada`, or a sentence as the model would say it"""
-    endpoint: str = ""
-    """server of OpenAI's chat completions, e.g. http://127.0.0.1:8000/v1"""
-    model: str = ""
-    """the server's name of the model (default: its only one)"""
-    count: int = 1000
-    """conversations in the file at the end"""
-    out: str = ""
-    """the file (default: identity_conversations.jsonl in the base directory)"""
-    fresh: bool = False
-    """throw away a file that is there"""
-    num_workers: Annotated[int, short("-w")] = 4
-    """requests at a time"""
-    temperature: Annotated[float, short("-t")] = 1.0
-    """of the writing model"""
-    max_tokens: int = 0
-    """of a reply of the writing model (0: its server decides)"""
-    seed: int = 0
-    """another seed makes other conversations"""
+    name: str  # what the model calls itself
+    facts: str  # file of facts, one a line: `creator: Ada`, or a sentence as the model would say it
+    endpoint: str = ""  # server of OpenAI's chat completions, e.g. http://127.0.0.1:8000/v1
+    model: str = ""  # the server's name of the model (default: its only one)
+    count: int = 1000  # conversations in the file at the end
+    out: str = ""  # the file (default: identity_conversations.jsonl in the base directory)
+    fresh: bool = False  # throw away a file that is there
+    num_workers: Annotated[int, short("-w")] = 4  # requests at a time
+    temperature: Annotated[float, short("-t")] = 1.0  # of the writing model
+    max_tokens: int = 0  # of a reply of the writing model (0: its server decides)
+    seed: int = 0  # another seed makes other conversations
 
 
 COMMANDS: dict[str, type] = {

@@ -14,75 +14,46 @@ from typing import Any, Literal
 class OptimConfig:
     """Muon for the matrices of the blocks, AdamW for the rest. Defaults: classic, base training."""
 
-    embedding_lr: float = 0.2
-    """learning rate of the token embedding, at width 768"""
-    unembedding_lr: float = 0.004
-    """learning rate of the output matrix, at width 768"""
-    matrix_lr: float = 0.02
-    """learning rate of the blocks' matrices (Muon)"""
-    scalar_lr: float = 0.5
-    """learning rate of the x0 scalars; the residual scalars take a hundredth of it"""
-    smear_lr: float = 0.2
-    """learning rate of smear and backout"""
-    weight_decay: float = 0.0
-    """weight decay of the parameters that `weight_decay_on` names"""
+    embedding_lr: float = 0.2  # learning rate of the token embedding, at width 768
+    unembedding_lr: float = 0.004  # learning rate of the output matrix, at width 768
+    matrix_lr: float = 0.02  # learning rate of the blocks' matrices (Muon)
+    scalar_lr: float = 0.5  # learning rate of the x0 scalars; residual scalars take a hundredth
+    smear_lr: float = 0.2  # learning rate of smear and backout
+    weight_decay: float = 0.0  # weight decay of the parameters that `weight_decay_on` names
     weight_decay_on: Literal["embeddings", "matrices"] = "embeddings"
     """embeddings: the two AdamW tables; matrices: Muon's, only where it agrees with the update"""
-    embedding_weight_decay: float = 0.0
-    """further weight decay of the token embedding"""
-    unembedding_weight_decay: float = 0.0
-    """further weight decay of the output matrix"""
-    value_embed_weight_decay: float = 0.01
-    """weight decay of the value embeddings"""
-    resid_weight_decay: float = 0.05
-    """weight decay of the residual scalars"""
-    adam_beta1: float = 0.8
-    """AdamW's first beta"""
-    x0_beta1: float = 0.96
-    """the same for the x0 scalars"""
-    embedding_beta2: float = 0.95
-    """AdamW's second beta for token and value embeddings"""
-    unembedding_beta2: float = 0.95
-    """AdamW's second beta for the output matrix"""
-    scalar_beta2: float = 0.95
-    """AdamW's second beta for the scalars"""
-    adam_eps: float = 1e-10
-    """AdamW's epsilon, outside the root"""
+    embedding_weight_decay: float = 0.0  # further weight decay of the token embedding
+    unembedding_weight_decay: float = 0.0  # further weight decay of the output matrix
+    value_embed_weight_decay: float = 0.01  # weight decay of the value embeddings
+    resid_weight_decay: float = 0.05  # weight decay of the residual scalars
+    adam_beta1: float = 0.8  # AdamW's first beta
+    x0_beta1: float = 0.96  # the same for the x0 scalars
+    embedding_beta2: float = 0.95  # AdamW's second beta for token and value embeddings
+    unembedding_beta2: float = 0.95  # AdamW's second beta for the output matrix
+    scalar_beta2: float = 0.95  # AdamW's second beta for the scalars
+    adam_eps: float = 1e-10  # AdamW's epsilon, outside the root
     muon: Literal["newton_schulz", "polar_express"] = "newton_schulz"
     """iteration that orthogonalises an update"""
-    muon_steps: int = 5
-    """its number of steps"""
+    muon_steps: int = 5  # its number of steps
     muon_dtype: Literal["bfloat16", "float32", "compute"] = "bfloat16"
     """its precision; compute: that of the model"""
-    muon_equalize_rows: bool = False
-    """give every row of an update the same norm before it is orthogonalised"""
-    muon_renormalize: bool = False
-    """scale the orthogonalised update to the norm of an exactly orthogonal one"""
-    muon_beta2: float = 0.0
-    """decay of the second moment that evens out rows (or columns) of the update; 0: off"""
-    momentum_start: float = 0.85
-    """Muon's momentum at step 0"""
-    momentum: float = 0.95
-    """Muon's momentum after its ramp"""
-    momentum_steps: int = 300
-    """steps of the ramp; 0: none"""
-    momentum_end: float = -1.0
-    """momentum at the end of the warmdown; negative: it stays"""
+    muon_equalize_rows: bool = False  # give an update's rows one norm before it is orthogonalised
+    muon_renormalize: bool = False  # scale the update to the norm of an exactly orthogonal one
+    muon_beta2: float = 0.0  # decay of the second moment that evens out rows or columns; 0: off
+    momentum_start: float = 0.85  # Muon's momentum at step 0
+    momentum: float = 0.95  # Muon's momentum after its ramp
+    momentum_steps: int = 300  # steps of the ramp; 0: none
+    momentum_end: float = -1.0  # momentum at the end of the warmdown; negative: it stays
     lr_schedule: Literal["steps", "progress", "linear"] = "steps"
     """warmup, plateau, warmdown by step or by progress; or one line from 1 to 0"""
-    warmup_ratio: float = 0.0
-    """share of the run in which the rates rise"""
-    warmup_steps: int = 0
-    """steps in which the rates rise; above 0 it replaces warmup_ratio"""
-    warmdown_ratio: float = 0.2
-    """share of the run in which the rates fall"""
-    final_lr_frac: float = 0.0
-    """what the rates fall to"""
+    warmup_ratio: float = 0.0  # share of the run in which the rates rise
+    warmup_steps: int = 0  # steps in which the rates rise; above 0 it replaces warmup_ratio
+    warmdown_ratio: float = 0.2  # share of the run in which the rates fall
+    final_lr_frac: float = 0.0  # what the rates fall to
     weight_decay_schedule: Literal["constant", "cosine"] = "constant"
     """cosine: Muon's weight decay falls to 0 over the run"""
     # `current` does without: the original found no benefit, at 2 % of the time of a step.
-    grad_clip: float = 0.0
-    """largest norm of the whole gradient; 0: not clipped"""
+    grad_clip: float = 0.0  # largest norm of the whole gradient; 0: not clipped
     horizon_params: Literal["all", "matrices"] = "all"
     """parameters that target_param_data_ratio counts: all, or the blocks' and the output matrix"""
     scale_to_batch: bool = False

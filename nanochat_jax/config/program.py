@@ -1,7 +1,7 @@
 """The flags that every program has, and how a field says what it decides.
 
-A field decides the result of its stage unless its type says otherwise. That stands at the field, so
-that a new option cannot be forgotten in a list elsewhere.
+A field decides the result of its stage unless its type says otherwise: at the field, so that a new
+option cannot be forgotten in a list elsewhere. What stands beside or below a field is its `--help`.
 """
 
 import dataclasses
@@ -47,12 +47,10 @@ class Shared:
     """TOML file of settings (default: configs/cpu.toml on a CPU, configs/d20.toml on GPUs)"""
     model_tag: Annotated[str, short("-g")] = ""
     """name of the checkpoint directory (default: d<depth>, or the deepest there is)"""
-    device_type: PerCall[Device] = ""
-    """cpu, gpu (or cuda), tpu; empty: the best there is"""
+    device_type: PerCall[Device] = ""  # cpu, gpu (or cuda), tpu; empty: the best there is
     mesh: PerCall[str] = ""
     """devices: `8` (all on the data axis) or `data=4,fsdp=2`; empty: all of them on data"""
-    simulate_devices: PerCall[bool] = False
-    """make as many virtual CPU devices as the mesh wants"""
+    simulate_devices: PerCall[bool] = False  # make as many virtual CPU devices as the mesh wants
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,5 +59,4 @@ class Program(Shared):
 
     dtype: Annotated[Literal["auto", "float32", "bfloat16"], short("-d")] = "auto"
     """compute type; auto: bfloat16 on accelerators, float32 on a CPU"""
-    seed: int = 42
-    """seed of initial weights, sampling and data order where it has one"""
+    seed: int = 42  # seed of initial weights, sampling and data order where it has one

@@ -9,7 +9,5 @@ import tyro
 class Report:
     """Generate the report (report.md, report.html), or reset it."""
 
-    command: tyro.conf.Positional[str] = "generate"
-    """generate or reset"""
-    price: float | None = None
-    """dollars an hour of this machine; kept for later reports"""
+    command: tyro.conf.Positional[str] = "generate"  # generate or reset
+    price: float | None = None  # dollars an hour of this machine; kept for later reports

@@ -24,15 +24,11 @@ class Talk(Program):
 
     source: Annotated[Literal["sft", "mid", "rl", "base"], short("-i")] = "sft"
     """the stage whose model answers"""
-    step: Annotated[int, short("-s")] = -1
-    """its step; -1: the last"""
+    step: Annotated[int, short("-s")] = -1  # its step; -1: the last
     # These defaults, and those of temperature and max_tokens, are the original's two programs'.
-    top_k: Annotated[int, short("-k")] = 50
-    """sample among the k likeliest tokens; 0: all"""
-    top_p: float = 1.0
-    """sample among the likeliest tokens that hold this much probability"""
-    int8: bool = False
-    """keep the matrices in 8 bits: half the memory of bfloat16, nearly the same text"""
+    top_k: Annotated[int, short("-k")] = 50  # sample among the k likeliest tokens; 0: all
+    top_p: float = 1.0  # sample among the likeliest tokens that hold this much probability
+    int8: bool = False  # matrices in 8 bits: half the memory of bfloat16, nearly the same text
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
@@ -46,43 +42,29 @@ class Talk(Program):
 class ChatCLI(Talk):
     """Chat in the terminal."""
 
-    prompt: Annotated[str, short("-p")] = ""
-    """answer this and leave"""
-    system: str = ""
-    """system message, before the chat begins"""
-    temperature: Annotated[float, short("-t")] = 0.6
-    """0: always the likeliest token; higher: more varied"""
-    max_tokens: Annotated[int, short("-m")] = 256
-    """tokens of a reply"""
+    prompt: Annotated[str, short("-p")] = ""  # answer this and leave
+    system: str = ""  # system message, before the chat begins
+    temperature: Annotated[float, short("-t")] = 0.6  # 0: the likeliest token; higher: more varied
+    max_tokens: Annotated[int, short("-m")] = 256  # tokens of a reply
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChatWeb(Talk):
     """Serve the chat page and the OpenAI-compatible API."""
 
-    port: Annotated[int, short("-p")] = 8000
-    """port to listen on"""
+    port: Annotated[int, short("-p")] = 8000  # port to listen on
     # The original listens on 0.0.0.0. What is not meant for a network should not be on one.
-    host: str = "127.0.0.1"
-    """address to listen on; 0.0.0.0 lets other machines in"""
-    temperature: Annotated[float, short("-t")] = 0.8
-    """used where a request names none"""
-    max_tokens: Annotated[int, short("-m")] = 512
-    """tokens of a reply where a request names no number"""
+    host: str = "127.0.0.1"  # address to listen on; 0.0.0.0 lets other machines in
+    temperature: Annotated[float, short("-t")] = 0.8  # used where a request names none
+    max_tokens: Annotated[int, short("-m")] = 512  # tokens of a reply where a request names none
     seed: int = -1
     """requests that name no seed draw theirs from this one; -1: from another one at each start"""
     num_gpus: Annotated[int, short("-n")] = 0
     """devices to serve from (as `--mesh`): the slots are spread over them; 0: one, or for a small
     model on a CPU one for each core"""
-    slots: int = 0
-    """replies at a time; 0: 32 for each accelerator, 16 on CPUs"""
-    queue: int = 128
-    """requests that may wait for a slot; more are answered 429"""
-    model_name: str = ""
-    """the model's name in the API; empty: nanochat-<source>-<tag>"""
-    api_key: tuple[str, ...] = ()
-    """bearer keys that are let in; empty: everybody is"""
-    cors_origin: tuple[str, ...] = ()
-    """origins whose pages may call the API; empty: none but our own page"""
-    rate_limit: int = 0
-    """requests a minute from one address; 0: no limit"""
+    slots: int = 0  # replies at a time; 0: 32 for each accelerator, 16 on CPUs
+    queue: int = 128  # requests that may wait for a slot; more are answered 429
+    model_name: str = ""  # the model's name in the API; empty: nanochat-<source>-<tag>
+    api_key: tuple[str, ...] = ()  # bearer keys that are let in; empty: everybody is
+    cors_origin: tuple[str, ...] = ()  # origins whose pages may call the API; empty: only our own
+    rate_limit: int = 0  # requests a minute from one address; 0: no limit

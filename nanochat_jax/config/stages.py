@@ -1,8 +1,8 @@
 """The flags of `scripts.train`: one frozen dataclass a stage, named as nanochat's.
 
 Defaults are the classic recipe's; `RECIPES` holds what another recipe changes. Nothing below this
-folder asks which recipe it runs: it reads the values. A stage repeats a field of the classes above
-it where its default differs; `--help` takes the text from there.
+folder asks which recipe it runs: it reads the values. Where a stage repeats a field for another
+default, `--help` takes the text from the class above it: from a docstring there, not a comment.
 """
 
 import dataclasses
@@ -32,31 +32,25 @@ SAMPLE_PROMPTS = (
 class Stage(Program):
     """What every training stage of the model knows."""
 
-    recipe: Recipe = "classic"
-    """named set of defaults: classic (October 2025) or current (July 2026)"""
+    recipe: Recipe = "classic"  # set of defaults: classic (October 2025) or current (July 2026)
     run: PerCall[str] = dataclasses.field(default_factory=wandb_run)
     """name for wandb; `dummy` logs to disk alone"""
-    resume: PerCall[bool] = False
-    """continue this stage's last checkpoint"""
+    resume: PerCall[bool] = False  # continue this stage's last checkpoint
     resume_from_step: PerCall[int] = -1
     """continue this stage at the checkpoint of that step; -1: as --resume says"""
     init: PerCall[str] = ""
     """start from this checkpoint directory; its shape wins over flags. In base training the default
     config file is not read then: its rates are another model's"""
-    num_iterations: int = -1
-    """optimizer steps; -1: derived (base) or one pass over the mixture"""
+    num_iterations: int = -1  # optimizer steps; -1: derived (base) or one pass over the mixture
     device_batch_size: int = 32
     """rows of one micro-batch on one device"""
-    max_seq_len: int = 2048
-    """tokens of a row"""
+    max_seq_len: int = 2048  # tokens of a row
     eval_every: Cosmetic[int] = 250
     """steps between evaluations; -1: never, 0 is not allowed"""
     eval_tokens: Cosmetic[int] = 20 * 524288
     """validation tokens of an evaluation; at most one pass of the split"""
-    sample_every: Cosmetic[int] = 2000
-    """steps between samples; -1: never"""
-    sample_prompts: tuple[str, ...] = SAMPLE_PROMPTS
-    """texts to continue, greedily, 16 tokens each"""
+    sample_every: Cosmetic[int] = 2000  # steps between samples; -1: never
+    sample_prompts: tuple[str, ...] = SAMPLE_PROMPTS  # texts to continue, greedily, 16 tokens each
     save_every: Cosmetic[int] = -1
     """steps between checkpoints; -1: only at the end"""
     init_lr_frac: float = 1.0
@@ -68,59 +62,43 @@ class Stage(Program):
 class TokenizerTrain:
     """Train the tokenizer on the pretraining shards."""
 
-    config: Cosmetic[str] = ""
-    """TOML file of settings"""
-    recipe: Recipe = "classic"
-    """named set of defaults"""
-    device_type: PerCall[str] = ""
-    """taken and ignored: this stage needs no accelerator"""
+    config: Cosmetic[str] = ""  # TOML file of settings
+    recipe: Recipe = "classic"  # named set of defaults
+    device_type: PerCall[str] = ""  # taken and ignored: this stage needs no accelerator
     # The original's default; its own speedrun reads 2 billion, which is what `current` has.
-    max_chars: int = 10_000_000_000
-    """characters to train on"""
+    max_chars: int = 10_000_000_000  # characters to train on
     # So that no one document weighs much in the counts.
-    doc_cap: int = 10_000
-    """characters of one document at most"""
-    vocab_size: int = 65536
-    """ids in all: bytes, merges and the nine special tokens"""
-    embedded_world: bool = False
-    """train on the embedded world while base_data/ is empty"""
+    doc_cap: int = 10_000  # characters of one document at most
+    vocab_size: int = 65536  # ids in all: bytes, merges and the nine special tokens
+    embedded_world: bool = False  # train on the embedded world while base_data/ is empty
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BaseTrain(Stage):
     """Pretrain a model from nothing (or from --init) on documents."""
 
-    depth: int = 20
-    """layers: the one dial; width, heads, batch and rates follow"""
-    aspect_ratio: int = 64
-    """width = depth x this, rounded up to a multiple of head_dim"""
-    head_dim: int = 128
-    """width of one attention head"""
+    depth: int = 20  # layers: the one dial; width, heads, batch and rates follow
+    aspect_ratio: int = 64  # width = depth x this, rounded up to a multiple of head_dim
+    head_dim: int = 128  # width of one attention head
     reference_kv_heads: int = 0
     """kv heads of the 12-layer model that rates are scaled by; 0: all its heads; --init: those of
     the checkpoint"""
     window_pattern: str = "L"
     """L: full attention, S: short window; repeated over the layers, the last is always L"""
     # 2^19 tokens: where the rates were tuned. Larger models like larger batches: see scaling.py.
-    total_batch_size: int = 524288
-    """tokens of an optimizer step; -1: derived from the horizon"""
+    total_batch_size: int = 524288  # tokens of an optimizer step; -1: derived from the horizon
     # 20 tokens a parameter, all of them counted. Source: Chinchilla (arXiv:2203.15556).
     target_param_data_ratio: float = 20
     """training tokens per parameter, when num_iterations and target_flops are not given"""
-    target_flops: float = -1.0
-    """training FLOPs, when num_iterations is not given; -1: not used"""
+    target_flops: float = -1.0  # training FLOPs, when num_iterations is not given; -1: not used
     loader: Literal["stream", "bestfit"] = "stream"
     """rows cut from one token stream, or whole documents packed best-fit"""
-    embedded_world: bool = False
-    """train on the embedded world while base_data/ is empty"""
+    embedded_world: bool = False  # train on the embedded world while base_data/ is empty
     # The original deals row groups out to its processes, so its order depends on their number.
-    loader_ranks: int = 1
-    """read in the order of the original on this many ranks"""
-    core_metric_every: Cosmetic[int] = 2000
-    """steps between CORE evaluations; -1: never"""
+    loader_ranks: int = 1  # read in the order of the original on this many ranks
+    core_metric_every: Cosmetic[int] = 2000  # steps between CORE evaluations; -1: never
     # All of a task is for the end: during training a noisy estimate is enough.
-    core_metric_max_per_task: Cosmetic[int] = 500
-    """problems of a CORE task; -1: all"""
+    core_metric_max_per_task: Cosmetic[int] = 500  # problems of a CORE task; -1: all
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,14 +107,12 @@ class ChatStage(Stage):
 
     source: Source = "base"
     """stage whose checkpoint to start from"""
-    step: Annotated[int, short("-s")] = -1
-    """its step; -1: the last"""
+    step: Annotated[int, short("-s")] = -1  # its step; -1: the last
     mixture: tuple[str, ...] = ()
     """tasks as name[:variant or rows][*repeats]"""
     val_mixture: tuple[str, ...] = ()
     """the same for validation"""
-    task_data: Cosmetic[str] = ""
-    """local folder of task files instead of the Hugging Face hub"""
+    task_data: Cosmetic[str] = ""  # local folder of task files instead of the Hugging Face hub
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,8 +120,7 @@ class MidTrain(ChatStage):
     """Teach a base model conversations, tools and multiple choice, on every token."""
 
     source: Literal["base", "mid"] = "base"
-    total_batch_size: int = 524288
-    """tokens of an optimizer step"""
+    total_batch_size: int = 524288  # tokens of an optimizer step
     eval_every: Cosmetic[int] = 150
     mixture: tuple[str, ...] = (
         "SmolTalk", "MMLU:auxiliary_train", "GSM8K", "identity*2",
@@ -160,31 +135,24 @@ class SFTTrain(ChatStage):
 
     source: Literal["base", "mid"] = "mid"
     device_batch_size: int = 4
-    target_examples_per_step: int = 32
-    """rows of an optimizer step"""
-    total_batch_size: int = -1
-    """tokens of an optimizer step; above 0 it replaces target_examples_per_step"""
+    target_examples_per_step: int = 32  # rows of an optimizer step
+    total_batch_size: int = -1  # tokens of a step; above 0 it replaces target_examples_per_step
     # A number and no switch, as the original's flag. Its trials found a small gain (February 2026).
-    load_optimizer: Literal[0, 1] = 0
-    """1: go on with the state of the checkpoint's optimizer, where it has one"""
-    num_epochs: int = 1
-    """passes over the mixture, when num_iterations is not given"""
+    load_optimizer: Literal[0, 1] = 0  # 1: go on with the checkpoint's optimizer, if it has one
+    num_epochs: int = 1  # passes over the mixture, when num_iterations is not given
     packing: Literal["padded", "bestfit"] = "padded"
     """one conversation a row, or several whole ones packed into rows of one length"""
     init_lr_frac: float = 0.02
     eval_every: Cosmetic[int] = 100
-    eval_steps: Cosmetic[int] = 100
-    """micro-batches of an evaluation; 0: as eval_tokens says"""
+    eval_steps: Cosmetic[int] = 100  # micro-batches of an evaluation; 0: as eval_tokens says
     eval_metrics_every: Annotated[Cosmetic[int], tyro.conf.arg(aliases=["--chatcore-every"])] = 200
     """steps between chat scores, of tasks whose rows are on disk; -1: never"""
-    eval_metrics_tasks: Cosmetic[tuple[str, ...]] = ("MMLU", "ARC-Easy")
-    """tasks of ChatCORE to score"""
+    eval_metrics_tasks: Cosmetic[tuple[str, ...]] = ("MMLU", "ARC-Easy")  # ChatCORE tasks to score
     eval_metrics_max_problems: Annotated[
         Cosmetic[int], tyro.conf.arg(aliases=["--chatcore-max-cat"])
     ] = 1024
     """problems of one with choices; -1: all"""
-    chatcore_max_sample: Cosmetic[int] = 24
-    """problems of one that is answered in writing; -1: all"""
+    chatcore_max_sample: Cosmetic[int] = 24  # problems of one that is answered in writing; -1: all
     mixture: tuple[str, ...] = (
         "ARC-Easy", "ARC-Challenge", "GSM8K", "SmolTalk:10000", "identity",
         "SimpleSpelling:300", "SpellingBee:300",
@@ -197,34 +165,25 @@ class RLTrain(ChatStage):
     """Reinforcement learning: replies are sampled, rewarded, and made likelier or less likely."""
 
     source: Literal["mid", "sft"] = "sft"
-    num_epochs: int = 1
-    """passes over the questions, when num_iterations is not given"""
+    num_epochs: int = 1  # passes over the questions, when num_iterations is not given
     device_batch_size: int = 8
     """rows of one forward and backward pass on one device; the loss is a mean over such passes"""
-    examples_per_step: int = 16
-    """questions of an optimizer step"""
-    num_samples: Annotated[int, short("-n")] = 16
-    """replies sampled to each question"""
-    max_new_tokens: Annotated[int, short("-m")] = 256
-    """tokens of a reply"""
-    temperature: Annotated[float, short("-t")] = 1.0
-    """of sampling"""
-    top_k: Annotated[int, short("-k")] = 50
-    """sample among the k likeliest; 0: among all"""
+    examples_per_step: int = 16  # questions of an optimizer step
+    num_samples: Annotated[int, short("-n")] = 16  # replies sampled to each question
+    max_new_tokens: Annotated[int, short("-m")] = 256  # tokens of a reply
+    temperature: Annotated[float, short("-t")] = 1.0  # of sampling
+    top_k: Annotated[int, short("-k")] = 50  # sample among the k likeliest; 0: among all
     # The original drops the stop token before the loss: a model is rewarded for what it says and
     # never for ending there.
-    learn_stop: bool = True
-    """the token that ends a reply is trained as any other (the original leaves it out)"""
+    learn_stop: bool = True  # train the token that ends a reply too (the original leaves it out)
     # The original samples once after the prefill and hands all rows that token. For comparisons.
     share_first_token: bool = False
     """device_batch_size samples at a time begin with one and the same token, as the original's"""
     init_lr_frac: float = 0.05
     eval_every: Cosmetic[int] = 60
     """steps between evaluations (pass@k); -1: never"""
-    eval_examples: Cosmetic[int] = 400
-    """questions of an evaluation"""
-    eval_samples: Cosmetic[int] = 8
-    """replies to each: pass@1 to pass@this"""
+    eval_examples: Cosmetic[int] = 400  # questions of an evaluation
+    eval_samples: Cosmetic[int] = 8  # replies to each: pass@1 to pass@this
     save_every: Cosmetic[int] = 60
     mixture: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--tasks"])] = ("GSM8K",)
     """tasks with rewards as name[:variant or rows][*repeats]: GSM8K, SpellingBee, exchanges:sums"""

@@ -1,0 +1,1 @@
+"""The HTTP server: the routes of the API, its guards, and the chat page."""
