@@ -72,7 +72,18 @@ def create_app(
     app.include_router(router)
     _add_health(app, service)
     _add_page(app)
-    # The one added last sees a request first.
+    _add_middleware(app, service, api_keys, cors_origins, rate_limit)
+    return app
+
+
+def _add_middleware(
+    app: FastAPI,
+    service: Service,
+    api_keys: Sequence[str],
+    cors_origins: Sequence[str],
+    rate_limit: int,
+) -> None:
+    """Adds what stands before the routes; the one added last sees a request first."""
     app.add_middleware(middleware.BodyLimit)
     # Keys stand before the rate: who has none shall not use up the rate of an address that has.
     if rate_limit:
@@ -88,7 +99,6 @@ def create_app(
         )
     # Outermost, so that refusals of the others are counted, too.
     app.add_middleware(middleware.CountRequests, counters=service.counters)
-    return app
 
 
 def _add_model_routes(router: APIRouter, service: Service) -> None:
