@@ -63,7 +63,6 @@ PURE = (
     "serve/engine/prompt.py",
     "serve/engine/tools.py",
     "tasks/choice.py",
-    "tasks/mixture.py",
     "tasks/task.py",
     "tokenizer/chat_format.py",
     "train/muon.py",

@@ -25,11 +25,7 @@ def question(text: str, letters: Sequence[str], choices: Sequence[str]) -> str:
 def conversation(
     text: str, letters: Sequence[str], choices: Sequence[str], answer: str, **extras: Any
 ) -> dict[str, Any]:
-    """The question, its letter as the answer, and the letters beside them.
-
-    Raises:
-        ValueError: the answer is none of the letters.
-    """
+    """The question, its letter as the answer, the letters beside them; ValueError for no letter."""
     letters = list(letters)
     if answer not in letters:
         raise ValueError(
@@ -40,15 +36,10 @@ def conversation(
 
 
 def score(conversation: Conversation, answer: str) -> float:
-    """1.0 for the right letter.
-
-    Raises:
-        UnknownLetter: the answer is none of the letters.
-    """
-    if answer not in conversation["letters"]:
-        raise UnknownLetter(
-            f"expected one of {', '.join(conversation['letters'])}, got {answer!r:.40}"
-        )
+    """1.0 for the right letter. Raises UnknownLetter for what is none of the letters."""
+    letters = conversation["letters"]
+    if answer not in letters:
+        raise UnknownLetter(f"expected one of {', '.join(letters)}, got {answer!r:.40}")
     return float(answer == conversation["messages"][-1]["content"])
 
 

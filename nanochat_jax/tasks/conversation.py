@@ -11,13 +11,9 @@ Messages = list[dict[str, Any]]
 
 
 def read_conversations(path: pathlib.Path) -> Iterator[Messages]:
-    """The conversations of a JSONL file (`.gz` too); blank lines are passed over.
+    """The conversations of a JSONL file, nanochat's lists of messages or `{"messages": [...]}`.
 
-    A line is a list of messages (nanochat's form) or `{"messages": [...]}`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: naming file, line and what is wrong with it.
+    Raises as `read_values` does, naming file, line and what is wrong with it.
     """
     return read_values(path, checked_messages)
 

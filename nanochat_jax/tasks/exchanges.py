@@ -19,16 +19,13 @@ KINDS = ("sums", "counts", "spelling")
 def task(conversations: Iterable[Sequence[Mapping[str, Any]]], kind: str = "") -> Task:
     """The first exchanges of one kind: `sums` of the calculator, `counts` of letters, `spelling`
     letter by letter; "" for all."""
-    firsts = (first_exchange(messages) for messages in conversations)
-    rows = [row for row in firsts if not kind or kind_of(row[-1]["content"]) == kind]
+    rows = []
+    for messages in conversations:
+        answer = [message["role"] for message in messages].index("assistant")
+        if not kind or kind_of(messages[answer]["content"]) == kind:
+            rows.append(list(messages[: answer + 1]))
     name = f"exchanges:{kind}" if kind else "exchanges"
     return Task(name, rows, lambda messages: {"messages": messages}, "generative", score, score)
-
-
-def first_exchange(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The messages up to the first answer."""
-    roles = [message["role"] for message in messages]
-    return list(messages[: roles.index("assistant") + 1])
 
 
 def kind_of(answer: str | Sequence[Mapping[str, str]]) -> str:

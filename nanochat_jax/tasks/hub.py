@@ -35,10 +35,17 @@ class RowSource:
     local: tuple[str, ...]
     """paths in the folder, without suffix; the first that is there is read"""
 
+    def __str__(self) -> str:
+        return f"{self.repo}, {self.subset}, {self.split}"
+
+    @property
+    def on_hub(self) -> str:
+        return f"{self.subset}/{self.split}/*.parquet"
+
     @property
     def cached(self) -> str:
-        """The folder in which nanochat itself keeps the parquet files of this split."""
-        return f"{self.repo.replace('/', '--')}/{self.subset}/{self.split}"
+        """The files of this split where nanochat itself keeps them."""
+        return f"{self.repo.replace('/', '--')}/{self.on_hub}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +88,20 @@ def read_rows(
     if not task_data:
         return _from_hub(source, fetch)
     folder = folder_of(task_data)
-    for name in (f"{path}{suffix}" for path in source.local for suffix in SUFFIXES):
-        if (folder / name).exists():
-            return _read(folder / name)
-    if files := sorted((folder / source.cached).glob("*.parquet")):
+    for path in (folder / f"{name}{suffix}" for name in source.local for suffix in SUFFIXES):
+        if path.exists() and path.suffix == ".parquet":
+            return Table.read([path])
+        if path.exists():
+            return list(read_values(path, lambda value: value))
+    if files := sorted(folder.glob(source.cached)):
         return Table.read(files)
-    raise FileNotFoundError(_missing(source, folder))
+    beside = (p.name for name in source.local for p in (folder / name).parent.glob("*"))
+    there = ", ".join(sorted(name for name in beside if name.endswith(SUFFIXES)))
+    raise FileNotFoundError(
+        f"no rows of {source} in {folder}; expected {source.local[0]}{{{','.join(SUFFIXES)}}} or "
+        f"{source.cached}{', there is ' if there else ''}{there}; without --task-data they come "
+        "from the Hugging Face hub"
+    )
 
 
 def folder_of(task_data: str | pathlib.Path) -> pathlib.Path:
@@ -100,21 +115,16 @@ def folder_of(task_data: str | pathlib.Path) -> pathlib.Path:
 
 
 def words(root: pathlib.Path, task_data: str | pathlib.Path | None = None) -> list[str]:
-    """The words of the spelling tasks: `words_alpha.txt`, of the folder or the base directory.
-
-    Raises:
-        FileNotFoundError: it is in neither.
-    """
+    """The words of the spelling tasks: `words_alpha.txt`, of the folder or the base directory."""
     own = paths.words(root)
-    given = in_folder(task_data or root, "english_words", own.name)
-    for path in (*given, own):
-        if path.exists():
-            with open_text(path) as lines:
-                return [word for line in lines if (word := line.strip())]
-    raise FileNotFoundError(
-        f"no list of words: looked for {', '.join(map(str, (*given, own)))}; type "
-        f"`curl -L -o {own} {WORDS_URL}`, or put any list there, one word a line"
+    places = [*in_folder(task_data or root, "english_words", own.name), own]
+    path = first_there(
+        places,
+        f"no list of words: looked for {', '.join(map(str, places))}; type `curl -L -o {own} "
+        f"{WORDS_URL}`, or put any list there, one word a line",
     )
+    with open_text(path) as lines:
+        return [word for line in lines if (word := line.strip())]
 
 
 def in_folder(task_data: str | pathlib.Path | None, sub: str, name: str) -> list[pathlib.Path]:
@@ -125,21 +135,12 @@ def in_folder(task_data: str | pathlib.Path | None, sub: str, name: str) -> list
     return [at / f"{name}{suffix}" for at in (folder / sub, folder) for suffix in ("", ".gz")]
 
 
-def _read(path: pathlib.Path) -> Sequence[Any]:
-    if path.suffix == ".parquet":
-        return Table.read([path])
-    return list(read_values(path, lambda value: value))
-
-
-def _missing(source: RowSource, folder: pathlib.Path) -> str:
-    beside = (p for path in source.local for p in (folder / path).parent.glob("*"))
-    there = sorted(p.name for p in beside if p.name.endswith(SUFFIXES))
-    return (
-        f"no rows of {source.repo}, {source.subset}, {source.split} in {folder}; expected "
-        f"{source.local[0]}{{{','.join(SUFFIXES)}}} or {source.cached}/*.parquet"
-        + (f", there is {', '.join(there)}" if there else "")
-        + "; without --task-data they come from the Hugging Face hub"
-    )
+def first_there(places: Sequence[pathlib.Path], message: str) -> pathlib.Path:
+    """The first file that exists; where none does, raises FileNotFoundError with the message."""
+    for path in places:
+        if path.exists():
+            return path
+    raise FileNotFoundError(message)
 
 
 def _from_hub(source: RowSource, fetch: bool) -> Table:
@@ -147,28 +148,22 @@ def _from_hub(source: RowSource, fetch: bool) -> Table:
     # `datasets` is larger still, and would fetch the same parquet files.
     from huggingface_hub import snapshot_download
 
-    pattern = f"{source.subset}/{source.split}/*.parquet"
-    what = f"{source.repo}, {source.subset}, {source.split}"
     if fetch:
-        log.info("rows of %s from the Hugging Face hub (or its cache)", what)
+        log.info("rows of %s from the Hugging Face hub (or its cache)", source)
     try:
         folder = snapshot_download(
-            source.repo, repo_type="dataset", revision=REVISION, allow_patterns=pattern,
+            source.repo, repo_type="dataset", revision=REVISION, allow_patterns=source.on_hub,
             local_files_only=not fetch,
         )  # fmt: skip
     except Exception as error:  # whatever its HTTP client of the day raises
+        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise FileNotFoundError(
-            f"could not have {what} from the Hugging Face hub: {_first_line(error)}; check the "
-            f"network, or name a folder that holds {source.local[0]}.jsonl: --task-data DIR"
+            f"could not have {source} from the Hugging Face hub: {why}; check the network, or name "
+            f"a folder that holds {source.local[0]}.jsonl: --task-data DIR"
         ) from error
-    files = sorted(pathlib.Path(folder).glob(pattern))
-    if not files:
-        raise FileNotFoundError(
-            f"the Hugging Face hub has no {pattern} in {source.repo} at {REVISION}, or it is not "
-            "in the cache and HF_HUB_OFFLINE is set; name a folder of files: --task-data DIR"
-        )
-    return Table.read(files)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if files := sorted(pathlib.Path(folder).glob(source.on_hub)):
+        return Table.read(files)
+    raise FileNotFoundError(
+        f"the Hugging Face hub has no {source.on_hub} in {source.repo} at {REVISION}, or it is not "
+        "in the cache and HF_HUB_OFFLINE is set; name a folder of files: --task-data DIR"
+    )

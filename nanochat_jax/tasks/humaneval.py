@@ -18,11 +18,9 @@ Execute = Callable[[str], bool]
 def task(
     rows: Sequence[Mapping[str, Any]], execute: Execute | None = None, name: str = "HumanEval"
 ) -> Task:
-    """The problems in nanochat's order.
+    """The problems in nanochat's order; `execute` runs a program in a sandbox: did it end well?
 
-    Args:
-        execute: runs a program in a sandbox; whether it ended well. Without one the problems can
-            be read, not scored.
+    Without one the problems can be read, not scored.
     """
     run = functools.partial(score, execute=execute)
     return Task(name, shuffled(rows), conversation, "generative", run, run)
@@ -31,8 +29,7 @@ def task(
 def conversation(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row `{"prompt", "canonical_solution", "entry_point", "test"}`."""
     solution = f"{row['prompt']}\n{row['canonical_solution']}"
-    extras = {"entry_point": row["entry_point"], "test": row["test"]}
-    return exchange(row["prompt"], solution, **extras)
+    return exchange(row["prompt"], solution, entry_point=row["entry_point"], test=row["test"])
 
 
 def imports(prompt: str) -> str:
@@ -57,16 +54,12 @@ def program(conversation: Conversation, answer: str) -> str:
     """What is run: imports of the prompt, the answer's code, the tests, and the call of them."""
     # A chat model writes the function anew and leaves out the imports above the prompt's.
     head = imports(conversation["messages"][0]["content"])
-    call = f"check({conversation['entry_point']})"
-    return f"{head}\n\n{code(answer)}\n\n{conversation['test']}\n{call}"
+    tests = f"{conversation['test']}\ncheck({conversation['entry_point']})"
+    return "\n\n".join((head, code(answer), tests))
 
 
 def score(conversation: Conversation, answer: str, execute: Execute | None = None) -> float:
-    """1.0 where the tests pass.
-
-    Raises:
-        ValueError: there is no `execute`.
-    """
+    """1.0 where the tests pass. Raises ValueError without `execute`."""
     if execute is None:
         raise ValueError("HumanEval runs programs: build the task with execute=, a sandbox")
     return float(execute(program(conversation, answer)))

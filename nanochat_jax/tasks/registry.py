@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 from nanochat_jax.config import paths
 from nanochat_jax.tasks import arc, exchanges, gsm8k, humaneval, mmlu, smoltalk, spelling
 from nanochat_jax.tasks.conversation import read_conversations
-from nanochat_jax.tasks.hub import RowSource, in_folder, read_rows, words
-from nanochat_jax.tasks.mixture import Mixture
-from nanochat_jax.tasks.task import Task
+from nanochat_jax.tasks.hub import RowSource, first_there, in_folder, read_rows, words
+from nanochat_jax.tasks.task import Mixture, Task
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,8 @@ ORIGINAL = "original"
 class TaskSpec(NamedTuple):
     """What a name says: `name[:part][:rows][*repeats]`.
 
-    `part` is a split of the task (`MMLU:dev`), `original` for the spelling tasks, or a kind of
+    Rows are a number (the first so many) or a range (`1000-3000`). A part is a split of the task
+    (`MMLU:dev`), `original` for spelling with the original's overlapping words, or a kind of
     `exchanges` (`exchanges:sums`).
     """
 
@@ -75,20 +75,13 @@ class Known(NamedTuple):
 
 
 def build(
-    names: Sequence[str],
-    root: pathlib.Path,
-    split: str,
-    *,
-    stage: str = "mid",
-    task_data: str | None = None,
-) -> Mixture:
+    names: Sequence[str], root: pathlib.Path, split: str, *,
+    stage: str = "mid", task_data: str | None = None,
+) -> Mixture:  # fmt: skip
     """The named tasks as one: mixed in a seeded order for `train`, one after another for `val`.
 
     Args:
-        names: `name[:part][:rows][*repeats]`: rows are a number (the first so many) or a range
-            (`1000-3000`) and bound the task before it is mixed; a part is one of its splits
-            (`MMLU:dev`), `original` for spelling with the original's overlapping words, or a kind
-            of exchanges (`exchanges:sums`).
+        names: as `TaskSpec` reads them; rows bound a task before it is mixed.
         root: the base directory.
         split: `train`, or `val`: the rows that are held out.
         stage: `mid` or `sft`: the embedded world has conversations for each.
@@ -106,14 +99,9 @@ def build(
 
 
 def build_one(
-    name: str,
-    root: pathlib.Path,
-    split: str = "val",
-    *,
-    task_data: str | None = None,
-    execute: humaneval.Execute | None = None,
-    fetch: bool = True,
-) -> Task:
+    name: str, root: pathlib.Path, split: str = "val", *, task_data: str | None = None,
+    execute: humaneval.Execute | None = None, fetch: bool = True,
+) -> Task:  # fmt: skip
     """One task by name; see `build`.
 
     Args:
@@ -124,11 +112,6 @@ def build_one(
 
 
 def _build(spec: TaskSpec, options: Options) -> Task:
-    """The task of a name, cut to its rows.
-
-    Raises:
-        ValueError: an unknown name or part; FileNotFoundError: the data are not there.
-    """
     if spec.name not in KNOWN:
         near = difflib.get_close_matches(spec.name, KNOWN, 1, 0.5)
         hint = f", did you mean {near[0]}?" if near else ""
@@ -141,12 +124,10 @@ def _build(spec: TaskSpec, options: Options) -> Task:
             f"{spec.name}:1000"
         )
     task = known.build(spec, options)
-    if spec.stop is None:
-        return task
     # Not an error: mixtures name the rows of the full data sets, and serve smaller ones as well.
-    if len(task) < spec.stop:
+    if spec.stop is not None and len(task) < spec.stop:
         log.info("%s has %d rows, fewer than %d", spec.name, len(task), spec.stop)
-    return task.view(spec.start, spec.stop)
+    return task if spec.stop is None else task.view(spec.start, spec.stop)
 
 
 def _on_hub(
@@ -171,15 +152,12 @@ def _on_hub(
     return Known(build, tuple(splits))
 
 
-def _spelling(make: Callable[..., Task]) -> Known:
-    def build(spec: TaskSpec, options: Options) -> Task:
-        split = "train" if options.split == "train" else "test"
-        size = SPELLING_ROWS[split] if spec.stop is None else spec.stop
-        # As many examples as are wanted: each is drawn by its number, so a longer task only adds.
-        listed = words(options.root, options.task_data)
-        return make(listed, size, split, original=spec.part == ORIGINAL)
-
-    return Known(build, (ORIGINAL,))
+def _spelling(make: Callable[..., Task], spec: TaskSpec, options: Options) -> Task:
+    split = "train" if options.split == "train" else "test"
+    # As many examples as are wanted: each is drawn by its number, so a longer task only adds.
+    size = SPELLING_ROWS[split] if spec.stop is None else spec.stop
+    listed = words(options.root, options.task_data)
+    return make(listed, size, split, original=spec.part == ORIGINAL)
 
 
 def _of_file(find: Callable[[Options], pathlib.Path], spec: TaskSpec, options: Options) -> Task:
@@ -194,9 +172,14 @@ def _exchanges(spec: TaskSpec, options: Options) -> Task:
 
 def _documents(spec: TaskSpec, options: Options) -> Task:
     """The first `stop` texts of the training shards (None: all), as raw items."""
+    folder = paths.data_in_use(options.root)
+    if folder is None:
+        raise FileNotFoundError(
+            f"no documents in {options.root}; see `python -m scripts.data --help`"
+        )
     texts: list[str] = []
-    for path in _training_shards(options.root):
-        texts += pq.read_table(path, columns=["text"]).column("text").to_pylist()
+    for path in sorted(folder.glob("*.parquet"))[:-1]:  # the last by name is validation
+        texts += pq.read_table(path, columns=["text"])["text"].to_pylist()
         if spec.stop is not None and len(texts) >= spec.stop:
             break
     return Task(spec.name, texts[: spec.stop], lambda text: {"text": text})
@@ -207,33 +190,21 @@ def _conversations(options: Options) -> pathlib.Path:
     root, split = options.root, options.split
     own = paths.conversations(root, split)
     world = paths.world_conversations(root, options.stage if split == "train" else "val")
-    for path in (own, world):
-        if path.exists():
-            return path
-    raise FileNotFoundError(
+    return first_there(
+        [own, world],
         f"no conversations: neither {own} nor {world} exists; import your own with "
-        "`python -m scripts.data add --conversations PATH...`"
+        "`python -m scripts.data add --conversations PATH...`",
     )
 
 
 def _identity(options: Options) -> pathlib.Path:
     """The file in the base directory, else in the folder of task files."""
     own = paths.identity(options.root)
-    for path in (own, *in_folder(options.task_data, "identity", own.name)):
-        if path.exists():
-            return path
-    raise FileNotFoundError(
+    return first_there(
+        [own, *in_folder(options.task_data, "identity", own.name)],
         f"no {own}: put conversations there in which the assistant says who it is (a JSON "
-        "list of messages a line), or take `identity` out of --mixture"
+        "list of messages a line), or take `identity` out of --mixture",
     )
-
-
-def _training_shards(root: pathlib.Path) -> list[pathlib.Path]:
-    """The training shards in use; the last one by name is validation and not among them."""
-    folder = paths.data_in_use(root)
-    if folder is None:
-        raise FileNotFoundError(f"no documents in {root}; see `python -m scripts.data --help`")
-    return sorted(folder.glob("*.parquet"))[:-1]
 
 
 TWO, THREE = ("train", "test"), ("train", "validation", "test")
@@ -259,6 +230,6 @@ KNOWN: dict[str, Known] = {
     "SmolTalk": _on_hub(
         smoltalk.task, "HuggingFaceTB/smol-smoltalk", "default", TWO, "smoltalk/{}", "chat/{}"
     ),
-    "SimpleSpelling": _spelling(spelling.simple_spelling),
-    "SpellingBee": _spelling(spelling.spelling_bee),
+    "SimpleSpelling": Known(functools.partial(_spelling, spelling.simple_spelling), (ORIGINAL,)),
+    "SpellingBee": Known(functools.partial(_spelling, spelling.spelling_bee), (ORIGINAL,)),
 }  # fmt: skip

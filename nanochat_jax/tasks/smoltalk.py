@@ -13,9 +13,5 @@ def task(rows: Sequence[Any], name: str = "SmolTalk") -> Task:
 
 
 def conversation(row: Mapping[str, Any] | Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """A row `{"messages": [...]}`, or the messages alone.
-
-    Raises:
-        ValueError: roles out of turn, or a message that is no text.
-    """
+    """A row `{"messages": [...]}`, or the messages alone, checked."""
     return {"messages": checked_messages(row)}

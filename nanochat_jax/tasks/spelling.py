@@ -14,7 +14,7 @@ import functools
 import importlib.resources
 import random
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from nanochat_jax.tasks import gsm8k
@@ -34,14 +34,15 @@ def simple_spelling(
     """`size` words to spell; nothing to score."""
     chosen = list(_words(words, split, original))
     random.Random(42).shuffle(chosen)
-    row = functools.partial(_spell, chosen, _seeds(split, original))
-    return Task("SimpleSpelling", range(size), row)
+    row = functools.partial(_spell, chosen)
+    return Task("SimpleSpelling", _seeds(size, split, original), row)
 
 
 def spelling_bee(words: Sequence[str], size: int, split: Split, *, original: bool = False) -> Task:
     """`size` questions how often a letter stands in a word, worked by hand and by the tool."""
-    row = functools.partial(_bee, _words(words, split, original), _seeds(split, original))
-    return Task("SpellingBee", range(size), row, "generative", gsm8k.score, gsm8k.score)
+    row = functools.partial(_bee, _words(words, split, original))
+    seeds = _seeds(size, split, original)
+    return Task("SpellingBee", seeds, row, "generative", gsm8k.score, gsm8k.score)
 
 
 @functools.cache
@@ -65,20 +66,20 @@ def _words(words: Sequence[str], split: Split, original: bool) -> Sequence[str]:
     return chosen
 
 
-def _seeds(split: Split, original: bool) -> Callable[[int], int]:
-    if split == "train":
-        return lambda i: i
-    # The original seeds with -(i + 1), of which Python takes the absolute value.
-    return (lambda i: i + 1) if original else (lambda i: TEST_SEEDS + i)
+def _seeds(size: int, split: Split, original: bool) -> range:
+    """The seed of each row."""
+    # The original seeds test rows with -(i + 1), of which Python takes the absolute value.
+    first = 0 if split == "train" else 1 if original else TEST_SEEDS
+    return range(first, first + size)
 
 
-def _spell(words: Sequence[str], seed: Callable[[int], int], i: int) -> dict[str, Any]:
-    word = random.Random(seed(i)).choice(words)
+def _spell(words: Sequence[str], seed: int) -> dict[str, Any]:
+    word = random.Random(seed).choice(words)
     return exchange(f"Spell the word: {word}", f"{word}:{','.join(word)}")
 
 
-def _bee(words: Sequence[str], seed: Callable[[int], int], i: int) -> dict[str, Any]:
-    rng = random.Random(seed(i))
+def _bee(words: Sequence[str], seed: int) -> dict[str, Any]:
+    rng = random.Random(seed)
     # The order of the draws makes the rows: it is the original's, and must stay. Nine letters in
     # ten are of the word, or most counts would be 0.
     word = rng.choice(words)
@@ -86,36 +87,33 @@ def _bee(words: Sequence[str], seed: Callable[[int], int], i: int) -> dict[str, 
     template = rng.choice(_templates())
     if rng.random() < 0.3:
         template = template.lower()
-    letter_quote, word_quote = rng.choice(QUOTES), rng.choice(QUOTES)
-    question = template.format(
-        letter=f"{letter_quote}{letter}{letter_quote}", word=f"{word_quote}{word}{word_quote}"
-    )
-    return exchange(question + "?" * (rng.random() < 0.5), _worked(word, letter))
+    quoted = lambda text, quote: f"{quote}{text}{quote}"
+    asked = {"letter": quoted(letter, rng.choice(QUOTES)), "word": quoted(word, rng.choice(QUOTES))}
+    question = template.format(**asked) + "?" * (rng.random() < 0.5)
+    return exchange(question, _worked(word, letter))
 
 
 def _worked(word: str, letter: str) -> list[dict[str, str]]:
-    count, by_hand = str(word.count(letter)), _by_hand(word, letter)
-    return [
-        {"type": "text", "text": by_hand},
-        {"type": "text", "text": "\n\nLet me double check this using Python:\n\n"},
-        {"type": "python", "text": f"'{word}'.count('{letter}')"},
-        {"type": "python_output", "text": count},
-        {"type": "text", "text": _conclusion(count)},
-    ]
+    """The answer: counted by hand, then by the tool."""
+    count = word.count(letter)
+    parts = (
+        ("text", _by_hand(word, letter)),
+        ("text", "\n\nLet me double check this using Python:\n\n"),
+        ("python", f"'{word}'.count('{letter}')"),
+        ("python_output", str(count)),
+        ("text", f"\n\nPython gives us {count}.\n\nMy final answer is:\n\n#### {count}"),
+    )
+    return [{"type": kind, "text": text} for kind, text in parts]
 
 
 def _by_hand(word: str, letter: str) -> str:
-    lines, count = [], 0
+    lines, count = "", 0
     for i, char in enumerate(word, 1):
         count += char == letter
-        lines.append(f"{i}:{char}{f' hit! count={count}' if char == letter else ''}\n")
+        lines += f"{i}:{char}{f' hit! count={count}' if char == letter else ''}\n"
     return (
         f"We are asked to find the number '{letter}' in the word '{word}'. "
         "Let me try a manual approach first.\n\n"
         f"First spell the word out:\n{word}:{','.join(word)}\n\n"
-        f"Then count the occurrences of '{letter}':\n{''.join(lines)}\nThis gives us {count}."
+        f"Then count the occurrences of '{letter}':\n{lines}\nThis gives us {count}."
     )
-
-
-def _conclusion(count: str) -> str:
-    return f"\n\nPython gives us {count}.\n\nMy final answer is:\n\n#### {count}"

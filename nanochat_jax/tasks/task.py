@@ -1,6 +1,7 @@
 """What a task is: rows, the conversation that a row becomes, and how an answer to it is scored."""
 
 import dataclasses
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -69,3 +70,33 @@ def shuffled(rows: Any, seed: int = 42) -> Reordered:
     The original shuffles every data set so, and "the first 5200 rows of MMLU" means its first 5200.
     """
     return Reordered(rows, np.random.default_rng(seed).permutation(len(rows)))
+
+
+class Mixture:
+    """All rows of all tasks; name a task twice to see its rows twice.
+
+    Args:
+        seed: of the order, in which every task is met all the time and not one after another; it
+            is the same on every machine, or ranks would not share the rows out without gaps.
+            None: one task after another.
+
+    Source: nanochat `tasks/common.py`, TaskMixture and TaskSequence.
+    """
+
+    def __init__(self, tasks: Sequence[Task], seed: int | None = 42):
+        self.tasks = tuple(tasks)
+        self.order = [(t, i) for t, task in enumerate(tasks) for i in range(len(task))]
+        if seed is not None:
+            random.Random(seed).shuffle(self.order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        task, row = self.at(index)
+        return task[row]
+
+    def at(self, index: int) -> tuple[Task, int]:
+        """The task that an index falls to, and the row there."""
+        task, row = self.order[index]
+        return self.tasks[task], row

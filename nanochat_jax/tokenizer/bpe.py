@@ -11,7 +11,7 @@ import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -46,16 +46,13 @@ class Tokenizer:
     """
 
     def __init__(
-        self,
-        mergeable_ranks: Mapping[bytes, int],
-        pattern: str = SPLIT_PATTERN,
+        self, mergeable_ranks: Mapping[bytes, int], pattern: str = SPLIT_PATTERN,
         special_tokens: Mapping[str, int] | None = None,
-    ):
+    ):  # fmt: skip
         ranks = dict(sorted(mergeable_ranks.items(), key=operator.itemgetter(1)))
         if special_tokens is None:
             special_tokens = {name: len(ranks) + i for i, name in enumerate(SPECIAL_TOKENS)}
-        self.mergeable_ranks = ranks
-        self.pattern = pattern
+        self.mergeable_ranks, self.pattern = ranks, pattern
         self.special_tokens = dict(special_tokens)
         # Special tokens are no text and take no part in merging: `encode` cannot produce one, so
         # nothing that a user types can end a turn or open a call of a tool.
@@ -84,19 +81,13 @@ class Tokenizer:
             raise ValueError("train takes an iterable of texts, got one str; pass [text]")
         merges = _rustbpe.train(texts, vocab_size - len(SPECIAL_TOKENS), pattern)
         tokenizer = cls(_ranks_of(merges), pattern)
-        if tokenizer.get_vocab_size() < vocab_size:
-            size = tokenizer.get_vocab_size()
+        if (size := tokenizer.get_vocab_size()) < vocab_size:
             log.warning("the texts hold pairs for %d ids only, not for %d", size, vocab_size)
         return tokenizer
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> "Tokenizer":
-        """The tokenizer that `save` wrote.
-
-        Raises:
-            FileNotFoundError: none there; the message names the command that makes it.
-            ValueError: a damaged file, by name.
-        """
+        """The tokenizer that `save` wrote. Raises as `files.load` does."""
         return cls(*files.load(Path(directory)))
 
     @classmethod
@@ -106,11 +97,10 @@ class Tokenizer:
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes `tokenizer.json`, `ranks.tiktoken` and `meta.json`, each whole or not at all."""
-        huggingface = self.to_huggingface().to_str()
-        files.save(Path(directory), self._fields, huggingface, self.token_bytes().tolist())
+        files.save(Path(directory), self._fields, self.to_huggingface(), self.token_bytes())
 
     def to_huggingface(self) -> Any:
-        """The same as a `tokenizers.Tokenizer`, with the same ids (special tokens switched on)."""
+        """The same as a `tokenizers.Tokenizer`; see `files.to_huggingface`."""
         return files.to_huggingface(self._fields, self.merges())
 
     def merges(self) -> list[tuple[int, int]]:
@@ -175,27 +165,18 @@ class Tokenizer:
         sizes = np.zeros(self.get_vocab_size(), dtype=np.int32)
         for token, i in self.mergeable_ranks.items():
             text = token.decode("utf-8", "replace")
-            is_special = not corrected and text in self.special_tokens
-            sizes[i] = len(token) if corrected else 0 if is_special else len(text.encode("utf-8"))
+            old = 0 if text in self.special_tokens else len(text.encode("utf-8"))
+            sizes[i] = len(token) if corrected else old
         return sizes
 
-    @overload
     def encode(
-        self, text: str, prepend: Token = None, append: Token = None, num_threads: int | None = None
-    ) -> list[int]: ...
-    @overload
-    def encode(
-        self, text: Sequence[str], prepend: Token = None, append: Token = None,
+        self, text: str | Sequence[str], prepend: Token = None, append: Token = None,
         num_threads: int | None = None,
-    ) -> list[list[int]]: ...  # fmt: skip
-    def encode(self, text, prepend=None, append=None, num_threads=None):
+    ) -> list[int] | list[list[int]]:  # fmt: skip
         """The ids of a text, or of each text of a list (side by side on `num_threads` cores).
 
         Always ordinary text: `<|bos|>` inside it is seven characters. `prepend` and `append`, an id
-        or a token by name, are added to every row.
-
-        Raises:
-            ValueError: neither a str nor a list of str.
+        or a token by name, are added to every row. Raises ValueError for what is no text.
         """
         before = [] if prepend is None else [self._id(prepend)]
         after = [] if append is None else [self._id(append)]
@@ -248,10 +229,9 @@ class Tokenizer:
         """The tokens between bars for a terminal, green where mask is 1, red elsewhere."""
         shown = []
         for i, supervised in zip(ids, mask, strict=True):
-            shown.append(f"\033[{92 if supervised else 91}m{self.decode([i])}\033[0m")
-            if with_token_id:
-                shown.append(f"\033[90m({i})\033[0m")
-        return "|".join(shown)
+            shown.append((92 if supervised else 91, self.decode([i])))
+            shown += [(90, f"({i})")] * with_token_id
+        return "|".join(f"\033[{color}m{text}\033[0m" for color, text in shown)
 
     @property
     def _fields(self) -> files.Fields:
@@ -273,11 +253,9 @@ def _ranks_of(merges: Sequence[tuple[int, int]]) -> dict[bytes, int]:
 
 
 def _by_id(ranks: Mapping[bytes, int], special_tokens: Mapping[str, int]) -> dict[int, bytes]:
-    special = {i: name.encode("utf-8") for name, i in special_tokens.items()}
-    ordinary = {i: token for token, i in ranks.items()}
+    tokens = {i: token for token, i in ranks.items()}
+    tokens |= {i: name.encode("utf-8") for name, i in special_tokens.items()}
     total = len(ranks) + len(special_tokens)
-    if len(ordinary | special) < total:
-        raise ValueError(
-            f"{total} tokens share {len(ordinary | special)} ids; every token needs its own"
-        )
-    return ordinary | special
+    if len(tokens) < total:
+        raise ValueError(f"{total} tokens share {len(tokens)} ids; every token needs its own")
+    return tokens

@@ -10,8 +10,6 @@ one system message in front if wanted. An assistant's content is a str, or a lis
 with each marker one token. Source: karpathy/nanochat nanochat/tokenizer.py, restated.
 """
 
-import functools
-import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
@@ -52,20 +50,12 @@ PARTS: dict[PartKind, PartFormat] = {
 TURNS = {"user": (USER_START, USER_END), "assistant": (ASSISTANT_START, ASSISTANT_END)}
 
 # Marker -> the kind of what follows it in a reply. All other special tokens change nothing there.
-KIND_AFTER: dict[str, PartKind] = {
-    marker: after
-    for kind, form in PARTS.items()
-    for marker, after in ((form.start, kind), (form.end, "text"))
-    if marker
-}
+KIND_AFTER: dict[str, PartKind] = {form.start: kind for kind, form in PARTS.items()}
+KIND_AFTER |= {form.end: "text" for form in PARTS.values()}
 _MARKED = re.compile(
-    "|".join(
-        f"{re.escape(form.start)}(?P<{kind}>.*?){re.escape(form.end)}"
-        for kind, form in PARTS.items()
-        if form.start
-    ),
-    re.DOTALL,
-)
+    "|".join(f"{re.escape(start)}(?P<{kind}>.*?){re.escape(end)}"
+             for kind, (start, end, _) in PARTS.items() if start), re.DOTALL,
+)  # fmt: skip
 
 
 class ConversationError(ValueError, AssertionError, IndexError):
@@ -121,42 +111,38 @@ def messages_of(conversation: Any) -> Sequence[Any]:
 def check(messages: Sequence[Any], at_least: int = 1) -> list[Message]:
     """The messages, which are [system,] user, assistant, user, ... with contents that fit.
 
-    Args:
-        at_least: how many, a system message not counted; 2 where they are to train on, since a
-            question alone supervises no token.
-
-    Raises:
-        ConversationError: naming the message and what was expected of it.
+    `at_least` so many, a system message not counted: 2 where they are to train on, since a question
+    alone supervises no token. Raises ConversationError naming the message and what is wrong.
     """
-    field = functools.partial(_field, messages)
-    checked = [Message(field(i, "role"), field(i, "content")) for i in range(len(messages))]
-    turns = checked[1:] if checked and checked[0].role == "system" else checked
-    if len(turns) < at_least:
+    checked = [
+        Message(_field(i, message, "role"), _field(i, message, "content"))
+        for i, message in enumerate(messages)
+    ]
+    start = int(bool(checked) and checked[0].role == "system")
+    if len(checked) - start < at_least:
         s = "s" * (at_least > 1)
         raise ConversationError(
             f"expected at least {at_least} message{s} of user and assistant, got {messages!r:.80}"
         )
-    expected_roles = itertools.cycle(("user", "assistant"))
-    start = len(checked) - len(turns)
-    for i, (message, expected) in enumerate(zip(turns, expected_roles, strict=False), start):
-        if message.role != expected:
+    for i, message in enumerate(checked):
+        expected = ("user", "assistant")[(i - start) % 2]
+        if i >= start and message.role != expected:
             raise ConversationError(
                 f"message {i}: expected the role {expected}, got {message.role!r}; turns "
                 "alternate, the user begins, one system message may stand in front"
             )
-    for i, message in enumerate(checked):
-        _check_content(i, message)
+        if not isinstance(message.content, str):
+            _check_parts(i, message)
     return checked
 
 
-def _check_content(i: int, message: Message) -> None:
-    if isinstance(message.content, str):
-        return
-    if message.role != "assistant" or not isinstance(message.content, list | tuple):
-        expected = "a str or a list of parts" if message.role == "assistant" else "a str"
+def _check_parts(i: int, message: Message) -> None:
+    may_be = message.role == "assistant"
+    if not (may_be and isinstance(message.content, list | tuple)):
         raise ConversationError(
-            f"message {i}: the {message.role}'s content must be {expected}, "
-            f"got {type(message.content).__name__}: {message.content!r:.60}"
+            f"message {i}: the {message.role}'s content must be a str"
+            f"{' or a list of parts' * may_be}, got {type(message.content).__name__}: "
+            f"{message.content!r:.60}"
         )
     for j, part in enumerate(message.content):
         kind, text = (part.get(k) if isinstance(part, Mapping) else None for k in ("type", "text"))
@@ -167,8 +153,7 @@ def _check_content(i: int, message: Message) -> None:
             )
 
 
-def _field(messages: Sequence[Any], i: int, name: str) -> Any:
-    message = messages[i]
+def _field(i: int, message: Any, name: str) -> Any:
     if isinstance(message, Mapping) and name in message:
         return message[name]
     raise ConversationError(f"message {i}: no {name!r} in {message!r:.80}")
@@ -177,11 +162,7 @@ def _field(messages: Sequence[Any], i: int, name: str) -> Any:
 def render(
     vocabulary: Vocabulary, conversation: Conversation | Sequence[Any], max_tokens: int
 ) -> tuple[list[int], list[int]]:
-    """(ids, mask), each cut to the first `max_tokens`; mask 1 where a token is supervised.
-
-    Raises:
-        ConversationError: see `check`.
-    """
+    """(ids, mask), cut to `max_tokens`; mask 1 where supervised. Raises as `check` does."""
     checked = check(messages_of(conversation))
     if checked[0].role == "system":
         checked = [with_system(checked[0].content, checked[1]), *checked[2:]]
@@ -198,14 +179,11 @@ def render(
 def render_for_completion(vocabulary: Vocabulary, conversation: Conversation) -> list[int]:
     """The ids without the last message, then assistant_start; up to 2049 of them.
 
-    Raises:
-        ConversationError: the last message is not the assistant's, or one before it is wrong.
+    Raises ConversationError: the last message is not the assistant's, or one before it is wrong.
     """
     messages = messages_of(conversation)
-    if not messages or _field(messages, len(messages) - 1, "role") != "assistant":
-        raise ConversationError(
-            "the last message must be the assistant's: it is what will be written anew"
-        )
+    if not messages or _field(len(messages) - 1, messages[-1], "role") != "assistant":
+        raise ConversationError("the last message must be the assistant's: it is written anew")
     # The original cuts prompts where it cuts training rows, at its context of 2048, so the model
     # may be given half a question. The engine's own prompts drop whole turns instead.
     ids, _ = render(vocabulary, messages[:-1], 2048)
@@ -217,8 +195,7 @@ def encode_message(
 ) -> tuple[list[int], list[int]]:
     """(ids, mask) of one message that was checked, a user's or an assistant's, markers included.
 
-    Args:
-        encode: the ids of a text, where the caller has encoded all texts at once already.
+    `encode` gives the ids of a text, where the caller has encoded all texts at once already.
     """
     encode, special = encode or vocabulary.encode, vocabulary.encode_special
     start, end = TURNS[message.role]
@@ -258,8 +235,8 @@ def parse(text: str) -> list[Part]:
     """
     parts, end = [], 0
     for match in _MARKED.finditer(text):
-        parts += [Part("text", text[end : match.start()])]
-        parts += [Part(match.lastgroup, match[match.lastgroup])]
+        before = Part("text", text[end : match.start()])
+        parts += [before, Part(match.lastgroup, match[match.lastgroup])]
         end = match.end()
     return [part for part in [*parts, Part("text", text[end:])] if part != Part("text", "")]
 

@@ -6,10 +6,14 @@
 import base64
 import binascii
 import hashlib
+import itertools
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from nanochat_jax.files import whole_file
 
@@ -25,25 +29,17 @@ class Fields(NamedTuple):
     special_tokens: dict[str, int]
 
 
-def save(directory: Path, fields: Fields, huggingface: str, token_bytes: Sequence[int]) -> None:
-    """Writes the three files, each whole or not at all.
-
-    Args:
-        huggingface: the text of `tokenizer.json`.
-        token_bytes: bytes of text of each id.
-    """
+def save(directory: Path, fields: Fields, huggingface: Any, token_bytes_V: np.ndarray) -> None:
+    """Writes the three files, each whole or not at all; `huggingface` is of `to_huggingface`."""
     meta = {
-        "format": 1,
-        "hash": digest(fields),
-        "vocab_size": len(token_bytes),
-        "pattern": fields.pattern,
-        "special_tokens": fields.special_tokens,
-        "token_bytes": list(token_bytes),
-    }
+        "format": 1, "hash": digest(fields), "vocab_size": len(token_bytes_V),
+        "pattern": fields.pattern, "special_tokens": fields.special_tokens,
+        "token_bytes": token_bytes_V.tolist(),
+    }  # fmt: skip
     # meta.json comes last, and its hash is of the ranks beside it: a save that is cut off between
     # two files is noticed when it is loaded, and not taken for a tokenizer.
     contents = {
-        HUGGINGFACE: huggingface.encode(),
+        HUGGINGFACE: huggingface.to_str().encode(),
         RANKS: ranks_text(fields.mergeable_ranks),
         META: json.dumps(meta, ensure_ascii=False).encode(),
     }
@@ -55,19 +51,22 @@ def save(directory: Path, fields: Fields, huggingface: str, token_bytes: Sequenc
 def load(directory: Path) -> Fields:
     """The fields of a Tokenizer from a directory that `save` wrote.
 
-    Raises:
-        FileNotFoundError: none there; the message names the command that makes it.
-        ValueError: a damaged file, by name.
+    Raises FileNotFoundError with the command that makes one, ValueError naming a damaged file.
     """
     for name in (META, RANKS):
         if not (directory / name).is_file():
             raise FileNotFoundError(
                 f"no tokenizer in {directory} ({name} is missing); train one: {HOW_TO_TRAIN}"
             )
-    pattern, special_tokens, expected = _read_meta(directory / META)
-    fields = Fields(read_ranks(directory / RANKS), pattern, special_tokens)
-    found = digest(fields)
-    if found != expected:
+    try:
+        meta = json.loads((directory / META).read_text(encoding="utf-8"))
+        rest, expected = (str(meta["pattern"]), dict(meta["special_tokens"])), str(meta["hash"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{directory / META} is damaged ({error!r}); train the tokenizer again: {HOW_TO_TRAIN}"
+        ) from error
+    fields = Fields(read_ranks(directory / RANKS), *rest)
+    if (found := digest(fields)) != expected:
         raise ValueError(
             f"{directory / RANKS} does not belong to {META} beside it (hash {found[:12]}, expected "
             f"{expected[:12]}): one was changed or half-written; train again: {HOW_TO_TRAIN}"
@@ -85,8 +84,8 @@ def digest(fields: Fields) -> str:
 
 def ranks_text(ranks: Mapping[bytes, int]) -> bytes:
     """The ranks in tiktoken's text format, by rising id."""
-    rows = sorted((i, token) for token, i in ranks.items())
-    return b"".join(b"%s %d\n" % (base64.b64encode(token), i) for i, token in rows)
+    rows = sorted(ranks.items(), key=operator.itemgetter(1))
+    return b"".join(b"%s %d\n" % (base64.b64encode(token), i) for token, i in rows)
 
 
 def read_ranks(path: Path) -> dict[bytes, int]:
@@ -125,16 +124,15 @@ def to_huggingface(fields: Fields, merges: Sequence[tuple[int, int]]) -> Any:
     to_letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     made.pre_tokenizer = pre_tokenizers.Sequence([split, to_letters])
     made.decoder = decoders.ByteLevel()
-    in_order = sorted(fields.special_tokens.items(), key=lambda item: item[1])
-    made.add_special_tokens([tokenizers.AddedToken(n, special=True) for n, _ in in_order])
+    special = sorted(fields.special_tokens, key=fields.special_tokens.__getitem__)
+    made.add_special_tokens([tokenizers.AddedToken(name, special=True) for name in special])
     return made
 
 
 def read_tokenizer_json(path: Path) -> Fields:
     """The fields of a Tokenizer from Hugging Face's file.
 
-    Raises:
-        ValueError: not a byte-level BPE with a split pattern whose merges rise with the ids.
+    Raises ValueError where it is no byte-level BPE with a split pattern whose merges rise with ids.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -152,7 +150,7 @@ def read_tokenizer_json(path: Path) -> Fields:
     return Fields(ranks, pattern, special_tokens)
 
 
-def _check_merges(vocab: Mapping[str, int], merges: Sequence[Any]) -> None:
+def _check_merges(vocab: Mapping[str, int], merges: Sequence[str | Sequence[str]]) -> None:
     pairs = (m.split(" ") if isinstance(m, str) else m for m in merges)
     # Ranks say the order of merging by ids alone. A file that merges in another order has no ranks
     # that give its ids.
@@ -163,11 +161,9 @@ def _check_merges(vocab: Mapping[str, int], merges: Sequence[Any]) -> None:
 
 def byte_letters() -> list[str]:
     """The printable character that stands for each byte in Hugging Face's files (GPT-2's table)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    table = {byte: chr(byte) for byte in printable}
-    rest = (byte for byte in range(256) if byte not in table)
-    table.update({byte: chr(256 + n) for n, byte in enumerate(rest)})
-    return [table[byte] for byte in range(256)]
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = itertools.count(256)
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 def _find_pattern(pre_tokenizer: Mapping[str, Any]) -> str:
@@ -175,13 +171,3 @@ def _find_pattern(pre_tokenizer: Mapping[str, Any]) -> str:
         if step["type"] == "Split":
             return step["pattern"]["Regex"]
     raise ValueError("its pre-tokenizer does not split by a regular expression")
-
-
-def _read_meta(path: Path) -> tuple[str, dict[str, int], str]:
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-        return str(meta["pattern"]), dict(meta["special_tokens"]), str(meta["hash"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error!r}); train the tokenizer again: {HOW_TO_TRAIN}"
-        ) from error

@@ -18,12 +18,9 @@ FORBIDDEN = (
     "getattr setattr delattr hasattr"
 ).split()
 BINARY = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-}
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
+    ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv,
+}  # fmt: skip
 UNARY = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 # None of these can return something much longer than what it was given.
 METHODS = frozenset(
@@ -36,10 +33,9 @@ METHODS = frozenset(
 def use_calculator(expression: str) -> int | float | str | bool | None:
     """The value of `expression`, or None when the rules refuse it or it has no value.
 
-    Accepted: arithmetic with + - * / // and parentheses, and `'text'.count('t')`. Commas are
-    removed first, inside quotes too, as in the original.
+    Accepted: arithmetic with + - * / // and parentheses, and `'text'.count('t')`.
     """
-    # GSM8K writes 1,000; inside quotes a comma to count is lost by it.
+    # GSM8K writes 1,000; inside quotes a comma to count is lost by it, as in the original.
     expression = expression.replace(",", "")
     if not _accepted(expression):
         return None
@@ -55,14 +51,12 @@ def _accepted(expression: str) -> bool:
     """Whether the original would evaluate `expression` (commas already gone)."""
     if ARITHMETIC.issuperset(expression):
         return "**" not in expression  # 9**9**9 would never end
-    if not TEXT_CALL.issuperset(expression):
-        return False
-    lowered = expression.lower()
-    return not any(word in lowered for word in FORBIDDEN) and ".count(" in expression
+    forbidden = any(word in expression.lower() for word in FORBIDDEN)
+    return TEXT_CALL.issuperset(expression) and ".count(" in expression and not forbidden
 
 
 def _value(node: ast.expr) -> int | float | str | bool:
-    """Evaluates the few node kinds we know; raises ValueError on any other."""
+    """Evaluates the few node kinds we know; raises ValueError or TypeError on any other."""
     match node:
         case ast.Constant(value=int() | float() | str() as value):
             return value
@@ -71,8 +65,5 @@ def _value(node: ast.expr) -> int | float | str | bool:
         case ast.UnaryOp(op, operand) if type(op) in UNARY:
             return UNARY[type(op)](_value(operand))
         case ast.Call(ast.Attribute(receiver, name), args, []) if name in METHODS:
-            text = _value(receiver)
-            if not isinstance(text, str):
-                raise ValueError(f"{name} is a method of text, not of {text!r}")
-            return operator.methodcaller(name, *map(_value, args))(text)
+            return getattr(str, name)(_value(receiver), *map(_value, args))
     raise ValueError(f"{type(node).__name__} is not something the calculator knows")

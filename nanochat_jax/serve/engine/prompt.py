@@ -1,6 +1,7 @@
 """From messages to a prompt that fits: whole turns are dropped, oldest first, and are counted."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from nanochat_jax.tokenizer import Tokenizer
@@ -42,14 +43,16 @@ def fit_conversation(
     eats into the reserve; raises ContextFull when it fills the context alone.
     """
     system, turns = _turns(messages)
-    ids_of = _encode_texts(tokenizer, [message for turn in turns for message in turn])
+    # All texts in one call, during which other threads run.
+    parts = {part for turn in turns for message in turn for part in parts_of(message.content)}
+    texts = sorted({part.text for part in parts})
+    ids_of = dict(zip(texts, tokenizer.encode(texts, num_threads=1), strict=True))
     encode = lambda message: encode_message(tokenizer, message, ids_of.__getitem__)[0]
     encoded = [[encode(message) for message in turn] for turn in turns]
-    lengths = [sum(map(len, turn)) for turn in encoded]
     # From where the turns alone would fit. To put the system text in front of a turn encodes both
     # again, which is not tried where it cannot fit.
-    last = len(turns) - 1
-    enough = (i for i in range(last) if sum(lengths[i:]) + 2 + reserve <= context)
+    sizes, last = [sum(map(len, turn)) for turn in encoded], len(turns) - 1
+    enough = (i for i in range(last) if sum(sizes[i:]) + 2 + reserve <= context)
     for first in range(next(enough, last), len(turns)):
         ids = _join(tokenizer, system, turns[first][0], encoded[first:])
         if len(ids) + reserve <= context:
@@ -79,26 +82,21 @@ def _turns(messages: Sequence[Message]) -> tuple[str, list[list[Message]]]:
             turns.append([])
         turns[-1].append(message)
     if not turns:  # system text alone is what the user says
-        return "", [[Message("user", "\n\n".join(leading))]]
-    if later:
+        leading, later = [], leading
+    if later or not turns:
         turns.append([Message("user", "\n\n".join(later))])
     return "\n\n".join(leading), turns
-
-
-def _encode_texts(tokenizer: Tokenizer, messages: Sequence[Message]) -> Mapping[str, list[int]]:
-    """The ids of every text in `messages`, encoded in one call, which lets other threads run."""
-    texts = sorted({part.text for message in messages for part in parts_of(message.content)})
-    return dict(zip(texts, tokenizer.encode(texts, num_threads=1), strict=True))
 
 
 def _join(
     tokenizer: Tokenizer, system: str, opening: Message, turns: Sequence[Sequence[list[int]]]
 ) -> list[int]:
     """bos, the turns with the system text in front of their opening message, assistant_start."""
-    first, rest = turns[0], turns[1:]
-    if system and opening.role == "user":
-        first = [encode_message(tokenizer, with_system(system, opening))[0], *first[1:]]
-    elif system:
-        first = [encode_message(tokenizer, Message("user", system))[0], *first]
-    body = [token for turn in (first, *rest) for message in turn for token in message]
+    encoded = [message for turn in turns for message in turn]
+    if system:
+        told = Message("user", system)
+        if opening.role == "user":
+            told, encoded = with_system(system, opening), encoded[1:]
+        encoded.insert(0, encode_message(tokenizer, told)[0])
+    body = itertools.chain.from_iterable(encoded)
     return [tokenizer.get_bos_token_id(), *body, tokenizer.encode_special(ASSISTANT_START)]
