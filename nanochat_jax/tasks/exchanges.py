@@ -17,8 +17,7 @@ KINDS = ("sums", "counts", "spelling")
 
 
 def task(conversations: Iterable[Sequence[Mapping[str, Any]]], kind: str = "") -> Task:
-    """The first exchanges of one kind: `sums` of the calculator, `counts` of letters, `spelling`
-    letter by letter; "" for all."""
+    """The first exchanges of one kind: sums of the calculator, counts of letters, ...; "": all."""
     rows = []
     for messages in conversations:
         answer = [message["role"] for message in messages].index("assistant")
@@ -31,11 +30,9 @@ def task(conversations: Iterable[Sequence[Mapping[str, Any]]], kind: str = "") -
 def kind_of(answer: str | Sequence[Mapping[str, str]]) -> str:
     """One of KINDS, or "" for an answer of no kind."""
     calls, text = calls_and_text(parts_of(answer))
-    if not calls:
-        return "spelling" if LETTERS.fullmatch(text) else ""
-    if len(calls) > 1:
-        return ""
-    return "counts" if ".count(" in calls[0] else "sums"
+    if len(calls) == 1:
+        return "counts" if ".count(" in calls[0] else "sums"
+    return "spelling" if not calls and LETTERS.fullmatch(text) else ""
 
 
 def score(conversation: Conversation, answer: str) -> float:

@@ -48,29 +48,27 @@ class RowSource:
         return f"{self.repo.replace('/', '--')}/{self.on_hub}"
 
 
-@dataclasses.dataclass(frozen=True)
 class Table:
-    """The rows of parquet files; each becomes a dict when it is read."""
+    """The rows of parquet files; each becomes a dict when it is read.
 
-    # As Arrow's columns: SmolTalk has 460,000 conversations, and few are needed at a time.
-    table: pa.Table
+    Raises ValueError naming the file that is no parquet.
+    """
 
-    @classmethod
-    def read(cls, files: Sequence[pathlib.Path]) -> "Table":
-        """Raises ValueError naming the file that is no parquet."""
+    def __init__(self, files: Sequence[pathlib.Path]):
         tables = []
         for path in files:
             try:
                 tables.append(pq.read_table(path))
             except pa.ArrowException as error:
                 raise ValueError(f"{path} cannot be read as parquet: {error}") from None
-        return cls(pa.concat_tables(tables))
+        # As Arrow's columns: SmolTalk has 460,000 conversations, and few are needed at a time.
+        self._table = pa.concat_tables(tables)
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return self._table.num_rows
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.table.slice(index, 1).to_pylist()[0]
+        return self._table.slice(index, 1).to_pylist()[0]
 
 
 def read_rows(
@@ -78,23 +76,19 @@ def read_rows(
 ) -> Sequence[Any]:
     """The rows of a split, from the folder `task_data`, else from the hub.
 
-    Args:
-        fetch: over the network, where the hub's cache does not have them.
-
-    Raises:
-        FileNotFoundError: they are not there; the message says where they are looked for.
-        ValueError: a damaged file.
+    `fetch`: over the network, where the hub's cache does not have them. Raises FileNotFoundError
+    with where they are looked for, ValueError naming a damaged file.
     """
     if not task_data:
         return _from_hub(source, fetch)
     folder = folder_of(task_data)
     for path in (folder / f"{name}{suffix}" for name in source.local for suffix in SUFFIXES):
         if path.exists() and path.suffix == ".parquet":
-            return Table.read([path])
+            return Table([path])
         if path.exists():
             return list(read_values(path, lambda value: value))
     if files := sorted(folder.glob(source.cached)):
-        return Table.read(files)
+        return Table(files)
     beside = (p.name for name in source.local for p in (folder / name).parent.glob("*"))
     there = ", ".join(sorted(name for name in beside if name.endswith(SUFFIXES)))
     raise FileNotFoundError(
@@ -129,10 +123,8 @@ def words(root: pathlib.Path, task_data: str | pathlib.Path | None = None) -> li
 
 def in_folder(task_data: str | pathlib.Path | None, sub: str, name: str) -> list[pathlib.Path]:
     """Where a folder of task files may have a file; nowhere without a folder."""
-    if not task_data:
-        return []
-    folder = pathlib.Path(task_data).expanduser()
-    return [at / f"{name}{suffix}" for at in (folder / sub, folder) for suffix in ("", ".gz")]
+    folders = [pathlib.Path(task_data, sub), pathlib.Path(task_data)] if task_data else []
+    return [at.expanduser() / f"{name}{suffix}" for at in folders for suffix in ("", ".gz")]
 
 
 def first_there(places: Sequence[pathlib.Path], message: str) -> pathlib.Path:
@@ -162,7 +154,7 @@ def _from_hub(source: RowSource, fetch: bool) -> Table:
             f"a folder that holds {source.local[0]}.jsonl: --task-data DIR"
         ) from error
     if files := sorted(pathlib.Path(folder).glob(source.on_hub)):
-        return Table.read(files)
+        return Table(files)
     raise FileNotFoundError(
         f"the Hugging Face hub has no {source.on_hub} in {source.repo} at {REVISION}, or it is not "
         "in the cache and HF_HUB_OFFLINE is set; name a folder of files: --task-data DIR"

@@ -57,14 +57,14 @@ class TaskSpec(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """All that a name does not say; `split` is train, or val: what is held out."""
+    """All that a name does not say."""
 
-    root: pathlib.Path
-    split: str
-    stage: str = "mid"
-    task_data: str | None = None
-    execute: humaneval.Execute | None = None
-    fetch: bool = True
+    root: pathlib.Path  # the base directory
+    split: str  # `train`, or `val`: the rows that are held out
+    stage: str = "mid"  # or `sft`: the embedded world has conversations for each
+    task_data: str | None = None  # a folder of task files, instead of the Hugging Face hub
+    execute: humaneval.Execute | None = None  # runs HumanEval's programs in a sandbox
+    fetch: bool = True  # rows that are not here, from the Hugging Face hub
 
 
 class Known(NamedTuple):
@@ -80,16 +80,8 @@ def build(
 ) -> Mixture:  # fmt: skip
     """The named tasks as one: mixed in a seeded order for `train`, one after another for `val`.
 
-    Args:
-        names: as `TaskSpec` reads them; rows bound a task before it is mixed.
-        root: the base directory.
-        split: `train`, or `val`: the rows that are held out.
-        stage: `mid` or `sft`: the embedded world has conversations for each.
-        task_data: a folder of task files, instead of the Hugging Face hub.
-
-    Raises:
-        ValueError: an unknown name.
-        FileNotFoundError: the data of a task are not there.
+    The names are as `TaskSpec` reads them; rows bound a task before it is mixed. For the rest see
+    `Options`. Raises ValueError for a wrong name, FileNotFoundError where its data are not there.
     """
     options = Options(root, split, stage, task_data)
     tasks: list[Task] = []
@@ -102,12 +94,7 @@ def build_one(
     name: str, root: pathlib.Path, split: str = "val", *, task_data: str | None = None,
     execute: humaneval.Execute | None = None, fetch: bool = True,
 ) -> Task:  # fmt: skip
-    """One task by name; see `build`.
-
-    Args:
-        execute: runs HumanEval's programs in a sandbox.
-        fetch: rows that are not here, from the Hugging Face hub.
-    """
+    """One task by name; see `build`."""
     return _build(TaskSpec.parse(name), Options(root, split, "sft", task_data, execute, fetch))
 
 
@@ -135,8 +122,7 @@ def _on_hub(
 ) -> Known:
     """A task with rows on the hub; the first split is for training, the last is held out.
 
-    Args:
-        files: where a folder of task files has them, with `{}` for the split.
+    `files` says where a folder of task files has them, with `{}` for the split.
     """
 
     def build(spec: TaskSpec, options: Options) -> Task:

@@ -1,12 +1,10 @@
 """Spelling, made from a list of words: SimpleSpelling, and SpellingBee, which counts letters.
 
-A model sees tokens, not letters, and has to learn what each token is spelled of before it can count
-them: SimpleSpelling is that first half alone. SpellingBee works it out by hand, a letter a line so
-that no step is large, and then checks itself with the tool.
-
-The original leaks: Python seeds ignore the sign, so its test example `i` is its training example
-`i + 1`, and both splits draw from all words. Here a word belongs to one split, for both tasks, and
-the seeds of the splits never meet; `original=True` gives the original's rows.
+A model sees tokens and has to learn what letters each is spelled of before it can count them: that
+is SimpleSpelling. SpellingBee counts by hand, a letter a line so that no step is large, and checks
+itself with the tool. The original leaks: its test example `i` is its training example `i + 1`, and
+both splits draw from all words. Here a word belongs to one split, for both tasks, and the seeds of
+the splits never meet; `original=True` gives the original's rows.
 Source: nanochat October 2025 `tasks/spellingbee.py` (templates, draws, wording).
 """
 
@@ -34,8 +32,8 @@ def simple_spelling(
     """`size` words to spell; nothing to score."""
     chosen = list(_words(words, split, original))
     random.Random(42).shuffle(chosen)
-    row = functools.partial(_spell, chosen)
-    return Task("SimpleSpelling", _seeds(size, split, original), row)
+    seeds = _seeds(size, split, original)
+    return Task("SimpleSpelling", seeds, functools.partial(_spell, chosen))
 
 
 def spelling_bee(words: Sequence[str], size: int, split: Split, *, original: bool = False) -> Task:

@@ -56,7 +56,11 @@ class Tokenizer:
         self.special_tokens = dict(special_tokens)
         # Special tokens are no text and take no part in merging: `encode` cannot produce one, so
         # nothing that a user types can end a turn or open a call of a tool.
-        self._bytes = _by_id(ranks, self.special_tokens)
+        self._bytes = {i: token for token, i in ranks.items()}
+        self._bytes |= {i: name.encode("utf-8") for name, i in self.special_tokens.items()}
+        total = len(ranks) + len(self.special_tokens)
+        if (ids := len(self._bytes)) < total:
+            raise ValueError(f"{total} tokens share {ids} ids; every token needs its own")
         self._encoder = _rustbpe.Encoder(ranks, pattern)
 
     @classmethod
@@ -66,10 +70,8 @@ class Tokenizer:
         """A vocabulary of `vocab_size` ids, the special tokens among them, trained on `texts`.
 
         Smaller, with a warning, if the texts run out of pairs to merge. The result depends on the
-        texts alone, not on their order or the number of cores.
-
-        Raises:
-            ValueError: no room for the bytes and the special tokens, or a text that is no str.
+        texts alone, not on their order or the number of cores. Raises ValueError where the bytes
+        and the special tokens have no room, or a text is no str.
         """
         least = 256 + len(SPECIAL_TOKENS)
         if vocab_size < least:
@@ -105,8 +107,7 @@ class Tokenizer:
 
     def merges(self) -> list[tuple[int, int]]:
         """(left, right): the two tokens that each merged token joins, in the order of its id."""
-        halves = map(self._encoder.halves, self.mergeable_ranks)
-        return [pair for pair in halves if pair is not None]
+        return [pair for token in self.mergeable_ranks if (pair := self._encoder.halves(token))]
 
     @functools.cached_property
     def hash(self) -> str:
@@ -135,14 +136,13 @@ class Tokenizer:
 
     def get_bos_token_id(self) -> int:
         """The id that begins every document; OpenAI's vocabularies call it `<|endoftext|>`."""
-        name = "<|bos|>" if "<|bos|>" in self.special_tokens else "<|endoftext|>"
-        return self.encode_special(name)
+        ours = chat_format.BOS in self.special_tokens
+        return self.encode_special(chat_format.BOS if ours else "<|endoftext|>")
 
     def encode_special(self, token: str) -> int:
-        """The id of a special token, or of an ordinary one, by its whole text."""
-        found = self.special_tokens.get(token)
-        if found is None:
-            found = self.mergeable_ranks.get(token.encode("utf-8", "surrogatepass"))
+        """The id of a special token, or of an ordinary one, by its whole text; else ValueError."""
+        ordinary = self.mergeable_ranks.get(token.encode("utf-8", "surrogatepass"))
+        found = self.special_tokens.get(token, ordinary)
         if found is None:
             known = ", ".join(self.special_tokens)
             raise ValueError(f"{token!r} is not a single token; the special tokens are {known}")
@@ -204,15 +204,9 @@ class Tokenizer:
         """The text of the tokens; bytes that make no character become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
-    def render_conversation(
-        self, conversation: chat_format.Conversation, max_tokens: int = 2048
-    ) -> tuple[list[int], list[int]]:
-        """(ids, mask), cut to `max_tokens`; mask 1 where the token is supervised."""
-        return chat_format.render(self, conversation, max_tokens)
-
-    def render_for_completion(self, conversation: chat_format.Conversation) -> list[int]:
-        """The ids up to where the last message, an assistant's, is to be written anew."""
-        return chat_format.render_for_completion(self, conversation)
+    # The original's names of them.
+    render_conversation = chat_format.render
+    render_for_completion = chat_format.render_for_completion
 
     def render(self, item: Mapping[str, Any], max_tokens: int = 2048):
         """(ids, mask) of a conversation, or of `{"text": ...}`: bos, then all of it supervised."""
@@ -250,12 +244,3 @@ def _ranks_of(merges: Sequence[tuple[int, int]]) -> dict[bytes, int]:
         tokens.append(tokens[left] + tokens[right])
     # Should two merges spell the same bytes, the first keeps them and the ids stay without a gap.
     return {token: i for i, token in enumerate(dict.fromkeys(tokens))}
-
-
-def _by_id(ranks: Mapping[bytes, int], special_tokens: Mapping[str, int]) -> dict[int, bytes]:
-    tokens = {i: token for token, i in ranks.items()}
-    tokens |= {i: name.encode("utf-8") for name, i in special_tokens.items()}
-    total = len(ranks) + len(special_tokens)
-    if len(tokens) < total:
-        raise ValueError(f"{total} tokens share {len(tokens)} ids; every token needs its own")
-    return tokens

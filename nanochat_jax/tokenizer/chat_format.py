@@ -7,7 +7,7 @@ one system message in front if wanted. An assistant's content is a str, or a lis
     <|bos|><|user_start|>2+3?<|user_end|><|assistant_start|><|python_start|>2+3<|python_end|>
     <|output_start|>5<|output_end|>It is 5.<|assistant_end|>
 
-with each marker one token. Source: karpathy/nanochat nanochat/tokenizer.py, restated.
+with each marker one token. Source: nanochat `nanochat/tokenizer.py`, restated.
 """
 
 import re
@@ -160,9 +160,9 @@ def _field(i: int, message: Any, name: str) -> Any:
 
 
 def render(
-    vocabulary: Vocabulary, conversation: Conversation | Sequence[Any], max_tokens: int
+    vocabulary: Vocabulary, conversation: Conversation | Sequence[Any], max_tokens: int = 2048
 ) -> tuple[list[int], list[int]]:
-    """(ids, mask), cut to `max_tokens`; mask 1 where supervised. Raises as `check` does."""
+    """(ids, mask), cut to `max_tokens`; mask 1 where a token is supervised. Raises as `check`."""
     checked = check(messages_of(conversation))
     if checked[0].role == "system":
         checked = [with_system(checked[0].content, checked[1]), *checked[2:]]
@@ -177,7 +177,7 @@ def render(
 
 
 def render_for_completion(vocabulary: Vocabulary, conversation: Conversation) -> list[int]:
-    """The ids without the last message, then assistant_start; up to 2049 of them.
+    """The ids up to where the last message is to be written anew, assistant_start; at most 2049.
 
     Raises ConversationError: the last message is not the assistant's, or one before it is wrong.
     """
@@ -186,7 +186,7 @@ def render_for_completion(vocabulary: Vocabulary, conversation: Conversation) ->
         raise ConversationError("the last message must be the assistant's: it is written anew")
     # The original cuts prompts where it cuts training rows, at its context of 2048, so the model
     # may be given half a question. The engine's own prompts drop whole turns instead.
-    ids, _ = render(vocabulary, messages[:-1], 2048)
+    ids, _ = render(vocabulary, messages[:-1])
     return [*ids, vocabulary.encode_special(ASSISTANT_START)]
 
 
@@ -220,10 +220,8 @@ def with_system(system: str, message: Message) -> Message:
 
 
 def stop_ids(vocabulary: Vocabulary) -> tuple[int, int]:
-    """The tokens that end a reply: assistant_end, and bos, by which a base model ends its own.
-
-    A base model has never seen assistant_end; it goes on to the next document.
-    """
+    """The tokens that end a reply: assistant_end, and bos, by which a base model goes on to the
+    next document: it has never seen assistant_end."""
     return vocabulary.encode_special(ASSISTANT_END), vocabulary.get_bos_token_id()
 
 

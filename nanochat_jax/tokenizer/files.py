@@ -138,7 +138,12 @@ def read_tokenizer_json(path: Path) -> Fields:
         data = json.loads(path.read_text(encoding="utf-8"))
         special_tokens = {t["content"]: t["id"] for t in data["added_tokens"]}
         vocab, pattern = data["model"]["vocab"], _find_pattern(data["pre_tokenizer"])
-        _check_merges(vocab, data["model"]["merges"])
+        pairs = (m.split(" ") if isinstance(m, str) else m for m in data["model"]["merges"])
+        ids = [vocab["".join(pair)] for pair in pairs]
+        # Ranks say the order of merging by ids alone. A file that merges in another order has no
+        # ranks that give its ids.
+        if ids != sorted(ids):
+            raise ValueError("its merges are not in the order of their ids")
         byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
         ordinary = vocab.keys() - special_tokens
         ranks = {bytes(byte_of[c] for c in token): vocab[token] for token in ordinary}
@@ -148,15 +153,6 @@ def read_tokenizer_json(path: Path) -> Fields:
             f"expression; got something else ({error!r})"
         ) from error
     return Fields(ranks, pattern, special_tokens)
-
-
-def _check_merges(vocab: Mapping[str, int], merges: Sequence[str | Sequence[str]]) -> None:
-    pairs = (m.split(" ") if isinstance(m, str) else m for m in merges)
-    # Ranks say the order of merging by ids alone. A file that merges in another order has no ranks
-    # that give its ids.
-    ids = [vocab["".join(pair)] for pair in pairs]
-    if ids != sorted(ids):
-        raise ValueError("its merges are not in the order of their ids")
 
 
 def byte_letters() -> list[str]:

@@ -1,9 +1,8 @@
 """The calculator a model may call: nanochat's acceptance rules, evaluated by a walk of the syntax.
 
 The original hands the expression to Python's `eval` under a timer. Here only the node kinds below
-exist, so nothing can be reached but numbers, text and a few harmless methods of text, and no timer
-is needed: without `**` no result is longer than its expression.
-Source: nanochat:nanochat/engine.py (the rules, not the evaluation).
+exist: numbers, text and a few harmless methods of text. No timer is needed: without `**` no result
+is longer than its expression. Source: nanochat `nanochat/engine.py` (rules, not evaluation).
 """
 
 import ast

@@ -37,10 +37,10 @@ def fit_conversation(
 ) -> Prompt:
     """The prompt for a reply to `messages`, leaving `reserve` tokens of the context free.
 
-    Where training wants user and assistant in turn, roles may come in any order here: clients of
-    the API send what they like. The oldest whole turns go until the rest fits; leading system text
-    always stays, in front of the first user message that is left. The last turn stays even if it
-    eats into the reserve; raises ContextFull when it fills the context alone.
+    Roles may come in any order, not in turn as in training: clients of the API send what they like.
+    The oldest whole turns go until the rest fits; leading system text always stays, in front of the
+    first user message that is left. The last turn stays even if it eats into the reserve; raises
+    ContextFull when it fills the context alone.
     """
     system, turns = _turns(messages)
     # All texts in one call, during which other threads run.
@@ -64,18 +64,15 @@ def fit_conversation(
 
 
 def _turns(messages: Sequence[Message]) -> tuple[str, list[list[Message]]]:
-    """The leading system text, and the rest cut before each user message.
-
-    A later system message is put in front of the user message that follows it.
-    """
+    """The leading system text, and the rest cut before each user message."""
     turns: list[list[Message]] = []
     leading, later = [], []
     for message in messages:
         if message.role == "system":
             (later if turns else leading).append(message.content)
             continue
-        # What the format has no place for is kept where the model will read it: right before the
-        # user's next words.
+        # What the format has no place for, later system text, is kept where the model will read it:
+        # right before the user's next words.
         if message.role == "user" and later:
             message, later = with_system("\n\n".join(later), message), []
         if message.role == "user" or not turns:
