@@ -4,8 +4,11 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
-from nanochat_jax.report.html import Html, join, tag
+from markupsafe import Markup
+
+from nanochat_jax.report.templates import render
 
 WIDTH, HEIGHT = 420, 216
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 12, 26
@@ -27,7 +30,7 @@ class Series:
 
 def chart(
     title: str, series: Sequence[Series], *, robust: bool = False, zero: bool = False
-) -> Html:
+) -> Markup:
     """A figure with its title, last value and axes; empty without two points to join.
 
     Args:
@@ -37,21 +40,20 @@ def chart(
     kept = [dataclasses.replace(s, points=_finite(s.points)) for s in series]
     kept = [s for s in kept if s.points]
     if not any(len(s.points) > 1 for s in kept):
-        return Html("")
+        return Markup()
     xs = [x for s in kept for x, _ in s.points]
     low, high = _range([y for s in kept for _, y in s.points], robust, zero)
     x_axis = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT)
     y_axis = _Axis(low, high, HEIGHT - BOTTOM, TOP)
-    several = len(kept) > 1
-    drawn = [_drawn(s, f"s{i % 8}" if several else "", x_axis, y_axis) for i, s in enumerate(kept)]
-    picture = tag(
-        "svg", _grid(x_axis, y_axis), *drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img",
-        aria_label=f"{title}: {'; '.join(map(_in_words, kept))}",
-        data_curves=_data(kept, x_axis, y_axis),
+    across = ticks(x_axis.low, x_axis.high) if x_axis.high > x_axis.low else [x_axis.low]
+    return render(
+        "chart.html", title=title, curves=[_drawn(s, x_axis, y_axis) for s in kept],
+        width=WIDTH, height=HEIGHT, left=LEFT, right=WIDTH - RIGHT, bottom=HEIGHT - BOTTOM,
+        rows=[(y_axis.at(y), number(y)) for y in ticks(y_axis.low, y_axis.high)],
+        columns=[(x_axis.at(x), number(x)) for x in across],
+        last=number(kept[0].points[-1][1], 4), words="; ".join(map(_in_words, kept)),
+        data=_data(kept, x_axis, y_axis),
     )  # fmt: skip
-    last = None if several else number(kept[0].points[-1][1], 4)
-    caption = tag("figcaption", tag("b", title), last and tag("span", last), _legend(kept))
-    return tag("figure", caption, picture, class_="chart")
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -99,36 +101,17 @@ def _range(values: Sequence[float], robust: bool, zero: bool) -> tuple[float, fl
     return (min(0.0, low) if zero else low - room), high + room
 
 
-def _grid(x_axis: _Axis, y_axis: _Axis) -> Html:
-    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    rows = [
-        join(
-            tag("line", x1=LEFT, x2=right, y1=y_axis.at(v), y2=y_axis.at(v)),
-            tag("text", number(v), x=LEFT - 7, y=y_axis.at(v) + 4, text_anchor="end"),
-        )
-        for v in ticks(y_axis.low, y_axis.high)
-    ]
-    steps = ticks(x_axis.low, x_axis.high) if x_axis.high > x_axis.low else [x_axis.low]
-    columns = [
-        tag("text", number(v), x=x_axis.at(v), y=bottom + 18, text_anchor="middle") for v in steps
-    ]
-    return tag("g", *rows, *columns, class_="grid")
-
-
-def _drawn(series: Series, color: str, x_axis: _Axis, y_axis: _Axis) -> Html:
+def _drawn(series: Series, x_axis: _Axis, y_axis: _Axis) -> dict[str, Any]:
     """A line through the means of buckets, over the band of their smallest and largest values."""
-    place = lambda points: " ".join(f"{x_axis.at(x)},{y_axis.at(y)}" for x, y in points)
+    place = lambda points: [(x_axis.at(x), y_axis.at(y)) for x, y in points]
+    joined = lambda points: " ".join(f"{x},{y}" for x, y in place(points))
     buckets = _buckets(series.points)
     middle = [(x, mean) for x, mean, _, _ in buckets]
-    parts = []
-    if len(buckets) < len(series.points):
-        around = [(x, top) for x, _, _, top in buckets]
-        around += [(x, bottom) for x, _, bottom, _ in reversed(buckets)]
-        parts.append(tag("polygon", points=place(around), class_="band"))
-    parts.append(tag("polyline", points=place(middle), class_="line"))
-    if series.dots:
-        parts += [tag("circle", cx=x_axis.at(x), cy=y_axis.at(y), r=3) for x, y in middle]
-    return tag("g", *parts, class_=f"series {color}".strip())
+    around = [(x, top) for x, _, _, top in buckets]
+    around += [(x, bottom) for x, _, bottom, _ in reversed(buckets)]
+    band = joined(around) if len(buckets) < len(series.points) else ""
+    dots = place(middle) if series.dots else []
+    return {"name": series.name, "line": joined(middle), "band": band, "dots": dots}
 
 
 def _buckets(points: Sequence[Point]) -> list[tuple[float, float, float, float]]:
@@ -149,13 +132,6 @@ def _data(series: Sequence[Series], x_axis: _Axis, y_axis: _Axis) -> str:
     place = lambda x, y: [x_axis.at(x), y_axis.at(y), f"{x:,.0f}", number(y, 4)]
     rows = [[s.name, [place(x, y) for x, y, *_ in _buckets(s.points)]] for s in series]
     return json.dumps(rows, separators=(",", ":"))
-
-
-def _legend(series: Sequence[Series]) -> Html | None:
-    if len(series) < 2:
-        return None
-    names = [tag("li", s.name, class_=f"s{i % 8}") for i, s in enumerate(series)]
-    return tag("ul", *names, class_="legend")
 
 
 def _in_words(series: Series) -> str:

@@ -1,9 +1,12 @@
 """The markdown that sections are written in, as elements: headings, lists, tables, code, text."""
 
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from nanochat_jax.report.html import Html, join, tag
+from markupsafe import Markup
+
+from nanochat_jax.report.templates import render as rendered
 
 # Our own few elements and no library of Markdown: those pass HTML through, and much of the text
 # here is what a model wrote.
@@ -11,22 +14,16 @@ CODE = re.compile(r"(`[^`]*`)")
 RULE = re.compile(r"\|[\s:|-]+\|")
 
 
-def render(text: str) -> Html:
+def render(text: str) -> Markup:
     """The elements of a text; its own headings come two levels lower, whatever it says is text."""
-    blocks = []
-    for block in re.split(r"\n\s*\n", text):
-        blocks += _block([line for line in block.splitlines() if line.strip()])
-    return join(*blocks)
+    return rendered("markdown.html", blocks=_blocks(text), code=CODE, rows=_rows)
 
 
-def _block(lines: list[str]) -> Iterator[Html]:
-    while lines:
-        kind = _kind(lines[0])
-        count = 1
-        while kind != "heading" and count < len(lines) and _kind(lines[count]) == kind:
-            count += 1
-        yield MADE[kind](lines[:count])
-        lines = lines[count:]
+def _blocks(text: str) -> Iterator[tuple[str, list[str]]]:
+    """(kind, lines), for each heading and for neighbouring lines of another kind."""
+    for kind, lines in itertools.groupby(text.splitlines(), _kind):
+        lines = list(lines)
+        yield from ((kind, [line]) for line in lines) if kind == "heading" else [(kind, lines)]
 
 
 def _kind(line: str) -> str:
@@ -34,41 +31,9 @@ def _kind(line: str) -> str:
         return "heading"
     if line.startswith("|") and line.rstrip().endswith("|"):
         return "table"
-    return "list" if line[:2] in ("- ", "* ") else "rule" if line.strip() == "---" else "text"
+    return "list" if line[:2] in ("- ", "* ") else "" if line.strip() in ("", "---") else "text"
 
 
-def _heading(lines: list[str]) -> Html:
-    level = len(lines[0]) - len(lines[0].lstrip("#"))
-    return tag(f"h{min(level + 2, 6)}", *_inline(lines[0].lstrip("# ")))
-
-
-def _list(lines: list[str]) -> Html:
-    return tag("ul", *(tag("li", *_inline(line[2:])) for line in lines))
-
-
-def _table(lines: list[str]) -> Html:
-    rows = [
-        re.split(r"(?<!\\)\|", line.strip()[1:-1]) for line in lines if not RULE.fullmatch(line)
-    ]
-    cells = lambda name, row: tag("tr", *(tag(name, *_inline(c.strip())) for c in row))
-    head, body = rows[:1], rows[1:]
-    return tag(
-        "div",
-        tag("table", *(cells("th", r) for r in head), *(cells("td", r) for r in body)),
-        class_="wide",
-    )
-
-
-def _text(lines: list[str]) -> Html:
-    return tag("p", *_inline(" ".join(lines)))
-
-
-def _inline(text: str) -> list[Html | str]:
-    parts = CODE.split(text)
-    return [tag("code", p[1:-1]) if i % 2 else p for i, p in enumerate(parts)]
-
-
-MADE = {
-    "heading": _heading, "list": _list, "table": _table, "text": _text,
-    "rule": lambda lines: Html(""),
-}  # fmt: skip
+def _rows(lines: Sequence[str]) -> list[list[str]]:
+    """The cells of a table's rows but its rule."""
+    return [re.split(r"(?<!\\)\|", x.strip()[1:-1]) for x in lines if not RULE.fullmatch(x)]

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 NOT_SETTINGS = ("config", "resume", "resume_from_step", "init", "run", "model_tag", "step")
 # The stages that have a model to score, in the order of the table's columns.
 SCORED = ("base", "mid", "sft", "rl")
+NAMES = {"base": "Base", "mid": "Midtraining", "sft": "Finetuning", "rl": "Reinforcement learning"}
 FIRST, LAST = ("CORE", "val bpb"), ("mean of probes", "ChatCORE metric")
 STEPS_SHOWN, QUESTIONS_SHOWN, SAMPLES_SHOWN = 40, 4, 8
 
@@ -47,6 +48,10 @@ class StageRun:
     lines: Sequence[Mapping[str, Any]]
     rollouts: Mapping[int, Sequence[RolloutGroup]] = dataclasses.field(default_factory=dict)
     recorded_steps: int = 0
+
+    @property
+    def name(self) -> str:
+        return NAMES.get(self.stage, self.stage)
 
     @property
     def config(self) -> Mapping[str, Any]:

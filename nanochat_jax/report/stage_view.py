@@ -4,12 +4,13 @@ import json
 import re
 from typing import Any
 
+from markupsafe import Markup
+
 from nanochat_jax.report.charts import Series, chart, number
-from nanochat_jax.report.html import Html, tag
 from nanochat_jax.report.runs import StageRun
+from nanochat_jax.report.templates import render
 from nanochat_jax.report.text import duration
 
-NAMES = {"base": "Base", "mid": "Midtraining", "sft": "Finetuning", "rl": "Reinforcement learning"}
 # Title, pattern of the metrics' names, and how they are drawn.
 CURVES: tuple[tuple[str, str, dict[str, bool]], ...] = (
     ("Training loss, nats per token", "train/loss", {}),
@@ -27,24 +28,18 @@ CURVES: tuple[tuple[str, str, dict[str, bool]], ...] = (
 )
 
 
-def view(run: StageRun) -> Html:
+def view(run: StageRun) -> Markup:
     """The section of a run."""
-    title = NAMES.get(run.stage, run.stage)
-    return tag(
-        "section",
-        tag("h2", title, tag("small", run.tag)),
-        _facts(run),
-        tag("div", *_charts(run), class_="charts"),
-        _samples(run),
-        _differences(run),
-        id=run.stage,
-        class_=f"of-{run.stage}",
-    )
+    return render(
+        "stage.html", run=run, facts=_facts(run), charts=_charts(run), samples=_samples(run),
+        differences=run.differences(), shown=_shown,
+        settings=json.dumps(dict(run.config), indent=1, ensure_ascii=False),
+    )  # fmt: skip
 
 
-def _facts(run: StageRun) -> Html:
+def _facts(run: StageRun) -> dict[str, str | None]:
     seconds, loop = run.train_s, run.meta.get("loop") or {}
-    facts = {
+    return {
         "Steps": f"{run.steps:,}",
         "Tokens": number(run.tokens) if run.tokens else None,
         "Training time": duration(seconds) if seconds else None,
@@ -54,11 +49,9 @@ def _facts(run: StageRun) -> Html:
         "Recipe": run.config.get("recipe"),
         "Finished": None if run.meta.get("final", True) else "not yet",
     }
-    shown = ((name, value) for name, value in facts.items() if value is not None)
-    return tag("dl", *(tag("div", tag("dt", n), tag("dd", v)) for n, v in shown), class_="facts")
 
 
-def _charts(run: StageRun) -> list[Html]:
+def _charts(run: StageRun) -> list[Markup]:
     known = dict.fromkeys(key for line in run.lines for key in line)
     drawn = []
     for title, pattern, options in CURVES:
@@ -79,44 +72,17 @@ def _points(run: StageRun, key: str) -> list[tuple[float, float]]:
     ]  # fmt: skip
 
 
-def _samples(run: StageRun) -> Html | None:
-    """What the model wrote of each prompt, from step to step."""
+def _samples(run: StageRun) -> list[list[tuple[Any, str, str]]]:
+    """Of each prompt (step, prompt, what the model went on with), from step to step."""
     taken = [(x.get("step"), x["samples"]) for x in run.lines if isinstance(x.get("samples"), list)]
-    if not taken:
-        return None
-    prompts = run.config.get("sample_prompts") or []
+    prompts = [str(prompt) for prompt in run.config.get("sample_prompts") or []]
     rows = []
-    for i in range(max(len(texts) for _, texts in taken)):
-        prompt = str(prompts[i]) if i < len(prompts) else ""
+    for i in range(max((len(texts) for _, texts in taken), default=0)):
         pairs = [(step, str(texts[i])) for step, texts in taken if i < len(texts)]
-        lines = [tag("li", tag("span", f"{step}"), _text(prompt, text)) for step, text in pairs]
-        rows.append(tag("ol", *lines))
-    return tag("div", tag("h3", "What it wrote on the way"), *rows, class_="samples")
-
-
-def _text(prompt: str, text: str) -> Html:
-    if prompt and text.startswith(prompt):
-        return tag("p", tag("b", prompt), text[len(prompt) :])
-    return tag("p", text)
-
-
-def _differences(run: StageRun) -> Html | None:
-    """The settings that are not the recipe's, and all of them to unfold."""
-    if not run.config:
-        return None
-    rows = [
-        tag("tr", tag("th", key, scope="row"), tag("td", _shown(here)), tag("td", _shown(usual)))
-        for key, usual, here in run.differences()
-    ]
-    head = tag("tr", tag("th", "Setting"), tag("th", "This run"), tag("th", "Recipe's default"))
-    table = tag("div", tag("table", head, *rows), class_="wide settings")
-    every = json.dumps(dict(run.config), indent=1, ensure_ascii=False)
-    return tag(
-        "details",
-        tag("summary", f"Settings: {len(rows)} differ from the recipe's defaults"),
-        table if rows else None,
-        tag("details", tag("summary", "All settings"), tag("pre", every)),
-    )
+        prompt = prompts[i] if i < len(prompts) else ""
+        cut = lambda text, p: (p, text[len(p) :]) if text.startswith(p) else ("", text)
+        rows.append([(step, *cut(text, prompt)) for step, text in pairs])
+    return rows
 
 
 def _shown(value: Any) -> str:

@@ -7,7 +7,6 @@ import pytest
 
 from nanochat_jax import report
 from nanochat_jax.report import score_table
-from nanochat_jax.report.html import Html, join, tag
 from nanochat_jax.report.markdown import render
 from nanochat_jax.results import Score
 from tests.report.world import EVIL, write_base, write_run
@@ -148,8 +147,5 @@ def test_markdown_becomes_elements_and_nothing_else():
     )
 
 
-def test_texts_are_escaped_and_markup_is_not():
-    assert tag("p", "<", Html("<b>"), None, False, title='"', hidden=True) == (
-        '<p title="&quot;" hidden>&lt;<b></p>'
-    )
-    assert join("a", 1, "\ud83d") == "a1?"
+def test_texts_are_escaped_and_half_a_character_becomes_a_question_mark():
+    assert render("\ud83d <i title='\"'>") == "<p>? &lt;i title=&#39;&#34;&#39;&gt;</p>"
