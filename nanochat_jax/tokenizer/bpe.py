@@ -165,8 +165,8 @@ class Tokenizer:
         sizes = np.zeros(self.get_vocab_size(), dtype=np.int32)
         for token, i in self.mergeable_ranks.items():
             text = token.decode("utf-8", "replace")
-            old = 0 if text in self.special_tokens else len(text.encode("utf-8"))
-            sizes[i] = len(token) if corrected else old
+            old = "" if text in self.special_tokens else text
+            sizes[i] = len(token if corrected else old.encode("utf-8"))
         return sizes
 
     def encode(

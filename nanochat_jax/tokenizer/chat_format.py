@@ -32,29 +32,22 @@ PartKind = Literal["text", "python", "python_output"]
 Conversation = Mapping[str, Any]
 
 
-class PartFormat(NamedTuple):
-    """The markers around a part, and whether the assistant is trained to write it."""
-
-    start: str
-    end: str
-    supervised: bool
-
-
-PARTS: dict[PartKind, PartFormat] = {
-    "text": PartFormat("", "", True),
-    "python": PartFormat(PYTHON_START, PYTHON_END, True),
-    # Never supervised: when the model is used, the tool writes these tokens. A model trained on
-    # them would learn to make results up.
-    "python_output": PartFormat(OUTPUT_START, OUTPUT_END, False),
-}
+# The markers around a part of each kind, and around a turn.
+PARTS: dict[PartKind, tuple[str, str]] = {
+    "text": ("", ""), "python": (PYTHON_START, PYTHON_END),
+    "python_output": (OUTPUT_START, OUTPUT_END),
+}  # fmt: skip
 TURNS = {"user": (USER_START, USER_END), "assistant": (ASSISTANT_START, ASSISTANT_END)}
+# Never supervised: when the model is used, the tool writes these tokens. A model trained on them
+# would learn to make results up.
+FORCED: PartKind = "python_output"
 
 # Marker -> the kind of what follows it in a reply. All other special tokens change nothing there.
-KIND_AFTER: dict[str, PartKind] = {form.start: kind for kind, form in PARTS.items()}
-KIND_AFTER |= {form.end: "text" for form in PARTS.values()}
+KIND_AFTER: dict[str, PartKind] = {start: kind for kind, (start, _) in PARTS.items()}
+KIND_AFTER |= {end: "text" for _, end in PARTS.values()}
 _MARKED = re.compile(
     "|".join(f"{re.escape(start)}(?P<{kind}>.*?){re.escape(end)}"
-             for kind, (start, end, _) in PARTS.items() if start), re.DOTALL,
+             for kind, (start, end) in PARTS.items() if start), re.DOTALL,
 )  # fmt: skip
 
 
@@ -198,20 +191,17 @@ def encode_message(
     `encode` gives the ids of a text, where the caller has encoded all texts at once already.
     """
     encode, special = encode or vocabulary.encode, vocabulary.encode_special
-    start, end = TURNS[message.role]
+    around = lambda markers, ids: [special(markers[0]), *ids, special(markers[1])]
+    supervised = int(message.role == "assistant")
+    ids, mask = [], []
+    for kind, text in parts_of(message.content):
+        # Parts are encoded one by one, so that no merge crosses the border of two.
+        inner = encode(text) if kind == "text" else around(PARTS[kind], encode(text))
+        ids += inner
+        mask += [supervised * (kind != FORCED)] * len(inner)
     # assistant_start is the prompt's last token when the model is used; assistant_end is the
     # model's to write, or its replies would never end.
-    supervised = int(message.role == "assistant")
-    ids, mask = [special(start)], [0]
-    for kind, text in parts_of(message.content):
-        form = PARTS[kind]
-        # Parts are encoded one by one, so that no merge crosses the border of two.
-        inner = encode(text)
-        if form.start:
-            inner = [special(form.start), *inner, special(form.end)]
-        ids += inner
-        mask += [supervised * form.supervised] * len(inner)
-    return [*ids, special(end)], [*mask, supervised]
+    return around(TURNS[message.role], ids), [0, *mask, supervised]
 
 
 def with_system(system: str, message: Message) -> Message:
@@ -247,4 +237,4 @@ def calls_and_text(parts: Sequence[Part]) -> tuple[list[str], str]:
 
 def markers_between(before: PartKind, after: PartKind) -> str:
     """What stands in a text where a part of kind `before` ends and one of `after` begins."""
-    return PARTS[before].end + PARTS[after].start
+    return PARTS[before][1] + PARTS[after][0]

@@ -24,20 +24,15 @@ class StopGuard:
         if places:
             self.stopped = True
             return self.flush()[: min(places)]
-        cut = len(self._held) - self._possible_start()
-        shown, self._held = self._held[:cut], self._held[cut:]
-        return shown
+        ends = (self._held[i:] for i in range(len(self._held)))
+        begins = lambda end: any(stop.startswith(end) for stop in self._stops)
+        text, self._held = self._held, next(filter(begins, ends), "")
+        return text.removesuffix(self._held)
 
     def flush(self) -> str:
         """What was held back, now that nothing more comes."""
         shown, self._held = self._held, ""
         return shown
-
-    def _possible_start(self) -> int:
-        """Length of the longest end of the held text that begins a stop string."""
-        longest = min(len(self._held), max((len(stop) - 1 for stop in self._stops), default=0))
-        begins = lambda end: any(stop.startswith(end) for stop in self._stops)
-        return next((n for n in range(longest, 0, -1) if begins(self._held[-n:])), 0)
 
 
 class ReplyReader:
