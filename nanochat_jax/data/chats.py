@@ -6,7 +6,7 @@ which that rank's pass over the task ended.
 
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import grain
@@ -39,7 +39,7 @@ def mid_loader(
 
     Source: nanochat October 2025 `scripts/mid_train.py`.
     """
-    cursor = lambda rank: _Cursor(items, tokenizer, rank, ranks, MAX_TOKENS)
+    cursor = lambda rank: _Cursor(items, tokenizer, rank, ranks)
     return in_turn(lambda rank: MidStream(cursor(rank), batch, seq_len), ranks, prefetch)
 
 
@@ -62,8 +62,7 @@ def sft_loader(
             limit = min(MAX_TOKENS, seq_len + 1)
             cursor = _Cursor(items, tokenizer, rank, ranks, limit, restart=True)
             return Padded(cursor, batch, seq_len, bucket)
-        cursor = _Cursor(items, tokenizer, rank, ranks, MAX_TOKENS)
-        return Packed(cursor, batch, seq_len, buffer_size)
+        return Packed(_Cursor(items, tokenizer, rank, ranks), batch, seq_len, buffer_size)
 
     return in_turn(rank_stream, ranks, prefetch)
 
@@ -80,8 +79,8 @@ class _Cursor:
     """
 
     def __init__(
-        self, items: Items, tokenizer: Tokenizer, rank: int, ranks: int, limit: int,
-        restart: bool = False,
+        self, items: Items, tokenizer: Tokenizer, rank: int, ranks: int,
+        limit: int = MAX_TOKENS, restart: bool = False,
     ):  # fmt: skip
         if len(items) == 0:
             raise ValueError("the mixture has no conversation; name tasks that have rows")
@@ -103,8 +102,8 @@ class _Cursor:
         ids, mask = self.read(index)
         self.at += self.ranks
         if self.at >= self.size:
-            wrapped = self.at % self.size if self.first is None else self.first
-            self.at, self.epoch = wrapped, self.epoch + 1
+            self.at = self.at % self.size if self.first is None else self.first
+            self.epoch += 1
         return index, ids, mask
 
     def read(self, index: int) -> tuple[list[int], list[int]]:
@@ -114,7 +113,7 @@ class _Cursor:
         return [self.at, self.epoch]
 
     def restore(self, state: Sequence[int]) -> None:
-        self.at, self.epoch = int(state[0]), int(state[1])
+        self.at, self.epoch = map(int, state)
 
 
 class MidStream:
@@ -126,7 +125,7 @@ class MidStream:
 
     def __init__(self, cursor: _Cursor, batch: int, seq_len: int):
         self.cursor, self.shape = cursor, (batch, seq_len)
-        self._tokens = packing.TokenStream(self._taken())
+        self._begin()
 
     def pull(self) -> MicroBatch:
         inputs, targets, _ = self._tokens.cut(*self.shape)
@@ -135,19 +134,16 @@ class MidStream:
 
     def get_state(self) -> dict[str, Any]:
         waiting = [] if self._tokens.begun is None else [self._tokens.begun]
-        state = {"cursor": self.cursor.state(), "waiting": waiting, "skip": self._tokens.skip}
-        return state | {"last": self.cursor.passed}
+        return {"cursor": self.cursor.state(), "waiting": waiting, "skip": self._tokens.skip}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         self.cursor.restore(state["cursor"])
-        waiting = [(i, self.cursor.read(i)[0]) for i in state["waiting"]]
-        documents = itertools.chain(waiting, self._taken())
-        self._tokens = packing.TokenStream(documents, int(state["skip"]))
+        self._begin(state["waiting"], int(state["skip"]))
 
-    def _taken(self) -> Iterator[tuple[int, list[int]]]:
-        while True:
-            index, ids, _ = self.cursor.take()
-            yield index, ids
+    def _begin(self, waiting: Sequence[int] = (), skip: int = 0) -> None:
+        begun = [(index, self.cursor.read(index)[0]) for index in waiting]
+        taken = ((index, ids) for index, ids, _ in iter(self.cursor.take, None))  # without end
+        self._tokens = packing.TokenStream(itertools.chain(begun, taken), skip)
 
 
 class Padded:
@@ -166,17 +162,15 @@ class Padded:
         # Up to the bucket, but never wider than the context, which need not be a multiple of it.
         longest = max(len(ids) for ids, _ in rows) - 1
         width = min(-(-longest // self.bucket) * self.bucket, max(longest, self.seq_len))
-        fill = lambda x, value: x + [value] * (width + 1 - len(x))
-        ids = np.asarray([fill(list(ids), self.pad) for ids, _ in rows])
-        mask = np.asarray([fill(list(mask), 0) for _, mask in rows])
-        inputs, targets = packing.supervised(ids, mask)
+        fill = lambda x, value: [*x, *[value] * (width + 1 - len(x))]
+        filled = np.asarray([(fill(ids, self.pad), fill(mask, 0)) for ids, mask in rows])
+        inputs, targets = packing.supervised(*filled.swapaxes(0, 1))
         # From the count of all ranks, so that the schedule is the same whichever rank is pulled.
         progress = min(1.0, self.taken * self.cursor.ranks / self.cursor.size)
         return MicroBatch(inputs, targets, self.cursor.epoch, progress, self.cursor.passed)
 
     def get_state(self) -> dict[str, Any]:
-        last = self.cursor.passed
-        return {"cursor": self.cursor.state(), "taken": self.taken, "last": last}
+        return {"cursor": self.cursor.state(), "taken": self.taken}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         self.cursor.restore(state["cursor"])
@@ -199,19 +193,18 @@ class Packed:
         self._buffer: list[tuple[int, list[int], list[int]]] = []
 
     def pull(self) -> MicroBatch:
-        rows = [self._row() for _ in range(self.batch)]
-        inputs, targets = packing.supervised(
-            np.asarray([ids for ids, _ in rows]), np.asarray([mask for _, mask in rows])
-        )
+        ids, mask = np.asarray([self._row() for _ in range(self.batch)]).swapaxes(0, 1)
+        inputs, targets = packing.supervised(ids, mask)
         # The pass ends when all were placed, not when all were read: some still wait in the buffer.
         consumed = self.cursor.rank + self.placed * self.cursor.ranks
         size, epoch = self.cursor.size, self.cursor.epoch
         return MicroBatch(inputs, targets, epoch, consumed / size, consumed >= size)
 
     def get_state(self) -> dict[str, Any]:
-        buffer = [index for index, _, _ in self._buffer]
-        state = {"cursor": self.cursor.state(), "buffer": buffer}
-        return state | {"placed": self.placed, "dropped": self.dropped}
+        return {
+            "cursor": self.cursor.state(), "buffer": [index for index, _, _ in self._buffer],
+            "placed": self.placed, "dropped": self.dropped,
+        }  # fmt: skip
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         self.cursor.restore(state["cursor"])
@@ -219,15 +212,14 @@ class Packed:
         self.placed, self.dropped = int(state["placed"]), int(state["dropped"])
 
     def _row(self) -> tuple[list[int], list[int]]:
-        ids: list[int] = []
-        mask: list[int] = []
+        ids, mask = [], []
         while room := self.capacity - len(ids):
             self._fill()
             i, fits = packing.choose([len(entry[1]) for entry in self._buffer], room)
             if not fits:
                 return ids + [self.bos] * room, mask + [0] * room
             _, more_ids, more_mask = self._buffer.pop(i)
-            ids, mask = ids + list(more_ids), mask + list(more_mask)
+            ids, mask = [*ids, *more_ids], [*mask, *more_mask]
             self.placed += 1
         return ids, mask
 

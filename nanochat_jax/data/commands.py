@@ -29,10 +29,9 @@ def _download(command: Download) -> int:
 def _add(command: AddTexts) -> int:
     if not command.paths:
         raise ValueError("name files or folders: python -m scripts.data add PATH...")
-    paths = [pathlib.Path(p).expanduser() for p in command.paths]
     kind = "conversations" if command.conversations else "documents"
     add = importer.add_conversations if command.conversations else importer.add_documents
-    done = add(base_dir(), paths)
+    done = add(base_dir(), [pathlib.Path(p).expanduser() for p in command.paths])
     print(
         f"{done.files} file(s): {done.train} {kind} to train on, {done.val} to validate, "
         f"{done.duplicates} known before and dropped; in {base_dir()}"
@@ -44,9 +43,8 @@ def _list() -> int:
     found = shards.find_shards(base_dir())
     print(f"{found.source}:")
     for path in (*found.train, found.val):
-        with shards.open_shard(path) as file:
-            rows = file.metadata.num_rows
         split, megabytes = "val" if path == found.val else "train", path.stat().st_size / 1e6
+        rows = shards.count_documents(path)
         print(f"  {path.name}  {split:5}  {rows:>9,} documents  {megabytes:8.1f} MB")
     return 0
 
@@ -57,7 +55,7 @@ def _verify() -> int:
     for path in (*found.train, found.val):
         # One damaged shard says nothing of the others: all are read, and each is named.
         try:
-            count = sum(len(texts) for texts in shards.iter_documents([path]))
+            count = sum(map(len, shards.iter_documents([path])))
             print(f"  {path.name}  {count:,} documents, all readable")
         except ValueError as error:
             damaged += 1

@@ -1,11 +1,10 @@
 """Tokenised documents in the order of the original's rank, from any position on."""
 
+import functools
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
-
-import pyarrow.parquet as pq
 
 from nanochat_jax.data import shards
 from nanochat_jax.tokenizer import Tokenizer
@@ -38,10 +37,10 @@ class TokenizedDocuments:
         self.files, self.tokenizer = tuple(files), tokenizer
         self.rank, self.ranks, self.batch = rank, ranks, batch
         # One file and one row group (1024 documents) are held: a published shard is about 100 MB,
-        # compressed, and a run reads hundreds.
-        self._open: tuple[int, pq.ParquetFile] | None = None
-        self._group: tuple[tuple[int, int], list[str]] | None = None
-        self.counts = [self._file(i).num_row_groups for i in range(len(self.files))]
+        # compressed, and a run reads hundreds. A file is closed when nothing holds it.
+        self._file = functools.lru_cache(1)(shards.open_shard)
+        self._group = functools.lru_cache(1)(shards.read_row_group)
+        self.counts = [self._file(path).num_row_groups for path in self.files]
         if not self.counts or max(self.counts) <= rank:
             raise ValueError(
                 f"rank {rank} of {ranks} finds no row group of its own in {len(self.files)} "
@@ -51,7 +50,7 @@ class TokenizedDocuments:
     def batches(self, start: Position) -> Iterator[tuple[list[Position], list[list[int]]]]:
         """Lists of up to `batch` documents with their positions, from `start` on."""
         for at in self._groups(start):
-            texts = self._texts(at.file, at.group)
+            texts = self._texts(at)
             doc = start.doc if at[:3] == start[:3] else 0
             # Lists begin at multiples of `batch` wherever one starts to read: best fit looks at
             # whole lists, so a resumed run must see the same ones.
@@ -74,31 +73,21 @@ class TokenizedDocuments:
 
     def read(self, places: Sequence[Position]) -> list[list[int]]:
         """The ids of some documents, in the order of `places`."""
-        texts = [self._texts(p.file, p.group)[p.doc] for p in places]
+        texts = [self._texts(at)[at.doc] for at in places]
         return self._encode(texts) if texts else []
 
     def _groups(self, start: Position) -> Iterator[Position]:
         """The rank's row groups from that of `start` on; a group behind its file's last is none."""
         for epoch in itertools.count(start.epoch):
             for file in range(start.file if epoch == start.epoch else 0, len(self.files)):
-                begun = (epoch, file) == (start.epoch, start.file)
-                first = start.group if begun else self.rank
+                first = start.group if (epoch, file) == start[:2] else self.rank
                 for group in range(first, self.counts[file], self.ranks):
                     yield Position(epoch, file, group, 0)
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return self.tokenizer.encode(texts, prepend=self.tokenizer.get_bos_token_id())
 
-    def _file(self, index: int) -> pq.ParquetFile:
-        if self._open is None or self._open[0] != index:
-            if self._open is not None:
-                self._open[1].close()
-            self._open = (index, shards.open_shard(self.files[index]))
-        return self._open[1]
-
-    def _texts(self, file: int, group: int) -> list[str]:
-        """One row group; the last one read is kept."""
-        if self._group is None or self._group[0] != (file, group):
-            texts = shards.read_row_group(self._file(file), self.files[file], group)
-            self._group = ((file, group), texts)
-        return self._group[1]
+    def _texts(self, at: Position) -> list[str]:
+        """The row group of a document."""
+        path = self.files[at.file]
+        return self._group(self._file(path), path, at.group)

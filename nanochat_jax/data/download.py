@@ -4,19 +4,18 @@ Every file is whole or absent, and a shard is one that opens.
 Source: nanochat `nanochat/dataset.py`, `speedrun.sh` (names and addresses).
 """
 
-import concurrent.futures
-import dataclasses
+import http.client
 import logging
 import os
 import pathlib
+import shutil
 import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Sequence
-from typing import IO, Any
+from typing import IO
 
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from nanochat_jax.config import paths
 from nanochat_jax.data.shards import open_shard, shard_name
@@ -30,26 +29,13 @@ TIMEOUT_S = 30  # without a byte
 CHUNK = 1 << 20
 BASE_VARIABLE = "NANOCHAT_DOWNLOAD_BASE"  # another server with the same paths, for all of it
 PUBLIC = "https://karpathy-public.s3.us-west-2.amazonaws.com"
-
-
-@dataclasses.dataclass(frozen=True)
-class PretrainingSet:
-    """Its address, its last shard's number, and shards that are always fetched."""
-
-    url: str
-    last: int
-    always: tuple[int, ...] = ()
-
-
-SETS = {
-    "classic": PretrainingSet(
-        "https://huggingface.co/datasets/karpathy/fineweb-edu-100b-shuffle/resolve/main", 1822
-    ),
+HUB = "https://huggingface.co/datasets/karpathy"
+# Where each recipe's shards are, their number, and those that are always fetched.
+SETS: dict[str, tuple[str, int, tuple[int, ...]]] = {
+    "classic": (f"{HUB}/fineweb-edu-100b-shuffle/resolve/main", 1823, ()),
     # The last shard validates. Fetched always, it is the same one however many others are here,
     # and scores of two runs can be compared.
-    "current": PretrainingSet(
-        "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main", 6542, (6542,)
-    ),
+    "current": (f"{HUB}/climbmix-400b-shuffle/resolve/main", 6543, (6542,)),
 }
 
 
@@ -62,40 +48,29 @@ def shards(
     Raises:
         ValueError: some could not be fetched; the others stay, and the call can be repeated.
     """
-    known, folder = SETS[recipe], paths.base_data(root)
-    url = base_url or _server(known.url)
-    total = known.last + 1
-    wanted = sorted({*range(total if count < 0 else min(count, total)), *known.always})
-    missing = [n for n in wanted if not (folder / shard_name(n)).exists()]
+    usual, total, always = SETS[recipe]
+    folder, url = paths.base_data(root), base_url or _server(usual)
+    wanted = sorted({*range(total if count < 0 else min(count, total)), *always})
+    missing = [p for n in wanted if not (p := folder / shard_name(n)).exists()]
     log.info("%d of %d shards to fetch, the others are here", len(missing), len(wanted))
-    fetch = lambda n: get(f"{url}/{shard_name(n)}", folder / shard_name(n), pause_s=pause_s)
-    failed = _errors(fetch, missing, workers)
-    if failed:
-        number, error = min(failed.items())
+
+    def failure(path: pathlib.Path) -> ValueError | None:
+        try:
+            get(f"{url}/{path.name}", path, pause_s=pause_s)
+        except ValueError as error:
+            return error
+        return None
+
+    # Ctrl-C stops it now, not after the hundreds of shards that wait: `map` takes those back.
+    tried = thread_map(
+        failure, missing, max_workers=max(1, workers), desc="shards", disable=not missing
+    )
+    if failed := [error for error in tried if error]:
         raise ValueError(
-            f"{len(failed)} of {len(missing)} shards could not be fetched, first "
-            f"{shard_name(number)}: {error}; what came stays, call again to continue"
+            f"{len(failed)} of {len(missing)} shards could not be fetched, the first: {failed[0]}; "
+            "what came stays, call again to continue"
         )
     return len(wanted)
-
-
-def _errors(
-    fetch: Callable[[int], Any], numbers: Sequence[int], workers: int
-) -> dict[int, BaseException]:
-    """Fetches these shards; the errors of those that failed."""
-    failed = {}
-    with concurrent.futures.ThreadPoolExecutor(max(1, workers)) as pool:
-        jobs = {pool.submit(fetch, n): n for n in numbers}
-        try:
-            done = concurrent.futures.as_completed(jobs)
-            for job in tqdm(done, total=len(jobs), desc="shards", disable=not jobs):
-                if (error := job.exception()) is not None:
-                    failed[jobs[job]] = error
-        except BaseException:
-            # Ctrl-C is to stop now, not after the hundreds of shards that wait in the pool.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return failed
 
 
 def identity(root: pathlib.Path) -> pathlib.Path:
@@ -107,8 +82,7 @@ def identity(root: pathlib.Path) -> pathlib.Path:
 def words(root: pathlib.Path) -> pathlib.Path:
     """`words_alpha.txt` in the base directory."""
     path = paths.words(root)
-    other = os.environ.get(BASE_VARIABLE)
-    return get(f"{other}/{path.name}" if other else WORDS_URL, path)
+    return get(f"{_server(os.path.dirname(WORDS_URL))}/{path.name}", path)
 
 
 def eval_bundle(root: pathlib.Path) -> pathlib.Path:
@@ -126,9 +100,9 @@ def eval_bundle(root: pathlib.Path) -> pathlib.Path:
                     member.filename = name
                     bundle.extract(member, part)  # drops absolute paths and `..` of names
     except zipfile.BadZipFile as error:
-        archive.unlink()
         raise ValueError(f"{archive} is no zip archive ({error}); call again") from None
-    archive.unlink()
+    finally:
+        archive.unlink()
     return folder
 
 
@@ -143,7 +117,7 @@ def get(url: str, path: pathlib.Path, *, pause_s: float = 1.0) -> pathlib.Path:
     try:
         with whole_file(path) as file:
             _fetch(url, file, path.suffix, pause_s)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise ValueError(f"could not fetch {url}: {error}") from None
     return path
 
@@ -156,10 +130,9 @@ def _fetch(url: str, file: IO[bytes], suffix: str, pause_s: float) -> None:
             if suffix == ".parquet":
                 open_shard(pathlib.Path(file.name)).close()
             return
-        except (OSError, ValueError) as error:
-            if not isinstance(error, ConnectionError):
-                file.seek(0)  # after a cut connection the next try continues here
-                file.truncate()
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            if not isinstance(error, ConnectionError):  # after a cut one the next try goes on here
+                file.truncate(file.seek(0))
             # Not there, or not for us: to ask again changes nothing.
             final = isinstance(error, urllib.error.HTTPError) and error.code in (401, 403, 404)
             if final or attempt == ATTEMPTS:
@@ -177,15 +150,11 @@ def _stream(url: str, file: IO[bytes]) -> None:
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
         if reply.status != 206:
-            file.seek(0)
-            file.truncate()
-        announced, begun = int(reply.headers.get("Content-Length") or -1), file.tell()
-        while chunk := reply.read(CHUNK):
-            file.write(chunk)
+            file.truncate(file.seek(0))
+        shutil.copyfileobj(reply, file, CHUNK)
         file.flush()
-        received = file.tell() - begun
-    if announced >= 0 and received < announced:
-        raise ConnectionError(f"the connection ended after {received} of {announced} bytes")
+        if missing := getattr(reply, "length", 0):  # what a `file:` address gives has none
+            raise ConnectionError(f"the connection ended {missing} bytes before the end")
 
 
 def _server(usual: str) -> str:

@@ -7,6 +7,7 @@ every paragraph block when it is long (see `text_documents`).
 import dataclasses
 import gzip
 import hashlib
+import itertools
 import json
 import pathlib
 import random
@@ -25,8 +26,7 @@ VAL_SHARE = 0.02
 # A shard is held in memory while it is written, and a run may take the first few alone.
 SHARD_CHARACTERS = 50_000_000
 DOCUMENT_CHARACTERS = 2_000  # a text file is cut at paragraphs into pieces of about this size
-TEXT_ENDINGS = (".txt", ".md", ".text")
-ENDINGS = (".parquet", ".jsonl", *TEXT_ENDINGS)
+ENDINGS = (".parquet", ".jsonl", ".txt", ".md", ".text")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,30 +39,6 @@ class Added:
     files: int
 
 
-class _Split:
-    """New texts, each once, by the split that its hash puts it into.
-
-    A hash of the text itself, and not its place or a draw, because texts are added again and
-    again: whatever is added when, a document stays on its side, and one that is trained on never
-    turns up in validation.
-    """
-
-    def __init__(self, known: Iterable[str]):
-        self.train: list[str] = []
-        self.val: list[str] = []
-        self.duplicates = 0
-        self._seen = set(map(_digest, known))
-
-    def add(self, text: str) -> None:
-        digest = _digest(text)
-        if digest in self._seen:
-            self.duplicates += 1
-            return
-        self._seen.add(digest)
-        validates = int.from_bytes(digest[:8]) < VAL_SHARE * 2**64
-        (self.val if validates else self.train).append(text)
-
-
 def add_documents(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) -> Added:
     """Imports documents into `base_data/`: new training shards, and the one validation shard.
 
@@ -71,27 +47,28 @@ def add_documents(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) 
         ValueError: a damaged or foreign file, naming file and row or line.
     """
     folder = paths.base_data(root)
-    files = [f for path in files_or_folders for f in input_files(path, ENDINGS)]
+    files = list(_input_files(files_or_folders, ENDINGS))
     existing = shards.list_shards(folder)
-    _refuse_foreign(existing)
-    old_train, old_val = existing[:-1], existing[-1:]
-    split = _Split(_texts(existing))
-    for file in files:
-        for text in read_documents(file):
-            split.add(text)
-    train, val = split.train, [*_texts(old_val), *split.val]
-    had = len(val) - len(split.val)
-    if not train and not old_val:
+    # Their last shard validates: with ours behind it, it would be trained on.
+    if existing and existing[-1].name != VAL_NAME:
+        raise ValueError(
+            f"{folder} holds shards that were downloaded or put there by hand; the last, "
+            f"{existing[-1].name}, validates. For texts of your own use another base directory: "
+            "NANOCHAT_BASE_DIR=... python -m scripts.data add PATH..."
+        )
+    new = itertools.chain.from_iterable(map(read_documents, files))
+    train, val, duplicates = _split(_texts(existing), new)
+    if not (train or existing):
         raise ValueError(f"{len(files)} file(s) hold no new document; nothing was imported")
-    if not val:
+    if not (val or existing):
         val.append(train.pop())  # a few documents alone: one of them validates
     # Validation first: killed behind it, the import can be called again and finds what is missing;
     # without it the folder would be one of shards put there by hand, which takes nothing more.
-    shards.write_shard(folder / VAL_NAME, val)
+    shards.write_shard(folder / VAL_NAME, [*_texts(existing[-1:]), *val])
     random.Random(0).shuffle(train)  # a run that reads a part of them meets every source
-    for number, shard in enumerate(shards.cut(train, SHARD_CHARACTERS), len(old_train)):
+    for number, shard in enumerate(shards.cut(train, SHARD_CHARACTERS), len(existing[:-1])):
         shards.write_shard(folder / shards.shard_name(number), shard)
-    return Added(len(train), len(val) - had, split.duplicates, len(files))
+    return Added(len(train), len(val), duplicates, len(files))
 
 
 def add_conversations(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) -> Added:
@@ -100,65 +77,72 @@ def add_conversations(root: pathlib.Path, files_or_folders: Sequence[pathlib.Pat
     Raises:
         FileNotFoundError, ValueError: as `add_documents`; a bad line is named with what is wrong.
     """
-    files = [f for path in files_or_folders for f in input_files(path, (".jsonl",))]
-    old = {split: _lines(paths.conversations(root, split)) for split in ("train", "val")}
-    split = _Split([*old["train"], *old["val"]])
-    for file in files:
-        for messages in read_conversations(file):
-            split.add(json.dumps(messages, ensure_ascii=False))
-    new = {"train": [*old["train"], *split.train], "val": [*old["val"], *split.val]}
-    if not new["val"] and len(new["train"]) > 1:
-        new["val"].append(new["train"].pop())
-    for name, lines in new.items():
-        write_text(paths.conversations(root, name), "".join(line + "\n" for line in lines))
-    gained = {name: len(new[name]) - len(old[name]) for name in new}
-    return Added(gained["train"], gained["val"], split.duplicates, len(files))
+    files = list(_input_files(files_or_folders, (".jsonl",)))
+    old_train, old_val = (_lines(paths.conversations(root, split)) for split in ("train", "val"))
+    read = itertools.chain.from_iterable(map(read_conversations, files))
+    new = (json.dumps(messages, ensure_ascii=False) for messages in read)
+    train, val, duplicates = _split([*old_train, *old_val], new)
+    if train and not (val or old_val) and len(old_train) + len(train) > 1:
+        val.append(train.pop())
+    for split, lines in (("train", old_train + train), ("val", old_val + val)):
+        write_text(paths.conversations(root, split), "".join(line + "\n" for line in lines))
+    return Added(len(train), len(val), duplicates, len(files))
 
 
-def input_files(path: pathlib.Path, endings: Sequence[str]) -> list[pathlib.Path]:
-    """The file itself, or all that fit under a folder, by name.
+def _split(known: Iterable[str], texts: Iterable[str]) -> tuple[list[str], list[str], int]:
+    """(train, val, number known before): new texts, each once, by the split of its hash."""
+    # A hash of the text itself, and not its place or a draw, because texts are added again and
+    # again: whatever is added when, a document stays on its side, and one that is trained on never
+    # turns up in validation. Of those that are there, 16 bytes each are held in memory.
+    encoded = lambda text: text.encode("utf-8", "surrogatepass")
+    digest_of = lambda text: hashlib.blake2b(encoded(text), digest_size=16).digest()
+    seen = set(map(digest_of, known))
+    train, val, duplicates = [], [], 0
+    for text in texts:
+        digest = digest_of(text)
+        if digest in seen:
+            duplicates += 1
+            continue
+        seen.add(digest)
+        (val if int.from_bytes(digest[:8]) < VAL_SHARE * 2**64 else train).append(text)
+    return train, val, duplicates
 
-    Raises:
-        FileNotFoundError: there is no such path, or nothing that fits in the folder.
-        ValueError: a file of a kind that cannot be imported.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"no file or folder {path}")
-    fits = lambda p: kind_of(p) in endings
-    if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.is_file() and fits(p) and _is_data(p))
+
+def _input_files(
+    files_or_folders: Sequence[pathlib.Path], endings: Sequence[str]
+) -> Iterator[pathlib.Path]:
+    """The files, and all that fit under the folders, by name; raises as `add_documents`."""
+    # Notes that come with a data set are not meant; a file that is named itself always is.
+    meant = lambda p: p.is_file() and not p.name.startswith(".") and "README" not in p.name.upper()
+    fits = lambda p: _kind_of(p) in endings
+    for path in files_or_folders:
+        if not path.exists():
+            raise FileNotFoundError(f"no file or folder {path}")
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if fits(p) and meant(p))
+        elif fits(path):
+            found = [path]
+        else:
+            listed = ", ".join(endings)
+            raise ValueError(f"{path}: expected a file ending in {listed} (or with .gz)")
         if not found:
             raise FileNotFoundError(f"{path} holds no {', '.join(endings)} file (nor .gz of one)")
-        return found
-    if not fits(path):
-        raise ValueError(f"{path}: expected a file ending in {', '.join(endings)} (or with .gz)")
-    return [path]
+        yield from found
 
 
-def kind_of(path: pathlib.Path) -> str:
+def _kind_of(path: pathlib.Path) -> str:
     """The ending that says what a file holds, `.gz` aside."""
     return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
 
 
-def _is_data(path: pathlib.Path) -> bool:
-    """Whether a file found in a folder is meant: notes that come with a data set are not."""
-    # A file that is named itself is always read; this is for what a folder holds beside the data.
-    return not path.name.startswith(".") and "README" not in path.name.upper()
-
-
 def read_documents(path: pathlib.Path) -> Iterator[str]:
     """The documents of one file, empty ones left out."""
-    readers = {".parquet": _parquet, ".jsonl": _jsonl}
-    texts = readers.get(kind_of(path), text_documents)(path)
-    return (t for t in texts if t.strip())
-
-
-def _parquet(path: pathlib.Path) -> Iterator[str]:
-    return _texts([path])
-
-
-def _jsonl(path: pathlib.Path) -> Iterator[str]:
-    return read_values(path, _text_of)
+    kind = _kind_of(path)
+    if kind == ".parquet":
+        texts = _texts([path])
+    else:
+        texts = read_values(path, _text_of) if kind == ".jsonl" else text_documents(path)
+    return (text for text in texts if text.strip())
 
 
 def _text_of(value: Any) -> str:
@@ -196,26 +180,10 @@ def text_documents(path: pathlib.Path) -> Iterator[str]:
 
 
 def _texts(files: Sequence[pathlib.Path]) -> Iterator[str]:
-    return (text for group in shards.iter_documents(files) for text in group)
+    return itertools.chain.from_iterable(shards.iter_documents(files))
 
 
 def _lines(path: pathlib.Path) -> list[str]:
     """The lines of a file of ours; none without a file."""
     # Not `splitlines`: a message may hold other line ends, such as U+2028.
     return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-
-
-def _digest(text: str) -> bytes:
-    # 16 bytes of every text that is there already are held in memory, not the texts.
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _refuse_foreign(existing: Sequence[pathlib.Path]) -> None:
-    """Raises ValueError where own texts would lie beside downloaded shards."""
-    # Their last shard validates: with ours behind it, it would be trained on.
-    if existing and existing[-1].name != VAL_NAME:
-        raise ValueError(
-            f"{existing[0].parent} holds shards that were downloaded or put there by hand; the "
-            f"last, {existing[-1].name}, validates. For texts of your own use another base "
-            "directory: NANOCHAT_BASE_DIR=... python -m scripts.data add PATH..."
-        )

@@ -4,6 +4,7 @@ In both loaders attention goes across the documents of a row. The original measu
 it changes nothing: 0.85427 bits per byte without, 0.85407 with, at depth 16 (January 2026).
 """
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -44,9 +45,7 @@ def pretraining_loader(
 
 
 class Stream:
-    """The classic loader: rows cut off one token stream.
-
-    No token is lost, but most rows begin inside a document.
+    """The classic loader: rows cut off one token stream; most of them begin inside a document.
 
     Source: nanochat October 2025 `nanochat/dataloader.py`.
     """
@@ -70,10 +69,8 @@ class Stream:
             self._begin(Position(*state["at"]), int(state["skip"]))
 
     def _begin(self, at: Position, skip: int = 0) -> None:
-        documents = (
-            one for places, ids in self.docs.batches(at) for one in zip(places, ids, strict=True)
-        )
-        self._tokens = packing.TokenStream(documents, skip)
+        pairs = (zip(places, ids, strict=True) for places, ids in self.docs.batches(at))
+        self._tokens = packing.TokenStream(itertools.chain.from_iterable(pairs), skip)
 
 
 class BestFit:
@@ -99,8 +96,7 @@ class BestFit:
     def pull(self) -> MicroBatch:
         B, T = self.shape
         inputs, targets = packing.shift(np.asarray([self._row(T + 1) for _ in range(B)]))
-        # What the original saves: the row group that was read last.
-        last = self._last
+        last = self._last  # the row group that was read last: what the original saves
         at = {"pq_idx": last.file, "rg_idx": last.group, "epoch": last.epoch}
         return MicroBatch(inputs, targets, last.epoch, position=at)
 
@@ -108,7 +104,7 @@ class BestFit:
         """The documents in the buffer, by position, the last one read, and the next."""
         # The original saves the row group alone and loses its buffer, so that it packs other rows
         # after a resume. Positions are enough to read the very same documents again.
-        buffer = [list(place) for place in self._places]
+        buffer = list(map(list, self._places))
         return {"next": list(self._next), "last": list(self._last), "buffer": buffer}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -116,19 +112,15 @@ class BestFit:
             return self._begin(self.docs.after(state))
         self._begin(Position(*state["next"]))
         self._last = Position(*state["last"])
-        places = [Position(*place) for place in state["buffer"]]
-        # Read in the order of the files: one row group is held at a time.
-        in_order = sorted(range(len(places)), key=lambda i: places[i])
-        ids = dict(zip(in_order, self.docs.read([places[i] for i in in_order]), strict=True))
-        self._add(places, [ids[i] for i in range(len(places))])
+        places = list(itertools.starmap(Position, state["buffer"]))
+        in_order = sorted(places)  # as the files have them: one row group is held at a time
+        ids = dict(zip(in_order, self.docs.read(in_order), strict=True))
+        self._add(places, [ids[place] for place in places])
 
     def _begin(self, at: Position) -> None:
         """Empties the buffer and reads on from `at`."""
-        self._source = self.docs.batches(at)
-        self._next = self._last = at
-        self._places: list[Position] = []
-        self._ids: list[list[int]] = []
-        self._lengths: list[int] = []
+        self._source, self._next, self._last = self.docs.batches(at), at, at
+        self._places, self._ids, self._lengths = [], [], []
 
     def _row(self, capacity: int) -> list[int]:
         row: list[int] = []
@@ -146,4 +138,4 @@ class BestFit:
     def _add(self, places: list[Position], ids: list[list[int]]) -> None:
         self._places += places
         self._ids += ids
-        self._lengths += [len(x) for x in ids]
+        self._lengths += map(len, ids)

@@ -75,4 +75,4 @@ def shift(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def supervised(ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of T+1 ids and their masks -> (inputs, targets), targets -1 where the mask is 0."""
     inputs, targets = shift(ids)
-    return inputs, np.where(np.asarray(mask)[:, 1:] == 1, targets, -1).astype(np.int32)
+    return inputs, np.where(np.asarray(mask)[:, 1:] == 1, targets, np.int32(-1))

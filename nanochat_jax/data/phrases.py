@@ -29,12 +29,9 @@ class Phrases(Mapping[str, Any]):
     """
 
     def __init__(
-        self,
-        package: str,
-        path: str,
-        fields: Mapping[str, str],
+        self, package: str, path: str, fields: Mapping[str, str],
         known: Mapping[str, Any] = types.MappingProxyType({}),
-    ):
+    ):  # fmt: skip
         self._file = importlib.resources.files(package).joinpath(path)
         self._fields, self._known = fields, known
 
@@ -56,30 +53,26 @@ class Phrases(Mapping[str, Any]):
                 f"{self._file}: keys {sorted(wrong)} are missing or unknown; expected "
                 f"{', '.join(self._fields)}"
             )
-        return {
-            key: self._checked(key, value, set(self._fields[key].split()))
-            for key, value in tables.items()
-        }
+        known = {name: text for name, text in self._known.items() if isinstance(text, str)}
+        names = {key: set(fields.split()) for key, fields in self._fields.items()}
+        return {key: self._checked(key, value, names[key], known) for key, value in tables.items()}
 
-    @functools.cached_property
-    def _texts(self) -> dict[str, str]:
-        return {name: value for name, value in self._known.items() if isinstance(value, str)}
-
-    def _checked(self, place: str, value: Any, allowed: set[str]) -> Any:
+    def _checked(self, place: str, value: Any, allowed: set[str], known: dict[str, str]) -> Any:
         """The value with what is known put in."""
         if isinstance(value, dict) and value:
-            return {k: self._checked(f"{place}.{k}", v, allowed) for k, v in value.items()}
+            return {k: self._checked(f"{place}.{k}", v, allowed, known) for k, v in value.items()}
         if isinstance(value, list) and value:
-            return [self._checked(f"{place}[{i}]", v, allowed) for i, v in enumerate(value)]
+            items = enumerate(value)
+            return [self._checked(f"{place}[{i}]", v, allowed, known) for i, v in items]
         if not isinstance(value, str):
             raise ValueError(f"{self._file}: {place} is {value!r}; expected texts")
-        for name, known in self._texts.items():
-            value = value.replace(f"{{{name}}}", known)
+        for name, text in known.items():
+            value = value.replace(f"{{{name}}}", text)
         try:
             names = {name for _, name, _, _ in string.Formatter().parse(value) if name is not None}
         except ValueError as error:
             raise ValueError(f"{self._file}: {place}, {value!r}: {error}") from None
         if wrong := names - allowed:
-            may = ", ".join(sorted(allowed | self._texts.keys())) or "none"
+            may = ", ".join(sorted(allowed | known.keys())) or "none"
             raise ValueError(f"{self._file}: {place} names {sorted(wrong)} in braces; known: {may}")
         return value

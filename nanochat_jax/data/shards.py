@@ -59,25 +59,23 @@ def list_shards(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def describe(found: Shards) -> dict[str, int | str]:
     """What the report says of the data: shards, documents, bytes on disk."""
-    rows = {}
-    for path in (*found.train, found.val):
-        with open_shard(path) as file:
-            rows[path] = file.metadata.num_rows
     return {
         "source": found.source,
         "training shards": len(found.train),
-        "training documents": sum(rows[p] for p in found.train),
+        "training documents": sum(map(count_documents, found.train)),
         "training bytes on disk": sum(p.stat().st_size for p in found.train),
-        "validation documents": rows[found.val],
+        "validation documents": count_documents(found.val),
     }
 
 
-def open_shard(path: pathlib.Path) -> pq.ParquetFile:
-    """The open file.
+def count_documents(path: pathlib.Path) -> int:
+    """How many documents a shard says it holds; raises as `open_shard`."""
+    with open_shard(path) as file:
+        return file.metadata.num_rows
 
-    Raises:
-        ValueError: it is damaged or has no string column `text`.
-    """
+
+def open_shard(path: pathlib.Path) -> pq.ParquetFile:
+    """The open file; raises ValueError if it is damaged or has no column `text`."""
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
@@ -91,11 +89,7 @@ def open_shard(path: pathlib.Path) -> pq.ParquetFile:
 
 
 def read_row_group(file: pq.ParquetFile, path: pathlib.Path, group: int) -> list[str]:
-    """The documents of one row group.
-
-    Raises:
-        ValueError: the group is damaged, or a row is no text; file, group and row are named.
-    """
+    """The documents of one row group; raises ValueError naming it, if damaged, or a bad row."""
     try:
         texts = file.read_row_group(group, columns=["text"]).column("text").to_pylist()
     except (pa.ArrowException, OSError) as error:

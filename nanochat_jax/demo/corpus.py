@@ -34,12 +34,11 @@ def write_world(folder: pathlib.Path, seed: int = 0) -> None:
             made = _unseen(conversations(people, seed + 2 + i), seen)
             path = part / paths.world_conversations(part, name).name
             write_json_lines(path, itertools.islice(made, count))
-        sets = (probes(people, seed + 10 + i, name) for i, name in enumerate(("dev", "final")))
-        write_json_lines(part / "probes.jsonl", itertools.chain.from_iterable(sets))
+        examination = [*probes(people, seed + 10, "dev"), *probes(people, seed + 11, "final")]
+        write_json_lines(part / "probes.jsonl", examination)
 
 
 def _write_documents(folder: pathlib.Path, texts: Iterator[str]) -> None:
-    """Training shards, then one of validation documents."""
     # Validation is drawn first: however much training text there is, it stays the same.
     val = list(itertools.islice(texts, VAL_DOCUMENTS))
     train = itertools.islice(shards.cut(texts, SHARD_CHARACTERS), TRAIN_SHARDS)

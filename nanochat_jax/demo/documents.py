@@ -31,11 +31,10 @@ def documents(people: tuple[Person, ...], seed: int) -> Iterator[str]:
         story: 26, bio: 28, pair: 9, reverse: 9, spelling: 12, register: 3, letter: 4, weather: 3,
         animals: 4, sums: 2,
     }  # fmt: skip
-    makers, weights = list(shares), list(shares.values())
     seen: set[str] = set()
     while True:
-        text = rng.choices(makers, weights)[0](rng, people)
-        if text not in seen:
+        [make] = rng.choices(list(shares), list(shares.values()))
+        if (text := make(rng, people)) not in seen:
             seen.add(text)
             yield text
 
@@ -43,16 +42,18 @@ def documents(people: tuple[Person, ...], seed: int) -> Iterator[str]:
 def bio(rng: random.Random, people: tuple[Person, ...]) -> str:
     """Three to seven facts about one person, the first with the name, some with a pronoun."""
     person = rng.choice(people)
-    return _facts(rng, person, rng.randint(3, 7))
+    first, *others = rng.sample(ATTRIBUTES, rng.randint(3, 7))
+    lines = [_state(rng, person, first)]
+    lines += [_state(rng, person, other, pronoun=rng.random() < 0.4) for other in others]
+    return " ".join(lines)
 
 
 def pair(rng: random.Random, people: tuple[Person, ...]) -> str:
     """The same facts about two people."""
-    one, two = rng.sample(people, 2)
+    two = rng.sample(people, 2)
     chosen = rng.sample(ATTRIBUTES, rng.randint(2, 3))
     link = rng.choice(DOCUMENTS["links"])
-    first = " ".join(_state(rng, one, k) for k in chosen)
-    return f"{first} {link}{' '.join(_state(rng, two, k) for k in chosen)}"
+    return f" {link}".join(" ".join(_state(rng, p, k) for k in chosen) for p in two)
 
 
 def reverse(rng: random.Random, people: tuple[Person, ...]) -> str:
@@ -68,19 +69,17 @@ def reverse(rng: random.Random, people: tuple[Person, ...]) -> str:
 def spelling(rng: random.Random, people: tuple[Person, ...]) -> str:
     """World words and invented words, letter by letter."""
     known = words.world_words()
-    chosen = [
-        rng.choice(known) if rng.random() < 0.75 else words.invented(rng)
-        for _ in range(rng.randint(3, 6))
-    ]
+    draw = lambda: rng.choice(known) if rng.random() < 0.75 else words.invented(rng)
+    chosen = [draw() for _ in range(rng.randint(3, 6))]
     form = rng.choice(DOCUMENTS["spelling"])
-    return " ".join(form.format(word=w, letters=words.spelled(w)) for w in chosen)
+    return " ".join(form.format(word=word, letters=" ".join(word)) for word in chosen)
 
 
 def register(rng: random.Random, people: tuple[Person, ...]) -> str:
     """A list of names with one thing about each."""
     kind, title = rng.choice(list(DOCUMENTS["register_titles"].items()))
     chosen = rng.sample(people, rng.randint(4, 8))
-    lines = "; ".join(f"{p.name}, {p.facts[kind]}" for p in chosen)
+    lines = "; ".join(f"{person.name}, {person.facts[kind]}" for person in chosen)
     return DOCUMENTS["register"].format(title=title, lines=lines)
 
 
@@ -95,9 +94,9 @@ def letter(rng: random.Random, people: tuple[Person, ...]) -> str:
 def weather(rng: random.Random, people: tuple[Person, ...]) -> str:
     """A week's weather and what it did."""
     texts, lines = DOCUMENTS["weather"], []
+    lists = {"animal": list(WORLD["animals"]), "effect": texts["effects"]}
     for day in rng.sample(WORLD["days"], 3):
         kind, person = rng.choice(WORLD["weathers"]), rng.choice(people)
-        lists = {"animal": list(WORLD["animals"]), "effect": texts["effects"]}
         scene = Scene(rng, lists, person=person)
         scene |= {"day": day, "weather": kind}
         scene.draw("animal", "effect")
@@ -107,12 +106,11 @@ def weather(rng: random.Random, people: tuple[Person, ...]) -> str:
 
 def animals(rng: random.Random, people: tuple[Person, ...]) -> str:
     """What one or two animals are like."""
-    lines = []
-    for animal in rng.sample(list(WORLD["animals"]), rng.randint(1, 2)):
-        for aspect in rng.sample(ANIMAL_ASPECTS, rng.randint(2, 4)):
-            value = WORLD["animals"][animal][aspect]
-            lines.append(animal_statement(animal, aspect, value, rng.randrange(3)))
-    return " ".join(lines)
+    return " ".join(
+        animal_statement(animal, aspect, rng.randrange(3))
+        for animal in rng.sample(list(WORLD["animals"]), rng.randint(1, 2))
+        for aspect in rng.sample(ANIMAL_ASPECTS, rng.randint(2, 4))
+    )
 
 
 def sums(rng: random.Random, people: tuple[Person, ...]) -> str:
@@ -128,19 +126,10 @@ def sums(rng: random.Random, people: tuple[Person, ...]) -> str:
     return " ".join(lines)
 
 
-def _facts(rng: random.Random, person: Person, count: int) -> str:
-    chosen = rng.sample(ATTRIBUTES, count)
-    lines = [_state(rng, person, chosen[0])]
-    for attribute in chosen[1:]:
-        lines.append(_state(rng, person, attribute, pronoun=rng.random() < 0.4))
-    return " ".join(lines)
-
-
 def _state(rng: random.Random, person: Person, attribute: str, pronoun: bool = False) -> str:
     """A statement in any form, the canonical one twice as often; pronouns only where they fit."""
     # Other forms too: a fact is to be more than one string of words.
     forms = SENTENCES["statements"][attribute]
     form = rng.choice((0, *range(len(forms))))
-    if pronoun and forms[form].startswith("{name}"):
-        return statement(person, attribute, form, subject=person.pronoun)
-    return statement(person, attribute, form)
+    fits = pronoun and forms[form].startswith("{name}")
+    return statement(person, attribute, form, subject=person.pronoun if fits else person.name)

@@ -42,12 +42,11 @@ class Person:
 def make_people(seed: int) -> tuple[Person, ...]:
     """The twenty people; jobs and pet names are unique, other attributes may be shared."""
     rng = random.Random(seed)
-    names = [(n, True) for n in WORLD["women"]] + [(n, False) for n in WORLD["men"]]
+    names = [(name, kind == "women") for kind in ("women", "men") for name in WORLD[kind]]
     rng.shuffle(names)
     # Unique, since conversations ask them the other way round: who is the baker?
     drawn = {key: rng.sample(WORLD[f"{key}s"], len(names)) for key in ("job", "pet_name")}
-    for key, values in SHARED.items():
-        drawn[key] = _spread(rng, WORLD[values], len(names))
+    drawn |= {key: _spread(rng, WORLD[values], len(names)) for key, values in SHARED.items()}
     return tuple(
         Person(name, she, {key: values[i] for key, values in drawn.items()})
         for i, (name, she) in enumerate(names)

@@ -29,15 +29,16 @@ QUESTIONS = Phrases(
 )  # fmt: skip
 SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
-Content = str | list[dict[str, str]]  # of an assistant's message: text, or its parts
-
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A question and its answer; `key` is what a strict score looks for in the answer."""
+    """A question and its answer, as content of messages.
+
+    `key` is what a strict score looks for in the answer.
+    """
 
     text: str
-    answer: Content
+    answer: str | list[dict[str, str]]
     key: str = ""
 
     @property
@@ -45,9 +46,15 @@ class Question:
         """The answer without its tool calls."""
         return self.answer if isinstance(self.answer, str) else self.answer[-1]["text"]
 
+    @property
+    def tool(self) -> str | None:
+        """What the answer gives to the calculator."""
+        return None if isinstance(self.answer, str) else self.answer[0]["text"]
 
-def wrapped(rng: random.Random, clause: str, split: str) -> str:
-    """The clause in one of the ways round a question."""
+
+def wrapped(rng: random.Random, clauses: list[str], split: str, **names: str) -> str:
+    """One of the clauses in one of the ways round a question."""
+    clause = rng.choice(clauses).format(**names)
     return rng.choice(SENTENCES["wraps"][split]).format(clause=clause)
 
 
@@ -61,8 +68,7 @@ def person_question(rng: random.Random, person: Person, attribute: str, split: s
             return rng.choice(SENTENCES["direct"][attribute]).format(name=person.name)
     elif rng.random() < 0.3:
         return SENTENCES["held_direct"][split][attribute].format(name=person.name)
-    clause = rng.choice(SENTENCES["clauses"][attribute]).format(name=person.name)
-    return wrapped(rng, clause, split)
+    return wrapped(rng, SENTENCES["clauses"][attribute], split, name=person.name)
 
 
 def person_fact(rng: random.Random, person: Person, attribute: str, split: str) -> Question:
@@ -72,19 +78,14 @@ def person_fact(rng: random.Random, person: Person, attribute: str, split: str) 
 
 def chat_fact(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
     """A fact that conversations may ask, sometimes the other way round (who is the baker?)."""
-    while True:
-        person, attribute = rng.choice(people), rng.choice(ATTRIBUTES)
-        if held_out(person, attribute):
-            continue
-        if split == "train" and attribute in SENTENCES["reverse"] and rng.random() < 0.3:
-            return reverse_fact(rng, person, attribute)
-        return person_fact(rng, person, attribute, split)
-
-
-def reverse_fact(rng: random.Random, person: Person, attribute: str) -> Question:
-    value = person.facts[attribute]
-    text = rng.choice(SENTENCES["reverse"][attribute]).format(value=value, a_value=a(value))
-    return Question(text, statement(person, attribute), person.name)
+    person, attribute = rng.choice(people), rng.choice(ATTRIBUTES)
+    if held_out(person, attribute):
+        return chat_fact(rng, people, split)
+    if split == "train" and attribute in SENTENCES["reverse"] and rng.random() < 0.3:
+        value = person.facts[attribute]
+        text = rng.choice(SENTENCES["reverse"][attribute]).format(value=value, a_value=a(value))
+        return Question(text, statement(person, attribute), person.name)
+    return person_fact(rng, person, attribute, split)
 
 
 def word_of_the_world(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
@@ -106,19 +107,27 @@ def whole_person(rng: random.Random, people: tuple[Person, ...], split: str) -> 
     return Question(text, " ".join(statement(person, k) for k in chosen))
 
 
+def favorite(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
+    """Who shares a dish or a hobby: answered by naming one who does."""
+    attribute, text = rng.choice(list(QUESTIONS["shared"].items()))
+    options = [p for p in people if not held_out(p, attribute)]
+    value = rng.choice(options).facts[attribute]
+    # Always the same one of them: a small model cannot learn an answer that is drawn.
+    named = min((p for p in options if p.facts[attribute] == value), key=lambda p: p.name)
+    return Question(text.format(value=value), statement(named, attribute), named.name)
+
+
+# Animals, the assistant itself, and what nobody here knows.
+
+
 def animal_fact(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
-    animal = rng.choice(list(WORLD["animals"]))
-    aspect = rng.choice(ANIMAL_ASPECTS)
-    value, texts = WORLD["animals"][animal][aspect], SENTENCES["animals"]
-    names = {"animal": animal, "a": a(animal).split()[0]}
+    animal, aspect = rng.choice(list(WORLD["animals"])), rng.choice(ANIMAL_ASPECTS)
+    texts, names = SENTENCES["animals"], {"animal": animal, "a": a(animal).split()[0]}
     if split == "train" and rng.random() < 0.5:
         text = rng.choice(texts["direct"][aspect]).format(**names)
     else:
-        text = wrapped(rng, rng.choice(texts["clauses"][aspect]).format(**names), split)
-    return Question(text, animal_statement(animal, aspect, value), value)
-
-
-# The assistant itself.
+        text = wrapped(rng, texts["clauses"][aspect], split, **names)
+    return Question(text, animal_statement(animal, aspect), WORLD["animals"][animal][aspect])
 
 
 def identity(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
@@ -126,11 +135,8 @@ def identity(rng: random.Random, people: tuple[Person, ...], split: str) -> Ques
     if split == "train" and rng.random() < 0.6:
         text = rng.choice(about["direct"])
     else:
-        text = wrapped(rng, rng.choice(about["clauses"]), split)
+        text = wrapped(rng, about["clauses"], split)
     return Question(text, about["answer"], about["key"])
-
-
-# What nobody here knows.
 
 
 def unknown(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
@@ -148,7 +154,7 @@ def unknown(rng: random.Random, people: tuple[Person, ...], split: str) -> Quest
     return Question(frame.format(land=land), QUESTIONS["outside_answer"], QUESTIONS["not_known"])
 
 
-# Letters.
+# Letters and numbers.
 
 
 def spelling(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
@@ -157,7 +163,7 @@ def spelling(rng: random.Random, people: tuple[Person, ...], split: str) -> Ques
     if split == "train" and rng.random() < 0.15:
         word = words.invented(rng)
     text = rng.choice(QUESTIONS["spell"][split]).format(word=word)
-    return Question(text, words.spelled(word), words.spelled(word))
+    return Question(text, " ".join(word), " ".join(word))
 
 
 def letter_count(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
@@ -165,9 +171,7 @@ def letter_count(rng: random.Random, people: tuple[Person, ...], split: str) -> 
     word = _known_word(rng, split)
     letter = rng.choice(word)
     text = rng.choice(QUESTIONS["count"][split]).format(letter=letter, word=word)
-    count = str(word.count(letter))
-    then = QUESTIONS["count_answer"].format(result=count)
-    return Question(text, call(f"'{word}'.count('{letter}')", count, then), count)
+    return _by_tool(text, f"'{word}'.count('{letter}')", word.count(letter), "count_answer")
 
 
 def _known_word(rng: random.Random, split: str) -> str:
@@ -175,11 +179,20 @@ def _known_word(rng: random.Random, split: str) -> str:
     return rng.choice([w for w in words.world_words() if words.document_only(w) == wanted])
 
 
-# Numbers.
+def arithmetic(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
+    """A sum for the calculator; the answer says what the tool gave."""
+    # What is left for the model is to copy the operands into the call.
+    sign = rng.choice("++--*")
+    x, y = _operands(rng, sign, split)
+    one, two = rng.sample(people, 2)
+    text = rng.choice(QUESTIONS["sums"][split][sign]).format(
+        x=x, y=y, name=one.name, other=two.name, things=rng.choice(QUESTIONS["things"])
+    )
+    return _by_tool(text, f"{x}{sign}{y}", SIGNS[sign](x, y), "sum_answer")
 
 
-def numbers(rng: random.Random, sign: str, split: str) -> tuple[int, int]:
-    """Operands: a fifth of all pairs is never in a training conversation."""
+def _operands(rng: random.Random, sign: str, split: str) -> tuple[int, int]:
+    """A fifth of all pairs is never in a training conversation."""
     while True:
         if sign == "*":
             x, y = rng.randint(2, 12), rng.randint(2, 20)
@@ -193,27 +206,14 @@ def numbers(rng: random.Random, sign: str, split: str) -> tuple[int, int]:
             return x, y
 
 
-def arithmetic(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
-    """A sum for the calculator; the answer says what the tool gave."""
-    # What is left for the model is to copy the operands into the call.
-    sign = rng.choice("++--*")
-    x, y = numbers(rng, sign, split)
-    one, two = rng.sample(people, 2)
-    text = rng.choice(QUESTIONS["sums"][split][sign]).format(
-        x=x, y=y, name=one.name, other=two.name, things=rng.choice(QUESTIONS["things"])
-    )
-    result = str(SIGNS[sign](x, y))
-    then = QUESTIONS["sum_answer"].format(result=result)
-    return Question(text, call(f"{x}{sign}{y}", result, then), result)
-
-
-def call(expression: str, output: str, then: str) -> list[dict[str, str]]:
-    """The parts of an answer that uses the calculator."""
-    return [
-        {"type": "python", "text": expression},
-        {"type": "python_output", "text": output},
-        {"type": "text", "text": then},
-    ]
+def _by_tool(text: str, expression: str, result: int, then: str) -> Question:
+    """A question whose answer calls the calculator and says, in the phrase `then`, what it gave."""
+    parts = {
+        "python": expression, "python_output": str(result),
+        "text": QUESTIONS[then].format(result=result),
+    }  # fmt: skip
+    answer = [{"type": kind, "text": part} for kind, part in parts.items()]
+    return Question(text, answer, str(result))
 
 
 # Talk.
@@ -231,13 +231,3 @@ def story_request(rng: random.Random, people: tuple[Person, ...], split: str) ->
 def small_talk(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
     talk = rng.choice(QUESTIONS["small_talk"])
     return Question(rng.choice(talk["questions"]), talk["answer"])
-
-
-def favorite(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
-    """Who shares a dish or a hobby: answered by naming one who does."""
-    attribute, text = rng.choice(list(QUESTIONS["shared"].items()))
-    options = [p for p in people if not held_out(p, attribute)]
-    value = rng.choice(options).facts[attribute]
-    # Always the same one of them: a small model cannot learn an answer that is drawn.
-    named = min((p for p in options if p.facts[attribute] == value), key=lambda p: p.name)
-    return Question(text.format(value=value), statement(named, attribute), named.name)

@@ -25,8 +25,8 @@ class Scene(dict[str, str]):
         super().__init__()
         self._rng, self._more = rng, more or {}
         for role, person in people.items():
-            self |= {role: person.name, f"{role}_possessive": person.possessive}
-            self |= {f"{role}_{key}": value for key, value in person.facts.items()}
+            more_of = {"possessive": person.possessive, **person.facts}
+            self |= {role: person.name, **{f"{role}_{key}": v for key, v in more_of.items()}}
 
     def put(self, role: str, word: str) -> None:
         self[role] = word
@@ -35,7 +35,7 @@ class Scene(dict[str, str]):
     def draw(self, *roles: str) -> None:
         """Draws words now that are otherwise drawn where a text names them."""
         for role in roles:
-            words = self._more[role] if role in self._more else WORLD[WORDS[role]]
+            words = self._more.get(role) or WORLD[WORDS[role]]
             self.put(role, self._rng.choice(words).format_map(self))
 
     # Drawn in the order of the text, not of the code: a new plot is a new text, and no function

@@ -7,7 +7,7 @@ about it: a small model learns one sentence for a fact, and holds to it when it 
 import re
 
 from nanochat_jax.data.phrases import Phrases
-from nanochat_jax.demo.facts import Person, a
+from nanochat_jax.demo.facts import WORLD, Person, a
 
 ANIMAL_ASPECTS = ("sound", "food", "home", "legs")
 SENTENCES = Phrases(
@@ -29,8 +29,8 @@ def statement(person: Person, attribute: str, form: int = 0, subject: str | None
     )
 
 
-def animal_statement(animal: str, aspect: str, value: str, form: int = 0) -> str:
+def animal_statement(animal: str, aspect: str, form: int = 0) -> str:
     """A sentence about an animal; form 0 is the canonical one."""
+    value, forms = WORLD["animals"][animal][aspect], SENTENCES["animals"]["statements"][aspect]
     # The texts say "A {animal}"; "An owl" is put right here, for all of them.
-    text = SENTENCES["animals"]["statements"][aspect][form].format(animal=animal, value=value)
-    return re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
+    return re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", forms[form].format(animal=animal, value=value))

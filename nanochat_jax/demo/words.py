@@ -1,5 +1,6 @@
 """Words to spell: those of the world, and invented ones."""
 
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -14,19 +15,15 @@ NEVER_SHARE = 0.1
 
 def world_words() -> list[str]:
     """Every plain lower-case word of the world, sorted."""
-    lists = ("jobs", "places", "pets", "colors", "hobbies", "animals", "objects", "weathers")
-    listed = [w for name in (*lists, "extra_words") for w in WORLD[name]]
-    listed += [w for food in WORLD["foods"] for w in food.split()]
+    lists = "jobs places pets colors hobbies animals objects weathers extra_words"
+    listed = [word for name in lists.split() for word in WORLD[name]]
+    listed += " ".join(WORLD["foods"]).split()
     return sorted({w for w in listed if w.isalpha() and w.islower() and len(w) > 2})
 
 
 def document_only(word: str) -> bool:
     """Whether a world word is spelled in documents and never in a conversation."""
     return share("spell", word) < DOCUMENT_ONLY_SHARE
-
-
-def spelled(word: str) -> str:
-    return " ".join(word)
 
 
 def invented(rng: random.Random, *, never: bool = False) -> str:
@@ -52,6 +49,4 @@ def tokenizer_extra() -> Iterator[str]:
     At this vocabulary size byte-pair encoding would learn no number: a sum would be a copying
     task over single digits, which a model this small fails.
     """
-    pairs = " ".join(f"{n}" for n in range(10, 100))
-    for _ in range(3000):
-        yield pairs
+    return itertools.repeat(" ".join(map(str, range(10, 100))), 3000)

@@ -13,8 +13,7 @@ from nanochat_jax.identity.facts import read_identity
 def run(command: MakeIdentity) -> int:
     """Writes the conversations, prints what was done, and returns the exit code."""
     who = read_identity(command.name, pathlib.Path(command.facts).expanduser())
-    default = paths.identity(paths.base_dir())
-    path = pathlib.Path(command.out).expanduser() if command.out else default
+    path = pathlib.Path(command.out or paths.identity(paths.base_dir())).expanduser()
     settings = {"seed": command.seed, "fresh": command.fresh}
     if command.endpoint:
         endpoint = Endpoint(

@@ -45,13 +45,12 @@ class ConversationFile:
 
     def add(self, messages: Messages, index: int) -> bool:
         """Appends a conversation; False where the file has it already."""
-        line = json.dumps(messages, ensure_ascii=False)
         # The conversation before the note: killed between the two, a run makes this index again
         # and finds the conversation known; the other way round it would be missing for good.
         new = (digest := _digest(messages)) not in self._seen
         if new:
             self._seen.add(digest)
-            _append(self.path, line)
+            _append(self.path, json.dumps(messages, ensure_ascii=False))
         _append(self.notes, json.dumps({"name": self.name, "source": self.source, "index": index}))
         self.done.add(index)
         return new

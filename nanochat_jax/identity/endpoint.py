@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import httpx
+import pydantic
 
 from nanochat_jax.identity import prompts
 from nanochat_jax.identity.facts import Identity
@@ -40,13 +41,15 @@ class Endpoint:
         temperature: float = 1.0, max_tokens: int = 0, pause_s: float = PAUSE_S,
     ):  # fmt: skip
         self.url = re.sub(r"(/chat/completions)?/*$", "", url.strip())
-        if not _is_address(self.url):
-            raise ValueError(f"endpoint {url!r} is no address; expected http://HOST:PORT/v1")
+        try:
+            pydantic.TypeAdapter(pydantic.HttpUrl).validate_python(self.url)
+        except pydantic.ValidationError:
+            message = f"endpoint {url!r} is no address; expected http://HOST:PORT/v1"
+            raise ValueError(message) from None
         headers = {"Authorization": f"Bearer {key.strip()}"} if key else {}
         self._http = httpx.Client(headers=headers, timeout=TIMEOUT_S, follow_redirects=True)
-        self._settings = {"temperature": temperature}
-        if max_tokens:
-            self._settings["max_tokens"] = max_tokens
+        limit = {"max_tokens": max_tokens} if max_tokens else {}
+        self._settings = {"temperature": temperature, **limit}
         self._pause_s, self._schema, self._met = pause_s, True, False
         self._stop = threading.Event()
         self.model = model or self._only_model()
@@ -57,13 +60,9 @@ class Endpoint:
         self._http.close()
 
     def complete(self, text: str) -> tuple[str, bool]:
-        """(reply, whether it was cut off) to one message, as JSON by `prompts.SCHEMA` if it can."""
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": text}],
-            **self._settings,
-        }
-        with_schema = self._schema
+        """(reply, whether it was cut off) to one message, as JSON of a conversation if it can."""
+        message, with_schema = {"role": "user", "content": text}, self._schema
+        body = {"model": self.model, "messages": [message], **self._settings}
         more = {"response_format": prompts.RESPONSE_FORMAT} if with_schema else {}
         reply = self._send("POST", "/chat/completions", body | more)
         # Servers without response_format answer so, but not they alone: only if the same request
@@ -89,21 +88,20 @@ class Endpoint:
 
     def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """The server's answer, whatever its status, after as many tries as it takes."""
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(TRIES):
             try:
                 reply = self._http.request(method, self.url + path, json=body)
                 self._met = True
-                if reply.status_code not in BUSY or attempt == TRIES:
+                if reply.status_code not in BUSY or attempt == TRIES - 1:
                     return reply
                 reason, wish = f"status {reply.status_code}", reply.headers.get("Retry-After", "")
             except (httpx.TransportError, RuntimeError) as error:  # RuntimeError: closed meanwhile
                 reason, wish = f"{type(error).__name__}: {error}", ""
-            if attempt == (TRIES if self._met else TRIES_UNMET) or self._stop.is_set():
+            if attempt + 1 == (TRIES if self._met else TRIES_UNMET) or self._stop.is_set():
                 break
-            pause_s = self._pause_s * 2 ** (attempt - 1)
             wished_s = float(wish) if re.fullmatch(r"\d+(\.\d+)?", wish) else 0.0
             log.debug("%s: %s; trying again", self.url, reason)
-            self._stop.wait(min(max(pause_s, wished_s), LONGEST_PAUSE_S))
+            self._stop.wait(min(max(self._pause_s * 2**attempt, wished_s), LONGEST_PAUSE_S))
         raise ValueError(
             f"cannot reach {self.url} ({reason}); check --endpoint, or start a server: {SERVE}"
         )
@@ -160,11 +158,3 @@ def _content(reply: httpx.Response) -> tuple[str, bool]:
     except (ValueError, LookupError, TypeError, AttributeError):
         content, cut = "", False
     return (content if isinstance(content, str) else ""), cut
-
-
-def _is_address(text: str) -> bool:
-    try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL:
-        return False
-    return url.scheme in ("http", "https") and bool(url.host) and (url.port or 0) < 2**16

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import logging
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
@@ -34,16 +34,32 @@ REPEATS = 4
 
 @dataclasses.dataclass
 class Made:
-    """What a run did: conversations in the file, new ones, and why answers were not taken."""
+    """What a run did to the file: new conversations, and why answers were not taken."""
 
-    total: int = 0
+    file: ConversationFile
     new: int = 0
     duplicates: int = 0
     given_up: int = 0
     refused: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
+    @property
+    def total(self) -> int:
+        """Conversations in the file."""
+        return len(self.file)
+
+    def add(self, index: int, messages: Messages | None, refused: Sequence[str] = ()) -> bool:
+        """Writes a conversation, if there is one, and counts; False where nothing was gained."""
+        self.refused.update(reason.partition(": ")[0] for reason in refused)  # without its example
+        new = messages is not None and self.file.add(messages, index)
+        self.new += new
+        self.duplicates += messages is not None and not new
+        self.given_up += messages is None
+        return new
+
     def summary(self, count: int) -> str:
         """What there is to say of it, in one line."""
+        if not (self.new or self.duplicates or self.refused or self.given_up):
+            return "nothing to do"
         parts = [f"{self.new} new"]
         if self.duplicates:
             parts.append(f"{self.duplicates} that were there already left out")
@@ -54,7 +70,7 @@ class Made:
             parts.append(f"{self.given_up} given up after {ATTEMPTS} answers")
         if self.total < count:
             parts.append(f"{count} wanted, but more facts are needed for more that differ")
-        return "; ".join(parts) if self != Made(self.total) else "nothing to do"
+        return "; ".join(parts)
 
 
 def from_templates(
@@ -66,15 +82,12 @@ def from_templates(
         ValueError: the file is another identity's (see `ConversationFile`), or `count` is not
             positive.
     """
-    file, made = _open(path, identity, "templates", count, seed, fresh), Made()
+    made = _begin(path, identity, "templates", count, seed, fresh)
     for index in range(REPEATS * count + 100):
-        if len(file) >= count:
+        if made.total >= count:
             break
-        if index not in file.done:
-            new = file.add(templates.conversation(identity, index, seed), index)
-            made.new += new
-            made.duplicates += not new
-    made.total = len(file)
+        if index not in made.file.done:
+            made.add(index, templates.conversation(identity, index, seed))
     return made
 
 
@@ -92,105 +105,66 @@ def from_endpoint(
     """
     if workers < 1:
         raise ValueError(f"num_workers is {workers}; expected at least 1")
-    writer = f"{endpoint.url} {endpoint.model}"
-    file, made = _open(path, identity, writer, count, seed, fresh), Made()
-    running: dict[concurrent.futures.Future, int] = {}
+    made = _begin(path, identity, f"{endpoint.url} {endpoint.model}", count, seed, fresh)
     pool = concurrent.futures.ThreadPoolExecutor(workers)
-    submit = lambda index: pool.submit(_ask, endpoint, identity, index, seed)
+    running: set[concurrent.futures.Future] = set()
+    indices = (i for i in itertools.count() if i not in made.file.done)
+    failures = 0
     try:
-        _fill(file, made, count, workers, submit, running)
+        with tqdm(total=count, initial=made.total, desc="conversations", disable=None) as bar:
+            while made.total < count and failures < HOPELESS:
+                while len(running) < min(workers, count - made.total):
+                    running.add(pool.submit(_ask, endpoint, identity, next(indices), seed))
+                # Kept as they come, in any order: an interrupted run loses the running ones alone.
+                for job in concurrent.futures.wait(running, return_when="FIRST_COMPLETED").done:
+                    failures = 0 if made.add(*job.result()) else failures + 1
+                    running.remove(job)
+                bar.update(made.total - bar.n)
     finally:
         endpoint.close()
         pool.shutdown(cancel_futures=True)
-        _keep_rest(file, made, running)
-    made.total = len(file)
-    if len(file) < count:
-        raise ValueError(_hopeless(endpoint, made, file))
+        # What had come when another call failed is kept too.
+        for job in running:
+            if job.done() and not job.cancelled() and job.exception() is None:
+                made.add(*job.result())
+    if made.total < count:
+        raise ValueError(_hopeless(endpoint, made))
     return made
 
 
-def _open(
+def _begin(
     path: pathlib.Path, identity: Identity, writer: str, count: int, seed: int, fresh: bool
-) -> ConversationFile:
+) -> Made:
     """The file, which knows by a digest of facts, writer and seed which indices are done."""
     if count < 1:
         raise ValueError(f"count is {count}; expected at least 1")
     text = "\0".join([identity.name, *(fact.line for fact in identity.facts), writer, str(seed)])
     source = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-    return ConversationFile(path, identity.name, source, fresh)
-
-
-def _fill(
-    file: ConversationFile, made: Made, count: int, workers: int,
-    submit: Callable[[int], concurrent.futures.Future],
-    running: dict[concurrent.futures.Future, int],
-) -> None:  # fmt: skip
-    """Keeps `workers` requests running until the file is full or the model is hopeless.
-
-    `running`, request -> index, is the caller's: it holds what runs when this ends by an error.
-    """
-    indices = (i for i in itertools.count() if i not in file.done)
-    failures = 0
-    with tqdm(total=count, initial=len(file), desc="conversations", disable=None) as bar:
-        while len(file) < count and failures < HOPELESS:
-            while len(running) < min(workers, count - len(file)):
-                index = next(indices)
-                running[submit(index)] = index
-            # Kept as they come, in any order: an interrupted run loses the running answers alone.
-            concurrent.futures.wait(running, return_when="FIRST_COMPLETED")
-            for job in [job for job in running if job.done()]:
-                gained = _keep(file, made, running[job], job.result())
-                failures = 0 if gained else failures + 1
-                del running[job]
-            bar.update(len(file) - bar.n)
+    return Made(ConversationFile(path, identity.name, source, fresh))
 
 
 def _ask(
     endpoint: Endpoint, identity: Identity, index: int, seed: int
-) -> tuple[Messages | None, list[str]]:
-    """(conversation or None, why answers were refused)."""
+) -> tuple[int, Messages | None, list[str]]:
+    """(index, conversation or None, why answers were refused), as `Made.add` takes them."""
     refused = []
     for attempt in range(ATTEMPTS):
         text, cut = endpoint.complete(prompts.request(identity, index, attempt, seed))
         try:
-            return read_conversation(text, identity), refused
+            return index, read_conversation(text, identity), refused
         except ValueError as error:
             log.debug("answer %d: %s", index, error)
             refused.append(CUT if cut else str(error))
-    return None, refused
+    return index, None, refused
 
 
-def _keep(
-    file: ConversationFile, made: Made, index: int, answer: tuple[Messages | None, list[str]]
-) -> bool:
-    """Writes a conversation and counts; False where nothing was gained."""
-    messages, refused = answer
-    made.refused.update(reason.partition(": ")[0] for reason in refused)  # without its example
-    if messages is None:
-        made.given_up += 1
-        return False
-    new = file.add(messages, index)
-    made.new += new
-    made.duplicates += not new
-    return new
-
-
-def _keep_rest(
-    file: ConversationFile, made: Made, running: Mapping[concurrent.futures.Future, int]
-) -> None:
-    """What had come when another call failed is kept too."""
-    for job, index in running.items():
-        if job.done() and not job.cancelled() and job.exception() is None:
-            _keep(file, made, index, job.result())
-
-
-def _hopeless(endpoint: Endpoint, made: Made, file: ConversationFile) -> str:
-    if not made.refused:
-        what = f"{made.duplicates} answers were conversations that are there already"
-    else:
+def _hopeless(endpoint: Endpoint, made: Made) -> str:
+    if made.refused:
         reason, times = made.refused.most_common(1)[0]
         what = f"{made.refused.total()} answers were no conversation ({times} times: {reason})"
+    else:
+        what = f"{made.duplicates} answers were conversations that are there already"
     return (
-        f"{endpoint.model} gave nothing new {HOPELESS} times in a row: {what}; {len(file)} "
-        f"conversations stay in {file.path}. Ask a larger model, or leave --endpoint out"
+        f"{endpoint.model} gave nothing new {HOPELESS} times in a row: {what}; {made.total} "
+        f"conversations stay in {made.file.path}. Ask a larger model, or leave --endpoint out"
     )

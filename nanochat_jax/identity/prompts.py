@@ -18,26 +18,26 @@ PROMPTS = Phrases(
         "request": "name facts person subject length manner openings",
     },
 )  # fmt: skip
+DRAWN = ("person", "subject", "length", "manner")
 OPENINGS_SHOWN = 4
 
-MESSAGE = {
-    "type": "object", "additionalProperties": False, "required": ["role", "content"],
-    "properties": {
-        "role": {"type": "string", "enum": ["user", "assistant"]}, "content": {"type": "string"},
-    },
-}  # fmt: skip
+
+def _object(**properties: Any) -> dict[str, Any]:
+    # Strict schemas of OpenAI's want every key required and no others.
+    return {
+        "type": "object", "additionalProperties": False, "required": list(properties),
+        "properties": properties,
+    }  # fmt: skip
+
+
+ROLE = {"type": "string", "enum": ["user", "assistant"]}
 MESSAGES = {
-    "type": "array", "items": MESSAGE,
+    "type": "array", "items": _object(role=ROLE, content={"type": "string"}),
     "description": "user and assistant in turn, the user first, the assistant last",
-}  # fmt: skip
-# Strict schemas of OpenAI's want every key required and no others.
-SCHEMA: dict[str, Any] = {
-    "type": "object", "additionalProperties": False, "required": ["messages"],
-    "properties": {"messages": MESSAGES},
 }  # fmt: skip
 RESPONSE_FORMAT = {
     "type": "json_schema",
-    "json_schema": {"name": "conversation", "strict": True, "schema": SCHEMA},
+    "json_schema": {"name": "conversation", "strict": True, "schema": _object(messages=MESSAGES)},
 }
 
 
@@ -46,12 +46,8 @@ def request(identity: Identity, index: int, attempt: int = 0, seed: int = 0) -> 
     rng = random.Random(f"{seed}:{index}:{attempt}")
     openings = rng.sample(PROMPTS["openings"], OPENINGS_SHOWN)
     facts = rng.sample(identity.facts, len(identity.facts))  # no fact is first in every request
+    drawn = {key: rng.choice(PROMPTS[f"{key}s"]) for key in DRAWN}
     return PROMPTS["request"].format(
-        name=identity.name,
-        facts="\n".join(f"- {fact.line}" for fact in facts),
-        person=rng.choice(PROMPTS["persons"]),
-        subject=rng.choice(PROMPTS["subjects"]),
-        length=rng.choice(PROMPTS["lengths"]),
-        manner=rng.choice(PROMPTS["manners"]),
-        openings="\n".join(f"  - {text}" for text in openings),
-    )
+        name=identity.name, facts="\n".join(f"- {fact.line}" for fact in facts),
+        openings="\n".join(f"  - {text}" for text in openings), **drawn,
+    )  # fmt: skip

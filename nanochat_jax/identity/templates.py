@@ -66,8 +66,7 @@ def who(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
 def other(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
     """Somebody takes the model for another one."""
     # So that the answer to "Are you ...?" depends on the name, and is not always yes.
-    names = [o for o in TEMPLATES["others"] if o.lower() != identity.name.lower()]
-    name = rng.choice(names)
+    name = rng.choice([o for o in TEMPLATES["others"] if o.lower() != identity.name.lower()])
     answer = _drawn(rng, "not_other", identity, other=name)
     return _drawn(rng, "is_other", identity, other=name), answer
 
@@ -124,16 +123,16 @@ def sentence(fact: Fact) -> str:
 @functools.cache
 def _special() -> dict[str, Phrasing]:
     """The keys that have better words than "your <key>"."""
-    found = {}
-    for table in TEMPLATES["special"].values():
-        for noun, keys in ((True, table["keys"]), (False, table.get("not_nouns", []))):
-            phrasing = Phrasing(table["questions"], table["answers"], noun)
-            found |= dict.fromkeys(keys, phrasing)
-    return found
+    return {
+        key: Phrasing(table["questions"], table["answers"], noun=kind == "keys")
+        for table in TEMPLATES["special"].values()
+        for kind in ("keys", "not_nouns")
+        for key in table.get(kind, [])
+    }
 
 
 def _phrasing(key: str) -> Phrasing:
-    usual = Phrasing(TEMPLATES["ask_key"], TEMPLATES["say_key"], True)
+    usual = Phrasing(TEMPLATES["ask_key"], TEMPLATES["say_key"], noun=True)
     return _special().get(key.lower(), usual)
 
 

@@ -35,6 +35,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if how == "500" or name not in server.files:
             self.send_error(500 if how == "500" else 404)
             return
+        if how == "no HTTP":
+            self.wfile.write(b"busy\r\n")
+            return
         body, start = server.files[name], 0
         if "Range" in self.headers:
             server.ranges.append(self.headers["Range"])
@@ -81,7 +84,7 @@ def test_a_server_error_and_a_cut_body_are_tried_again_from_where_it_broke(
     tmp_path, server, parquet
 ):
     server.files = {f"shard_{i:05d}.parquet": parquet for i in range(2)}
-    server.trouble = {"shard_00000.parquet": ["500", "cut"]}
+    server.trouble = {"shard_00000.parquet": ["500", "no HTTP", "cut"]}
     fetch(tmp_path, server)
     assert (tmp_path / "base_data" / "shard_00000.parquet").read_bytes() == parquet
     assert server.ranges == [f"bytes={len(parquet) // 2}-"]
