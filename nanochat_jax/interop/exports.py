@@ -17,7 +17,7 @@ from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.stages import STAGES, BaseTrain
 from nanochat_jax.config.values import build
 from nanochat_jax.interop import eras, huggingface, nanochat, optim_files
-from nanochat_jax.interop.names import path_of, to_nanochat
+from nanochat_jax.interop.names import rename, to_nanochat
 from nanochat_jax.train.optimizer import adam_group
 from nanochat_jax.train.schedules import make_schedule
 
@@ -33,13 +33,16 @@ USER_CONFIG = (
     "model_tag"
 ).split()
 
+# torch's AdamW takes all its settings from a file that it loads, these too.
+TORCH_ADAMW = dict(
+    amsgrad=False, maximize=False, foreach=None, capturable=False, differentiable=False, fused=True,
+    decoupled_weight_decay=True,
+)  # fmt: skip
 # What nanochat rounds in its own way: a model that differs in these alone is the same model.
 ROUNDINGS = ("rope_table_dtype", "softcap_dtype", "norm_eps")
 # What decides nothing by itself: windows are compared as the masks they make, the others are of
 # initial weights, of a table's length, and of rows that no id reaches.
-INDIRECT = (
-    "window_pattern", "short_window", "long_window", "init", "pad_vocab_to",
-)  # fmt: skip
+INDIRECT = ("window_pattern", "short_window", "long_window", "init", "pad_vocab_to")
 
 
 def export_model(command: Export) -> tuple[pathlib.Path, list[str]]:
@@ -168,14 +171,11 @@ def optimizer_file(saved: store.Saved, cfg: GPTConfig, shapes: eras.Shapes) -> t
     if stage not in STAGES or not saved.meta.get("config"):
         return None, "the run's settings are not known"
     config = build(STAGES[stage], saved.meta["config"])
-    numbers, layout = group_numbers(cfg, config, saved.step)
-    return optim_files.write(saved.optimizer(), shapes, layout, numbers), ""
+    return optim_files.write(saved.optimizer(), shapes, *_groups(cfg, config, saved.step)), ""
 
 
-def group_numbers(
-    cfg: GPTConfig, config: Any, step: int
-) -> tuple[optim_files.GroupNumbers, optim_files.Layout]:
-    """The numbers of the optimizer's groups after `step` steps, and which layout they are in.
+def _groups(cfg: GPTConfig, config: Any, step: int) -> tuple[optim_files.Layout, Any, Any]:
+    """The layout, and what a file of it says of AdamW's and Muon's groups after `step` steps.
 
     torch keeps rates and betas in the file, beside the moments, and takes them from it when it
     loads; ours follow from the run's settings and the step, so they are computed here.
@@ -191,20 +191,17 @@ def group_numbers(
     single = optim.muon_beta2 > 0
 
     def adam(key: str) -> dict[str, Any]:
-        group = adam_group(path_of(key), optim, cfg.n_embd)
-        lr = group.lr * config.init_lr_frac
-        betas = [group.beta1, group.beta2] if single else (group.beta1, group.beta2)
-        return dict(
-            lr=lr * hyper.lr_multiplier, betas=betas, eps=optim.adam_eps,
-            weight_decay=group.weight_decay, initial_lr=lr,
-        )  # fmt: skip
+        group = adam_group(rename(key), optim, cfg.n_embd)
+        lr, betas = group.lr * config.init_lr_frac, (group.beta1, group.beta2)
+        numbers = dict(lr=lr * hyper.lr_multiplier, betas=list(betas) if single else betas,
+                       eps=optim.adam_eps, weight_decay=group.weight_decay)  # fmt: skip
+        known = {"kind": "adamw", **numbers} if single else numbers | TORCH_ADAMW
+        return known | {"initial_lr": lr}
 
     lr = optim.matrix_lr * config.init_lr_frac
     now = dict(lr=lr * hyper.lr_multiplier, momentum=hyper.momentum)
-    muon = dict(now, nesterov=True, ns_steps=optim.muon_steps, initial_lr=lr)
+    later = dict(beta2=optim.muon_beta2, weight_decay=hyper.weight_decay)
+    muon = dict(now, nesterov=True, ns_steps=optim.muon_steps)
     if single:
-        muon = dict(
-            now, ns_steps=optim.muon_steps, beta2=optim.muon_beta2,
-            weight_decay=hyper.weight_decay, initial_lr=lr,
-        )  # fmt: skip
-    return optim_files.GroupNumbers(adam, muon), "single" if single else "pair"
+        muon = dict(kind="muon", **now, ns_steps=optim.muon_steps, **later)
+    return "single" if single else "pair", adam, muon | {"initial_lr": lr}

@@ -25,13 +25,16 @@ KEYS_AND_PATHS: Pairs = (
 )
 
 
-def rename(name: str, pairs: Pairs, *, back: bool = False) -> str | None:
-    """The other name of `name`: right of left, `back` left of right; None if no pair has it."""
+def rename(name: str, pairs: Pairs = KEYS_AND_PATHS, *, back: bool = False) -> str:
+    """The other name of `name`: right of left, `back` left of right; ValueError if no pair has it.
+
+    By default the path here of a nanochat key, and back.
+    """
     for left, right in pairs:
         here, there = (right, left) if back else (left, right)
         if match := _pattern(here).fullmatch(name):
             return there.format(**match.groupdict())
-    return None
+    raise ValueError(f"no parameter of a nanochat model is called {name!r}")
 
 
 @functools.cache
@@ -39,22 +42,6 @@ def _pattern(template: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", template)
     texts, places = map(re.escape, parts[::2]), [f"(?P<{p}>{PLACES[p]})" for p in parts[1::2]]
     return re.compile("".join(t + p for t, p in zip(texts, [*places, ""], strict=True)))
-
-
-def path_of(key: str) -> str:
-    """Our path of a nanochat key; raises ValueError for one that no era of nanochat has."""
-    path = rename(key, KEYS_AND_PATHS)
-    if path is None:
-        raise ValueError(f"unknown parameter of nanochat: {key!r}")
-    return path
-
-
-def key_of(path: str) -> str:
-    """The nanochat key of one of our paths; raises ValueError for one that is not ours."""
-    key = rename(path, KEYS_AND_PATHS, back=True)
-    if key is None:
-        raise ValueError(f"unknown parameter path: {path!r}")
-    return key
 
 
 def transposed(path: str, array: np.ndarray) -> np.ndarray:
@@ -68,14 +55,13 @@ def transposed(path: str, array: np.ndarray) -> np.ndarray:
 
 def from_nanochat(state: Mapping[str, np.ndarray]) -> Params:
     """Our parameter tree from a state dict of arrays; matrices become views, nothing is copied."""
-    flat = {}
-    for key, value in state.items():
-        path = path_of(key)
-        flat[tuple(path.split("/"))] = transposed(path, value)
-    return unflatten_dict(flat)
+    paths = {key: rename(key) for key in state}
+    return unflatten_dict(
+        {tuple(path.split("/")): transposed(path, state[key]) for key, path in paths.items()}
+    )
 
 
 def to_nanochat(params: Params) -> dict[str, np.ndarray]:
     """The state dict of a parameter tree; matrices become views, nothing is copied."""
     flat = {"/".join(keys): np.asarray(value) for keys, value in flatten_dict(params).items()}
-    return {key_of(path): transposed(path, array) for path, array in flat.items()}
+    return {rename(path, back=True): transposed(path, array) for path, array in flat.items()}

@@ -1,15 +1,12 @@
-"""nanochat's optimizer files and our optimizer state, both ways. Pure: trees of numpy arrays.
+"""nanochat's optimizer files and our optimizer state (train/optimizer.py), both ways. Pure.
 
 Two layouts: `pair` (until 29 January 2026, 41bb2ea), a list of AdamW's and Muon's state dicts, and
 `single`, one dict whose groups say what they are. Both number their parameters and name none, so
-which number is which parameter follows from the model. A run on several ranks leaves a file per
-rank, each with its slices; they are put together here. Ours: `{"step", "adam", "muon"}`, see
-train/optimizer.py.
+which number is which parameter follows from the model. Several ranks leave a file each.
 
 Source: nanochat `nanochat/{adamw,muon,optim}.py` and `GPT.setup_optimizer(s)`.
 """
 
-import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +18,8 @@ from nanochat_jax.interop.names import from_nanochat, to_nanochat
 
 Shapes = Mapping[str, tuple[int, ...]]
 Layout = Literal["pair", "single"]
+Half = tuple[list, dict]  # (groups, state) of AdamW or of Muon
+Buffers = dict[str, dict[str, np.ndarray]]
 # In the order in which a block's constructor makes them, which is how torch numbers parameters.
 IN_BLOCK = ("attn.c_q", "attn.c_k", "attn.c_v", "attn.c_proj", "attn.ve_gate", "mlp.")
 # AdamW's groups in their order.
@@ -32,14 +31,6 @@ ADAM = (
 
 class Incomplete(ValueError):
     """The files hold only some ranks' share of the state."""
-
-
-@dataclasses.dataclass(frozen=True)
-class GroupNumbers:
-    """The numbers that a group carries in a file; `adam(key)` gives an AdamW group's."""
-
-    adam: Callable[[str], Mapping[str, Any]]
-    muon: Mapping[str, Any]
 
 
 def adam_groups(shapes: Shapes) -> list[list[str]]:
@@ -68,24 +59,62 @@ def read(files: Sequence[Any], shapes: Shapes) -> dict[str, Any]:
         adam, step = _read_adam([a for a, _ in parts], shapes)
         muon = _read_muon([m for _, m in parts], shapes)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(
-            f"not an optimizer file of nanochat ({type(error).__name__}: {error})"
-        ) from None
+        what = f"not an optimizer file of nanochat ({type(error).__name__}: {error})"
+        raise ValueError(what) from None
     trees = lambda buffers: {name: from_nanochat(arrays) for name, arrays in buffers.items()}
     return {"step": np.int32(step), "adam": trees(adam), "muon": trees(muon)}
 
 
-def write(state: Mapping[str, Any], shapes: Shapes, layout: Layout, numbers: GroupNumbers) -> Any:
-    """What nanochat saves on one rank; arrays are `[out, in]` and contiguous."""
-    adam, muon = _by_key(state["adam"]), _by_key(state["muon"])
-    step = int(state["step"])
-    if layout == "pair":
-        return [_adam_file(adam, shapes, step, numbers), _muon_file(muon, shapes, numbers)]
-    return _single_file(adam, muon, shapes, step, numbers)
+def write(
+    state: Mapping[str, Any], shapes: Shapes, layout: Layout,
+    adam: Callable[[str], Mapping[str, Any]], muon: Mapping[str, Any],
+) -> Any:  # fmt: skip
+    """What nanochat saves on one rank; arrays are `[out, in]` and contiguous.
+
+    `adam(key)` is what the file says of the AdamW group of a key, `muon` of every Muon group.
+    """
+    single, moments = layout == "single", _by_key(state["adam"])
+    # An array for each: torch counts in place, and one that is shared would count for all.
+    step = lambda: int(state["step"]) if single else np.array(state["step"], np.float32)
+    groups, buffers = [], {}
+    for indices, keys in _numbered(adam_groups(shapes)):
+        groups.append({**adam(keys[0]), "params": indices})
+        buffers |= {i: {"step": step(), **moments[k]} for i, k in zip(indices, keys, strict=True)}
+    start = len(buffers) if single else 0
+    more_groups, more = _write_muon(_by_key(state["muon"]), shapes, muon, single, start)
+    if single:
+        return {"state": buffers | more, "param_groups": groups + more_groups}
+    halves = ((buffers, groups), (more, more_groups))
+    return [{"state": state, "param_groups": groups} for state, groups in halves]
 
 
-def _halves(file: Any) -> tuple[tuple[list, dict], tuple[list, dict]]:
-    """(groups, state) of AdamW and of Muon, in either layout."""
+def _write_muon(
+    momenta: Mapping[str, dict],
+    shapes: Shapes,
+    numbers: Mapping[str, Any],
+    single: bool,
+    start: int,
+) -> tuple[list, dict]:
+    """Groups and state of Muon: a stack for each shape, or a buffer for each matrix."""
+    names, groups, state = matrices(shapes), [], {}
+    size = lambda key: shapes[key] if single else math.prod(shapes[key])
+    # Where groups are of one number of elements, a set of ints as nanochat's: its order is the
+    # groups' order, whatever CPython makes of it, and a file in another order would give each
+    # matrix another's momentum.
+    sizes = {size(key) for key in names}
+    sizes = sorted(sizes) if single else sizes
+    for indices, keys in _numbered([[k for k in names if size(k) == s] for s in sizes], start):
+        groups.append({**numbers, "params": indices})
+        if single:
+            buffers = momenta[keys[0]]
+            state[indices[0]] = {b: np.stack([momenta[key][b] for key in keys]) for b in buffers}
+        else:
+            state |= {i: dict(momenta[key]) for i, key in zip(indices, keys, strict=True)}
+    return groups, state
+
+
+def _halves(file: Any) -> tuple[Half, Half]:
+    """AdamW's and Muon's, in either layout."""
     if isinstance(file, list | tuple) and len(file) == 2:
         return tuple((half["param_groups"], half["state"]) for half in file)
     if not isinstance(file, Mapping):
@@ -94,14 +123,12 @@ def _halves(file: Any) -> tuple[tuple[list, dict], tuple[list, dict]]:
     return (of(False), file["state"]), (of(True), file["state"])
 
 
-def _read_adam(
-    parts: Sequence[tuple[list, dict]], shapes: Shapes
-) -> tuple[dict[str, dict[str, np.ndarray]], int]:
+def _read_adam(parts: Sequence[Half], shapes: Shapes) -> tuple[Buffers, int]:
     """Moments by name and key, and the step."""
     names = [key for group in adam_groups(shapes) for key in group]
     indices = [i for group in parts[0][0] for i in group["params"]]
     _same_number("AdamW", indices, names)
-    out: dict[str, dict[str, np.ndarray]] = {"exp_avg": {}, "exp_avg_sq": {}}
+    out: Buffers = {"exp_avg": {}, "exp_avg_sq": {}}
     step = 0
     for index, key in zip(indices, names, strict=True):
         states = [state[index] for _, state in parts]
@@ -111,9 +138,7 @@ def _read_adam(
     return out, step
 
 
-def _read_muon(
-    parts: Sequence[tuple[list, dict]], shapes: Shapes
-) -> dict[str, dict[str, np.ndarray]]:
+def _read_muon(parts: Sequence[Half], shapes: Shapes) -> Buffers:
     """Momenta by name and key, from a buffer per matrix or a stack per group."""
     left, out = matrices(shapes), {}
     _same_number("Muon", [i for group in parts[0][0] for i in group["params"]], left)
@@ -153,9 +178,8 @@ def _members(
     first: np.ndarray, left: list[str], shapes: Shapes, count: int, buffer: str
 ) -> list[str]:
     """The matrices of a group: those of one shape, else (one rank, pair layout) of one size."""
-    shape_of = dict(shapes)
-    if buffer != "momentum_buffer":
-        shape_of = {key: _second_shape(shapes[key]) for key in left}
+    second = buffer != "momentum_buffer"
+    shape_of = {key: _second_shape(shapes[key]) if second else shapes[key] for key in left}
     keys = [key for key in left if shape_of[key] == first.shape]
     if len(keys) != count:
         keys = [key for key in left if math.prod(shape_of[key]) == first.size]
@@ -188,62 +212,13 @@ def _same_number(what: str, indices: Any, names: Sequence[str]) -> None:
         )
 
 
-def _by_key(trees: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+def _by_key(trees: Mapping[str, Any]) -> Buffers:
     """nanochat's key -> buffer -> array."""
-    out: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    out: Buffers = defaultdict(dict)
     for buffer, tree in trees.items():
         for key, array in to_nanochat(tree).items():
             out[key][buffer] = np.ascontiguousarray(array)
     return out
-
-
-# torch's AdamW takes all its settings from a file that it loads, these too.
-TORCH_ADAMW = dict(
-    amsgrad=False, maximize=False, foreach=None, capturable=False, differentiable=False, fused=True,
-    decoupled_weight_decay=True,
-)  # fmt: skip
-
-
-def _adam_file(adam: Mapping, shapes: Shapes, step: int, numbers: GroupNumbers) -> dict[str, Any]:
-    """The state dict of torch's fused AdamW."""
-    groups, state = [], {}
-    for indices, members in _numbered(adam_groups(shapes)):
-        group = dict(numbers.adam(members[0]))
-        initial = group.pop("initial_lr")
-        groups.append({**group, **TORCH_ADAMW, "initial_lr": initial, "params": indices})
-        for index, key in zip(indices, members, strict=True):
-            state[index] = {"step": np.array(step, np.float32), **adam[key]}
-    return {"state": state, "param_groups": groups}
-
-
-def _muon_file(muon: Mapping, shapes: Shapes, numbers: GroupNumbers) -> dict[str, Any]:
-    """The state dict of the separate Muon on one rank: groups by the number of elements."""
-    size = lambda key: math.prod(shapes[key])
-    names = matrices(shapes)
-    # A set of ints, as nanochat's: its order is the groups' order, whatever CPython makes of it,
-    # and a file in another order would give each matrix another's momentum.
-    members = [[key for key in names if size(key) == s] for s in {size(key) for key in names}]
-    groups, state = [], {}
-    for indices, keys in _numbered(members):
-        groups.append({**numbers.muon, "params": indices})
-        state |= {i: dict(muon[key]) for i, key in zip(indices, keys, strict=True)}
-    return {"state": state, "param_groups": groups}
-
-
-def _single_file(
-    adam: Mapping, muon: Mapping, shapes: Shapes, step: int, numbers: GroupNumbers
-) -> dict[str, Any]:
-    """The state dict of the combined optimizer: Muon's buffers stacked per shape."""
-    groups, state, names, tables = [], {}, matrices(shapes), adam_groups(shapes)
-    for indices, members in _numbered(tables):
-        groups.append({"kind": "adamw", **numbers.adam(members[0]), "params": indices})
-        state |= {i: {"step": step, **adam[k]} for i, k in zip(indices, members, strict=True)}
-    stacks = [[k for k in names if shapes[k] == s] for s in sorted({shapes[k] for k in names})]
-    for indices, members in _numbered(stacks, start=sum(map(len, tables))):
-        groups.append({"kind": "muon", **numbers.muon, "params": indices})
-        buffers = muon[members[0]]
-        state[indices[0]] = {b: np.stack([muon[key][b] for key in members]) for b in buffers}
-    return {"state": state, "param_groups": groups}
 
 
 def _numbered(groups: Sequence[list[str]], start: int = 0) -> Iterator[tuple[list[int], list[str]]]:

@@ -9,9 +9,10 @@ Source: the opcodes as `pickletools` of the standard library describes them (pro
 """
 
 import dataclasses
+import pickle
 import pickletools
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 # A pickle here holds a tree of names or a vocabulary; the numbers of tensors lie outside it.
@@ -34,12 +35,9 @@ class Placeholder:
 
 
 def read(
-    pickled: bytes,
-    names: Mapping[str, Any],
-    *,
+    pickled: bytes, names: Mapping[str, Any], *, leaves: tuple[type, ...],
     persistent: Callable[[Any], Any] | None = None,
-    leaves: tuple[type, ...] = (),
-) -> Any:
+) -> Any:  # fmt: skip
     """The tree that a pickle describes: dicts, lists, tuples, plain values, and `leaves`.
 
     `names` says what `module.name` stands for: a function may be called, all else is only passed
@@ -73,7 +71,9 @@ class _Machine:
             if op.name == "STOP":
                 return self.stack.pop()
             if op.name in LITERALS:
-                self.stack.append(argument)
+                self.push(argument)
+            elif op.name in MADE:
+                self.push(MADE[op.name]())
             elif op.name in ACTIONS:
                 ACTIONS[op.name](self, argument)
             else:
@@ -112,9 +112,6 @@ class _Machine:
                 raise ValueError(f"its pickle has a dict key of type {type(key).__name__}")
             self.stack[-1][key] = value
 
-    def remember(self, index: int) -> None:
-        self.memo[index] = self.stack[-1]
-
     def name(self, module: Any, name: Any) -> None:
         if f"{module}.{name}" not in self.names:
             raise UnsafeFile(f"its pickle asks for {module}.{name}, which such data never need")
@@ -126,13 +123,10 @@ class _Machine:
         self.push(function(*arguments))
 
     def build(self, target: Any, state: Any) -> None:
-        """Gives an object its state.
-
-        A state dict of torch carries versions of its modules (`_metadata`) as an attribute of the
-        dict; nothing reads them, so they are dropped.
-        """
+        """Gives an object its state."""
         if isinstance(target, Placeholder):
             target.state = state
+        # torch keeps versions of modules (`_metadata`) as an attribute of the dict; they are dropped
         elif type(target) is not dict:
             raise UnsafeFile(f"its pickle sets attributes of a {type(target).__name__}")
         self.push(target)
@@ -148,33 +142,25 @@ LITERALS = frozenset(
     "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
     "BINBYTES SHORT_BINBYTES BINBYTES8".split()
 )
+MADE: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict,
+}  # fmt: skip
 ACTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
-    "PROTO": lambda m, _: None,
-    "FRAME": lambda m, _: None,
-    "NONE": lambda m, _: m.push(None),
-    "NEWTRUE": lambda m, _: m.push(True),
-    "NEWFALSE": lambda m, _: m.push(False),
-    "EMPTY_TUPLE": lambda m, _: m.push(()),
-    "EMPTY_LIST": lambda m, _: m.push([]),
-    "EMPTY_DICT": lambda m, _: m.push({}),
+    **dict.fromkeys(("PROTO", "FRAME"), lambda m, _: None),
     "MARK": lambda m, _: m.marks.append(len(m.stack)),
     "TUPLE": lambda m, _: m.push(tuple(m.since_mark())),
-    "TUPLE1": lambda m, _: m.push(tuple(m.take(1))),
-    "TUPLE2": lambda m, _: m.push(tuple(m.take(2))),
-    "TUPLE3": lambda m, _: m.push(tuple(m.take(3))),
+    **{f"TUPLE{n}": lambda m, _, n=n: m.push(tuple(m.take(n))) for n in (1, 2, 3)},
     "APPEND": lambda m, _: m.extend(m.take(1)),
     "APPENDS": lambda m, _: m.extend(m.since_mark()),
     "SETITEM": lambda m, _: m.update(m.take(2)),
     "SETITEMS": lambda m, _: m.update(m.since_mark()),
-    "BINPUT": lambda m, index: m.remember(index),
-    "LONG_BINPUT": lambda m, index: m.remember(index),
-    "MEMOIZE": lambda m, _: m.remember(len(m.memo)),
-    "BINGET": lambda m, index: m.push(m.memo[index]),
-    "LONG_BINGET": lambda m, index: m.push(m.memo[index]),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), lambda m, at: m.memo.update({at: m.stack[-1]})),
+    "MEMOIZE": lambda m, _: m.memo.update({len(m.memo): m.stack[-1]}),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda m, at: m.push(m.memo[at])),
     "GLOBAL": lambda m, both: m.name(*both.split(" ", 1)),
     "STACK_GLOBAL": lambda m, _: m.name(*m.take(2)),
-    "REDUCE": lambda m, _: m.call(*m.take(2)),
-    "NEWOBJ": lambda m, _: m.call(*m.take(2)),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda m, _: m.call(*m.take(2))),
     "BUILD": lambda m, _: m.build(*m.take(2)),
     "BINPERSID": lambda m, _: m.fetch(*m.take(1)),
 }
@@ -184,48 +170,17 @@ def _count(value: Any, leaves: tuple[type, ...], count: int, depth: int) -> int:
     """How many values a tree has, checked to be no more, no deeper and no other than it may be."""
     if count > MAX_VALUES or depth > MAX_DEPTH:
         raise ValueError("its pickle nests or repeats values without end")
-    if type(value) is dict:
-        children = value.values()
-    elif type(value) in (list, tuple):
-        children = value
-    elif type(value) in SCALARS or isinstance(value, leaves):
-        children = ()
-    else:
+    if type(value) in (dict, list, tuple):
+        for child in value.values() if type(value) is dict else value:
+            count = _count(child, leaves, count, depth + 1)
+    elif type(value) not in SCALARS and not isinstance(value, leaves):
         raise ValueError(f"its pickle leaves a {type(value).__name__} where data belong")
-    for child in children:
-        count = _count(child, leaves, count, depth + 1)
     return count + 1
 
 
-def dump(value: Any, leaf: Callable[[Any], bytes]) -> Iterator[bytes]:
-    """The opcodes that leave a tree on the stack; `leaf` gives those of what is no container."""
-    items = lambda values: (op for v in values for op in dump(v, leaf))
-    if isinstance(value, dict):
-        yield from (b"}(", *items(v for pair in value.items() for v in pair), b"u")
-    elif isinstance(value, list):
-        yield from (b"](", *items(value), b"e")
-    elif isinstance(value, tuple):
-        yield from (b"(", *items(value), b"t")
-    else:
-        yield leaf(value)
-
-
 def plain(value: Any) -> bytes:
-    """The opcodes that push a string, bytes, a number, a truth value or None (protocol 3)."""
-    if value is None:
-        return b"N"
-    if isinstance(value, bool):
-        return b"\x88" if value else b"\x89"
-    if isinstance(value, int):
-        if -(2**31) <= value < 2**31:
-            return b"J" + struct.pack("<i", value)
-        raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
-        if len(raw) > 255:
-            raise ValueError(f"an integer of {value.bit_length()} bits is too long for this format")
-        return b"\x8a" + bytes([len(raw)]) + raw
-    if isinstance(value, float):
-        return b"G" + struct.pack(">d", value)
-    if isinstance(value, bytes):
-        return b"B" + struct.pack("<I", len(value)) + value
-    raw = value.encode("utf-8", "surrogatepass")
-    return b"X" + struct.pack("<I", len(raw)) + raw
+    """The opcodes that push plain values, or a tree of them (protocol 3)."""
+    ops = pickletools.optimize(pickle.dumps(value, 3))[2:-1]  # without their frame of a pickle
+    if ops.startswith(pickle.LONG4):
+        raise ValueError(f"an integer of {value.bit_length()} bits is too long for this format")
+    return ops

@@ -7,7 +7,6 @@ Source: tiktoken/core.py (`Encoding.__getstate__`), for the format alone.
 """
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +26,7 @@ class EncodingFields:
     special_tokens: Mapping[str, int]
 
 
-def load(path: str | os.PathLike[str]) -> EncodingFields:
+def load(path: pathlib.Path) -> EncodingFields:
     """The fields in a file.
 
     Raises:
@@ -35,7 +34,6 @@ def load(path: str | os.PathLike[str]) -> EncodingFields:
         UnsafeFile: the pickle asks for anything but an Encoding; nothing was run.
         ValueError: a damaged file, or an Encoding without its fields.
     """
-    path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
@@ -48,7 +46,7 @@ def load(path: str | os.PathLike[str]) -> EncodingFields:
         ) from None
 
 
-def save(path: str | os.PathLike[str], fields: EncodingFields) -> None:
+def save(path: pathlib.Path, fields: EncodingFields) -> None:
     """Writes a pickle (protocol 3) that becomes an Encoding where tiktoken is installed.
 
     Raises:
@@ -57,11 +55,9 @@ def save(path: str | os.PathLike[str], fields: EncodingFields) -> None:
     """
     state = {k: dict(v) if isinstance(v, Mapping) else v for k, v in vars(fields).items()}
     _fields(Placeholder(state))
-    with whole_file(pathlib.Path(path)) as file:
+    with whole_file(path) as file:
         # An empty object of the class (NEWOBJ), and its state handed to it (BUILD).
-        file.write(b"\x80\x03ctiktoken.core\nEncoding\n)\x81")
-        file.writelines(pickles.dump(state, pickles.plain))
-        file.write(b"b.")
+        file.write(b"\x80\x03ctiktoken.core\nEncoding\n)\x81" + pickles.plain(state) + b"b.")
 
 
 def _latin1(text: Any, encoding: Any) -> bytes:
@@ -85,9 +81,9 @@ def _fields(value: Any) -> EncodingFields:
         raise ValueError(f"its fields are a {type(state).__name__}, expected a dict")
     kinds = dict(name=str, pat_str=str, mergeable_ranks=dict, special_tokens=dict)
     for name, kind in kinds.items():
-        if type(state.get(name)) is not kind:
-            found = type(state.get(name)).__name__
-            raise ValueError(f"its {name} is a {found}, expected a {kind.__name__}")
+        if type(found := state.get(name)) is not kind:
+            got = type(found).__name__
+            raise ValueError(f"its {name} is a {got}, expected a {kind.__name__}")
     for name, kind in (("mergeable_ranks", bytes), ("special_tokens", str)):
         entries = state[name].items()
         if any(type(k) is not kind or type(v) is not int or v < 0 for k, v in entries):

@@ -1,24 +1,17 @@
 """torch's `.pt` files, read and written without torch.
 
-Such a file is a zip archive whose members are stored, not compressed:
-
-    <any>/data.pkl      a pickle of the tree; each tensor in it is a call of
-                        `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, ...)`,
-                        where the storage is a persistent id ("storage", class, key, place, count)
-    <any>/data/<key>    the bytes of one storage, beginning at a multiple of 64
-    <any>/byteorder     "little"
-    <any>/version       "3"
-
-A pickle can run anything, so it goes through a machine that can only build data (`pickles.py`).
-Storages are mapped into memory: a tensor costs what is touched of it, as long as it lives.
+A zip archive of stored members: `<any>/data.pkl`, a pickle of the tree in which each tensor is a
+call of `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, ...)` and its storage a
+persistent id ("storage", class, key, place, count); `<any>/data/<key>`, the bytes of one storage,
+from a multiple of 64 on, mapped into memory; `<any>/byteorder`, `<any>/version`.
 
 Source: torch/serialization.py and torch/_utils.py, for the format alone.
 """
 
 import dataclasses
+import itertools
 import math
 import mmap
-import os
 import pathlib
 import struct
 import weakref
@@ -43,28 +36,25 @@ KINDS = dict(
 )  # fmt: skip
 STORAGES = {f"{name}Storage": np.dtype(kind) for name, kind in KINDS.items()}
 CLASSES = {dtype: name for name, dtype in STORAGES.items()}
-LATER = {
-    name: np.dtype(name) for name in ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2")
-}
-DTYPES = {dtype.name: dtype for dtype in (*STORAGES.values(), *LATER.values())}
+LATER = map(np.dtype, ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2"))
+DTYPES = {dtype.name: dtype for dtype in (*STORAGES.values(), *LATER)}
 # Bytes of all compressed members: a few kilobytes of zip can inflate to terabytes.
 MAX_INFLATED = 2**30
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+def load(path: pathlib.Path) -> Any:
     """The tree in a file: dicts, lists, tuples, plain values; tensors as numpy arrays.
 
     Arrays are read-only views of the mapped file, valid while it is not overwritten; those that
     shared a storage still do. When the last array of a storage is dropped its memory is given
     back, so a tree that is converted entry by entry never lies in memory as a whole. A dtype comes
-    back as numpy's, a size as a tuple. Every storage is compared with its checksum.
+    back as numpy's, a size as a tuple.
 
     Raises:
         FileNotFoundError: no such file.
         UnsafeFile: its pickle asks for what a state dict has no use for; nothing was run.
         ValueError: a damaged file, or one that is not torch's; the message says what was found.
     """
-    path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
@@ -107,20 +97,17 @@ class _Reader:
         self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.storages: dict[str, np.ndarray] = {}
         self.inflated = 0
-        names = self.archive.namelist()
-        found = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
+        found = [n for n in self.archive.namelist() if f"/{n}".endswith("/data.pkl")]
         if len(found) != 1:
             raise ValueError(f"a zip archive with {len(found)} members data.pkl, expected one")
         self.prefix = found[0].removesuffix("data.pkl")
 
     def read(self) -> Any:
         if f"{self.prefix}byteorder" in self.archive.NameToInfo:
-            order = self.member("byteorder").tobytes()
-            if order != b"little":
+            if (order := self.member("byteorder").tobytes()) != b"little":
                 raise ValueError(f"its byte order is {order!r}, expected b'little'")
-        pickled = self.member("data.pkl").tobytes()
-        leaves = (np.ndarray, np.dtype)
-        return pickles.read(pickled, NAMES, persistent=self.storage, leaves=leaves)
+        pickled, leaves = self.member("data.pkl").tobytes(), (np.ndarray, np.dtype)
+        return pickles.read(pickled, NAMES, leaves=leaves, persistent=self.storage)
 
     def storage(self, name: Any) -> _Storage:
         """The storage that a persistent id names."""
@@ -174,31 +161,20 @@ class _Reader:
         self.inflated += info.file_size
         if info.compress_type != zipfile.ZIP_DEFLATED or self.inflated > MAX_INFLATED:
             raise ValueError(f"member {info.filename} is compressed; unzip all, then zip -0 -r")
-        return np.frombuffer(
-            zlib.decompressobj(-15).decompress(raw, max(1, info.file_size)), np.uint8
-        )
+        whole = zlib.decompressobj(-15).decompress(raw, max(1, info.file_size))
+        return np.frombuffer(whole, np.uint8)
 
 
 def _tensor(
     storage: Any, offset: Any, size: Any, stride: Any, _grad: Any = None, _hooks: Any = None,
     metadata: Any = None,
 ) -> np.ndarray:  # fmt: skip
-    if type(storage) is not _Storage or metadata:
-        raise ValueError("a tensor without a storage, or conjugated or negated in name only")
-    return _view(storage.raw, storage.dtype, offset, size, stride)
-
-
-def _tensor_v3(
-    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any,
-    metadata: Any = None,
-) -> np.ndarray:  # fmt: skip
-    if type(storage) is not _Storage or not isinstance(dtype, np.dtype):
-        raise ValueError("a tensor without a storage or without a type")
-    return _tensor(_Storage(storage.raw, dtype), offset, size, stride, grad, hooks, metadata)
-
-
-def _view(raw: np.ndarray, dtype: np.dtype, offset: Any, size: Any, stride: Any) -> np.ndarray:
     """An array over a storage; offset and strides are in elements, none may lead outside."""
+    if type(storage) is not _Storage or not isinstance(storage.dtype, np.dtype):
+        raise ValueError("a tensor without a storage or without a type")
+    if metadata:
+        raise ValueError("a tensor conjugated or negated in name only")
+    raw, dtype = storage.raw, storage.dtype
     numbers = (offset, *size, *stride)
     if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in numbers):
         raise ValueError(f"a tensor of offset {offset}, size {size}, stride {stride}")
@@ -212,6 +188,12 @@ def _view(raw: np.ndarray, dtype: np.dtype, offset: Any, size: Any, stride: Any)
         )
     steps = [step * dtype.itemsize for step in stride]
     return np.ndarray(size, dtype, raw, offset * dtype.itemsize, steps)
+
+
+def _tensor_v3(storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any,
+               metadata: Any = None) -> np.ndarray:  # fmt: skip
+    typed = dataclasses.replace(storage, dtype=dtype)
+    return _tensor(typed, offset, size, stride, grad, hooks, metadata)
 
 
 NAMES: dict[str, Any] = {
@@ -244,7 +226,7 @@ def _what_else(path: pathlib.Path, error: Exception) -> str:
     return f"is not a file of torch.save; it begins with {head[:8]!r}"
 
 
-def save(path: str | os.PathLike[str], tree: Any) -> None:
+def save(path: pathlib.Path, tree: Any) -> None:
     """Writes a tree that `torch.load(path, weights_only=True)` reads, mapped or not.
 
     Dicts, lists, tuples, plain values, and numpy arrays as tensors; the same array twice shares a
@@ -256,9 +238,8 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     """
     arrays: list[np.ndarray] = []
     keys: dict[int, int] = {}
-    leaf = lambda value: _leaf(value, arrays, keys)
-    pickled = b"\x80\x02" + b"".join(pickles.dump(tree, leaf)) + b"."
-    with whole_file(pathlib.Path(path)) as file:
+    pickled = b"\x80\x02" + _ops(tree, arrays, keys) + b"."
+    with whole_file(path) as file:
         stored_zip.write(file, _members(pickled, arrays))
 
 
@@ -272,14 +253,24 @@ def _members(pickled: bytes, arrays: list[np.ndarray]) -> Iterator[tuple[str, by
     yield "archive/version", b"3\n"
 
 
-def _leaf(value: Any, arrays: list[np.ndarray], keys: dict[int, int]) -> bytes:
-    """The opcodes of what is no container; an array is added to `arrays`, once."""
+def _ops(value: Any, arrays: list[np.ndarray], keys: dict[int, int]) -> bytes:
+    """The opcodes that leave a tree on the stack; its arrays are added to `arrays`, once each."""
+    inside = lambda values: b"".join(_ops(v, arrays, keys) for v in values)
+    if isinstance(value, dict):
+        return b"}(" + inside(itertools.chain(*value.items())) + b"u"
+    if isinstance(value, list):
+        return b"](" + inside(value) + b"e"
+    if isinstance(value, tuple):
+        return b"(" + inside(value) + b"t"
     if isinstance(value, np.ndarray):
         return _tensor_ops(value, arrays, keys)
     if isinstance(value, np.dtype) and value.name in DTYPES:
         return _name("torch", value.name)
-    if value is None or isinstance(value, bool | int | float | str):
-        return plain(value)
+    if value is None:
+        return plain(None)
+    for kind in (bool, int, float, str):  # a subclass, such as np.float64, would be pickled as one
+        if isinstance(value, kind):
+            return plain(kind(value))
     raise TypeError(f"cannot save a {type(value).__name__}; give arrays as np.asarray(array)")
 
 
@@ -297,10 +288,10 @@ def _tensor_ops(array: np.ndarray, arrays: list[np.ndarray], keys: dict[int, int
     storage = _tuple(plain("storage"), kind, plain(key), plain("cpu"), plain(count)) + b"Q"
     stride = [math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
     hooks = _name("collections", "OrderedDict") + b")R"
-    arguments = [storage, plain(0), _numbers(array.shape), _numbers(stride), plain(False), hooks]
-    arguments += [] if typed else [_name("torch", dtype.name)]
-    rebuild = "_rebuild_tensor_v2" if typed else "_rebuild_tensor_v3"
-    return _name("torch._utils", rebuild) + _tuple(*arguments) + b"R"
+    numbers = (plain(0), plain(array.shape), plain(tuple(stride)), plain(False))
+    later = () if typed else (_name("torch", dtype.name),)
+    rebuild = _name("torch._utils", f"_rebuild_tensor_v{2 if typed else 3}")
+    return rebuild + _tuple(storage, *numbers, hooks, *later) + b"R"
 
 
 def _name(module: str, name: str) -> bytes:
@@ -309,7 +300,3 @@ def _name(module: str, name: str) -> bytes:
 
 def _tuple(*items: bytes) -> bytes:
     return b"(" + b"".join(items) + b"t"
-
-
-def _numbers(values: Any) -> bytes:
-    return _tuple(*(plain(int(n)) for n in values))

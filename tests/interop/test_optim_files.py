@@ -24,9 +24,9 @@ def whole_optimizer(state, seed=1):
     }
 
 
-RATES = optim_files.GroupNumbers(
-    lambda key: dict(lr=1.0, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0, initial_lr=1.0),
-    dict(lr=0.02, momentum=0.95, ns_steps=5, initial_lr=0.02),
+RATES = (
+    lambda key: dict(kind="adamw", lr=1.0, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0),
+    dict(kind="muon", lr=0.02, momentum=0.95, ns_steps=5),
 )
 
 
@@ -42,7 +42,9 @@ def test_an_optimizer_file_is_read_as_it_was_written(era, layout):
     state = state_of(era)
     shapes = {k: v.shape for k, v in state.items()}
     whole = whole_optimizer(state)
-    assert equal(optim_files.read([optim_files.write(whole, shapes, layout, RATES)], shapes), whole)
+    assert equal(
+        optim_files.read([optim_files.write(whole, shapes, layout, *RATES)], shapes), whole
+    )
 
 
 def split_single(file, ranks):
@@ -65,7 +67,7 @@ def test_the_files_of_several_ranks_are_put_together():
     state = state_of("E")
     shapes = {k: v.shape for k, v in state.items()}
     whole = whole_optimizer(state)
-    file = optim_files.write(whole, shapes, "single", RATES)
+    file = optim_files.write(whole, shapes, "single", *RATES)
     parts = list(split_single(file, 4))
     assert equal(optim_files.read(parts, shapes), whole)
     with pytest.raises(optim_files.Incomplete):
@@ -76,7 +78,7 @@ def test_muons_of_several_ranks_each_hold_some_matrices():
     state = state_of("A")
     shapes = {k: v.shape for k, v in state.items()}
     whole = whole_optimizer(state)
-    adam, muon = optim_files.write(whole, shapes, "pair", RATES)
+    adam, muon = optim_files.write(whole, shapes, "pair", *RATES)
     parts = []
     for rank in range(2):
         tables = {
@@ -91,7 +93,7 @@ def test_muons_of_several_ranks_each_hold_some_matrices():
 def test_rank_0s_file_alone_is_left_with_a_warning(theirs, base, caplog):
     state = state_of("A")
     shapes = {k: v.shape for k, v in state.items()}
-    adam, muon = optim_files.write(whole_optimizer(state), shapes, "pair", RATES)
+    adam, muon = optim_files.write(whole_optimizer(state), shapes, "pair", *RATES)
     for buffers in adam["state"].values():
         buffers |= {k: v[:150] for k, v in buffers.items() if v.ndim}
     folder = theirs / "base_checkpoints/d3"
