@@ -61,7 +61,7 @@ def write_checkpoint(root: Path, depth: int, recipe: str) -> Path:
         state[key] = values.astype(ml_dtypes.bfloat16) if table else values
     meta = {"step": 1, "val_bpb": 1.0, "model_config": shape, "user_config": {"depth": depth}}
     tokenizer = Tokenizer(ranks, SPLIT_PATTERN, specials)
-    folder = nanochat.write(root, nanochat.NewStep("base", f"d{depth}", 1, state, meta, tokenizer))
+    folder = nanochat.write(root, "base", f"d{depth}", 1, state, meta, tokenizer)
     return folder / "model_000001.pt"
 
 

@@ -12,20 +12,13 @@ from nanochat_jax.tokenizer import Tokenizer
 
 
 def load_model(
-    source: str,
-    model_tag: str | None = None,
-    step: int | None = None,
-    *,
-    base: pathlib.Path | None = None,
-    dtype: Any = None,
-) -> tuple[Model, Tokenizer, dict[str, Any]]:
+    source: str, model_tag: str | None = None, step: int | None = None, *,
+    base: pathlib.Path | None = None, dtype: Any = None,
+) -> tuple[Model, Tokenizer, dict[str, Any]]:  # fmt: skip
     """The model of a stage (`base`, `mid`, `sft`, `rl`), its tokenizer and its `meta.json`.
 
-    Args:
-        model_tag: name of the checkpoint directory; None: the deepest.
-        step: None: the last.
-        base: base directory; None: the configured one.
-        dtype: compute type; None: bfloat16 on accelerators, float32 on a CPU.
+    By default of the deepest tag, its last step, below the configured base directory, computed in
+    bfloat16 on accelerators and in float32 on a CPU.
 
     Raises:
         FileNotFoundError: no such checkpoint; the message names the command that makes it.
@@ -66,11 +59,7 @@ def guess_tag(folder: pathlib.Path) -> str | None:
 
 
 def load_tokenizer(saved: store.Saved, root: pathlib.Path) -> Tokenizer:
-    """The tokenizer a checkpoint was trained with: the one kept beside it, else the base one.
-
-    Raises:
-        ValueError: it is another tokenizer, or has another number of ids than the model.
-    """
+    """The tokenizer kept beside a checkpoint, else the base one; ValueError for another model's."""
     # An import keeps its model's tokenizer beside it: the base directory may have another.
     beside = paths.tokenizer(saved.path.parent)
     folder = beside if beside.is_dir() else paths.tokenizer(root)
@@ -84,10 +73,9 @@ def load_tokenizer(saved: store.Saved, root: pathlib.Path) -> Tokenizer:
             f"{saved.path} was trained with (hash {expected[:12]}); put that tokenizer into "
             f"{beside}, or train again with `python -m scripts.speedrun --fresh`"
         )
-    vocab = saved.meta["model_config"]["vocab_size"]
-    if tokenizer.get_vocab_size() != vocab:
+    have, vocab = tokenizer.get_vocab_size(), saved.meta["model_config"]["vocab_size"]
+    if have != vocab:
         raise ValueError(
-            f"the tokenizer in {folder} has {tokenizer.get_vocab_size()} ids, the checkpoint "
-            f"{saved.path} expects {vocab}"
+            f"the tokenizer in {folder} has {have} ids, the checkpoint {saved.path} expects {vocab}"
         )
     return tokenizer

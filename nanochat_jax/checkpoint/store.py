@@ -1,13 +1,9 @@
 """Checkpoints on disk: `<dir>/<step:06d>/` is whole or it does not exist.
 
-Arrays go through Orbax (`params`, `optimizer`), small things are JSON (`meta.json`,
-`loader.json`). Everything is written to a hidden sibling, digested, and renamed into place as the
-last act.
-
-Orbax keeps no checksum of array data: a flipped byte inside an array restored without an error in
-two of three places tried (0.12.8). So the manifest has digests of our own, and since they must be
-there before the folder gets its name, the rename is ours too, not its `CheckpointManager`'s (which
-also meets a second save of a step with a silent False).
+Arrays go through Orbax (`params`, `optimizer`), the rest is JSON. Orbax keeps no checksum of array
+data: a flipped byte restored without an error in two of three places tried (0.12.8). So a manifest
+has digests of our own, and since they must be there before the folder gets its name, the rename is
+ours too, not its `CheckpointManager`'s (which also meets a second save with a silent False).
 """
 
 import dataclasses
@@ -45,7 +41,6 @@ class Saved:
 
     @property
     def cfg(self) -> GPTConfig:
-        """Shape and constants of the model."""
         return GPTConfig.of(self.meta["model_config"])
 
     @property
@@ -59,7 +54,7 @@ class Saved:
         return (self.path / "optimizer").is_dir()
 
     def param_shapes(self) -> Any:
-        """Shapes and types of the parameters, without reading them."""
+        """Shapes and types of the parameters, to be placed on the first device."""
         return _shapes(self.path / "params")
 
     def params(self, like: Any = None) -> Any:
@@ -72,25 +67,17 @@ class Saved:
 
 
 def save(
-    directory: pathlib.Path,
-    step: int,
-    params: Any,
-    meta: Mapping[str, Any],
-    *,
-    optimizer: Any = None,
-    loader: Any = None,
-) -> pathlib.Path:
+    directory: pathlib.Path, step: int, params: Any, meta: Mapping[str, Any], *,
+    optimizer: Any = None, loader: Any = None,
+) -> pathlib.Path:  # fmt: skip
     """Writes one step and returns its folder; an existing one of that step is replaced.
 
-    Every process of a run must call this; process 0 writes the JSON and renames.
-
-    Raises:
-        OSError: the disk is full or not writable; nothing half-written keeps the step's name.
+    Every process of a run must call this; process 0 writes the JSON and renames. OSError: the disk
+    is full or not writable; nothing half-written keeps the step's name.
     """
     # A name that every process can compute: all of them write below it.
     final, part = directory / f"{step:06d}", directory / f".{step:06d}.part"
-    chief = jax.process_index() == 0
-    if chief:
+    if chief := jax.process_index() == 0:
         directory.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
@@ -138,20 +125,15 @@ def find(directory: pathlib.Path, step: int | None = None) -> Saved:
         there = ", ".join(map(str, have)) or "none"
         raise FileNotFoundError(f"{what} in {directory}; steps found: {there}")
     path = directory / f"{have[-1] if step is None else step:06d}"
+    file = path / "meta.json"
     try:
-        return Saved(path, json.loads((path / "meta.json").read_text("utf-8")))
+        return Saved(path, json.loads(file.read_text("utf-8")))
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path / 'meta.json'} is damaged ({error}); use another step: {have}"
-        ) from None
+        raise ValueError(f"{file} is damaged ({error}); use another step: {have}") from None
 
 
 def verify(saved: Saved) -> None:
-    """Reads every file and compares it with its digest.
-
-    Raises:
-        ValueError: naming the first file that is missing or differs.
-    """
+    """Compares every file with its digest; ValueError names the first missing or changed one."""
     manifest = saved.path / MANIFEST
     if not manifest.exists():
         raise ValueError(f"{saved.path} has no {MANIFEST}: it is not a checkpoint of this program")
@@ -173,10 +155,8 @@ def _raise_if_full(directory: pathlib.Path, error: Exception) -> None:
     """
     free = shutil.disk_usage(directory).free
     if free < 64 * 2**20 or "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
-        message = (
-            f"disk full ({free / 1e6:.0f} MB left): checkpoint not saved, earlier ones are "
-            "untouched; make room, then go on with --resume"
-        )
+        message = (f"disk full ({free / 1e6:.0f} MB left): checkpoint not saved, earlier ones are "
+                   "untouched; make room, then go on with --resume")  # fmt: skip
         raise OSError(errno.ENOSPC, message, str(directory)) from error
 
 
@@ -221,7 +201,6 @@ def _write(path: pathlib.Path, tree: Any) -> None:
 
 
 def _shapes(path: pathlib.Path) -> Any:
-    """What an item holds, to be placed on the first device."""
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer() as reader:
         tree = reader.metadata(path.absolute()).item_metadata.tree
@@ -231,8 +210,7 @@ def _shapes(path: pathlib.Path) -> Any:
 def _restore(path: pathlib.Path, like: Any) -> Any:
     # Always with a target: without one Orbax makes lists of tuples, and refuses to restore on
     # another number of processes than saved.
-    if like is None:
-        like = _shapes(path)
+    like = _shapes(path) if like is None else like
     # What is read at a time lies in memory twice; Orbax refuses an array beyond its limit.
     largest = max((a.size * a.dtype.itemsize for a in jax.tree.leaves(like)), default=0)
     with ocp.StandardCheckpointer(restore_concurrent_gb=1.25 * largest / 1e9 + 0.05) as reader:

@@ -37,9 +37,20 @@ def compare(command: Compare) -> list[str]:
     """
     a, b = _open(command.a), _open(command.b)
     lines = [f"a: {a.name}", f"b: {b.name}", *_config_lines(a.cfg, b.cfg)]
-    lines += _tokenizer_lines(a.tokenizer, b.tokenizer)
+    one, two = a.tokenizer, b.tokenizer
+    if one and two:
+        lines += [
+            "tokenizer: equal" if one.hash == two.hash else f"tokenizer differs: {one} | {two}"
+        ]
+    else:
+        lines += ["tokenizer: one side has none"]
     lines += _parameter_lines(a.params, b.params)
-    ids = _read_ids(command.ids) if command.ids else _encode(a, b, command.prompt)
+    if command.ids:
+        ids = _read_ids(command.ids)
+    elif tokenizer := one or two:
+        ids = [tokenizer.get_bos_token_id(), *tokenizer.encode(command.prompt)]
+    else:
+        raise ValueError("neither side has a tokenizer for the prompt; give --ids FILE")
     most = min(a.cfg.vocab_size, b.cfg.vocab_size)
     if not ids or max(ids) >= most or min(ids) < 0:
         raise ValueError(f"expected ids of 0 to {most - 1}, got {ids[:8]}")
@@ -49,23 +60,22 @@ def compare(command: Compare) -> list[str]:
 def _open(name: str) -> Side:
     """A checkpoint in any format: a stage of ours, or a folder."""
     path = pathlib.Path(name).expanduser()
+    own = None
     if name in paths.CHECKPOINTS and not path.is_dir():
-        return _open_own(find_checkpoint(name, None, None, paths.base_dir()))
+        own = find_checkpoint(name, None, None, paths.base_dir())
+    elif path.is_dir() and (store.steps(path) or (path / "meta.json").exists()):
+        own = store.find(path)
+    if own:
+        store.verify(own)
+        tokenizer = load_tokenizer(own, own.path.parents[2])
+        return Side(str(own.path), own.cfg, own.params(), tokenizer)
     if (path / "config.json").exists():
         model = huggingface.load(path)
         return Side(name, model.cfg, model.params, model.tokenizer)
-    if path.is_dir() and (store.steps(path) or (path / "meta.json").exists()):
-        return _open_own(store.find(path))
     files = nanochat.find(path)
     contents = nanochat.read(files, weights_only=True)
     tokenizer = nanochat.read_tokenizer(files.tokenizer)[0] if files.tokenizer else None
     return Side(name, contents.era.config, contents.params, tokenizer)
-
-
-def _open_own(saved: store.Saved) -> Side:
-    store.verify(saved)
-    root = saved.path.parents[2]
-    return Side(str(saved.path), saved.cfg, saved.params(), load_tokenizer(saved, root))
 
 
 def _read_ids(path: str) -> list[int]:
@@ -80,24 +90,10 @@ def _read_ids(path: str) -> list[int]:
         raise ValueError(f"{path} is no list of token ids ({error})") from None
 
 
-def _encode(a: Side, b: Side, prompt: str) -> list[int]:
-    """The prompt by the tokenizer of the first that has one."""
-    tokenizer = a.tokenizer or b.tokenizer
-    if tokenizer is None:
-        raise ValueError("neither side has a tokenizer for the prompt; give --ids FILE")
-    return [tokenizer.get_bos_token_id(), *tokenizer.encode(prompt)]
-
-
 def _config_lines(a: GPTConfig, b: GPTConfig) -> list[str]:
     one, two = dataclasses.asdict(a), dataclasses.asdict(b)
     lines = [f"  {name}: {one[name]} | {two[name]}" for name in one if one[name] != two[name]]
     return ["config: equal"] if not lines else ["config differs (a | b):", *lines]
-
-
-def _tokenizer_lines(a: Tokenizer | None, b: Tokenizer | None) -> list[str]:
-    if a is None or b is None:
-        return ["tokenizer: one side has none"]
-    return ["tokenizer: equal" if a.hash == b.hash else f"tokenizer differs: {a} | {b}"]
 
 
 def _parameter_lines(a: Any, b: Any) -> list[str]:
@@ -130,10 +126,8 @@ def _layer_lines(a: Side, b: Side, ids: list[int]) -> list[str]:
     one, two = _run(a, ids), _run(b, ids)
     lines = [f"on {len(ids)} tokens, float32:"]
     for name in one | two:
-        shapes = [side[name].shape if name in side else "-" for side in (one, two)]
-        same = shapes[0] == shapes[1]
-        differ = _difference(one[name], two[name]) if same else f"{shapes[0]} | {shapes[1]}"
-        lines.append(f"  {name}: {differ}")
+        x, y = (side[name].shape if name in side else "-" for side in (one, two))
+        lines.append(f"  {name}: {_difference(one[name], two[name]) if x == y else f'{x} | {y}'}")
     first, second = (int(side["logits"][-1].argmax()) for side in (one, two))
     same = "the same" if first == second else "another"
     return [*lines, f"the next token is {same}: {first} | {second}"]

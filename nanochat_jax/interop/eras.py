@@ -90,7 +90,10 @@ def detect(shapes: Shapes, meta: Mapping[str, Any]) -> Detected:
         ValueError: a key or shape that no era of nanochat has, or a meta without a model config.
     """
     refuse_foreign(shapes)
-    sizes = _sizes(meta)
+    sizes = {name: meta["model_config"].get(name) for name in SHAPE}
+    for name, value in sizes.items():
+        if type(value) is not int:
+            raise ValueError(f"the meta file's {name} is {value!r}; expected a whole number")
     era, why = _era(shapes)
     pattern, pattern_why = _pattern(shapes, meta)
     why = [why, *pattern_why]
@@ -100,9 +103,7 @@ def detect(shapes: Shapes, meta: Mapping[str, Any]) -> Detected:
         why.append(softcap_why)
         other = 15.0 if era == "C20" else 20.0
         others[f"softcap {other:g}"] = dict(logit_softcap=other)
-    constants = dict(ERAS[era].constants)
-    if pattern is not None:
-        constants["window_pattern"] = pattern
+    constants = ERAS[era].constants | ({} if pattern is None else {"window_pattern": pattern})
     rows = shapes["transformer.wte.weight"][0]
     if era == "A" and rows != sizes["vocab_size"]:
         # f1bf69d padded the tables, for tensor cores and for ranks that share their rows; logits
@@ -112,11 +113,18 @@ def detect(shapes: Shapes, meta: Mapping[str, Any]) -> Detected:
     if "window_pattern" not in meta["model_config"] and era != "A":
         other = "L" if pattern == "SSSL" else "SSSL"
         others[f"window pattern {other}"] = dict(window_pattern=other)
-    make = lambda **changes: _config({**constants, **sizes, **changes})
-    rest = tuple((name, make(**changes)) for name, changes in others.items())
-    detected = Detected(era, make(), tuple(why), rest)
-    check_shapes(shapes, detected)
-    return detected
+    try:
+        cfg = GPTConfig(**{**constants, **sizes})
+    except ValueError as error:
+        raise ValueError(f"the meta file's model_config is of no model: {error}") from None
+    if mismatch := mismatches(shapes, expected_shapes(cfg)):
+        raise ValueError(
+            f"not the tensors of a nanochat model of era {era} ({'; '.join(why)}) with "
+            f"{cfg.n_layer} layers: {mismatch}; is the meta file (vocab_size {cfg.vocab_size}, "
+            f"n_embd {cfg.n_embd}) that of another model?"
+        )
+    rest = ((name, dataclasses.replace(cfg, **changes)) for name, changes in others.items())
+    return Detected(era, cfg, tuple(why), tuple(rest))
 
 
 def refuse_foreign(shapes: Shapes) -> None:
@@ -158,17 +166,6 @@ def expected_shapes(cfg: GPTConfig) -> dict[str, tuple[int, ...]]:
     shapes["lm_head.weight"] = (V, D)
     shapes |= {"smear_gate.weight": (1, cfg.smear_width)} if cfg.smear else {}
     return shapes | {f"value_embeds.{i}.weight": (V, kv) for i in cfg.value_embed_layers}
-
-
-def check_shapes(shapes: Shapes, detected: Detected) -> None:
-    """Raises ValueError unless the keys and shapes are those of the config that was found."""
-    cfg = detected.config
-    if mismatch := mismatches(shapes, expected_shapes(cfg)):
-        raise ValueError(
-            f"not the tensors of a nanochat model of era {detected.name} "
-            f"({'; '.join(detected.why)}) with {cfg.n_layer} layers: {mismatch}; is the meta file "
-            f"(vocab_size {cfg.vocab_size}, n_embd {cfg.n_embd}) that of another model?"
-        )
 
 
 def mismatches(shapes: Shapes, expected: Shapes) -> str:
@@ -223,21 +220,6 @@ def _softcap(meta: Mapping[str, Any]) -> tuple[str, str]:
     if tokens >= SOFTCAP_20_EVAL_TOKENS:
         return "C20", f"eval_tokens {tokens:,} is a default of after 4 March 2026: softcap 20"
     return "C", "softcap 15 or 20 does not show in the keys: 15 taken (check with --probe)"
-
-
-def _sizes(meta: Mapping[str, Any]) -> dict[str, int]:
-    sizes = {name: meta["model_config"].get(name) for name in SHAPE}
-    for name, value in sizes.items():
-        if type(value) is not int:
-            raise ValueError(f"the meta file's {name} is {value!r}; expected a whole number")
-    return sizes
-
-
-def _config(values: Mapping[str, Any]) -> GPTConfig:
-    try:
-        return GPTConfig(**values)
-    except ValueError as error:
-        raise ValueError(f"the meta file's model_config is of no model: {error}") from None
 
 
 def _some(keys: Any, most: int = 4) -> str:

@@ -71,10 +71,11 @@ def export_model(command: Export) -> tuple[pathlib.Path, list[str]]:
         optimizer, why_not = optimizer_file(saved, cfg, expected)
     # bits per byte there divide by this table: an import's own rule, or that of the model's time.
     rule = _origin(saved).get("token_bytes") or ("old" if _is_classic(cfg) else "corrected")
-    new = nanochat.NewStep(
-        command.source, saved.path.parent.name, saved.step, state, meta, tokenizer, rule, optimizer
+    tag = saved.path.parent.name
+    folder = nanochat.write(
+        out, command.source, tag, saved.step, state, meta, tokenizer, rule, optimizer
     )
-    return nanochat.write(out, new), [
+    return folder, [
         f"the optimizer's state: {'written' if optimizer is not None else why_not}",
         f"read by nanochat of {reader}",
         f"it takes {out} as its base directory ($NANOCHAT_BASE_DIR)",
@@ -87,15 +88,13 @@ def reader_of(cfg: GPTConfig, shapes: eras.Shapes, meta: Mapping[str, Any]) -> s
     Raises:
         ValueError: no nanochat computes it; the message says what none has.
     """
-    era = eras.detect(shapes, meta)
-    own = _constants(cfg)
-    candidates = [_constants(c) for c in (era.config, *(c for _, c in era.others))]
-    differing = [[name for name in own if own[name] != other[name]] for other in candidates]
-    foreign = lambda names: [name for name in names if name not in ROUNDINGS]
-    fewest = min(differing, key=lambda names: len(foreign(names)))
+    era, own = eras.detect(shapes, meta), _constants(cfg)
     period = eras.ERAS[era.name].period
-    if foreign(fewest):
-        constants = ", ".join(f"{name} {own[name]}" for name in foreign(fewest))
+    candidates = [_constants(c) for c in (era.config, *(c for _, c in era.others))]
+    differing = [{k: v for k, v in own.items() if v != other[k]} for other in candidates]
+    foreign = lambda names: [f"{k} {v}" for k, v in names.items() if k not in ROUNDINGS]
+    fewest = min(differing, key=lambda names: len(foreign(names)))
+    if constants := ", ".join(foreign(fewest)):
         raise ValueError(
             f"no nanochat computes this model: that of {period} has not {constants}. "
             "Its own format keeps it; --format huggingface may hold it"
@@ -119,12 +118,11 @@ def nanochat_meta(saved: store.Saved, cfg: GPTConfig, source: str) -> dict[str, 
     if not _is_classic(cfg):
         shape["window_pattern"] = cfg.window_pattern
     own = {k: v for k, v in (meta.get("config") or {}).items() if k in USER_CONFIG}
-    config = origin.get("user_config") or own
     out = {
         "step": saved.step,
         "val_bpb": meta.get("metrics", {}).get("val/bpb"),
         "model_config": shape,
-        "user_config": config,
+        "user_config": origin.get("user_config") or own,
     }
     if source == "base":
         out |= {k: own[k] for k in ("device_batch_size", "max_seq_len") if k in own}
@@ -149,8 +147,8 @@ def _position(loader: Any) -> dict[str, int] | None:
     # An import keeps the original's own position until training continues from it.
     if "pq_idx" in loader:
         return dict(loader)
-    at = loader["streams"][0]
-    epoch, file, group, _ = at.get("last") or at["at"]
+    stream = loader["streams"][0]
+    epoch, file, group, _ = stream.get("last") or stream["at"]
     return {"pq_idx": file, "rg_idx": group, "epoch": epoch}
 
 

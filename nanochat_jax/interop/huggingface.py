@@ -5,6 +5,7 @@ recipe fits whole; what later recipes added has no place in it.
 """
 
 import dataclasses
+import importlib.resources
 import json
 import logging
 import pathlib
@@ -31,13 +32,8 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 OWN = "nanochat_jax"
 DTYPES = ("rope_table_dtype", "softcap_dtype")
 # A size in our config, and its name in config.json.
-SIZES = {
-    "vocab_size": "vocab_size",
-    "n_embd": "hidden_size",
-    "n_layer": "num_hidden_layers",
-    "n_head": "num_attention_heads",
-    "sequence_len": "max_position_embeddings",
-}
+SIZES = dict(vocab_size="vocab_size", n_embd="hidden_size", n_layer="num_hidden_layers",
+             n_head="num_attention_heads", sequence_len="max_position_embeddings")  # fmt: skip
 # What nanochat never varied. It is written, since the defaults of transformers are not all these.
 FIXED = dict(hidden_act="relu2", attention_bias=False, tie_word_embeddings=False)
 # nanochat's key, and the name in a file of transformers.
@@ -50,33 +46,8 @@ KEYS_AND_NAMES = (
     ("lm_head.weight", "lm_head.weight"),
 )
 # The chat format as a Jinja template, for those who have transformers and not our encoder.
-TEMPLATE = string.Template("""\
-{%- macro parts(content) -%}
-{%- if content is string -%}{{ content }}
-{%- else -%}
-{%- for part in content -%}
-{%- if part.type == 'python' -%}$PYTHON_START{{ part.text }}$PYTHON_END
-{%- elif part.type == 'python_output' -%}$OUTPUT_START{{ part.text }}$OUTPUT_END
-{%- else -%}{{ part.text }}
-{%- endif -%}
-{%- endfor -%}
-{%- endif -%}
-{%- endmacro -%}
-$BOS
-{%- set ns = namespace(system='') -%}
-{%- for message in messages -%}
-{%- if message.role == 'system' and loop.first -%}
-{%- set ns.system = parts(message.content) + '\\n\\n' -%}
-{%- elif message.role == 'user' -%}
-$USER_START{{ ns.system }}{{ parts(message.content) }}$USER_END
-{%- set ns.system = '' -%}
-{%- elif message.role == 'assistant' -%}
-$ASSISTANT_START{{ parts(message.content) }}$ASSISTANT_END
-{%- else -%}
-{{ raise_exception('a message of role ' + message.role + ' out of place') }}
-{%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}$ASSISTANT_START{%- endif -%}""").substitute(vars(chat_format))
+_FILE = importlib.resources.files("nanochat_jax.interop").joinpath("chat_template.jinja")
+TEMPLATE = string.Template(_FILE.read_text("utf-8").rstrip()).substitute(vars(chat_format))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,13 +61,9 @@ class HFModel:
 
 
 def export(
-    folder: pathlib.Path,
-    cfg: GPTConfig,
-    params: Mapping[str, Any],
-    tokenizer: Tokenizer,
-    *,
+    folder: pathlib.Path, cfg: GPTConfig, params: Mapping[str, Any], tokenizer: Tokenizer, *,
     lossy: bool = False,
-) -> pathlib.Path:
+) -> pathlib.Path:  # fmt: skip
     """Writes the folder, all of it or nothing.
 
     Raises:
@@ -117,7 +84,7 @@ def export(
         log.warning("written without %s: the model will answer differently", "; ".join(lost))
     with whole_folder(folder) as part:
         save_file(dict(_to_hf(cfg, state)), part / WEIGHTS, metadata={"format": "pt"})
-        for name, value in _texts(cfg, state, tokenizer).items():
+        for name, value in _texts(cfg, state["lm_head.weight"].dtype, tokenizer).items():
             (part / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
         (part / "tokenizer.json").write_text(tokenizer.to_huggingface().to_str())
         (part / "chat_template.jinja").write_text(TEMPLATE)
@@ -149,8 +116,8 @@ def load(folder: pathlib.Path) -> HFModel:
     config = _json(folder / "config.json")
     cfg = config_of(config)
     own = dict(_from_hf(folder))
-    shapes = {_hf_name(key): value.shape for key, value in own.items()}
-    expected = {_hf_name(key): shape for key, shape in expected_shapes(cfg).items()}
+    shapes = {rename(key, KEYS_AND_NAMES): value.shape for key, value in own.items()}
+    expected = {rename(k, KEYS_AND_NAMES): shape for k, shape in expected_shapes(cfg).items()}
     if mismatch := mismatches(shapes, expected):
         raise ValueError(f"{folder} is not the model that its config.json describes: {mismatch}")
     tokenizer = Tokenizer.from_tokenizer_json(folder / "tokenizer.json")
@@ -162,10 +129,8 @@ def load(folder: pathlib.Path) -> HFModel:
 
 def config_of(config: Mapping[str, Any]) -> GPTConfig:
     """The GPTConfig of a `config.json`; raises ValueError for another architecture."""
-    if config.get("model_type") != "nanochat":
-        raise ValueError(
-            f"config.json is of model_type {config.get('model_type')!r}; expected 'nanochat'"
-        )
+    if (kind := config.get("model_type")) != "nanochat":
+        raise ValueError(f"config.json is of model_type {kind!r}; expected 'nanochat'")
     for name in (*SIZES.values(), "intermediate_size"):
         if type(config.get(name)) is not int:
             raise ValueError(f"config.json: {name} is {config.get(name)!r}; expected a number")
@@ -187,49 +152,33 @@ def config_of(config: Mapping[str, Any]) -> GPTConfig:
     )
 
 
-def _texts(
-    cfg: GPTConfig, state: Mapping[str, np.ndarray], tokenizer: Tokenizer
-) -> dict[str, dict[str, Any]]:
+def _texts(cfg: GPTConfig, dtype: np.dtype, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
     """The JSON files by name."""
     end, bos = chat_format.stop_ids(tokenizer)
     ids = dict(bos_token_id=bos, eos_token_id=end, pad_token_id=end)
     own = dataclasses.asdict(cfg)
     config = dict(
-        architectures=["NanoChatForCausalLM"],
-        model_type="nanochat",
-        **{theirs: own[ours] for ours, theirs in SIZES.items()},
-        **FIXED,
-        intermediate_size=4 * cfg.n_embd,
-        num_key_value_heads=cfg.n_kv_head,
-        attention_dropout=0.0,
+        architectures=["NanoChatForCausalLM"], model_type="nanochat",
+        **{theirs: own[ours] for ours, theirs in SIZES.items()}, **FIXED,
+        intermediate_size=4 * cfg.n_embd, num_key_value_heads=cfg.n_kv_head, attention_dropout=0.0,
         # torch's rms_norm takes the epsilon of float32 where none is given, transformers 1e-6; with
         # the same one, and tables of float32, logits were equal to the bit.
         rms_norm_eps=cfg.norm_eps,
         final_logit_softcapping=cfg.logit_softcap,
         rope_parameters=dict(rope_type="default", rope_theta=cfg.rope_base),
-        initializer_range=0.02,
-        use_cache=True,
-        dtype=str(state["lm_head.weight"].dtype),
-        **ids,
+        initializer_range=0.02, use_cache=True, dtype=str(dtype), **ids,
         **{OWN: {name: own[name] for name in DTYPES}},
-    )
+    )  # fmt: skip
     # A base model ends a text with <|bos|>, where the next document would begin.
     generation = dict(ids, eos_token_id=[end, bos], do_sample=True, temperature=0.8, top_k=50)
     stop = chat_format.ASSISTANT_END
     names = dict(bos_token=chat_format.BOS, eos_token=stop, pad_token=stop)
     words = dict(
-        tokenizer_class="PreTrainedTokenizerFast",
-        model_max_length=cfg.sequence_len,
-        clean_up_tokenization_spaces=False,
-        chat_template=TEMPLATE,
-        **names,
-    )
-    return {
-        "config.json": config,
-        "generation_config.json": generation,
-        "tokenizer_config.json": words,
-        "special_tokens_map.json": names,
-    }
+        tokenizer_class="PreTrainedTokenizerFast", model_max_length=cfg.sequence_len,
+        clean_up_tokenization_spaces=False, chat_template=TEMPLATE, **names,
+    )  # fmt: skip
+    return {"config.json": config, "generation_config.json": generation,
+            "tokenizer_config.json": words, "special_tokens_map.json": names}  # fmt: skip
 
 
 def _to_hf(cfg: GPTConfig, state: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
@@ -241,7 +190,7 @@ def _to_hf(cfg: GPTConfig, state: Mapping[str, np.ndarray]) -> Iterator[tuple[st
             # transformers does not cut logits, so a padding row would be a token to sample.
             array = array[: cfg.vocab_size]
         # safetensors writes the raw buffer: a transposed view would be saved wrong, without error.
-        yield _hf_name(key), np.ascontiguousarray(array)
+        yield rename(key, KEYS_AND_NAMES), np.ascontiguousarray(array)
 
 
 def _from_hf(folder: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -255,20 +204,12 @@ def _from_hf(folder: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
         try:
             with safe_open(file, framework="numpy") as tensors:
                 for name in tensors.keys():
-                    yield _own_name(name, file), np.asarray(tensors.get_tensor(name), np.float32)
+                    key = rename(name, KEYS_AND_NAMES, back=True)
+                    yield key, np.asarray(tensors.get_tensor(name), np.float32)
         except SafetensorError as error:
             raise ValueError(f"{file} is damaged ({error}); copy it again") from None
-
-
-def _hf_name(key: str) -> str:
-    return rename(key, KEYS_AND_NAMES) or key
-
-
-def _own_name(name: str, file: pathlib.Path) -> str:
-    key = rename(name, KEYS_AND_NAMES, back=True)
-    if key is None:
-        raise ValueError(f"{file}: tensor {name!r} is none of a nanochat model of transformers")
-    return key
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from None
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:

@@ -46,9 +46,8 @@ class NewCheckpoint:
 def import_model(command: Import) -> tuple[pathlib.Path, list[str]]:
     """Imports one model; returns the step's folder and what was found.
 
-    Raises:
-        FileNotFoundError, ValueError: what is missing, damaged, unsafe or foreign, and what to
-            type; nothing has been written then.
+    FileNotFoundError and ValueError say what is missing, damaged, unsafe or foreign, and what to
+    type; nothing has been written then.
     """
     read = _from_nanochat if command.format == "nanochat" else _from_huggingface
     new, lines = read(command)
@@ -60,10 +59,8 @@ def _from_nanochat(command: Import) -> tuple[NewCheckpoint, list[str]]:
     directory = pathlib.Path(command.dir).expanduser()
     files = nanochat.find(directory, command.source, command.model_tag, step)
     if not files.source:
-        raise ValueError(
-            f"{directory} does not say which stage its model is of; "
-            f"add --source {'|'.join(paths.CHECKPOINTS)}"
-        )
+        raise ValueError(f"{directory} does not say which stage its model is of; "
+                         f"add --source {'|'.join(paths.CHECKPOINTS)}")  # fmt: skip
     contents = nanochat.read(files, weights_only=command.weights_only)
     tokenizer, rule = _tokenizer_of(files, command.tokenizer)
     era, lines = choose_era(contents, tokenizer, command)
@@ -108,14 +105,12 @@ def _run_of(source: str, era: eras.Detected, meta: Mapping[str, Any]) -> dict[st
     given = meta.get("user_config") or {}
     given = {**given, **{k: meta[k] for k in made if meta.get(k) is not None}}
     recipe, loop = "classic" if era.name == "A" else "current", meta.get("loop_state") or {}
+    ours = dict(smooth_loss="smooth_train_loss", train_s="total_training_time",
+                best_bpb="min_val_bpb")  # fmt: skip
     return {
         "config": _stage_config(source, recipe, era.config, given),
         "metrics": {"val/bpb": meta["val_bpb"]} if meta.get("val_bpb") is not None else {},
-        "loop": {
-            "smooth_loss": loop.get("smooth_train_loss"),
-            "train_s": loop.get("total_training_time"),
-            "best_bpb": loop.get("min_val_bpb"),
-        },
+        "loop": {name: loop.get(theirs) for name, theirs in ours.items()},
     }
 
 
@@ -145,38 +140,18 @@ def _save(root: pathlib.Path, new: NewCheckpoint) -> pathlib.Path:
     """
     size = new.tokenizer.get_vocab_size()
     if size != new.cfg.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {size} ids, the model {new.cfg.vocab_size}: it is another "
-            "model's; give the right one with --tokenizer DIR"
-        )
+        raise ValueError(f"the tokenizer has {size} ids, the model {new.cfg.vocab_size}: it is "
+                         "another model's; give the right one with --tokenizer DIR")  # fmt: skip
     directory = paths.checkpoints(root, new.source) / new.tag
     if new.step in store.steps(directory):
-        raise ValueError(
-            f"{directory / f'{new.step:06d}'} exists; import under another name with "
-            "--model-tag, or remove it"
-        )
+        raise ValueError(f"{directory / f'{new.step:06d}'} exists; import under another name with "
+                         "--model-tag, or remove it")  # fmt: skip
     beside = paths.tokenizer(directory)
     kept = beside.is_dir()
     if kept and Tokenizer.load(beside).hash != new.tokenizer.hash:
         raise ValueError(f"{beside} holds another tokenizer; import under another --model-tag")
     new.tokenizer.save(beside)
-    try:
-        path = store.save(
-            directory, new.step, new.params, _meta(new),
-            optimizer=new.optimizer, loader=new.loader,
-        )  # fmt: skip
-    except BaseException:
-        if not kept:
-            shutil.rmtree(beside)
-        raise
-    if not paths.tokenizer(root).exists():
-        new.tokenizer.save(paths.tokenizer(root))
-    return path
-
-
-def _meta(new: NewCheckpoint) -> dict[str, Any]:
-    """`meta.json` as training writes it, with where the model is from."""
-    return {
+    meta = {
         **new.meta,
         "stage": new.source,
         # Unfinished where the run's own settings name a step beyond this one.
@@ -187,6 +162,16 @@ def _meta(new: NewCheckpoint) -> dict[str, Any]:
         "tokenizer_hash": new.tokenizer.hash,
         "imported": new.origin,
     }
+    more = dict(optimizer=new.optimizer, loader=new.loader)
+    try:
+        path = store.save(directory, new.step, new.params, meta, **more)
+    except BaseException:
+        if not kept:
+            shutil.rmtree(beside)
+        raise
+    if not paths.tokenizer(root).exists():
+        new.tokenizer.save(paths.tokenizer(root))
+    return path
 
 
 def _stage_config(source: str, recipe: str, cfg: GPTConfig, given: Mapping[str, Any]) -> dict:
@@ -202,8 +187,7 @@ def _stage_config(source: str, recipe: str, cfg: GPTConfig, given: Mapping[str, 
         # reason to refuse a model.
         try:
             build(cls, {name: value})
+            values[name] = value
         except ValueError as error:
             log.warning("%s; the default stays", error)
-            continue
-        values[name] = value
     return flatten(build(cls, values))

@@ -61,33 +61,6 @@ class Contents:
         return from_nanochat(self.state)
 
 
-@dataclasses.dataclass(frozen=True)
-class NewStep:
-    """One step to write: `optimizer` is what `optim_files.write` made, or None.
-
-    `rule` is that of the token bytes, `corrected` or `old`: see `read_tokenizer`.
-    """
-
-    source: str
-    tag: str
-    step: int
-    state: Mapping[str, np.ndarray]
-    meta: Mapping[str, Any]
-    tokenizer: Tokenizer
-    rule: str = "corrected"
-    optimizer: Any = None
-
-    @property
-    def files(self) -> dict[str, Any]:
-        """File name -> the tree in it."""
-        files: dict[str, Any] = {f"model_{self.step:06d}.pt": dict(self.state)}
-        if self.optimizer is not None:
-            # A pair of optimizers is of the time of one file, later there was one of each rank.
-            rank = "" if isinstance(self.optimizer, list) else "_rank0"
-            files[f"optim_{self.step:06d}{rank}.pt"] = self.optimizer
-        return files
-
-
 def find(
     directory: pathlib.Path, source: str = "", tag: str = "", step: int | None = None
 ) -> Files:
@@ -105,7 +78,7 @@ def find(
         raise FileNotFoundError(f"no folder {directory}; --dir takes nanochat's base directory, "
                                 "or the folder that holds model_<step>.pt")  # fmt: skip
     folder, source = _folder(directory, source, tag)
-    models = {int(m[1]): p for p in folder.iterdir() if (m := MODEL.fullmatch(p.name))}
+    models = _numbered(folder, MODEL)
     step = _choose(models, step, "step", "--step", folder)
     meta = folder / f"meta_{step:06d}.json"
     if not meta.exists():
@@ -122,18 +95,14 @@ def find(
 
 
 def read(files: Files, *, weights_only: bool = False) -> Contents:
-    """The contents of one step; arrays are views of the files, nothing is copied.
-
-    Raises:
-        ValueError: a damaged, unsafe or foreign file, by name.
-    """
+    """One step, its arrays views of the files; ValueError names a damaged or foreign file."""
     meta = read_meta(files.meta)
     state = eras.stripped(_state_dict(files.model))
     shapes = {key: value.shape for key, value in state.items()}
-    era = eras.detect(shapes, meta)
-    if weights_only:
-        return Contents(state, meta, era, None, None)
-    return Contents(state, meta, era, _optimizer(files.optimizer, shapes), _position(meta))
+    era, optimizer, position = eras.detect(shapes, meta), None, None
+    if not weights_only:
+        optimizer, position = _optimizer(files.optimizer, shapes), _position(meta)
+    return Contents(state, meta, era, optimizer, position)
 
 
 def read_meta(path: pathlib.Path) -> dict[str, Any]:
@@ -190,33 +159,45 @@ def read_tokenizer(folder: pathlib.Path) -> tuple[Tokenizer, str]:
     )
 
 
-def write(out: pathlib.Path, new: NewStep) -> pathlib.Path:
+def write(
+    out: pathlib.Path, source: str, tag: str, step: int, state: Mapping[str, np.ndarray],
+    meta: Mapping[str, Any], tokenizer: Tokenizer, rule: str = "corrected", optimizer: Any = None,
+) -> pathlib.Path:  # fmt: skip
     """Writes one step where nanochat with `out` as base directory looks, and returns its folder.
+
+    `optimizer` is what `optim_files.write` made; `rule` is that of the token bytes, `corrected` or
+    `old`: see `read_tokenizer`.
 
     Raises:
         ValueError: that step, or another tokenizer, is there already.
         OSError: the disk is full; nothing half-written is left.
     """
-    folder, meta = paths.checkpoints(out, new.source) / new.tag, f"meta_{new.step:06d}.json"
-    files = new.files
-    for name in (*files, meta):
+    folder, meta_name = paths.checkpoints(out, source) / tag, f"meta_{step:06d}.json"
+    trees = {f"model_{step:06d}.pt": dict(state)}
+    if optimizer is not None:
+        # A pair of optimizers is of the time of one file, later there was one of each rank.
+        rank = "" if isinstance(optimizer, list) else "_rank0"
+        trees[f"optim_{step:06d}{rank}.pt"] = optimizer
+    for name in (*trees, meta_name):
         if (folder / name).exists():
             raise ValueError(f"{folder / name} exists; choose another --dir, or remove it")
-    tokenizer = paths.tokenizer(out)
-    has_one = has_tokenizer(tokenizer, new.tokenizer)
+    there = paths.tokenizer(out)
+    has_one = (there / PICKLE).exists()
+    if has_one and read_tokenizer(there)[0].hash != tokenizer.hash:
+        raise ValueError(f"{there} holds another tokenizer; choose another --dir")
     out.mkdir(parents=True, exist_ok=True)
     try:
         # All of it lies on the disk before anything gets its name; the folder itself may hold
         # other steps, so it cannot be replaced as a whole.
-        with tempfile.TemporaryDirectory(".part", f".{new.tag}.", out) as folder_name:
+        with tempfile.TemporaryDirectory(".part", f".{tag}.", out) as folder_name:
             part = pathlib.Path(folder_name)
-            for name, tree in files.items():
+            for name, tree in trees.items():
                 torchfile.save(part / name, tree)
-            (part / meta).write_text(json.dumps(dict(new.meta), indent=2))
+            (part / meta_name).write_text(json.dumps(dict(meta), indent=2))
             if not has_one:
-                write_tokenizer(part / "tokenizer", new.tokenizer, new.rule)
-                _move(part / "tokenizer", tokenizer, (BYTES, PICKLE))
-            _move(part, folder, (*files, meta))
+                write_tokenizer(part / "tokenizer", tokenizer, rule)
+                _move(part / "tokenizer", there, (BYTES, PICKLE))
+            _move(part, folder, (*trees, meta_name))
     finally:
         with contextlib.suppress(OSError):  # it is not empty: something was written
             out.rmdir()
@@ -229,34 +210,25 @@ def _move(source: pathlib.Path, target: pathlib.Path, names: Sequence[str]) -> N
         os.replace(source / name, target / name)
 
 
-def has_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer lies in a folder already; raises ValueError if another one does."""
-    if (folder / PICKLE).exists() and read_tokenizer(folder)[0].hash != tokenizer.hash:
-        raise ValueError(f"{folder} holds another tokenizer; choose another --dir")
-    return (folder / PICKLE).exists()
-
-
 def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, rule: str = "corrected") -> None:
     """`tokenizer.pkl` and `token_bytes.pt` as nanochat has them, in a new folder."""
     folder.mkdir(parents=True, exist_ok=True)
     table = np.asarray(tokenizer.token_bytes(corrected=rule != "old"), np.int32)
     torchfile.save(folder / BYTES, table)
-    fields = tiktoken_pickle.EncodingFields(
-        "rustbpe", tokenizer.pattern, tokenizer.mergeable_ranks, tokenizer.special_tokens
-    )
-    tiktoken_pickle.save(folder / PICKLE, fields)
+    parts = (tokenizer.pattern, tokenizer.mergeable_ranks, tokenizer.special_tokens)
+    tiktoken_pickle.save(folder / PICKLE, tiktoken_pickle.EncodingFields("rustbpe", *parts))
 
 
 def _folder(directory: pathlib.Path, source: str, tag: str) -> tuple[pathlib.Path, str]:
     """The folder that holds the model files, and the stage they belong to."""
-    if _has_models(directory):
+    if _numbered(directory, MODEL):
         by_name = {name: stage for stage, name in CHECKPOINTS.items()}
         return directory, source or by_name.get(directory.parent.name, "")
     folders = {
         (stage, folder.name): folder
         for stage in CHECKPOINTS
         for folder in sorted(paths.checkpoints(directory, stage).glob("*"))
-        if _has_models(folder)
+        if _numbered(folder, MODEL)
     }
     if not folders:
         raise FileNotFoundError(
@@ -275,26 +247,22 @@ def _choose(found: Collection[Any], wanted: Any, what: str, flag: str, where: pa
     if wanted is not None and wanted not in found:
         raise FileNotFoundError(f"no {what} {wanted} in {where}; found {_listed(found)}")
     if wanted is None and len(found) > 1:
-        raise ValueError(
-            f"{where} has several {what}s ({_listed(found)}); choose with {flag}, or name the "
-            f"{'file' if what == 'step' else 'folder'}"
-        )
+        thing = "file" if what == "step" else "folder"
+        raise ValueError(f"{where} has several {what}s ({_listed(found)}); choose with {flag}, "
+                         f"or name the {thing}")  # fmt: skip
     return next(iter(found)) if wanted is None else wanted
 
 
-def _has_models(folder: pathlib.Path) -> bool:
-    return folder.is_dir() and any(MODEL.fullmatch(p.name) for p in folder.iterdir())
+def _numbered(folder: pathlib.Path, pattern: re.Pattern[str]) -> dict[int, pathlib.Path]:
+    """The files of a pattern by the number in their names; none where there is no folder."""
+    names = folder.iterdir() if folder.is_dir() else ()
+    return {int(m[1]): path for path in names if (m := pattern.fullmatch(path.name))}
 
 
 def _optimizer_files(folder: pathlib.Path, step: int) -> tuple[pathlib.Path, ...]:
     """One file, or those of ranks 0, 1, ... in order."""
-    ranks = {
-        int(m[1]): p
-        for p in folder.glob(f"optim_{step:06d}_rank*.pt")
-        if (m := re.fullmatch(r".*_rank(\d+)\.pt", p.name))
-    }
-    gaps = sorted(set(range(max(ranks, default=-1) + 1)) - ranks.keys())
-    if gaps:
+    ranks = _numbered(folder, re.compile(rf"optim_{step:06d}_rank(\d+)\.pt"))
+    if gaps := set(range(max(ranks, default=-1) + 1)) - ranks.keys():
         raise ValueError(
             f"{folder} has optimizer files of ranks {_listed(ranks)} but not of {_listed(gaps)}; "
             "copy them too, or leave the optimizer with --weights-only"

@@ -126,7 +126,7 @@ class _Machine:
         """Gives an object its state."""
         if isinstance(target, Placeholder):
             target.state = state
-        # torch keeps versions of modules (`_metadata`) as an attribute of the dict; they are dropped
+        # A state dict of torch has versions of its modules as an attribute: they are dropped.
         elif type(target) is not dict:
             raise UnsafeFile(f"its pickle sets attributes of a {type(target).__name__}")
         self.push(target)

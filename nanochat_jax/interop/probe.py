@@ -31,29 +31,25 @@ def choose_era(
     era = contents.era
     if not 0 <= command.softcap < float("inf"):
         raise ValueError(f"--softcap is {command.softcap:g}; expected a number above 0, e.g. 15")
+    config, why, lines = era.config, (), []
     if command.softcap:
         config = dataclasses.replace(era.config, logit_softcap=command.softcap)
-        era = _with(era, config, f"softcap {command.softcap:g} as given")
-        return era, [str(era)]
-    if not command.probe:
-        if era.others:
-            others = ", ".join(name for name, _ in era.others)
-            log.warning("also possible: %s; --probe TEXT compares them on a text", others)
-        return era, [str(era)]
-    scored = probe(contents, tokenizer, command.probe)
-    lines = [f"{bpb:.4f} bits per byte  {name}" for bpb, name, _ in scored]
-    if len(scored) > 1:
-        (bpb, name, config), (second, *_) = scored[:2]
-        lines.append(f"margin {second - bpb:.4f} bits per byte: {name} is taken")
-        era = _with(era, config, f"probe: {name}")
+        why = (f"softcap {command.softcap:g} as given",)
+    elif command.probe:
+        scored = _probe(contents, tokenizer, command.probe)
+        lines = [f"{bpb:.4f} bits per byte  {name}" for bpb, name, _ in scored]
+        if len(scored) > 1:
+            (bpb, name, config), (second, *_) = scored[:2]
+            lines.append(f"margin {second - bpb:.4f} bits per byte: {name} is taken")
+            why = (f"probe: {name}",)
+    elif era.others:
+        others = ", ".join(name for name, _ in era.others)
+        log.warning("also possible: %s; --probe TEXT compares them on a text", others)
+    era = dataclasses.replace(era, config=config, why=(*era.why, *why))
     return era, [str(era), *lines]
 
 
-def _with(era: eras.Detected, config: GPTConfig, why: str) -> eras.Detected:
-    return dataclasses.replace(era, config=config, why=(*era.why, why))
-
-
-def probe(
+def _probe(
     contents: nanochat.Contents, tokenizer: Tokenizer, text: str
 ) -> list[tuple[float, str, GPTConfig]]:
     """(bits per byte, name, config) of each candidate on a text or a file of it, best first.
