@@ -31,9 +31,8 @@ class Side:
 def compare(command: Compare) -> list[str]:
     """Lines of the comparison: parameters, what each layer gives, logits.
 
-    Raises:
-        FileNotFoundError, ValueError: no such checkpoint or file of ids, no tokenizer for the
-            prompt, or ids outside the vocabulary.
+    FileNotFoundError or ValueError: no such checkpoint or file of ids, no tokenizer for the prompt,
+    or ids outside the vocabulary.
     """
     a, b = _open(command.a), _open(command.b)
     lines = [f"a: {a.name}", f"b: {b.name}", *_config_lines(a.cfg, b.cfg)]

@@ -71,10 +71,8 @@ def export_model(command: Export) -> tuple[pathlib.Path, list[str]]:
         optimizer, why_not = optimizer_file(saved, cfg, expected)
     # bits per byte there divide by this table: an import's own rule, or that of the model's time.
     rule = _origin(saved).get("token_bytes") or ("old" if _is_classic(cfg) else "corrected")
-    tag = saved.path.parent.name
-    folder = nanochat.write(
-        out, command.source, tag, saved.step, state, meta, tokenizer, rule, optimizer
-    )
+    where = (out, command.source, saved.path.parent.name, saved.step)
+    folder = nanochat.write(*where, state, meta, tokenizer, rule, optimizer)
     return folder, [
         f"the optimizer's state: {'written' if optimizer is not None else why_not}",
         f"read by nanochat of {reader}",
@@ -83,10 +81,9 @@ def export_model(command: Export) -> tuple[pathlib.Path, list[str]]:
 
 
 def reader_of(cfg: GPTConfig, shapes: eras.Shapes, meta: Mapping[str, Any]) -> str:
-    """The time of the nanochat that computes a model: its constants stand in code, in no file.
+    """The time of the nanochat that computes a model; ValueError says what none of them has.
 
-    Raises:
-        ValueError: no nanochat computes it; the message says what none has.
+    Its constants stand in code, in no file.
     """
     era, own = eras.detect(shapes, meta), _constants(cfg)
     period = eras.ERAS[era.name].period

@@ -75,11 +75,9 @@ def export(
     state = to_nanochat(params)
     lost = lost_in(cfg, state)
     if lost and not lossy:
-        raise ValueError(
-            "the huggingface format cannot express this model; it would lose "
-            f"{'; '.join(lost)}. Export with --format nanochat, train with --recipe classic, or "
-            "insist with --lossy"
-        )
+        raise ValueError(f"the huggingface format cannot express this model; it would lose "
+                         f"{'; '.join(lost)}. Export with --format nanochat, train with --recipe "
+                         "classic, or insist with --lossy")  # fmt: skip
     if lost:
         log.warning("written without %s: the model will answer differently", "; ".join(lost))
     with whole_folder(folder) as part:
@@ -107,14 +105,11 @@ def lost_in(cfg: GPTConfig, state: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def load(folder: pathlib.Path) -> HFModel:
-    """Reads a folder that `transformers` or `export` wrote.
+    """Reads a folder that `transformers` or `export` wrote; FileNotFoundError for a missing file.
 
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: another architecture, an unknown tensor or shape, a damaged file.
+    ValueError: another architecture, an unknown tensor or shape, a damaged file.
     """
-    config = _json(folder / "config.json")
-    cfg = config_of(config)
+    cfg = config_of(_json(folder / "config.json"))
     own = dict(_from_hf(folder))
     shapes = {rename(key, KEYS_AND_NAMES): value.shape for key, value in own.items()}
     expected = {rename(k, KEYS_AND_NAMES): shape for k, shape in expected_shapes(cfg).items()}

@@ -27,34 +27,17 @@ RULES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class NewCheckpoint:
-    """What to save. `origin` says where it is from, `meta` is what is known of its run."""
-
-    source: str
-    tag: str
-    step: int
-    cfg: GPTConfig
-    params: Any
-    tokenizer: Tokenizer
-    origin: Mapping[str, Any]
-    meta: Mapping[str, Any]
-    optimizer: Any = None
-    loader: Any = None
-
-
 def import_model(command: Import) -> tuple[pathlib.Path, list[str]]:
     """Imports one model; returns the step's folder and what was found.
 
     FileNotFoundError and ValueError say what is missing, damaged, unsafe or foreign, and what to
     type; nothing has been written then.
     """
-    read = _from_nanochat if command.format == "nanochat" else _from_huggingface
-    new, lines = read(command)
-    return _save(paths.base_dir(), new), lines
+    take = _from_nanochat if command.format == "nanochat" else _from_huggingface
+    return take(command)
 
 
-def _from_nanochat(command: Import) -> tuple[NewCheckpoint, list[str]]:
+def _from_nanochat(command: Import) -> tuple[pathlib.Path, list[str]]:
     step = command.step if command.step >= 0 else None
     directory = pathlib.Path(command.dir).expanduser()
     files = nanochat.find(directory, command.source, command.model_tag, step)
@@ -64,7 +47,7 @@ def _from_nanochat(command: Import) -> tuple[NewCheckpoint, list[str]]:
     contents = nanochat.read(files, weights_only=command.weights_only)
     tokenizer, rule = _tokenizer_of(files, command.tokenizer)
     era, lines = choose_era(contents, tokenizer, command)
-    new = NewCheckpoint(
+    path = _save(
         files.source, files.tag, files.step, era.config, contents.params, tokenizer,
         _origin(era, rule, contents.meta), _run_of(files.source, era, contents.meta),
         contents.optimizer, contents.position,
@@ -75,7 +58,7 @@ def _from_nanochat(command: Import) -> tuple[NewCheckpoint, list[str]]:
         f"{state(contents.position)} the place in the data",
         f"tokenizer: {tokenizer.get_vocab_size()} ids; {RULES[rule]}",
     ]
-    return new, lines
+    return path, lines
 
 
 def _tokenizer_of(files: nanochat.Files, given: str) -> tuple[Tokenizer, str]:
@@ -99,7 +82,7 @@ def _origin(era: eras.Detected, rule: str, meta: Mapping[str, Any]) -> dict[str,
 
 
 def _run_of(source: str, era: eras.Detected, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What our `meta.json` says of a run, from nanochat's."""
+    """What our `meta.json` says of a run, from nanochat's: its config, metrics and loop."""
     # The flags, and above them what the run made of them: of a total batch of -1, say.
     made = ("device_batch_size", "max_seq_len", "total_batch_size")
     given = meta.get("user_config") or {}
@@ -114,63 +97,60 @@ def _run_of(source: str, era: eras.Detected, meta: Mapping[str, Any]) -> dict[st
     }
 
 
-def _from_huggingface(command: Import) -> tuple[NewCheckpoint, list[str]]:
+def _from_huggingface(command: Import) -> tuple[pathlib.Path, list[str]]:
     model = huggingface.load(pathlib.Path(command.dir).expanduser())
     # Nothing in such a folder names the stage; sft is what the chat programs look for.
     source = command.source or "sft"
-    config = _stage_config(source, "classic", model.cfg, {})
-    new = NewCheckpoint(
+    path = _save(
         source, command.model_tag or f"d{model.cfg.n_layer}", max(command.step, 0),
         model.cfg, model.params, model.tokenizer,
         {"format": "huggingface", "notes": list(model.notes)},
-        {"config": config, "metrics": {}, "loop": {}},
+        {"config": _stage_config(source, "classic", model.cfg, {}), "metrics": {}, "loop": {}},
     )  # fmt: skip
-    return new, [*model.notes, f"taken as a model of stage {source} (--source says otherwise)"]
+    return path, [*model.notes, f"taken as a model of stage {source} (--source says otherwise)"]
 
 
-def _save(root: pathlib.Path, new: NewCheckpoint) -> pathlib.Path:
-    """Writes it below the base directory `root` and returns the step's folder.
+def _save(
+    source: str, tag: str, step: int, cfg: GPTConfig, params: Any, tokenizer: Tokenizer,
+    origin: Mapping[str, Any], run: Mapping[str, Any], optimizer: Any = None, loader: Any = None,
+) -> pathlib.Path:  # fmt: skip
+    """Writes it below the base directory and returns the step's folder.
 
     The tokenizer lies beside the checkpoint; the base directory's own is written only where there
     is none.
-
-    Raises:
-        ValueError: that step is there already, another tokenizer is beside it, or the tokenizer
-            has not the model's vocabulary.
     """
-    size = new.tokenizer.get_vocab_size()
-    if size != new.cfg.vocab_size:
-        raise ValueError(f"the tokenizer has {size} ids, the model {new.cfg.vocab_size}: it is "
+    root, size = paths.base_dir(), tokenizer.get_vocab_size()
+    if size != cfg.vocab_size:
+        raise ValueError(f"the tokenizer has {size} ids, the model {cfg.vocab_size}: it is "
                          "another model's; give the right one with --tokenizer DIR")  # fmt: skip
-    directory = paths.checkpoints(root, new.source) / new.tag
-    if new.step in store.steps(directory):
-        raise ValueError(f"{directory / f'{new.step:06d}'} exists; import under another name with "
+    directory = paths.checkpoints(root, source) / tag
+    if step in store.steps(directory):
+        raise ValueError(f"{directory / f'{step:06d}'} exists; import under another name with "
                          "--model-tag, or remove it")  # fmt: skip
     beside = paths.tokenizer(directory)
     kept = beside.is_dir()
-    if kept and Tokenizer.load(beside).hash != new.tokenizer.hash:
+    if kept and Tokenizer.load(beside).hash != tokenizer.hash:
         raise ValueError(f"{beside} holds another tokenizer; import under another --model-tag")
-    new.tokenizer.save(beside)
+    tokenizer.save(beside)
     meta = {
-        **new.meta,
-        "stage": new.source,
+        **run,
+        "stage": source,
         # Unfinished where the run's own settings name a step beyond this one.
-        "final": new.step >= (new.meta["config"].get("num_iterations") or -1),
-        "model_config": dataclasses.asdict(new.cfg),
+        "final": step >= (run["config"].get("num_iterations") or -1),
+        "model_config": dataclasses.asdict(cfg),
         # Equal to no stage's fingerprint: a speedrun must not take it for a stage of its own.
-        "fingerprint": {"imported": new.origin},
-        "tokenizer_hash": new.tokenizer.hash,
-        "imported": new.origin,
+        "fingerprint": {"imported": origin},
+        "tokenizer_hash": tokenizer.hash,
+        "imported": origin,
     }
-    more = dict(optimizer=new.optimizer, loader=new.loader)
     try:
-        path = store.save(directory, new.step, new.params, meta, **more)
+        path = store.save(directory, step, params, meta, optimizer=optimizer, loader=loader)
     except BaseException:
         if not kept:
             shutil.rmtree(beside)
         raise
     if not paths.tokenizer(root).exists():
-        new.tokenizer.save(paths.tokenizer(root))
+        tokenizer.save(paths.tokenizer(root))
     return path
 
 

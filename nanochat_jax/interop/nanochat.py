@@ -82,22 +82,21 @@ def find(
     step = _choose(models, step, "step", "--step", folder)
     meta = folder / f"meta_{step:06d}.json"
     if not meta.exists():
-        raise FileNotFoundError(
-            f"{models[step]} has no {meta.name} beside it; the model's shape stands in it: "
-            "fetch it from where the model came from"
-        )
+        raise FileNotFoundError(f"{models[step]} has no {meta.name}, which says the model's shape, "
+                                "beside it: fetch it from where the model came from")  # fmt: skip
     # A folder that was named by hand gives a tag only if it is named like one.
     tagged = folder != directory or re.match(r"d\d+", folder.name)
+    places = (folder, folder / "tokenizer", folder.parent.parent / "tokenizer")
     return Files(
         source, tag or (folder.name if tagged else ""), step, models[step], meta,
-        _optimizer_files(folder, step), _tokenizer_folder(folder),
+        _optimizer_files(folder, step), next((p for p in places if (p / PICKLE).exists()), None),
     )  # fmt: skip
 
 
 def read(files: Files, *, weights_only: bool = False) -> Contents:
     """One step, its arrays views of the files; ValueError names a damaged or foreign file."""
     meta = read_meta(files.meta)
-    state = eras.stripped(_state_dict(files.model))
+    state = _state_dict(files.model)
     shapes = {key: value.shape for key, value in state.items()}
     era, optimizer, position = eras.detect(shapes, meta), None, None
     if not weights_only:
@@ -140,10 +139,8 @@ def read_tokenizer(folder: pathlib.Path) -> tuple[Tokenizer, str]:
 
     The old rule (until July 2026) decodes every token by itself and counts the bytes of the text: a
     lone byte of a character becomes U+FFFD and counts as three, so a bpb that used it is lower.
-    Without the file the rule is called `unknown`.
-
-    Raises:
-        ValueError: a damaged or unsafe file, or two that do not belong together.
+    Without the file the rule is called `unknown`. ValueError: files that are damaged, unsafe, or do
+    not belong together.
     """
     fields = tiktoken_pickle.load(folder / PICKLE)
     tokenizer = Tokenizer(dict(fields.mergeable_ranks), fields.pat_str, dict(fields.special_tokens))
@@ -224,17 +221,13 @@ def _folder(directory: pathlib.Path, source: str, tag: str) -> tuple[pathlib.Pat
     if _numbered(directory, MODEL):
         by_name = {name: stage for stage, name in CHECKPOINTS.items()}
         return directory, source or by_name.get(directory.parent.name, "")
-    folders = {
-        (stage, folder.name): folder
-        for stage in CHECKPOINTS
-        for folder in sorted(paths.checkpoints(directory, stage).glob("*"))
-        if _numbered(folder, MODEL)
-    }
+    folders = {(stage, folder.name): folder
+               for stage in CHECKPOINTS for folder in paths.checkpoints(directory, stage).glob("*")
+               if _numbered(folder, MODEL)}  # fmt: skip
     if not folders:
-        raise FileNotFoundError(
-            f"no nanochat checkpoint in {directory}: neither model_<step>.pt nor "
-            f"{'/, '.join(CHECKPOINTS.values())}/ with a tag below"
-        )
+        stages = "/, ".join(CHECKPOINTS.values())
+        raise FileNotFoundError(f"no nanochat checkpoint in {directory}: neither model_<step>.pt "
+                                f"nor {stages}/ with a tag below")  # fmt: skip
     stages = {stage for stage, _ in folders}
     source = _choose(stages, source or None, "stage", "--source", directory)
     tags = {tag for stage, tag in folders if stage == source}
@@ -271,18 +264,14 @@ def _optimizer_files(folder: pathlib.Path, step: int) -> tuple[pathlib.Path, ...
     return tuple(ranks[r] for r in sorted(ranks)) or ((single,) if single.exists() else ())
 
 
-def _tokenizer_folder(folder: pathlib.Path) -> pathlib.Path | None:
-    places = (folder, folder / "tokenizer", folder.parent.parent / "tokenizer")
-    return next((p for p in places if (p / PICKLE).exists()), None)
-
-
 def _state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
     state = torchfile.load(path)
     if not isinstance(state, Mapping):
         raise ValueError(f"{path} is not a state dict: no dict of tensors")
-    if others := [key for key, value in state.items() if not isinstance(value, np.ndarray)]:
-        raise ValueError(f"{path} is not a state dict: no tensor under {_listed(others)}")
-    return dict(state)
+    named = lambda key, value: type(key) is str and isinstance(value, np.ndarray)
+    if others := [repr(key) for key, value in state.items() if not named(key, value)]:
+        raise ValueError(f"{path} is not a state dict: no named tensor under {_listed(others)}")
+    return eras.stripped(state)
 
 
 def _optimizer(files: Sequence[pathlib.Path], shapes: optim_files.Shapes) -> dict[str, Any] | None:
@@ -296,10 +285,8 @@ def _optimizer(files: Sequence[pathlib.Path], shapes: optim_files.Shapes) -> dic
         # Until 13 November 2025 (c6abcdf) rank 0 alone wrote a file, with its own share in it: the
         # rest is lost, and a model of that time is worth having without.
         if "_rank" in files[0].name:
-            raise ValueError(
-                f"{files[0].parent}: {error}; copy the files of all ranks, or leave the optimizer "
-                "with --weights-only"
-            ) from None
+            raise ValueError(f"{files[0].parent}: {error}; copy the files of all ranks, or leave "
+                             "the optimizer with --weights-only") from None  # fmt: skip
         log.warning("%s holds rank 0's part alone (%s): the optimizer is left", files[0], error)
         return None
     except ValueError as error:

@@ -89,20 +89,15 @@ def write(
 
 
 def _write_muon(
-    momenta: Mapping[str, dict],
-    shapes: Shapes,
-    numbers: Mapping[str, Any],
-    single: bool,
-    start: int,
-) -> tuple[list, dict]:
+    momenta: Buffers, shapes: Shapes, numbers: Mapping[str, Any], single: bool, start: int
+) -> Half:
     """Groups and state of Muon: a stack for each shape, or a buffer for each matrix."""
     names, groups, state = matrices(shapes), [], {}
     size = lambda key: shapes[key] if single else math.prod(shapes[key])
     # Where groups are of one number of elements, a set of ints as nanochat's: its order is the
     # groups' order, whatever CPython makes of it, and a file in another order would give each
     # matrix another's momentum.
-    sizes = {size(key) for key in names}
-    sizes = sorted(sizes) if single else sizes
+    sizes = sorted({*map(size, names)}) if single else {*map(size, names)}
     for indices, keys in _numbered([[k for k in names if size(k) == s] for s in sizes], start):
         groups.append({**numbers, "params": indices})
         if single:
@@ -162,7 +157,7 @@ def _buffers(states: Sequence[dict], indices: Sequence[int], buffer: str) -> Ite
     # parameter; ranks hold equal shares of it, the last one padded with zeros.
     first = [s[indices[0]][buffer] for s in states if indices[0] in s and buffer in s[indices[0]]]
     if first and first[0].ndim == 3:
-        stack = np.concatenate(first) if len(first) > 1 else first[0]
+        stack = _whole(first)
         if len(stack) < len(indices):
             raise Incomplete(f"{buffer}: {len(stack)} of {len(indices)} matrices of a group")
         yield from stack[: len(indices)]
@@ -178,8 +173,7 @@ def _members(
     first: np.ndarray, left: list[str], shapes: Shapes, count: int, buffer: str
 ) -> list[str]:
     """The matrices of a group: those of one shape, else (one rank, pair layout) of one size."""
-    second = buffer != "momentum_buffer"
-    shape_of = {key: _second_shape(shapes[key]) if second else shapes[key] for key in left}
+    shape_of = {key: _shape(shapes[key], buffer) for key in left}
     keys = [key for key in left if shape_of[key] == first.shape]
     if len(keys) != count:
         keys = [key for key in left if math.prod(shape_of[key]) == first.size]
@@ -187,29 +181,31 @@ def _members(
     return keys
 
 
-def _second_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    rows, columns = shape  # Muon's second moment: a variance of each row, or of each column
-    return (rows, 1) if rows >= columns else (1, columns)
+def _shape(matrix: tuple[int, ...], buffer: str) -> tuple[int, ...]:
+    rows, columns = matrix
+    if buffer == "momentum_buffer":
+        return matrix
+    return (rows, 1) if rows >= columns else (1, columns)  # a variance of each row, or column
 
 
 def _joined(slices: Sequence[np.ndarray], shape: tuple[int, ...], what: str) -> np.ndarray:
     """The whole of an array that ranks hold slices of, along the first axis."""
-    if tuple(slices[0].shape) == shape:
-        return slices[0]
-    whole = np.concatenate(slices) if len(slices) > 1 else slices[0]
-    if tuple(whole.shape) == shape:
+    whole = slices[0] if slices[0].shape == shape else _whole(slices)
+    if whole.shape == shape:
         return whole
     if whole.shape[1:] == shape[1:] and len(whole) < shape[0]:
         raise Incomplete(f"{what}: {len(whole)} of {shape[0]} rows in {len(slices)} file(s)")
     raise ValueError(f"{what} is {tuple(whole.shape)}, the parameter {shape}: another model's file")
 
 
+def _whole(slices: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(slices) if len(slices) > 1 else slices[0]  # one stays a view of its file
+
+
 def _same_number(what: str, indices: Any, names: Sequence[str]) -> None:
     if len(indices) != len(names):
-        raise ValueError(
-            f"{what} holds {len(indices)} parameters, the model has {len(names)}: "
-            "another model's file"
-        )
+        raise ValueError(f"{what} holds {len(indices)} parameters, the model has {len(names)}: "
+                         "another model's file")  # fmt: skip
 
 
 def _by_key(trees: Mapping[str, Any]) -> Buffers:

@@ -23,11 +23,7 @@ log = logging.getLogger(__name__)
 def choose_era(
     contents: nanochat.Contents, tokenizer: Tokenizer, command: Import
 ) -> tuple[eras.Detected, list[str]]:
-    """The era after `--softcap` and `--probe`, and lines that say why.
-
-    Raises:
-        ValueError: a softcap that is none, or a text too short to tell by.
-    """
+    """The era after `--softcap` and `--probe`, and lines that say why."""
     era = contents.era
     if not 0 <= command.softcap < float("inf"):
         raise ValueError(f"--softcap is {command.softcap:g}; expected a number above 0, e.g. 15")

@@ -1,9 +1,8 @@
 """Zip archives whose members are stored and aligned, so that they can be mapped into memory.
 
-`zipfile` would do, but for one thing: it turns to 64-bit fields at 2 GiB already, which its module
-has as a global alone. torch 2.4 then takes an archive of 2 to 4 GiB for a damaged one (measured: it
-adds a member's size to what stands in the place of its offset, and lands beyond the end), and a d20
-has 2.1 GB. This writer turns where it must, at 4 GiB.
+`zipfile` turns to 64-bit fields at 2 GiB already, and torch 2.4 then takes an archive of 2 to 4 GiB
+for a damaged one (measured: it adds a member's size to what stands in the place of its offset, and
+lands beyond the end); a d20 has 2.1 GB. This writer turns where it must, at 4 GiB.
 
 Source: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3 and 4.5.3.
 """

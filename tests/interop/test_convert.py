@@ -127,6 +127,10 @@ def unknown_key(folder):
     torchfile.save(folder / "model_000007.pt", state_of("A") | {"extra": np.ones(2)})
 
 
+def keys_that_are_numbers(folder):
+    torchfile.save(folder / "model_000007.pt", {0: np.ones(2), "step": 3})
+
+
 def wrong_vocabulary(folder):
     torchfile.save(folder / "model_000007.pt", state_of("A", vocab_size=330))
 
@@ -161,7 +165,8 @@ DAMAGE = {
     cut_model: "copy it again", no_meta: "meta_000007.json", broken_meta: "not JSON",
     odd_size: "n_head is None", odd_settings: "user_config is", odd_place: "--weights-only",
     more_layers: "with 4 layers: missing", uneven_heads: "of no model",
-    unknown_key: "unknown extra", wrong_vocabulary: "another model", no_tokenizer: "--tokenizer",
+    keys_that_are_numbers: "no named tensor under 'step', 0", unknown_key: "unknown extra",
+    wrong_vocabulary: "another model", no_tokenizer: "--tokenizer",
     another_tokenizer: "310 ids", mixed_tokenizer: "does not belong", rank_missing: "ranks 1",
     foreign_optimizer: "another model's file", cut_optimizer: "optim_000007.pt",
 }  # fmt: skip
