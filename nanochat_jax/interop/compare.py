@@ -36,14 +36,10 @@ def compare(command: Compare) -> list[str]:
     """
     a, b = _open(command.a), _open(command.b)
     lines = [f"a: {a.name}", f"b: {b.name}", *_config_lines(a.cfg, b.cfg)]
-    one, two = a.tokenizer, b.tokenizer
+    one, two, told = a.tokenizer, b.tokenizer, ": one side has none"
     if one and two:
-        lines += [
-            "tokenizer: equal" if one.hash == two.hash else f"tokenizer differs: {one} | {two}"
-        ]
-    else:
-        lines += ["tokenizer: one side has none"]
-    lines += _parameter_lines(a.params, b.params)
+        told = ": equal" if one.hash == two.hash else f" differs: {one} | {two}"
+    lines += [f"tokenizer{told}", *_parameter_lines(a.params, b.params)]
     if command.ids:
         ids = _read_ids(command.ids)
     elif tokenizer := one or two:

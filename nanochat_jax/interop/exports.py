@@ -68,7 +68,7 @@ def export_model(command: Export) -> tuple[pathlib.Path, list[str]]:
     reader = reader_of(cfg, {key: value.shape for key, value in state.items()}, meta)
     optimizer, why_not = None, "left out (--no-optimizer)"
     if command.optimizer:
-        optimizer, why_not = optimizer_file(saved, cfg, expected)
+        optimizer, why_not = _optimizer(saved, cfg, expected)
     # bits per byte there divide by this table: an import's own rule, or that of the model's time.
     rule = _origin(saved).get("token_bytes") or ("old" if _is_classic(cfg) else "corrected")
     where = (out, command.source, saved.path.parent.name, saved.step)
@@ -126,8 +126,8 @@ def nanochat_meta(saved: store.Saved, cfg: GPTConfig, source: str) -> dict[str, 
     if source == "base" and not _is_classic(cfg):
         loop = meta.get("loop") or {}
         out["total_batch_size"] = own.get("total_batch_size")
-        if position := _position(saved.loader):
-            out["dataloader_state_dict"] = position
+        if loader := saved.loader:
+            out["dataloader_state_dict"] = _position(loader)
         best = loop.get("best_bpb")
         out["loop_state"] = {
             "min_val_bpb": float("inf") if best is None else best,
@@ -137,10 +137,8 @@ def nanochat_meta(saved: store.Saved, cfg: GPTConfig, source: str) -> dict[str, 
     return out
 
 
-def _position(loader: Any) -> dict[str, int] | None:
+def _position(loader: Any) -> dict[str, int]:
     """Where nanochat would say the loader stands: the row group read last, of rank 0."""
-    if not loader:
-        return None
     # An import keeps the original's own position until training continues from it.
     if "pq_idx" in loader:
         return dict(loader)
@@ -158,7 +156,7 @@ def _origin(saved: store.Saved) -> dict[str, Any]:
     return saved.meta.get("imported") or {}
 
 
-def optimizer_file(saved: store.Saved, cfg: GPTConfig, shapes: eras.Shapes) -> tuple[Any, str]:
+def _optimizer(saved: store.Saved, cfg: GPTConfig, shapes: eras.Shapes) -> tuple[Any, str]:
     """nanochat's optimizer file of a checkpoint, or None and the reason."""
     if not saved.has_optimizer:
         return None, "the checkpoint has none"

@@ -33,8 +33,9 @@ def import_model(command: Import) -> tuple[pathlib.Path, list[str]]:
     FileNotFoundError and ValueError say what is missing, damaged, unsafe or foreign, and what to
     type; nothing has been written then.
     """
-    take = _from_nanochat if command.format == "nanochat" else _from_huggingface
-    return take(command)
+    if command.format == "nanochat":
+        return _from_nanochat(command)
+    return _from_huggingface(command)
 
 
 def _from_nanochat(command: Import) -> tuple[pathlib.Path, list[str]]:

@@ -26,10 +26,7 @@ KEYS_AND_PATHS: Pairs = (
 
 
 def rename(name: str, pairs: Pairs = KEYS_AND_PATHS, *, back: bool = False) -> str:
-    """The other name of `name`: right of left, `back` left of right; ValueError if no pair has it.
-
-    By default the path here of a nanochat key, and back.
-    """
+    """The other name of a nanochat key or (`back`) of a path; ValueError if no pair has it."""
     for left, right in pairs:
         here, there = (right, left) if back else (left, right)
         if match := _pattern(here).fullmatch(name):

@@ -38,6 +38,7 @@ STORAGES = {f"{name}Storage": np.dtype(kind) for name, kind in KINDS.items()}
 CLASSES = {dtype: name for name, dtype in STORAGES.items()}
 LATER = map(np.dtype, ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2"))
 DTYPES = {dtype.name: dtype for dtype in (*STORAGES.values(), *LATER)}
+Arrays = dict[int, tuple[int, np.ndarray]]  # its id -> its place in the file, and the array
 # Bytes of all compressed members: a few kilobytes of zip can inflate to terabytes.
 MAX_INFLATED = 2**30
 
@@ -75,18 +76,11 @@ def load(path: pathlib.Path) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Class:
-    """A storage class: the type of the numbers in it."""
-
-    dtype: np.dtype
-
-
-@dataclasses.dataclass(frozen=True)
 class _Storage:
-    """The bytes of a storage, uint8 [n], and the type of the tensors over it."""
+    """The type of the tensors over a storage, and its bytes, uint8 [n]; its class has no bytes."""
 
-    raw: np.ndarray
     dtype: np.dtype
+    raw: np.ndarray | None = None
 
 
 class _Reader:
@@ -111,7 +105,7 @@ class _Reader:
 
     def storage(self, name: Any) -> _Storage:
         """The storage that a persistent id names."""
-        kinds = (str, _Class, str, str, int)
+        kinds = (str, _Storage, str, str, int)
         if type(name) is not tuple or tuple(map(type, name)) != kinds or name[0] != "storage":
             raise ValueError("a persistent id that names no storage")
         _, kind, key, _, count = name
@@ -120,7 +114,7 @@ class _Reader:
         raw, expected = self.storages[key], count * kind.dtype.itemsize
         if raw.size != expected:
             raise ValueError(f"storage {key} has {raw.size} bytes, expected {expected}")
-        return _Storage(raw, kind.dtype)
+        return _Storage(kind.dtype, raw)
 
     def member(self, name: str) -> np.ndarray:
         """The bytes of a member, uint8 [n]: mapped, or in memory where it is compressed."""
@@ -170,8 +164,10 @@ def _tensor(
     metadata: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """An array over a storage; offset and strides are in elements, none may lead outside."""
-    if type(storage) is not _Storage or not isinstance(storage.dtype, np.dtype):
-        raise ValueError("a tensor without a storage or without a type")
+    if type(storage) is not _Storage or storage.raw is None:
+        raise ValueError("a tensor without a storage")
+    if not isinstance(storage.dtype, np.dtype):
+        raise ValueError("a tensor without a type")
     if metadata:
         raise ValueError("a tensor conjugated or negated in name only")
     raw, dtype = storage.raw, storage.dtype
@@ -204,9 +200,9 @@ NAMES: dict[str, Any] = {
     "torch._utils._rebuild_parameter_with_state": lambda array, *_: array,
     "torch.Size": lambda values: tuple(values),
     # Bytes whose type the call of `_rebuild_tensor_v3` gives.
-    "torch.storage.UntypedStorage": _Class(np.dtype("u1")),
+    "torch.storage.UntypedStorage": _Storage(np.dtype("u1")),
     "collections.OrderedDict": lambda: {},  # dicts keep their order themselves
-    **{f"torch.{name}": _Class(dtype) for name, dtype in STORAGES.items()},
+    **{f"torch.{name}": _Storage(dtype) for name, dtype in STORAGES.items()},
     **{f"torch.{name}": dtype for name, dtype in DTYPES.items()},
 }
 
@@ -236,26 +232,25 @@ def save(path: pathlib.Path, tree: Any) -> None:
         TypeError: a value of another type, or an array of a type that torch has not.
         OSError: the disk is full, say; nothing is left.
     """
-    arrays: list[np.ndarray] = []
-    keys: dict[int, int] = {}
-    pickled = b"\x80\x02" + _ops(tree, arrays, keys) + b"."
+    arrays: Arrays = {}
+    pickled = b"\x80\x02" + _ops(tree, arrays) + b"."
     with whole_file(path) as file:
         stored_zip.write(file, _members(pickled, arrays))
 
 
-def _members(pickled: bytes, arrays: list[np.ndarray]) -> Iterator[tuple[str, bytes | memoryview]]:
+def _members(pickled: bytes, arrays: Arrays) -> Iterator[tuple[str, bytes | memoryview]]:
     """The members of an archive, each made when its turn comes."""
     yield "archive/data.pkl", pickled
     yield "archive/byteorder", b"little"
-    for key, array in enumerate(arrays):
+    for key, array in arrays.values():
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         yield f"archive/data/{key}", memoryview(flat)
     yield "archive/version", b"3\n"
 
 
-def _ops(value: Any, arrays: list[np.ndarray], keys: dict[int, int]) -> bytes:
+def _ops(value: Any, arrays: Arrays) -> bytes:
     """The opcodes that leave a tree on the stack; its arrays are added to `arrays`, once each."""
-    inside = lambda values: b"".join(_ops(v, arrays, keys) for v in values)
+    inside = lambda values: b"".join(_ops(v, arrays) for v in values)
     if isinstance(value, dict):
         return b"}(" + inside(itertools.chain(*value.items())) + b"u"
     if isinstance(value, list):
@@ -263,7 +258,7 @@ def _ops(value: Any, arrays: list[np.ndarray], keys: dict[int, int]) -> bytes:
     if isinstance(value, tuple):
         return b"(" + inside(value) + b"t"
     if isinstance(value, np.ndarray):
-        return _tensor_ops(value, arrays, keys)
+        return _tensor_ops(value, arrays)
     if isinstance(value, np.dtype) and value.name in DTYPES:
         return _name("torch", value.name)
     if value is None:
@@ -274,18 +269,15 @@ def _ops(value: Any, arrays: list[np.ndarray], keys: dict[int, int]) -> bytes:
     raise TypeError(f"cannot save a {type(value).__name__}; give arrays as np.asarray(array)")
 
 
-def _tensor_ops(array: np.ndarray, arrays: list[np.ndarray], keys: dict[int, int]) -> bytes:
+def _tensor_ops(array: np.ndarray, arrays: Arrays) -> bytes:
     """A call of `_rebuild_tensor_v2`, or v3 with the type where no storage class has it."""
     dtype = array.dtype
     if DTYPES.get(dtype.name) != dtype:
         raise TypeError(f"torch has no tensor of type {dtype}; convert it with array.astype")
-    if id(array) not in keys:
-        keys[id(array)] = len(arrays)
-        arrays.append(array)
-    key, typed = str(keys[id(array)]), dtype in CLASSES
+    key, typed = arrays.setdefault(id(array), (len(arrays), array))[0], dtype in CLASSES
     kind = _name("torch", CLASSES[dtype]) if typed else _name("torch.storage", "UntypedStorage")
     count = array.size if typed else array.nbytes
-    storage = _tuple(plain("storage"), kind, plain(key), plain("cpu"), plain(count)) + b"Q"
+    storage = _tuple(plain("storage"), kind, plain(str(key)), plain("cpu"), plain(count)) + b"Q"
     stride = [math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
     hooks = _name("collections", "OrderedDict") + b")R"
     numbers = (plain(0), plain(array.shape), plain(tuple(stride)), plain(False))
