@@ -3,20 +3,18 @@
 JAX is imported only where something runs: `--help` and a wrong flag answer at once.
 """
 
-import argparse
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nanochat_jax import devices
+from nanochat_jax.config import flags
 from nanochat_jax.config.errors import nearest, start_logging
-from nanochat_jax.config.evaluate import Eval
 from nanochat_jax.config.paths import base_dir, compilation_cache
-from nanochat_jax.config.program import Program
+from nanochat_jax.config.program import Eval, Program
 from nanochat_jax.config.resolve import read, settle
-from nanochat_jax.config.stages import STAGES, Stage, TokenizerTrain
-from nanochat_jax.config.steps import rows_per_step
+from nanochat_jax.config.stages import STAGES, Stage, TokenizerTrain, rows_per_step
 from nanochat_jax.results import DATA, Section
 
 log = logging.getLogger(__name__)
@@ -30,10 +28,7 @@ def split_stage(argv: Sequence[str]) -> tuple[str, list[str]]:
     Raises:
         ValueError: no stage, or one that does not exist.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--stage", nargs="?")
-    known, rest = parser.parse_known_args(argv)
-    stage = known.stage
+    stage, rest = flags.take(argv, "stage")
     if stage in STAGES:
         return stage, rest
     if stage:

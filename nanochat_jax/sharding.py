@@ -6,7 +6,7 @@ same and splits the parameters at rest too. A dimension that the devices do not 
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -68,22 +68,17 @@ def spec(mesh: Mesh, path: str, shape: Sequence[int]) -> P:
 
 def shardings(mesh: Mesh, tree: Any) -> Any:
     """The sharding of every leaf (array or ShapeDtypeStruct) of parameters, state or both."""
-
-    def leaf(keys: Any, x: Any) -> NamedSharding:
-        path = jax.tree_util.keystr(keys, simple=True, separator="/")
-        return NamedSharding(mesh, spec(mesh, path, x.shape))
-
-    return jax.tree_util.tree_map_with_path(leaf, tree)
+    return _by_path(lambda path, x: NamedSharding(mesh, spec(mesh, path, x.shape)), tree)
 
 
 def optimizer_specs(mesh: Mesh, params: Any) -> Any:
     """Parameter by parameter, how the optimizer's moments of it are split, and so its gradient."""
+    return _by_path(lambda path, x: spec(mesh, f"exp_avg/{path}", x.shape), params)
 
-    def leaf(keys: Any, x: Any) -> P:
-        path = jax.tree_util.keystr(keys, simple=True, separator="/")
-        return spec(mesh, f"exp_avg/{path}", x.shape)
 
-    return jax.tree_util.tree_map_with_path(leaf, params)
+def _by_path(place: Callable[[str, Any], Any], tree: Any) -> Any:
+    name = lambda keys: jax.tree_util.keystr(keys, simple=True, separator="/")
+    return jax.tree_util.tree_map_with_path(lambda keys, x: place(name(keys), x), tree)
 
 
 def batch_sharding(mesh: Mesh, ndim: int = 3) -> NamedSharding:

@@ -9,9 +9,8 @@ from typing import Any
 from nanochat_jax import pipeline
 from nanochat_jax.config.errors import start_logging
 from nanochat_jax.config.paths import base_dir
-from nanochat_jax.config.program import Shared
+from nanochat_jax.config.program import Shared, Speedrun
 from nanochat_jax.config.resolve import SECTIONS
-from nanochat_jax.config.speedrun import Speedrun
 from nanochat_jax.config.values import fields
 from nanochat_jax.results import EVALUATION
 from nanochat_jax.tasks import hub

@@ -16,8 +16,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        code = main(sys.argv[1:])
-    except KeyboardInterrupt:  # Ctrl-C while the model loads
-        code = 130
-    sys.exit(code)
+    sys.exit(main(sys.argv[1:]))

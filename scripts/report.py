@@ -1,25 +1,32 @@
 """The report card again, from the sections on disk: `python -m scripts.report`."""
 
+import dataclasses
 import sys
+from typing import Literal
 
 import tyro
 
 from nanochat_jax.config.errors import friendly_errors
 from nanochat_jax.config.paths import base_dir
-from nanochat_jax.config.report import Report
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Generate the report (report.md, report.html), or reset it."""
+
+    command: tyro.conf.Positional[Literal["generate", "reset"]] = "generate"  # what to do
+    price: float | None = None  # dollars an hour of this machine; kept for later reports
 
 
 def main(argv: list[str]) -> int:
     with friendly_errors():
-        command = tyro.cli(Report, args=argv, prog="scripts.report")
-        if command.command not in ("generate", "reset"):
-            raise ValueError(f"command is {command.command!r}; expected generate or reset")
+        config = tyro.cli(Report, args=argv, prog="scripts.report")
         from nanochat_jax import report
 
-        if command.command == "reset":
+        if config.command == "reset":
             report.reset(base_dir())
             return 0
-        path = report.generate(base_dir(), price=command.price)
+        path = report.generate(base_dir(), price=config.price)
         print(report.summary(base_dir()))
         print(f"\nthe whole report: {path}\nto look at:       {path.with_suffix('.html')}")
     return 0

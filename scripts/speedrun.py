@@ -2,12 +2,11 @@
 
 import sys
 
+from nanochat_jax import speedrun
 from nanochat_jax.config.errors import friendly_errors
 
 
 def main(argv: list[str]) -> int:
-    from nanochat_jax import speedrun
-
     with friendly_errors():
         speedrun.run(argv)
     return 0

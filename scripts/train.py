@@ -2,12 +2,11 @@
 
 import sys
 
+from nanochat_jax import pipeline
 from nanochat_jax.config.errors import friendly_errors
 
 
 def main(argv: list[str]) -> int:
-    from nanochat_jax import pipeline
-
     with friendly_errors():
         stage, rest = pipeline.split_stage(argv)
         config = pipeline.configure(stage, rest, prog=f"scripts.train --stage {stage}")

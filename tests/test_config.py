@@ -67,6 +67,14 @@ def test_a_wrong_file_says_what_is_wrong(tmp_path, text, said):
         resolve("base", [f"--config={path}"])
 
 
+@pytest.mark.parametrize("section", STAGES)
+def test_an_unknown_recipe_in_a_file_or_a_flag_names_those_there_are(section, tmp_path):
+    (path := tmp_path / "c.toml").write_text('recipe = "modern"\n')
+    for argv in ([f"--config={path}"], ["--recipe=modern"]):
+        with pytest.raises(ValueError, match="expected one of classic, current"):
+            resolve(section, argv)
+
+
 def test_a_missing_file_lists_those_there_are(tmp_path):
     (tmp_path / "a.toml").write_text("")
     with pytest.raises(ValueError, match=r"a\.toml"):
@@ -171,3 +179,9 @@ def test_a_checkpoint_of_a_version_with_more_names_is_read():
     assert GPTConfig.of(kept) == GPTConfig(n_layer=3)
     with pytest.raises(TypeError, match="n_layers"):
         GPTConfig.of({"n_layers": 3})
+
+
+def test_ctrl_c_ends_a_program_without_a_traceback(capsys):
+    with pytest.raises(SystemExit) as left, friendly_errors():
+        raise KeyboardInterrupt
+    assert left.value.code == 130 and not capsys.readouterr().err

@@ -37,7 +37,7 @@ PURE = (
     "config/mesh.py",
     "config/optim.py",
     "config/scaling.py",
-    "config/steps.py",
+    "config/stages.py",
     "config/values.py",
     "data/batch.py",
     "data/packing.py",

@@ -11,8 +11,7 @@ from nanochat_jax.config import scaling
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
 from nanochat_jax.config.paths import CHECKPOINTS
 from nanochat_jax.config.resolve import resolve
-from nanochat_jax.config.stages import BaseTrain, MidTrain, SFTTrain, recipes_of
-from nanochat_jax.config.steps import rows_per_step
+from nanochat_jax.config.stages import BaseTrain, MidTrain, SFTTrain, recipes_of, rows_per_step
 from nanochat_jax.config.values import flatten
 
 

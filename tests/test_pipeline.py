@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from nanochat_jax import pipeline, speedrun
-from nanochat_jax.config.speedrun import Speedrun
+from nanochat_jax.config.program import Speedrun
 from nanochat_jax.config.stages import BaseTrain, TokenizerTrain
 from scripts import train as train_program
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat_jax.config import scaling
-from nanochat_jax.config.optim import OptimConfig, optim_defaults
+from nanochat_jax.config.optim import DEFAULTS, OptimConfig
 from nanochat_jax.train import peaks
 
-OPTIM = OptimConfig(**optim_defaults("current", "base"))
+OPTIM = OptimConfig(**DEFAULTS["current"]["base"])
 steps = lambda n=-1, flops=-1.0, tokens=0, batch=1000: scaling.iterations(
     n, flops, tokens, 10.0, batch
 )

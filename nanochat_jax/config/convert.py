@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from nanochat_jax.config.program import short
+from nanochat_jax.config.program import also
 
 Format = Literal["nanochat", "huggingface"]
 
@@ -19,10 +19,10 @@ class Import:
 
     dir: str  # nanochat's base directory, a folder with model_<step>.pt, or one of transformers
     format: Format = "nanochat"  # whose files they are
-    source: Annotated[Literal["", "base", "mid", "sft", "rl"], short("-i")] = ""
+    source: Annotated[Literal["", "base", "mid", "sft", "rl"], also("-i")] = ""
     """stage of the model; may be left out where the folders tell"""
-    model_tag: Annotated[str, short("-g")] = ""  # tag to read, and the name it gets here
-    step: Annotated[int, short("-s")] = -1  # step to read; may be left out where there is one
+    model_tag: Annotated[str, also("-g")] = ""  # tag to read, and the name it gets here
+    step: Annotated[int, also("-s")] = -1  # step to read; may be left out where there is one
     tokenizer: str = ""  # folder of the tokenizer, where it is not beside the model
     softcap: float = 0.0  # logit softcap where keys cannot tell (15 or 20); 0: as the files say
     probe: str = ""  # text, or a file of it, to score candidates that keys cannot tell apart
@@ -38,10 +38,10 @@ class Export:
 
     dir: str  # folder to write: a base directory of nanochat's layout, or one of transformers
     format: Format = "nanochat"  # nanochat (model, meta, optimizer, tokenizer) or huggingface
-    source: Annotated[Literal["base", "mid", "sft", "rl"], short("-i")] = "sft"
+    source: Annotated[Literal["base", "mid", "sft", "rl"], also("-i")] = "sft"
     """stage of the model"""
-    model_tag: Annotated[str, short("-g")] = ""  # its tag; empty: the deepest
-    step: Annotated[int, short("-s")] = -1  # its step; -1: the last
+    model_tag: Annotated[str, also("-g")] = ""  # its tag; empty: the deepest
+    step: Annotated[int, also("-s")] = -1  # its step; -1: the last
     optimizer: bool = True  # nanochat: write the optimizer's state too, where the checkpoint has it
     lossy: bool = False  # huggingface: write even what that format cannot express, without it
 
@@ -55,7 +55,7 @@ class Compare:
 
     a: tyro.conf.Positional[str]  # one checkpoint
     b: tyro.conf.Positional[str]  # the other
-    prompt: Annotated[str, short("-p")] = "The capital of France is"  # text to run both on
+    prompt: Annotated[str, also("-p")] = "The capital of France is"  # text to run both on
     ids: str = ""  # file of token ids (JSON list, or numbers and blanks) to run both on instead
 
 

@@ -5,15 +5,15 @@ from typing import Annotated
 
 import tyro
 
-from nanochat_jax.config.program import Recipe, short
+from nanochat_jax.config.program import Recipe, also
 
 
 @dataclasses.dataclass(frozen=True)
 class Download:
     """Fetch pretraining shards into base_data/ (those that are there are kept)."""
 
-    num_files: Annotated[int, short("-n")] = -1  # the first so many shards; -1: all
-    num_workers: Annotated[int, short("-w")] = 4  # downloads at a time
+    num_files: Annotated[int, also("-n")] = -1  # the first so many shards; -1: all
+    num_workers: Annotated[int, also("-w")] = 4  # downloads at a time
     recipe: Recipe = "classic"  # classic: FineWeb-Edu; current: ClimbMix
     base_url: str = ""  # another server with the same file names
 
@@ -56,8 +56,8 @@ class MakeIdentity:
     count: int = 1000  # conversations in the file at the end
     out: str = ""  # the file (default: identity_conversations.jsonl in the base directory)
     fresh: bool = False  # throw away a file that is there
-    num_workers: Annotated[int, short("-w")] = 4  # requests at a time
-    temperature: Annotated[float, short("-t")] = 1.0  # of the writing model
+    num_workers: Annotated[int, also("-w")] = 4  # requests at a time
+    temperature: Annotated[float, also("-t")] = 1.0  # of the writing model
     max_tokens: int = 0  # of a reply of the writing model (0: its server decides)
     seed: int = 0  # another seed makes other conversations
 

@@ -6,6 +6,7 @@ import errno
 import logging
 import pathlib
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 
 
@@ -21,6 +22,7 @@ def friendly_errors() -> Iterator[None]:
     """For programs: what a person can fix is printed as one message (exit 2), not a traceback.
 
     That is what our own code raises on purpose; an error from inside a library keeps its traceback.
+    Ctrl-C needs no words at all.
     """
     try:
         yield
@@ -32,6 +34,8 @@ def friendly_errors() -> Iterator[None]:
     except OSError as error:
         print(f"error: {_os_message(error)}", file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -55,9 +59,7 @@ def _os_message(error: OSError) -> str:
 def _is_ours(error: BaseException) -> bool:
     """Whether the error was raised in this package or its programs."""
     # By the innermost frame: a ValueError out of numpy is a bug of ours, and its place matters.
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    here = pathlib.Path(__file__).resolve().parents[1]
-    raised = pathlib.Path(trace.tb_frame.f_code.co_filename) if trace else here
-    return raised.is_relative_to(here) or raised.is_relative_to(here.parent / "scripts")
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    raised, package = frame.f_code.co_filename, pathlib.Path(__file__).resolve().parents[1]
+    homes = (package, package.parent / "scripts")
+    return any(pathlib.Path(raised).is_relative_to(home) for home in homes)

@@ -1,5 +1,6 @@
 """The command line: which settings were typed, and their values. `tyro` reads them, once."""
 
+import argparse
 import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -54,14 +55,12 @@ def check(argv: Sequence[str], cls: type) -> None:
             raise ValueError(f"unknown flag {arg.split('=', 1)[0]}{hint} (--help lists all)")
 
 
-def peek(argv: Sequence[str], name: str) -> str | None:
-    """The value of one long flag, the last one, before the real parser sees the rest."""
-    for i in reversed(range(len(argv))):
-        if argv[i].startswith(f"--{name}="):
-            return argv[i].split("=", 1)[1]
-        if argv[i] == f"--{name}" and i + 1 < len(argv):
-            return argv[i + 1]
-    return None
+def take(argv: Sequence[str], name: str) -> tuple[str | None, list[str]]:
+    """The value of one long flag, the last one, and the other arguments as they are."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(f"--{name}", nargs="?", dest="value")
+    known, rest = parser.parse_known_args(argv)
+    return known.value, rest
 
 
 def _table(cls: type) -> Mapping[str, str]:

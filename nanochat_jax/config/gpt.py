@@ -111,11 +111,8 @@ class GPTConfig:
         """
         # A comment in the original says 768 for a length of 2048; its code gives 512, as this does.
         S, pattern = self.sequence_len, self.window_pattern.upper()
-        short = {
-            "quarter": 128 * math.ceil(math.ceil(S / 4) / 128),
-            "third": 128 * math.ceil(math.ceil(S / 3) / 128),
-            "half": S // 2,
-        }[self.short_window]
+        tiles = lambda parts: 128 * math.ceil(math.ceil(S / parts) / 128)
+        short = {"quarter": tiles(4), "third": tiles(3), "half": S // 2}[self.short_window]
         kinds = [pattern[i % len(pattern)] for i in range(self.n_layer - 1)] + ["L"]
         return tuple(short if kind == "S" else S for kind in kinds)
 
@@ -131,20 +128,13 @@ class GPTConfig:
 RECIPES: dict[str, dict[str, Any]] = {
     "classic": {},
     "current": dict(
-        rope_base=100000.0,
-        rope_table_dtype="compute",
-        softcap_dtype="float32",
+        rope_base=100000.0, rope_table_dtype="compute", softcap_dtype="float32",
         qk_scale=1.2,  # the norm fixes how sharp attention can get; this gives some of it back
-        window_pattern="SSSL",
-        long_window="sequence",
-        value_embeds=True,
-        residual_scalars=True,
-        smear=True,
-        backout=True,
-        pad_vocab_to=64,
-        init="current",
+        window_pattern="SSSL", long_window="sequence",
+        value_embeds=True, residual_scalars=True, smear=True, backout=True,
+        pad_vocab_to=64, init="current",
     ),
-}
+}  # fmt: skip
 
 
 def recipe_model_defaults(recipe: str) -> dict[str, Any]:
@@ -171,13 +161,10 @@ def dials_of(cfg: GPTConfig) -> dict[str, Any]:
     knows the run's own must put it above this one.
     """
     return dict(
-        depth=cfg.n_layer,
-        aspect_ratio=max(1, cfg.n_embd // cfg.n_layer),
-        head_dim=cfg.head_dim,
-        max_seq_len=cfg.sequence_len,
-        window_pattern=cfg.window_pattern,
+        depth=cfg.n_layer, aspect_ratio=max(1, cfg.n_embd // cfg.n_layer), head_dim=cfg.head_dim,
+        max_seq_len=cfg.sequence_len, window_pattern=cfg.window_pattern,
         reference_kv_heads=cfg.n_kv_head,
-    )
+    )  # fmt: skip
 
 
 def param_counts(cfg: GPTConfig) -> dict[str, int]:
@@ -186,13 +173,12 @@ def param_counts(cfg: GPTConfig) -> dict[str, int]:
     kv = cfg.n_kv_head * H
     block = 2 * D * D + 2 * D * kv + 8 * D * D
     gates = len(cfg.value_embed_layers) * cfg.n_kv_head * cfg.ve_gate_width
-    scalars = 2 * L * cfg.residual_scalars + (cfg.smear_width + 1) * cfg.smear + cfg.backout
     counts = {
         "wte": V * D,
         "value_embeds": len(cfg.value_embed_layers) * V * kv,
         "lm_head": V * D,
         "transformer_matrices": L * block + gates,
-        "scalars": scalars,
+        "scalars": 2 * L * cfg.residual_scalars + (cfg.smear_width + 1) * cfg.smear + cfg.backout,
     }
     return counts | {"total": sum(counts.values())}
 

@@ -12,14 +12,7 @@ from typing import Any
 
 from nanochat_jax.config import scaling
 from nanochat_jax.config.gpt import GPTConfig, dials_of
-from nanochat_jax.config.stages import (
-    BaseTrain,
-    ChatStage,
-    MidTrain,
-    RLTrain,
-    SFTTrain,
-    recipes_of,
-)  # fmt: skip
+from nanochat_jax.config.stages import BaseTrain, ChatStage, MidTrain, RLTrain, SFTTrain
 from nanochat_jax.config.values import build
 
 Meta = Mapping[str, Any]  # a checkpoint's `meta.json`
@@ -52,20 +45,15 @@ def rates_and_batch(config: ChatStage, meta: Meta) -> dict[str, Any]:
     if isinstance(config, RLTrain):
         return {}
     theirs = meta.get("config") or {}
-    names = RATES + BATCH if _counts_tokens(config) else RATES
+    # A batch is so many tokens, but not where it is so many rows: padded, or of a number given.
+    in_tokens = isinstance(config, MidTrain) or (
+        config.packing == "bestfit"
+        and config.target_examples_per_step == SFTTrain.target_examples_per_step
+    )
+    names = RATES + BATCH if in_tokens else RATES
     taken = {name: theirs[name] for name in names if name in theirs}
     if taken.get("total_batch_size") == -1 and meta["stage"] == "base":
         # The base run derived its batch from its horizon, and kept no more of that than the -1.
         plan = scaling.plan(GPTConfig.of(meta["model_config"]), build(BaseTrain, theirs))
         taken["total_batch_size"] = plan.total_batch_size
     return taken | {"max_seq_len": meta["model_config"]["sequence_len"]}
-
-
-def _counts_tokens(config: MidTrain | SFTTrain) -> bool:
-    """Whether a step is so many tokens: not where it is so many rows, padded or by their number."""
-    if isinstance(config, MidTrain):
-        return True
-    usual = recipes_of("sft")[config.recipe].get(
-        "target_examples_per_step", SFTTrain.target_examples_per_step
-    )
-    return config.packing == "bestfit" and config.target_examples_per_step == usual

@@ -72,53 +72,31 @@ class OptimConfig:
 # from 2.02 to 1.80 hours: rates, betas, decays, momentum, warmup and warmdown. 320 runs in January
 # had shown before that what is tuned at depth 12 may hurt at depth 20.
 CURRENT = dict(
-    embedding_lr=0.3,
-    unembedding_lr=0.008,
+    embedding_lr=0.3, unembedding_lr=0.008,
     weight_decay=0.28,  # at depth 12; scaled by batch and horizon (scale_to_batch)
-    weight_decay_on="matrices",
-    embedding_weight_decay=0.001,
-    unembedding_weight_decay=0.01,
-    embedding_beta2=0.995,
-    unembedding_beta2=0.96,
-    muon="polar_express",
-    muon_dtype="compute",
+    weight_decay_on="matrices", embedding_weight_decay=0.001, unembedding_weight_decay=0.01,
+    weight_decay_schedule="cosine", embedding_beta2=0.995, unembedding_beta2=0.96,
+    muon="polar_express", muon_dtype="compute", muon_beta2=0.9,
     # July 2026: "helped very slightly" at depths 12 and 24, the two together.
-    muon_equalize_rows=True,
-    muon_renormalize=True,
-    muon_beta2=0.9,
-    momentum=0.97,
-    momentum_steps=400,
-    momentum_end=0.90,
-    warmup_steps=40,
-    warmdown_ratio=0.65,
-    final_lr_frac=0.05,
-    weight_decay_schedule="cosine",
-    horizon_params="matrices",
-    scale_to_batch=True,
-)
+    muon_equalize_rows=True, muon_renormalize=True,
+    momentum=0.97, momentum_steps=400, momentum_end=0.90,
+    warmup_steps=40, warmdown_ratio=0.65, final_lr_frac=0.05,
+    horizon_params="matrices", scale_to_batch=True,
+)  # fmt: skip
 # The later stages run over a mixture whose number of steps is not known before: their rates follow
 # the share of the rows seen. None of them clips gradients, which only base training did.
 _PROGRESS = dict(lr_schedule="progress", grad_clip=0.0)
 _LINEAR = dict(lr_schedule="linear", grad_clip=0.0, momentum_steps=0)
 # After base training. No weight decay: by the end of the base run its schedule has brought it to 0.
 _LATER = dict(
-    CURRENT,
-    weight_decay=0.0,
-    weight_decay_schedule="constant",
-    momentum=0.95,
-    momentum_steps=300,
-    momentum_end=-1.0,
-    warmup_steps=0,
-    warmdown_ratio=0.5,
-    final_lr_frac=0.0,
-)
+    CURRENT, weight_decay=0.0, weight_decay_schedule="constant",
+    momentum=0.95, momentum_steps=300, momentum_end=-1.0,
+    warmup_steps=0, warmdown_ratio=0.5, final_lr_frac=0.0,
+)  # fmt: skip
+# What `OptimConfig(**...)` takes to be a recipe's optimizer in a stage.
+# Source: nanochat `scripts/{base_train,mid_train,chat_sft,chat_rl}.py`, October 2025, July 2026.
 DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
-    "classic": {
-        "base": dict(grad_clip=1.0),
-        "mid": _PROGRESS,
-        "sft": _LINEAR,
-        "rl": _LINEAR,
-    },
+    "classic": {"base": dict(grad_clip=1.0), "mid": _PROGRESS, "sft": _LINEAR, "rl": _LINEAR},
     "current": {
         "base": CURRENT,
         "mid": {**_LATER, **_PROGRESS},
@@ -126,17 +104,3 @@ DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
         "rl": {**_LATER, **_LINEAR, "embedding_lr": 0.2, "unembedding_lr": 0.004},
     },
 }
-
-
-def optim_defaults(recipe: str, stage: str) -> dict[str, Any]:
-    """What `OptimConfig(**...)` takes to be the recipe's optimizer in a stage (base, mid, sft, rl).
-
-    Raises:
-        ValueError: an unknown recipe or stage.
-
-    Source: nanochat `scripts/{base_train,mid_train,chat_sft,chat_rl}.py`, October 2025, July 2026.
-    """
-    for value, known in ((recipe, DEFAULTS), (stage, DEFAULTS["classic"])):
-        if value not in known:
-            raise ValueError(f"no optimizer defaults for {value!r}; use one of {', '.join(known)}")
-    return dict(DEFAULTS[recipe][stage])

@@ -1,19 +1,19 @@
-"""The names on disk, nanochat's own: every place below the base directory is named here alone."""
+"""The names on disk, nanochat's own: every place below the base directory is named here alone.
+
+The original's names, so that its users find things where they are used to find them.
+"""
 
 import os
 import pathlib
+from collections.abc import Callable
 
 from nanochat_jax.files import recover_folder
 
-# The original's names, so that its users find things where they are used to find them.
 CHECKPOINTS = {
-    "base": "base_checkpoints",
-    "mid": "mid_checkpoints",
-    "sft": "chatsft_checkpoints",
-    "rl": "chatrl_checkpoints",
-}
-BASE_DATA, WORLD_DATA = "base_data", "world_data"
-TOKENIZER = "tokenizer"
+    "base": "base_checkpoints", "mid": "mid_checkpoints",
+    "sft": "chatsft_checkpoints", "rl": "chatrl_checkpoints",
+}  # fmt: skip
+WORLD_DATA = "world_data"
 
 
 def base_dir() -> pathlib.Path:
@@ -21,14 +21,18 @@ def base_dir() -> pathlib.Path:
     return pathlib.Path(os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat_jax").expanduser()
 
 
-def base_data(root: pathlib.Path) -> pathlib.Path:
-    """Pretraining shards, downloaded or the user's own."""
-    return root / BASE_DATA
+def _below(name: str) -> Callable[[pathlib.Path], pathlib.Path]:
+    return lambda root: root / name
 
 
-def world_data(root: pathlib.Path) -> pathlib.Path:
-    """The embedded world, written by the tokenizer stage while `base_data/` is empty."""
-    return root / WORLD_DATA
+base_data = _below("base_data")  # pretraining shards, downloaded or the user's own
+world_data = _below(WORLD_DATA)  # the embedded world, written while `base_data/` is empty
+identity = _below("identity_conversations.jsonl")  # in which the model says who it is
+words = _below("words_alpha.txt")  # the word list that spelling is made of
+tokenizer = _below("tokenizer")  # the one that new base models begin with
+eval_bundle = _below("eval_bundle")  # the tasks of CORE
+report = _below("report")  # what stages and evaluations found, and the report made of it
+compilation_cache = _below("jax_cache")  # compiled programs, kept from run to run
 
 
 def data_in_use(root: pathlib.Path) -> pathlib.Path | None:
@@ -51,41 +55,11 @@ def world_conversations(root: pathlib.Path, name: str) -> pathlib.Path:
     return world_data(root) / f"conversations_{name}.jsonl"
 
 
-def identity(root: pathlib.Path) -> pathlib.Path:
-    """Conversations in which the model says who it is."""
-    return root / "identity_conversations.jsonl"
-
-
-def words(root: pathlib.Path) -> pathlib.Path:
-    """The word list that spelling is made of."""
-    return root / "words_alpha.txt"
-
-
-def tokenizer(root: pathlib.Path) -> pathlib.Path:
-    """The tokenizer that new base models begin with."""
-    return root / TOKENIZER
-
-
 def checkpoints(root: pathlib.Path, stage: str) -> pathlib.Path:
     """A folder for each model tag of a stage."""
     return root / CHECKPOINTS[stage]
 
 
-def eval_bundle(root: pathlib.Path) -> pathlib.Path:
-    """The tasks of CORE."""
-    return root / "eval_bundle"
-
-
 def answers(root: pathlib.Path, run: str) -> pathlib.Path:
     """Every question of an evaluation with its answer and grade, from which it can continue."""
     return root / "eval" / run
-
-
-def report(root: pathlib.Path) -> pathlib.Path:
-    """What stages and evaluations found, and the report made of it."""
-    return root / "report"
-
-
-def compilation_cache(root: pathlib.Path) -> pathlib.Path:
-    """Compiled programs, kept from run to run."""
-    return root / "jax_cache"

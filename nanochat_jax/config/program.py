@@ -1,4 +1,4 @@
-"""The flags that every program has, and how a field says what it decides.
+"""The flags of every program, of eval and of the speedrun, and how a field says what it decides.
 
 A field decides the result of its stage unless its type says otherwise: at the field, so that a new
 option cannot be forgotten in a list elsewhere. What stands beside or below a field is its `--help`.
@@ -30,7 +30,7 @@ PerCall = Annotated[T, FieldKind.PER_CALL]
 
 Device = Literal["", "cpu", "gpu", "cuda", "tpu", "mps"]
 Recipe = Literal["classic", "current"]
-short = lambda flag: tyro.conf.arg(aliases=[flag])
+also = lambda *flags: tyro.conf.arg(aliases=flags)
 flat = tyro.conf.arg(name="")
 
 
@@ -45,7 +45,7 @@ class Shared:
 
     config: Cosmetic[str] = ""
     """TOML file of settings (default: configs/cpu.toml on a CPU, configs/d20.toml on GPUs)"""
-    model_tag: Annotated[str, short("-g")] = ""
+    model_tag: Annotated[str, also("-g")] = ""
     """name of the checkpoint directory (default: d<depth>, or the deepest there is)"""
     device_type: PerCall[Device] = ""  # cpu, gpu (or cuda), tpu; empty: the best there is
     mesh: PerCall[str] = ""
@@ -54,9 +54,46 @@ class Shared:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Speedrun(Shared):
+    """Run the whole chain, skip what is done, write the report."""
+
+    fresh: bool = False  # start over: finished stages are trained again
+    rl: bool = False  # also the rl stage, after sft
+    download: int = 240  # shards to fetch where the config trains on downloaded text; 0: none
+    run: str = dataclasses.field(default_factory=wandb_run)
+    """name for wandb; `dummy` logs to disk alone"""
+    task_data: str = ""  # local folder of task files instead of the Hugging Face hub
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Program(Shared):
     """What every program that runs one model knows."""
 
-    dtype: Annotated[Literal["auto", "float32", "bfloat16"], short("-d")] = "auto"
+    dtype: Annotated[Literal["auto", "float32", "bfloat16"], also("-d")] = "auto"
     """compute type; auto: bfloat16 on accelerators, float32 on a CPU"""
     seed: int = 42  # seed of initial weights, sampling and data order where it has one
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Eval(Program):
+    """Score a checkpoint into the report."""
+
+    source: Annotated[Literal["tokenizer", "base", "mid", "sft", "rl"], also("-i")] = "sft"
+    """what to score"""
+    step: Annotated[int, also("-s")] = -1  # its step; -1: the last
+    tasks: Annotated[str, also("-a", "--task-name")] = ""
+    """comma-separated (or `|`): core, bpb, sample, probes, ChatCORE, ARC-Easy, ARC-Challenge, MMLU,
+    GSM8K, HumanEval, SpellingBee; empty: all that fit the source and have their data"""
+    # Greedy, so that a score is the same tomorrow.
+    temperature: Annotated[float, also("-t")] = 0.0  # 0: greedy
+    max_new_tokens: Annotated[int, also("-m")] = 512  # tokens of an answer
+    num_samples: Annotated[int, also("-n")] = 1
+    """answers a problem; passed when one is right, and pass@k in the table"""
+    top_k: Annotated[int, also("-k")] = 50  # sample among the k likeliest; 0: among all
+    batch_size: Annotated[int, also("-b")] = 0
+    """prompts of a forward pass and answers written at once, on each device; 0: what suits it"""
+    max_problems: Annotated[int, also("-x")] = -1
+    """problems of each task, and batches of bits per byte; -1: all"""
+    device_batch_size: int = 32  # rows of a bits-per-byte batch
+    split_tokens: int = 20 * 524288  # tokens of each split for bits per byte
+    task_data: Cosmetic[str] = ""  # local folder of task files instead of the Hugging Face hub

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nanochat_jax.config import flags, inherit
-from nanochat_jax.config.evaluate import Eval
+from nanochat_jax.config.program import Eval, Speedrun
 from nanochat_jax.config.serve import ChatCLI, ChatWeb
-from nanochat_jax.config.speedrun import Speedrun
 from nanochat_jax.config.stages import STAGES, recipes_of
 from nanochat_jax.config.values import build, check_known, fields, kept_on_resume
 
@@ -46,23 +45,16 @@ class Layers:
         inherited, file = inherited or {}, self.file
         if not self.named:
             file = {name: value for name, value in file.items() if name not in inherited}
-        above = {**inherited, **file, **self._path(), **self.flags}
+        path = {"config": self.path} if self.path else {}
+        above = {**inherited, **file, **path, **self.flags}
         return build(SECTIONS[self.section], {**self._recipe(above), **above}, where=self.path)
-
-    def without_default_file(self) -> "Layers":
-        return self if self.named else dataclasses.replace(self, file={}, path="")
-
-    def _path(self) -> dict[str, str]:
-        known = "config" in fields(SECTIONS[self.section])
-        return {"config": self.path} if self.path and known else {}
 
     def _recipe(self, above: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the recipe sets that `above` names, else the program's usual one."""
-        usual = fields(SECTIONS[self.section]).get("recipe")
-        if usual is None:
+        cls, recipes = SECTIONS[self.section], recipes_of(self.section)
+        if "recipe" not in fields(cls):
             return {}
-        name = above.get("recipe") or SECTIONS[self.section].recipe
-        recipes = recipes_of(self.section)
+        name = above.get("recipe") or cls.recipe
         if name not in recipes:
             raise ValueError(f"recipe is {name!r}; expected one of {', '.join(recipes)}")
         return recipes[name]
@@ -88,7 +80,7 @@ def read(
     """
     cls, given = SECTIONS[section], dict(values or {})
     flags.check(argv, cls)
-    named = given.get("config") or flags.peek(argv, "config")
+    named = given.get("config") or flags.take(argv, "config")[0]
     path = pathlib.Path(named) if named else default_file
     table = read_toml(path) if path else {}
     shared = {n: v for n, v in table.items() if not isinstance(v, dict) and n in fields(cls)}
@@ -97,18 +89,15 @@ def read(
     if not argv:
         return layers
     # `--help` shows the values that would hold, and the recipe decides most of them.
-    recipe = flags.peek(argv, "recipe")
-    shown = dataclasses.replace(layers, flags=given | ({"recipe": recipe} if recipe else {}))
-    default = shown.config()
+    recipe, _ = flags.take(argv, "recipe")
+    shown = given | ({"recipe": recipe} if recipe else {})
+    default = dataclasses.replace(layers, flags=shown).config()
     build(cls, file, where=layers.path)  # a wrong value is an error even where a flag covers it
     return dataclasses.replace(layers, flags=flags.parse(argv, default, prog=prog) | given)
 
 
 def settle(
-    layers: Layers,
-    *,
-    parent: inherit.Meta | None = None,
-    saved: Mapping[str, Any] | None = None,
+    layers: Layers, *, parent: inherit.Meta | None = None, saved: Mapping[str, Any] | None = None
 ) -> Any:
     """The config of a program. Pure.
 
@@ -125,8 +114,9 @@ def settle(
     if parent is None:
         return layers.config()
     if layers.section == "base":
-        # The rates of the default file are another model's.
-        return layers.without_default_file().config(inherit.dials(parent))
+        if not layers.named:  # the rates of the default file are another model's
+            layers = dataclasses.replace(layers, file={}, path="")
+        return layers.config(inherit.dials(parent))
     # In two steps: what a stage packs and counts is its recipe's, and the recipe the parent's.
     taken = inherit.recipe(layers.config(), parent)
     return layers.config(taken | inherit.rates_and_batch(layers.config(taken), parent))

@@ -45,7 +45,8 @@ def plan(cfg: GPTConfig, config: BaseTrain) -> Plan:
     """
     optim, ratio = config.optim, config.target_param_data_ratio
     target = int(ratio * counted_params(cfg, optim))
-    reference = ratio * counted_params(_reference_of(cfg, config), optim)
+    dials = config.aspect_ratio, config.head_dim, config.reference_kv_heads
+    reference = ratio * counted_params(reference_config(cfg, *dials), optim)
     batch = config.total_batch_size
     if batch <= 0:
         batch = auto_batch_size(target, reference)
@@ -79,10 +80,6 @@ def reference_config(
     if kv_heads and shape["n_head"] % kv_heads == 0:
         shape["n_kv_head"] = kv_heads
     return dataclasses.replace(cfg, **shape)
-
-
-def _reference_of(cfg: GPTConfig, config: BaseTrain) -> GPTConfig:
-    return reference_config(cfg, config.aspect_ratio, config.head_dim, config.reference_kv_heads)
 
 
 def auto_batch_size(target_tokens: float, reference_tokens: float) -> int:
@@ -132,12 +129,8 @@ def scaled(
     # Averaged over k times the rows a gradient has 1/sqrt(k) of the noise, and normalised updates
     # (Adam's, Muon's) may grow by as much.
     factor = math.sqrt(batch / REFERENCE_BATCH)
-    changes = dict(
-        embedding_lr=optim.embedding_lr * factor,
-        unembedding_lr=optim.unembedding_lr * factor,
-        scalar_lr=optim.scalar_lr * factor,
-        matrix_lr=optim.matrix_lr * factor,
-    )
+    rates = "embedding_lr", "unembedding_lr", "scalar_lr", "matrix_lr"
+    changes = {rate: vars(optim)[rate] * factor for rate in rates}
     if optim.weight_decay_on == "matrices":
         changes["weight_decay"] = optim.weight_decay * factor * (reference_tokens / target_tokens)
     return dataclasses.replace(optim, **changes)

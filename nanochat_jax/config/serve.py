@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from nanochat_jax.config.program import Program, short
+from nanochat_jax.config.program import Program, also
 
 # What a number may be: beyond it there is nothing that a model or a socket could do.
 RANGES = {
@@ -22,11 +22,11 @@ RANGES = {
 class Talk(Program):
     """What both programs know."""
 
-    source: Annotated[Literal["sft", "mid", "rl", "base"], short("-i")] = "sft"
+    source: Annotated[Literal["sft", "mid", "rl", "base"], also("-i")] = "sft"
     """the stage whose model answers"""
-    step: Annotated[int, short("-s")] = -1  # its step; -1: the last
+    step: Annotated[int, also("-s")] = -1  # its step; -1: the last
     # These defaults, and those of temperature and max_tokens, are the original's two programs'.
-    top_k: Annotated[int, short("-k")] = 50  # sample among the k likeliest tokens; 0: all
+    top_k: Annotated[int, also("-k")] = 50  # sample among the k likeliest tokens; 0: all
     top_p: float = 1.0  # sample among the likeliest tokens that hold this much probability
     int8: bool = False  # matrices in 8 bits: half the memory of bfloat16, nearly the same text
 
@@ -42,24 +42,24 @@ class Talk(Program):
 class ChatCLI(Talk):
     """Chat in the terminal."""
 
-    prompt: Annotated[str, short("-p")] = ""  # answer this and leave
+    prompt: Annotated[str, also("-p")] = ""  # answer this and leave
     system: str = ""  # system message, before the chat begins
-    temperature: Annotated[float, short("-t")] = 0.6  # 0: the likeliest token; higher: more varied
-    max_tokens: Annotated[int, short("-m")] = 256  # tokens of a reply
+    temperature: Annotated[float, also("-t")] = 0.6  # 0: the likeliest token; higher: more varied
+    max_tokens: Annotated[int, also("-m")] = 256  # tokens of a reply
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChatWeb(Talk):
     """Serve the chat page and the OpenAI-compatible API."""
 
-    port: Annotated[int, short("-p")] = 8000  # port to listen on
+    port: Annotated[int, also("-p")] = 8000  # port to listen on
     # The original listens on 0.0.0.0. What is not meant for a network should not be on one.
     host: str = "127.0.0.1"  # address to listen on; 0.0.0.0 lets other machines in
-    temperature: Annotated[float, short("-t")] = 0.8  # used where a request names none
-    max_tokens: Annotated[int, short("-m")] = 512  # tokens of a reply where a request names none
+    temperature: Annotated[float, also("-t")] = 0.8  # used where a request names none
+    max_tokens: Annotated[int, also("-m")] = 512  # tokens of a reply where a request names none
     seed: int = -1
     """requests that name no seed draw theirs from this one; -1: from another one at each start"""
-    num_gpus: Annotated[int, short("-n")] = 0
+    num_gpus: Annotated[int, also("-n")] = 0
     """devices to serve from (as `--mesh`): the slots are spread over them; 0: one, or for a small
     model on a CPU one for each core"""
     slots: int = 0  # replies at a time; 0: 32 for each accelerator, 16 on CPUs

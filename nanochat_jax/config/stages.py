@@ -9,10 +9,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import tyro
-
-from nanochat_jax.config.optim import DEFAULTS, OptimConfig, optim_defaults
-from nanochat_jax.config.program import Cosmetic, PerCall, Program, Recipe, flat, short, wandb_run
+from nanochat_jax.config.optim import DEFAULTS, OptimConfig
+from nanochat_jax.config.program import Cosmetic, PerCall, Program, Recipe, also, flat, wandb_run
 
 Source = Literal["base", "mid", "sft", "rl"]
 # Facts, arithmetic, a calendar, an opinion: what a base model knows at a glance.
@@ -107,7 +105,7 @@ class ChatStage(Stage):
 
     source: Source = "base"
     """stage whose checkpoint to start from"""
-    step: Annotated[int, short("-s")] = -1  # its step; -1: the last
+    step: Annotated[int, also("-s")] = -1  # its step; -1: the last
     mixture: tuple[str, ...] = ()
     """tasks as name[:variant or rows][*repeats]"""
     val_mixture: tuple[str, ...] = ()
@@ -145,12 +143,10 @@ class SFTTrain(ChatStage):
     init_lr_frac: float = 0.02
     eval_every: Cosmetic[int] = 100
     eval_steps: Cosmetic[int] = 100  # micro-batches of an evaluation; 0: as eval_tokens says
-    eval_metrics_every: Annotated[Cosmetic[int], tyro.conf.arg(aliases=["--chatcore-every"])] = 200
+    eval_metrics_every: Annotated[Cosmetic[int], also("--chatcore-every")] = 200
     """steps between chat scores, of tasks whose rows are on disk; -1: never"""
     eval_metrics_tasks: Cosmetic[tuple[str, ...]] = ("MMLU", "ARC-Easy")  # ChatCORE tasks to score
-    eval_metrics_max_problems: Annotated[
-        Cosmetic[int], tyro.conf.arg(aliases=["--chatcore-max-cat"])
-    ] = 1024
+    eval_metrics_max_problems: Annotated[Cosmetic[int], also("--chatcore-max-cat")] = 1024
     """problems of one with choices; -1: all"""
     chatcore_max_sample: Cosmetic[int] = 24  # problems of one that is answered in writing; -1: all
     mixture: tuple[str, ...] = (
@@ -169,10 +165,10 @@ class RLTrain(ChatStage):
     device_batch_size: int = 8
     """rows of one forward and backward pass on one device; the loss is a mean over such passes"""
     examples_per_step: int = 16  # questions of an optimizer step
-    num_samples: Annotated[int, short("-n")] = 16  # replies sampled to each question
-    max_new_tokens: Annotated[int, short("-m")] = 256  # tokens of a reply
-    temperature: Annotated[float, short("-t")] = 1.0  # of sampling
-    top_k: Annotated[int, short("-k")] = 50  # sample among the k likeliest; 0: among all
+    num_samples: Annotated[int, also("-n")] = 16  # replies sampled to each question
+    max_new_tokens: Annotated[int, also("-m")] = 256  # tokens of a reply
+    temperature: Annotated[float, also("-t")] = 1.0  # of sampling
+    top_k: Annotated[int, also("-k")] = 50  # sample among the k likeliest; 0: among all
     # The original drops the stop token before the loss: a model is rewarded for what it says and
     # never for ending there.
     learn_stop: bool = True  # train the token that ends a reply too (the original leaves it out)
@@ -185,7 +181,7 @@ class RLTrain(ChatStage):
     eval_examples: Cosmetic[int] = 400  # questions of an evaluation
     eval_samples: Cosmetic[int] = 8  # replies to each: pass@1 to pass@this
     save_every: Cosmetic[int] = 60
-    mixture: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--tasks"])] = ("GSM8K",)
+    mixture: Annotated[tuple[str, ...], also("--tasks")] = ("GSM8K",)
     """tasks with rewards as name[:variant or rows][*repeats]: GSM8K, SpellingBee, exchanges:sums"""
     val_mixture: tuple[str, ...] = ("GSM8K",)
     """the same for evaluation"""
@@ -240,6 +236,25 @@ RECIPES: dict[str, Mapping[str, Mapping[str, Any]]] = {
 
 def recipes_of(section: str) -> dict[str, dict[str, Any]]:
     """Recipe name -> what it sets for one program, the optimizer's numbers included."""
-    trains = section in DEFAULTS["classic"]
-    optim = {name: optim_defaults(name, section) if trains else {} for name in RECIPES}
-    return {name: {**optim[name], **changes.get(section, {})} for name, changes in RECIPES.items()}
+    return {
+        name: DEFAULTS[name].get(section, {}) | changes.get(section, {})
+        for name, changes in RECIPES.items()
+    }
+
+
+# The stages count in different units, as the original's scripts do: base and mid in tokens, sft in
+# rows (padded ones hold different numbers of tokens), rl in questions and replies to each.
+def rows_per_step(config: Stage) -> int:
+    """Rows of one optimizer step; 1 where the batch is derived later from the horizon."""
+    if isinstance(config, RLTrain):
+        return config.examples_per_step * config.num_samples
+    if isinstance(config, SFTTrain) and config.total_batch_size <= 0:
+        return config.target_examples_per_step
+    return max(1, config.total_batch_size // config.max_seq_len)
+
+
+def tokens_per_step(config: Stage) -> int:
+    """Tokens of one optimizer step of rows of the full length; -1 or less: derived later."""
+    if isinstance(config, RLTrain) or isinstance(config, SFTTrain) and config.total_batch_size <= 0:
+        return rows_per_step(config) * config.max_seq_len
+    return config.total_batch_size

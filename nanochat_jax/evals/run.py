@@ -13,7 +13,7 @@ from nanochat_jax import sharding
 from nanochat_jax.checkpoint import guess_tag, load_model
 from nanochat_jax.config import paths
 from nanochat_jax.config.errors import nearest
-from nanochat_jax.config.evaluate import Eval
+from nanochat_jax.config.program import Eval
 from nanochat_jax.config.stages import SAMPLE_PROMPTS
 from nanochat_jax.data import shards
 from nanochat_jax.data.batch import one_pass

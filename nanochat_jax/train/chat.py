@@ -15,8 +15,7 @@ from typing import Any
 from nanochat_jax import tasks
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.gpt import flops_per_token
-from nanochat_jax.config.stages import MidTrain, SFTTrain
-from nanochat_jax.config.steps import tokens_per_step
+from nanochat_jax.config.stages import MidTrain, SFTTrain, tokens_per_step
 from nanochat_jax.data.chats import mid_loader, sft_loader
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import hooks

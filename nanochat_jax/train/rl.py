@@ -20,8 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nanochat_jax.config.stages import RLTrain
-from nanochat_jax.config.steps import rows_per_step
+from nanochat_jax.config.stages import RLTrain, rows_per_step
 from nanochat_jax.evals.generative import EnginePool, GradedProblem, SamplingParams, answer
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer

@@ -20,8 +20,7 @@ from nanochat_jax import sharding
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config import scaling
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.config.stages import BaseTrain, RLTrain, Stage
-from nanochat_jax.config.steps import tokens_per_step
+from nanochat_jax.config.stages import BaseTrain, RLTrain, Stage, tokens_per_step
 from nanochat_jax.devices import compute_dtype
 from nanochat_jax.models.gpt import GPT, init_params
 from nanochat_jax.tokenizer import Tokenizer

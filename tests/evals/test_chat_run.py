@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from nanochat_jax import report
-from nanochat_jax.config.evaluate import Eval
+from nanochat_jax.config.program import Eval
 from nanochat_jax.config.stages import SFTTrain
 from nanochat_jax.evals import run
 from nanochat_jax.evals.chatcore import catalog

@@ -3,7 +3,7 @@
 import pytest
 
 from nanochat_jax import report
-from nanochat_jax.config.evaluate import Eval
+from nanochat_jax.config.program import Eval
 from nanochat_jax.config.stages import BaseTrain
 from nanochat_jax.evals import run
 from nanochat_jax.train.hooks import core_hook

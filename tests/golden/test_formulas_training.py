@@ -9,7 +9,7 @@ import pytest
 
 from nanochat_jax.config import scaling
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
-from nanochat_jax.config.optim import OptimConfig, optim_defaults
+from nanochat_jax.config.optim import DEFAULTS, OptimConfig
 from nanochat_jax.config.resolve import resolve
 from nanochat_jax.config.stages import BaseTrain
 from nanochat_jax.models.gpt import init_params
@@ -146,7 +146,7 @@ def test_the_other_stages_have_the_originals_schedules(path):
         stage = {"mid_train": "mid", "chat_sft": "sft", "chat_rl": "rl"}[script]
         for case in cases if isinstance(cases, list) else [cases]:
             ratios = {k: case[k] for k in case if k.endswith(("_ratio", "_frac"))}
-            optim = OptimConfig(**{**optim_defaults(era, stage), **ratios})
+            optim = OptimConfig(**{**DEFAULTS[era][stage], **ratios})
             n = case.get("num_iterations", case.get("num_steps", 1))
             hyper = other_schedule(optim, n, case.get("steps", 0), case.get("progress", 0.0))
             field = {"lr_multiplier": "lr_multiplier", "muon_momentum": "momentum"}[kind]

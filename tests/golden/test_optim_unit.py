@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from nanochat_jax.config.optim import OptimConfig, optim_defaults
+from nanochat_jax.config.optim import DEFAULTS, OptimConfig
 from nanochat_jax.train import muon
 from nanochat_jax.train.optimizer import make_optimizer
 from nanochat_jax.train.schedules import Hyper
@@ -141,7 +141,7 @@ def look(tree, path):
 def unit_optim(data, era: str, variant: str) -> OptimConfig:
     cfg = data["unit.cfg.json"]
     muon_cfg, adam = cfg["muon"], cfg["adamw"]
-    optim = OptimConfig(**{**optim_defaults(era, "base"), "grad_clip": 0.0})
+    optim = OptimConfig(**{**DEFAULTS[era]["base"], "grad_clip": 0.0})
     optim = dataclasses.replace(
         optim,
         matrix_lr=muon_cfg["lr"],

@@ -9,7 +9,7 @@ import optax
 
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.config.optim import OptimConfig, optim_defaults
+from nanochat_jax.config.optim import DEFAULTS, OptimConfig
 from nanochat_jax.config.stages import RLTrain
 from nanochat_jax.models.gpt import GPT, Model, init_params
 from nanochat_jax.models.loss import token_nll
@@ -86,7 +86,7 @@ def config(**settings):
         mixture=("exchanges:sums",), val_mixture=("exchanges:sums",),
     )  # fmt: skip
     own = {k: settings.pop(k) for k in list(settings) if hasattr(OptimConfig, k)}
-    optim = OptimConfig(**{**optim_defaults("classic", "rl"), **own})
+    optim = OptimConfig(**{**DEFAULTS["classic"]["rl"], **own})
     return RLTrain(optim=optim, **(small | settings))
 
 

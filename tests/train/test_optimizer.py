@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nanochat_jax import sharding
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
-from nanochat_jax.config.optim import OptimConfig, optim_defaults
+from nanochat_jax.config.optim import DEFAULTS, OptimConfig
 from nanochat_jax.models.gpt import init_params
 from nanochat_jax.train import optimizer
 from nanochat_jax.train.schedules import Hyper
@@ -32,7 +32,7 @@ def setup(recipe: str, key, mesh=None, lr_scale=1.0, **changes):
     shapes = jax.eval_shape(lambda: init_params(cfg, key))
     rng = np.random.default_rng(0)
     draw = lambda: jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
-    defaults = {**optim_defaults(recipe, "base"), "muon_dtype": "float32", "muon_steps": 2}
+    defaults = {**DEFAULTS[recipe]["base"], "muon_dtype": "float32", "muon_steps": 2}
     optim = OptimConfig(**{**defaults, **changes})
     tx = optimizer.make_optimizer(cfg, optim, shapes, mesh=mesh, lr_scale=lr_scale)
     return tx, draw(), draw()
@@ -130,7 +130,7 @@ def test_a_limit_of_zero_leaves_gradients_alone():
 def test_the_models_type_decides_muons_precision_only_where_asked(key):
     cfg = model_config("current")
     _, params, grads = setup("current", key)
-    base = OptimConfig(**optim_defaults("current", "base"))
+    base = OptimConfig(**DEFAULTS["current"]["base"])
 
     def step(optim, dtype):
         tx = optimizer.make_optimizer(cfg, optim, params, compute_dtype=dtype)

@@ -10,16 +10,14 @@ import pytest
 
 from nanochat_jax import sharding
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.config.optim import OptimConfig, optim_defaults
+from nanochat_jax.config.optim import DEFAULTS, OptimConfig
 from nanochat_jax.models.gpt import GPT, init_params
 from nanochat_jax.train.optimizer import make_optimizer
 from nanochat_jax.train.schedules import make_schedule
 from nanochat_jax.train.step import Batch, TrainState, gradients, mean_weights, train_step
 
 CFG = GPTConfig(n_layer=1, n_embd=32, n_head=2, n_kv_head=2, vocab_size=64, sequence_len=8)
-OPTIM = OptimConfig(
-    **{**optim_defaults("classic", "base"), "muon_dtype": "float32", "muon_steps": 2}
-)
+OPTIM = OptimConfig(**{**DEFAULTS["classic"]["base"], "muon_dtype": "float32", "muon_steps": 2})
 MODEL = GPT(CFG)
 T = 8
 
