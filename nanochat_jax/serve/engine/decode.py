@@ -74,22 +74,16 @@ def score_tokens(logits: jax.Array, tokens: jax.Array, N: int):
 
 
 def decode_chunk(
-    apply: Apply,
-    sample: Sample,
-    specials: Specials,
-    N: int,
-    params: dict,
-    cache: KVCache,
-    rows: Rows,
-    steps: jax.Array,
-) -> tuple[KVCache, DecodeOutput]:
+    apply: Apply, sample: Sample, specials: Specials, N: int,
+    params: dict, cache: KVCache, rows: Rows, steps: jax.Array,
+) -> tuple[KVCache, DecodeOutput]:  # fmt: skip
     """Chooses up to `steps` (<= K) tokens for every running row; stops early when none runs.
 
     The cache must have room for `steps` tokens above each running row's length. With fewer rows
     than the cache has, its first rows are meant and the others stay as they are.
     """
     B, K = rows.forced_BK.shape
-    whole, cache = cache, _first_rows(cache, B)
+    whole, cache = cache, jax.tree.map(lambda x: x[:B], cache)
 
     def choose(carry):
         k, cache, rows, out = carry
@@ -113,39 +107,17 @@ def decode_chunk(
         k, _, rows, _ = carry
         return (k < steps) & jnp.any(rows.running_B)
 
-    cache = cache.replace(length_B=rows.length_B)
+    nothing = lambda dtype, *more: jnp.zeros((K, B, *more), dtype)
+    ids, floats = (partial(nothing, dtype) for dtype in (jnp.int32, jnp.float32))
+    out = DecodeOutput(ids(), nothing(bool), floats(), ids(N), floats(N))
+    start = jnp.int32(0), cache.replace(length_B=rows.length_B), rows, out
     # A while, not a scan: when the last running row stops, the steps that are left cost nothing.
-    _, cache, _, out = lax.while_loop(
-        going, choose, (jnp.int32(0), cache, rows, _no_output(K, B, N))
-    )
-    return _with_first_rows(whole, cache), out
-
-
-def _no_output(K: int, B: int, N: int) -> DecodeOutput:
-    """Nothing chosen yet."""
-    return DecodeOutput(
-        token_KB=jnp.zeros((K, B), jnp.int32),
-        valid_KB=jnp.zeros((K, B), bool),
-        logprob_KB=jnp.zeros((K, B), jnp.float32),
-        top_id_KBN=jnp.zeros((K, B, N), jnp.int32),
-        top_logprob_KBN=jnp.zeros((K, B, N), jnp.float32),
-    )
-
-
-def _first_rows(cache: KVCache, count: int) -> KVCache:
-    """The first `count` rows of the cache."""
-    if count == cache.length_B.shape[0]:
-        return cache
-    return jax.tree.map(lambda x: x[:count], cache)
-
-
-def _with_first_rows(whole: KVCache, first: KVCache) -> KVCache:
-    """`whole` with its first rows replaced by those of `first`."""
+    _, cache, _, out = lax.while_loop(going, choose, start)
+    if B == whole.length_B.shape[0]:
+        return cache, out
     # Lengths too, though the host's are what counts: every dispatch sets them anew.
-    if first.length_B.shape == whole.length_B.shape:
-        return first
     put = partial(lax.dynamic_update_slice_in_dim, start_index=0, axis=0)
-    return jax.tree.map(put, whole, first)
+    return jax.tree.map(put, whole, cache), out
 
 
 def _advance(rows: Rows, token_B: jax.Array, specials: Specials) -> Rows:
@@ -165,50 +137,43 @@ def _advance(rows: Rows, token_B: jax.Array, specials: Specials) -> Rows:
 
 
 class PrefillInput(NamedTuple):
-    """A chunk of a prompt: `count_1` tokens from position `start_1` on, int32.
+    """A chunk of a prompt, int32."""
 
-    `before_1` is the token at `start_1 - 1`: a model with smear mixes its embedding into the first
-    new token. It is looked up again, so that a prompt may go on from any prefix that is cached.
-    """
-
-    start_1: jax.Array
+    start_1: jax.Array  # the position it begins at
+    # A model with smear mixes the embedding of the token before it into its first one. It is looked
+    # up again, so that a prompt may go on from any prefix that is cached.
     before_1: jax.Array
-    count_1: jax.Array
+    count_1: jax.Array  # how many of the tokens count
     tokens_1T: jax.Array
+    targets_1T: jax.Array  # what follows each token
 
 
-def prefill_chunk(
-    apply: Apply, params: dict, cache_1S: KVCache, chunk: PrefillInput
-) -> tuple[KVCache, jax.Array]:
-    """Feeds a chunk to a one-row cache; its logits [1, T, V] beside it."""
+def prefill_chunk(apply: Apply, N: int, params: dict, cache_1S: KVCache, chunk: PrefillInput):
+    """Feeds a chunk to a one-row cache; (the cache, `score_tokens` of the targets, if N > 0)."""
     cache_1S = cache_1S.replace(length_B=chunk.start_1)
     # Only the embedding of this pass is used: the compiler drops the rest of it.
     _, looked_up = apply({"params": params}, chunk.before_1[:, None], cache_1S, None)
     embed_1D = jnp.where(chunk.start_1[:, None] > 0, looked_up.last_embed_BD, 0)
     cache_1S = cache_1S.replace(last_embed_BD=embed_1D.astype(cache_1S.last_embed_BD.dtype))
     logits_1TV, cache_1S = apply({"params": params}, chunk.tokens_1T, cache_1S, chunk.count_1)
-    return cache_1S, logits_1TV
+    return cache_1S, score_tokens(logits_1TV, chunk.targets_1T, N) if N else ()
 
 
-def insert_row(cache: KVCache, cache_1S: KVCache, row: jax.Array) -> KVCache:
-    """`cache` with its row `row` replaced; the one-row cache may be longer, its end is cut."""
-    put = partial(lax.dynamic_update_slice_in_dim, start_index=row, axis=0)
-    insert = lambda old, new: put(old, new[:, : old.shape[1]])
-    return cache.replace(
-        layers=jax.tree.map(insert, cache.layers, cache_1S.layers),
-        last_embed_BD=put(cache.last_embed_BD, cache_1S.last_embed_BD),
-    )
+def insert_row(cache: KVCache, cache_1S: KVCache, row_1: jax.Array) -> KVCache:
+    """`cache` with a row, if it has it, replaced by what fits of the one-row cache."""
+    insert = lambda old, new: old.at[row_1].set(new[:, : old.shape[1]], mode="drop")
+    embed_BD = insert(cache.last_embed_BD, cache_1S.last_embed_BD)
+    layers = jax.tree.map(insert, cache.layers, cache_1S.layers)
+    return cache.replace(layers=layers, last_embed_BD=embed_BD)
 
 
-def extract_row(cache_1S: KVCache, cache: KVCache, row: jax.Array) -> KVCache:
-    """The one-row cache with row `row` of the shorter `cache` written over its beginning."""
-    take = partial(lax.dynamic_slice_in_dim, start_index=row, slice_size=1, axis=0)
-    put = partial(lax.dynamic_update_slice_in_dim, start_index=0, axis=1)
-    extract = lambda old, new: put(old, take(new))
-    return cache_1S.replace(
-        layers=jax.tree.map(extract, cache_1S.layers, cache.layers),
-        last_embed_BD=take(cache.last_embed_BD),
-    )
+def extract_row(cache_1S: KVCache, cache: KVCache, row_1: jax.Array) -> KVCache:
+    """The one-row cache with a row of the shorter `cache`, if it has it, over its beginning."""
+    into_1 = jnp.where(row_1 < cache.length_B.shape[0], 0, 1)
+    take = lambda x: x.at[row_1].get(mode="clip")
+    extract = lambda old, x: old.at[into_1, : x.shape[1]].set(take(x), mode="drop")
+    # Without the last embedding: `prefill_chunk` looks it up.
+    return cache_1S.replace(layers=jax.tree.map(extract, cache_1S.layers, cache.layers))
 
 
 def resize(cache: KVCache, length: int) -> KVCache:

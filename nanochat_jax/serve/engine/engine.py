@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine.decode import DecodeOutput, Specials
 from nanochat_jax.serve.engine.pool import Pool
-from nanochat_jax.serve.engine.prefill import Prefiller, pairs
+from nanochat_jax.serve.engine.prefill import Prefiller
 from nanochat_jax.serve.engine.requests import (
     Finish,
     Generation,
@@ -25,6 +25,7 @@ from nanochat_jax.serve.engine.requests import (
     Request,
     SampledToken,
     derive_seed,
+    scored_tokens,
 )
 from nanochat_jax.serve.engine.rows import idle_rows, set_next, set_request
 from nanochat_jax.serve.engine.slots import Slot, busy
@@ -68,9 +69,8 @@ class Engine:
         special = tokenizer.encode_special
         self.stop_tokens = stop_ids(tokenizer)
         specials = Specials(special(PYTHON_START), special(PYTHON_END), self.stop_tokens)
-        size = {"slots": slots, "max_len": self.max_len, "steps": steps, "mesh": mesh}
-        self.pool = Pool(self.model, specials, **size)
-        self.slots = [Slot(row, self.pool.device_of(row)) for row in range(slots)]
+        self.pool = Pool(self.model, specials, slots, self.max_len, steps, mesh)
+        self.slots = [Slot(row, row % len(self.devices)) for row in range(slots)]
         self._prefiller = Prefiller(self.pool, self.slots, reuse)
         self._rows = idle_rows(slots, steps)
         self._waiting: deque[Generation] = deque()
@@ -110,9 +110,7 @@ class Engine:
 
         Takes max_tokens, temperature, top_k and seed as `generate` does.
         """
-        defaults = {"max_tokens": None, "temperature": 1.0, "top_k": None, "seed": 42}
-        request = _request(tokens, **{**defaults, **settings})
-        replies = self._run(self._submit_samples(request, num_samples))
+        replies = self._run(self._submit_samples(_request(tokens, **settings), num_samples))
         sequences = [[*tokens, *reply.tokens] for reply in replies]
         return sequences, [[0] * len(tokens) + reply.masks for reply in replies]
 
@@ -183,7 +181,7 @@ class Engine:
 
     def set_params(self, params: dict) -> None:
         """Goes on with other weights of the same shapes. Only while nothing is running."""
-        self.pool.params = prepare_params(params, self.model.gpt.dtype, self.int8)
+        self.pool.set_params(prepare_params(params, self.model.gpt.dtype, self.int8))
         self.forget()
 
     def forget(self) -> None:
@@ -291,9 +289,7 @@ class Engine:
             # Idle rows too: what the model writes for them must land behind what they keep.
             self._rows.length_B[slot.row] = slot.cached
         for slot in running:
-            calls = slot.tool_calls
-            forced = calls.forced(self.steps)
-            set_next(self._rows, slot.row, slot.tokens[-1], calls.in_call, forced)
+            set_next(self._rows, slot.row, slot.tokens[-1], slot.tool_calls)
         alternatives = any(slot.generation.request.alternatives for slot in running)
         pending = self.pool.start(self._rows, steps, alternatives, running[-1].row + 1)
         # Between start and read, so that the callbacks of the last dispatch run while the device
@@ -309,14 +305,10 @@ class Engine:
         generation, row = slot.generation, slot.row
         count = int(np.count_nonzero(output.valid_KB[:, row]))
         ids = output.token_KB[:count, row].tolist()
-        logprobs = output.logprob_KB[:count, row].tolist()
-        tops = [()] * count
-        if generation.request.alternatives:
-            tops = pairs(output.top_id_KBN[:count, row], output.top_logprob_KBN[:count, row])
-        new = [
-            SampledToken(token, slot.tool_calls.follow(token), logprob, top)
-            for token, logprob, top in zip(ids, logprobs, tops, strict=True)
-        ]
+        N = output.top_id_KBN.shape[-1] if generation.request.alternatives else 0
+        tops = (x[:count, row, :N] for x in (output.top_id_KBN, output.top_logprob_KBN))
+        sampled = [slot.tool_calls.follow(token) for token in ids]
+        new = scored_tokens(ids, sampled, output.logprob_KB[:count, row], *tops)
         generation.tokens += new
         slot.tokens += ids
         slot.cached += count
@@ -338,7 +330,9 @@ class Engine:
                 notify(generation, new)
 
 
-def _request(tokens, max_tokens, temperature, top_k, seed, run_on=False) -> Request:
+def _request(
+    tokens, max_tokens=None, temperature=1.0, top_k=None, seed=42, run_on=False
+) -> Request:
     """In plain Python numbers, whatever the guide's arguments are made of."""
     settings = max_tokens, float(temperature), top_k, 1.0, int(seed)
     return Request(tuple(int(token) for token in tokens), *settings, run_on=run_on)

@@ -9,18 +9,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nanochat_jax.models.cache import KVCache
-from nanochat_jax.serve.engine import decode
 from nanochat_jax.serve.engine.decode import DecodeOutput, Rows
 from nanochat_jax.sharding import AXES
 
 # How an argument lies on the mesh: split by its rows; [steps, rows], split by rows; whole.
 ROWS, STEPS_ROWS, WHOLE = P(AXES), P(None, AXES), P()
+# All devices run the same program, one with nothing to do on a row that it does not have.
+NO_PLACE = np.iinfo(np.int32).max
 
 
 class Placement:
@@ -51,28 +51,22 @@ class Placement:
         return jax.jit(make, out_shardings=NamedSharding(self._mesh, ROWS))()
 
     def places(self, slots: Sequence[int]) -> np.ndarray:
-        """Of every device the place among its rows of the one slot that is its own, -1: none."""
-        places = np.full(self.devices, -1, np.int32)
+        """Of every device the place among its rows of the one slot that is its own."""
+        places = np.full(self.devices, NO_PLACE, np.int32)
         for slot in slots:
             places[slot % self.devices] = slot // self.devices
         return places
 
     def arrange(self, rows: Rows, count: int) -> Rows:
         """The first `count` rows, device by device."""
-        return jax.tree.map(lambda x: self._by_device(x[:count]), rows)
+        split = lambda x: x[:count].reshape(-1, self.devices, *x.shape[1:]).swapaxes(0, 1)
+        return jax.tree.map(lambda x: split(x).reshape(count, *x.shape[1:]), rows)
 
     def restore(self, chunk: DecodeOutput) -> DecodeOutput:
         """What `arrange`d rows chose, in the order of the slots again."""
-        return jax.tree.map(self._by_slot, chunk)
-
-    def _by_device(self, x: np.ndarray) -> np.ndarray:
-        split = x.reshape(len(x) // self.devices, self.devices, *x.shape[1:])
-        return split.swapaxes(0, 1).reshape(x.shape)
-
-    def _by_slot(self, x_KB: np.ndarray) -> np.ndarray:
-        K, B = x_KB.shape[:2]
-        split = x_KB.reshape(K, self.devices, B // self.devices, *x_KB.shape[2:])
-        return split.swapaxes(1, 2).reshape(x_KB.shape)
+        n = self.devices
+        split = lambda x: x.reshape(len(x), n, x.shape[1] // n, *x.shape[2:]).swapaxes(1, 2)
+        return jax.tree.map(lambda x: split(x).reshape(x.shape), chunk)
 
     def map(self, run: Callable, into: Any, out: Any) -> Callable:
         """`run` on every device with its own part of what `into` and `out` split over them."""
@@ -80,21 +74,3 @@ class Placement:
             return run
         # Unchecked: each device leaves its loop when its own rows are done.
         return jax.shard_map(run, mesh=self._mesh, in_specs=into, out_specs=out, check_vma=False)
-
-    def insert(self, cache: KVCache, cache_1S: KVCache, place_1: jax.Array) -> KVCache:
-        """For `map`: the device's rows, with its scratch cache in place of one (-1: of none)."""
-        # All devices run the same program: one that has nothing to insert writes a row of its own
-        # back over itself.
-        if self._mesh is not None:
-            kept = decode.extract_row(cache_1S, cache, place_1[0])
-            cache_1S = _choose(place_1[0] >= 0, cache_1S, kept)
-        return decode.insert_row(cache, cache_1S, place_1[0])
-
-    def extract(self, cache_1S: KVCache, cache: KVCache, place_1: jax.Array) -> KVCache:
-        """For `map`: the device's scratch cache, with the row at its place written into it."""
-        taken = decode.extract_row(cache_1S, cache, place_1[0])
-        return taken if self._mesh is None else _choose(place_1[0] >= 0, taken, cache_1S)
-
-
-def _choose(condition: jax.Array, this: Any, other: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), this, other)

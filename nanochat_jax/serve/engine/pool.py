@@ -10,11 +10,9 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from nanochat_jax.models.cache import init_cache
 from nanochat_jax.models.gpt import Model
@@ -62,34 +60,19 @@ def sampler() -> decode.Sample:
     return draw if jax.default_backend() == "gpu" else sample
 
 
-class PromptRest(NamedTuple):
-    """What one device is to read: `tokens` from position `start` on, which follow `before`."""
-
-    start: int
-    before: int
-    tokens: Sequence[int]
-
-
 class Pool:
-    """`slots` cache rows of up to `max_len` tokens and the six compiled functions over them.
+    """`slots` cache rows of up to `max_len` tokens and the compiled functions over them.
 
     With a mesh the rows are spread over its devices. `compilations` counts what was traced so far;
     after `warm_up` it stays as it is.
     """
 
     def __init__(
-        self,
-        model: Model,
-        specials: Specials,
-        *,
-        slots: int,
-        max_len: int,
-        steps: int,
-        mesh: Mesh | None = None,
+        self, model: Model, specials: Specials, slots: int, max_len: int, steps: int, mesh=None
     ):
         self._placement = Placement(mesh, slots)
-        self.slots, self.max_len, self.steps = slots, max_len, steps
-        self.params = model.params
+        self.slots, self.steps = slots, steps
+        self.set_params(model.params)
         self.lengths = sizes(min(SMALLEST_CACHE, max_len), max_len, 2)
         # A CPU's time grows with the rows: few replies get a loop over few rows. An accelerator
         # waits for its memory anyway, and in bfloat16 a product's shape shows in its last bits.
@@ -100,11 +83,9 @@ class Pool:
         self.compilations = 0
         self._roomy = 0  # calls of `fit` in a row that a shorter cache would have done for
         self.alternatives = min(MAX_ALTERNATIVES, model.cfg.vocab_size)
-        new_cache = lambda *size: init_cache(model.cfg, *size, model.gpt.dtype)
-        self.cache = self._placement.new_rows(lambda: new_cache(slots, self.lengths[0]))
-        self._scratch = self._placement.new_rows(
-            lambda: new_cache(self._placement.devices, max_len)
-        )
+        make = lambda *size: partial(init_cache, model.cfg, *size, model.gpt.dtype)
+        self.cache = self._placement.new_rows(make(slots, self.lengths[0]))
+        self._scratch = self._placement.new_rows(make(n, max_len))
         # Asked now: later the array may be in the middle of being replaced by another thread.
         self.devices = sorted(str(device) for device in self.cache.length_B.devices())
         self._build(model.gpt.apply, specials)
@@ -118,39 +99,27 @@ class Pool:
         return jax.jit(traced, **options)
 
     def _build(self, apply: decode.Apply, specials: Specials) -> None:
-        prefill = partial(decode.prefill_chunk, apply)
-
-        def score(params, cache_1S, chunk, targets_1T):
-            cache_1S, logits_1TV = prefill(params, cache_1S, chunk)
-            return cache_1S, decode.score_tokens(logits_1TV, targets_1T, self.alternatives)
+        def prefill(N):
+            run = partial(decode.prefill_chunk, apply, N)
+            return place(run, (WHOLE, ROWS, ROWS), ROWS)
 
         def steps(N):
             run = partial(decode.decode_chunk, apply, sampler(), specials, N)
             return place(run, (WHOLE, ROWS, ROWS, WHOLE), (ROWS, STEPS_ROWS))
 
         # What is donated is written in place: no dispatch allocates a second cache.
-        place = self._placement.map
-        only_cache = lambda *args: prefill(*args)[0]
-        self._prefill = self._jit(place(only_cache, (WHOLE, ROWS, ROWS), ROWS), donate_argnums=1)
-        self._score = self._jit(place(score, (WHOLE, ROWS, ROWS, ROWS), ROWS), donate_argnums=1)
-        self._insert, self._extract = (
-            self._jit(place(move, ROWS, ROWS), donate_argnums=0)
-            for move in (self._placement.insert, self._placement.extract)
-        )
+        place, counts = self._placement.map, (0, self.alternatives)
+        move = lambda function: self._jit(place(function, ROWS, ROWS), donate_argnums=0)
+        self._insert, self._extract = move(decode.insert_row), move(decode.extract_row)
         resize = lambda n: place(partial(decode.resize, length=n), ROWS, ROWS)
         self._resize = {n: self._jit(resize(n)) for n in self.lengths}
+        self._prefill = {N: self._jit(prefill(N), donate_argnums=1) for N in counts}
         options = dict(donate_argnums=1, compiler_options=loop_options())
-        self._decode = {N: self._jit(steps(N), **options) for N in (0, self.alternatives)}
+        self._decode = {N: self._jit(steps(N), **options) for N in counts}
 
-    @property
-    def params(self) -> dict:
-        """The weights; when set they go to every device."""
-        return self._params
-
-    @params.setter
-    def params(self, params: dict) -> None:
-        self._params = self._placement.replicate(params)
-        self.weight_bytes = nbytes(params)
+    def set_params(self, params: dict) -> None:
+        """Puts the weights on every device."""
+        self.params, self.weight_bytes = self._placement.replicate(params), nbytes(params)
 
     @property
     def cache_bytes(self) -> int:
@@ -172,70 +141,55 @@ class Pool:
         self._roomy = self._roomy + 1 if would_shrink else 0
         if self._roomy < PATIENCE:
             need = max(need, min(keep, self.length))
-        return self._resize_to(smallest_fit(self.lengths, need))
+        before, length = self.length, smallest_fit(self.lengths, need)
+        self._resize_to(length)
+        return length != before
 
-    def _resize_to(self, length: int) -> bool:
-        if length == self.length:
-            return False
-        self.cache = self._resize[length](self.cache)
-        return True
+    def _resize_to(self, length: int) -> None:
+        if length != self.length:
+            self.cache = self._resize[length](self.cache)
 
     def chunk_for(self, count: int) -> int:
         """The size of the chunk in which `count` tokens, or the first of them, are read."""
         return smallest_fit(self.chunks, count)
-
-    def device_of(self, row: int) -> int:
-        """The device that holds a row."""
-        return row % self._placement.devices
 
     def take(self, rows: Sequence[int]) -> None:
         """Copies rows, at most one of a device, into their devices' scratch caches."""
         self._scratch = self._extract(self._scratch, self.cache, self._placement.places(rows))
 
     def put(self, rows: Sequence[int]) -> None:
-        """Copies scratch caches into rows, at most one of a device.
-
-        The cache must be long enough for their tokens.
-        """
+        """Copies scratch caches into rows, at most one of a device, if long enough for them."""
         self.cache = self._insert(self.cache, self._scratch, self._placement.places(rows))
 
-    def prefill(self, parts: Sequence[PromptRest]) -> list[int]:
-        """Feeds each device's scratch cache the first tokens of its part; how many each read."""
-        chunk = self._chunk(parts)
-        self._scratch = self._prefill(self.params, self._scratch, chunk)
-        return chunk.count_1.tolist()
+    def prefill(self, prompts: Sequence[tuple[Sequence[int], int]], score: bool):
+        """Feeds each device's scratch cache more of its prompt; how many tokens each read, scores.
 
-    def score(self, parts: Sequence[PromptRest], targets: Sequence[Sequence[int]]):
-        """As `prefill`, with (logprob, top ids, top logprobs) `[devices, T]` of the targets."""
-        chunk = self._chunk(parts)
-        targets_1T = _padded(targets, chunk.tokens_1T.shape[1])
-        self._scratch, found = self._score(self.params, self._scratch, chunk, targets_1T)
-        return chunk.count_1.tolist(), jax.device_get(found)
-
-    def _chunk(self, parts: Sequence[PromptRest]) -> PrefillInput:
-        size = self.chunk_for(max(len(part.tokens) for part in parts))
+        `prompts`: (tokens, how many were read before) of every device. All but the last token are
+        read: it is the first that decoding feeds. Scores of what follows each token that was read,
+        if asked for: (logprob, top ids, top logprobs) `[devices, T]`.
+        """
+        rests = [tokens[read:-1] for tokens, read in prompts]
+        size = self.chunk_for(max(map(len, rests)))
         ints = lambda values: np.asarray(list(values), np.int32)
-        return PrefillInput(
-            start_1=ints(part.start for part in parts),
-            before_1=ints(part.before for part in parts),
-            count_1=ints(min(len(part.tokens), size) for part in parts),
-            tokens_1T=_padded([part.tokens for part in parts], size),
+        chunk = PrefillInput(
+            start_1=ints(read for _, read in prompts),
+            before_1=ints(tokens[read - 1] if read else 0 for tokens, read in prompts),
+            count_1=ints(min(len(rest), size) for rest in rests),
+            tokens_1T=_padded(rests, size),
+            targets_1T=_padded([tokens[read + 1 :] for tokens, read in prompts], size),
         )
+        run = self._prefill[self.alternatives if score else 0]
+        self._scratch, found = run(self.params, self._scratch, chunk)
+        return chunk.count_1.tolist(), jax.device_get(found)
 
     def rows_for(self, count: int) -> int:
         """How many rows a dispatch over the first `count` rows computes."""
         return smallest_fit(self.row_counts, count)
 
-    def start(
-        self, rows: Rows, steps: int, alternatives: bool, count: int | None = None
-    ) -> DecodeOutput:
-        """Starts a dispatch of at most `steps` tokens for each of the first `count` rows.
-
-        None: of all rows. What it returns is for `read`.
-        """
-        computed = self.rows_for(count or self.slots)
+    def start(self, rows: Rows, steps: int, alternatives: bool, count: int) -> DecodeOutput:
+        """Starts a dispatch of at most `steps` tokens for each of the first `count` rows."""
         run = self._decode[self.alternatives if alternatives else 0]
-        first = self._placement.arrange(rows, computed)
+        first = self._placement.arrange(rows, self.rows_for(count))
         self.cache, output = run(self.params, self.cache, first, np.int32(steps))
         return output
 
@@ -246,15 +200,14 @@ class Pool:
     def warm_up(self) -> None:
         """Compiles everything that serving can need; leaves the pool as it was, but empty."""
         for size in self.chunks:
-            parts = [PromptRest(0, 0, [0] * size)] * self._placement.devices
-            self.prefill(parts)
-            self.score(parts, [part.tokens for part in parts])
+            for score in (False, True):
+                self.prefill([([0] * (size + 1), 0)] * len(self.devices), score)
+        idle = idle_rows(self.slots, self.steps)
         for length in self.lengths:
             self._resize_to(length)
             self.put([0])
             self.take([0])
             for count, alternatives in itertools.product(self.row_counts, (False, True)):
-                idle = idle_rows(self.slots, self.steps)
                 self.read(self.start(idle, self.steps, alternatives, count))
             for other in self.lengths:
                 self._resize_to(other)

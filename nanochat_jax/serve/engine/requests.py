@@ -58,6 +58,15 @@ class SampledToken(NamedTuple):
     top: tuple[tuple[int, float], ...] = ()
 
 
+def scored_tokens(
+    ids: Sequence[int], sampled: Sequence[bool], logprob_T, top_id_TN, top_logprob_TN
+) -> list[SampledToken]:
+    """Tokens with what the device found for them, in plain Python numbers."""
+    likeliest = zip(top_id_TN.tolist(), top_logprob_TN.tolist(), strict=True)
+    tops = (tuple(zip(*pair, strict=True)) for pair in likeliest)
+    return list(map(SampledToken, ids, sampled, logprob_T.tolist(), tops))
+
+
 class ReplyTokens(NamedTuple):
     """A whole reply without its stop token. Masks: 1 sampled, 0 forced by a tool."""
 
@@ -90,12 +99,8 @@ class Generation:
     def reply(self) -> ReplyTokens:
         """The reply as a value; the stop token that ended it is left out."""
         kept = self.tokens[:-1] if self.finish_reason == "stop" else self.tokens
-        return ReplyTokens(
-            [token.id for token in kept],
-            [int(token.sampled) for token in kept],
-            self.finish_reason,
-            [token.logprob for token in kept],
-        )
+        ids, logprobs = [token.id for token in kept], [token.logprob for token in kept]
+        return ReplyTokens(ids, [int(t.sampled) for t in kept], self.finish_reason, logprobs)
 
 
 def derive_seed(seed: int, index: int) -> int:

@@ -25,11 +25,6 @@ class Slot:
     cached: int = 0
     used_at: int = 0  # the engine's tick when it was last given away
 
-    @property
-    def held(self) -> list[int]:
-        """The tokens whose keys the row's cache holds."""
-        return self.tokens[: self.cached]
-
 
 def busy(slots: Iterable[Slot]) -> int:
     """How many of them are replying or having their prompt read."""
@@ -64,7 +59,6 @@ def best_prefix(
     """
     prompt = prompt[:-1]  # the last token is the first that decoding feeds
     held = [Prefix(common_prefix(prompt, tokens), d, None) for d, tokens in scratch.items()]
-    # Not `slot.held`: that would copy every row's tokens for every prompt.
     shared = lambda slot: min(common_prefix(prompt, slot.tokens), slot.cached)
     held += [Prefix(shared(slot), slot.device, slot) for slot in slots]
     best = max(held, key=lambda prefix: prefix.count, default=NO_PREFIX)
