@@ -61,14 +61,9 @@ def compute_dtype(name: str = "auto") -> Any:
 
 
 def prepare(
-    device_type: str = "",
-    mesh: str = "",
-    simulate: bool = False,
-    *,
-    virtual: int | None = None,
-    threads: bool = False,
-    cache: pathlib.Path | None = None,
-) -> str:
+    device_type: str = "", mesh: str = "", simulate: bool = False, *, virtual: int | None = None,
+    threads: bool = False, cache: pathlib.Path | None = None,
+) -> str:  # fmt: skip
     """Sets JAX up and returns the kind of device. On a CPU it makes virtual devices.
 
     Args:

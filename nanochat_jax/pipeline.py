@@ -23,11 +23,7 @@ CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 
 
 def split_stage(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """`--stage NAME` and the other arguments.
-
-    Raises:
-        ValueError: no stage, or one that does not exist.
-    """
+    """`--stage NAME` and the other arguments; ValueError without one that exists."""
     stage, rest = flags.take(argv, "stage")
     if stage in STAGES:
         return stage, rest
@@ -45,12 +41,9 @@ def default_file() -> pathlib.Path | None:
 
 
 def configure(
-    section: str,
-    argv: Sequence[str] = (),
-    *,
-    values: Mapping[str, Any] | None = None,
+    section: str, argv: Sequence[str] = (), *, values: Mapping[str, Any] | None = None,
     prog: str | None = None,
-) -> Any:
+) -> Any:  # fmt: skip
     """The config of a program: finds the checkpoint that it depends on, and settles it.
 
     With `--resume` that is the stage's own last one, whose config stands in for file and recipe;

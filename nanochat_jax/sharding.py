@@ -47,8 +47,7 @@ def mesh_axes(text: str | None, available: int) -> dict[str, int]:
 def make_mesh(text: str | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh that `--mesh` names, over the first devices of the machine, with both axes.
 
-    Raises:
-        ValueError: as `mesh_axes`.
+    Raises as `mesh_axes`.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = tuple(mesh_axes(text, len(devices)).values())

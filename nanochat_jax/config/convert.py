@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from nanochat_jax.config.program import also
+from nanochat_jax.config.program import Source, also
 
 Format = Literal["nanochat", "huggingface"]
 
@@ -19,8 +19,7 @@ class Import:
 
     dir: str  # nanochat's base directory, a folder with model_<step>.pt, or one of transformers
     format: Format = "nanochat"  # whose files they are
-    source: Annotated[Literal["", "base", "mid", "sft", "rl"], also("-i")] = ""
-    """stage of the model; may be left out where the folders tell"""
+    source: Annotated[Literal["", Source], also("-i")] = ""  # stage, where the folders do not tell
     model_tag: Annotated[str, also("-g")] = ""  # tag to read, and the name it gets here
     step: Annotated[int, also("-s")] = -1  # step to read; may be left out where there is one
     tokenizer: str = ""  # folder of the tokenizer, where it is not beside the model
@@ -38,8 +37,7 @@ class Export:
 
     dir: str  # folder to write: a base directory of nanochat's layout, or one of transformers
     format: Format = "nanochat"  # nanochat (model, meta, optimizer, tokenizer) or huggingface
-    source: Annotated[Literal["base", "mid", "sft", "rl"], also("-i")] = "sft"
-    """stage of the model"""
+    source: Annotated[Source, also("-i")] = "sft"  # stage of the model
     model_tag: Annotated[str, also("-g")] = ""  # its tag; empty: the deepest
     step: Annotated[int, also("-s")] = -1  # its step; -1: the last
     optimizer: bool = True  # nanochat: write the optimizer's state too, where the checkpoint has it

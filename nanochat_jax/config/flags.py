@@ -22,7 +22,8 @@ def parse(argv: Sequence[str], default: Any, *, prog: str | None = None) -> dict
     """
     cls = type(default)
     check(argv, cls)
-    parsed = tyro.cli(cls, args=argv, default=default, prog=prog, description=cls.__doc__)
+    shown = dict(prog=prog, description=cls.__doc__, config=(tyro.conf.OmitArgPrefixes,))
+    parsed = tyro.cli(cls, args=argv, default=default, **shown)
     # tyro gives whole configs and does not say which fields were typed. A flag that repeats a
     # default must still win over what a parent checkpoint says, so the names come from `argv`.
     table = _table(cls)
@@ -33,8 +34,7 @@ def parse(argv: Sequence[str], default: Any, *, prog: str | None = None) -> dict
 def command(commands: Mapping[str, type], argv: Sequence[str], **shown: Any) -> Any:
     """The config of the command that `argv` begins with; `shown` is tyro's `prog`, `description`.
 
-    Raises:
-        ValueError, SystemExit: as `parse`.
+    Raises as `parse`.
     """
     if argv and argv[0] in commands:
         check(argv[1:], commands[argv[0]])

@@ -30,8 +30,8 @@ PerCall = Annotated[T, FieldKind.PER_CALL]
 
 Device = Literal["", "cpu", "gpu", "cuda", "tpu", "mps"]
 Recipe = Literal["classic", "current"]
+Source = Literal["base", "mid", "sft", "rl"]
 also = lambda *flags: tyro.conf.arg(aliases=flags)
-flat = tyro.conf.arg(name="")
 
 
 def wandb_run() -> str:
@@ -78,8 +78,7 @@ class Program(Shared):
 class Eval(Program):
     """Score a checkpoint into the report."""
 
-    source: Annotated[Literal["tokenizer", "base", "mid", "sft", "rl"], also("-i")] = "sft"
-    """what to score"""
+    source: Annotated[Literal["tokenizer", Source], also("-i")] = "sft"  # what to score
     step: Annotated[int, also("-s")] = -1  # its step; -1: the last
     tasks: Annotated[str, also("-a", "--task-name")] = ""
     """comma-separated (or `|`): core, bpb, sample, probes, ChatCORE, ARC-Easy, ARC-Challenge, MMLU,

@@ -61,13 +61,9 @@ class Layers:
 
 
 def read(
-    section: str,
-    argv: Sequence[str] = (),
-    *,
-    values: Mapping[str, Any] | None = None,
-    default_file: pathlib.Path | None = None,
-    prog: str | None = None,
-) -> Layers:
+    section: str, argv: Sequence[str] = (), *, values: Mapping[str, Any] | None = None,
+    default_file: pathlib.Path | None = None, prog: str | None = None,
+) -> Layers:  # fmt: skip
     """The file and the flags of a program. The only place where a config touches the disk.
 
     Args:

@@ -1,29 +1,23 @@
 """The flags of `scripts.chat_cli` and `scripts.chat_web`, named as nanochat's."""
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated
 
-from nanochat_jax.config.program import Program, also
+from nanochat_jax.config.program import Program, Source, also
 
 # What a number may be: beyond it there is nothing that a model or a socket could do.
 RANGES = {
-    "temperature": (0.0, 2.0),
-    "top_k": (0, 1_000_000),
-    "top_p": (0.01, 1.0),
-    "max_tokens": (1, 1_000_000),
-    "port": (0, 65535),
-    "slots": (0, 4096),
-    "queue": (0, 1_000_000),
-    "rate_limit": (0, 1_000_000),
-}
+    "temperature": (0.0, 2.0), "top_k": (0, 1_000_000), "top_p": (0.01, 1.0),
+    "max_tokens": (1, 1_000_000), "port": (0, 65535), "slots": (0, 4096),
+    "queue": (0, 1_000_000), "rate_limit": (0, 1_000_000),
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Talk(Program):
     """What both programs know."""
 
-    source: Annotated[Literal["sft", "mid", "rl", "base"], also("-i")] = "sft"
-    """the stage whose model answers"""
+    source: Annotated[Source, also("-i")] = "sft"  # the stage whose model answers
     step: Annotated[int, also("-s")] = -1  # its step; -1: the last
     # These defaults, and those of temperature and max_tokens, are the original's two programs'.
     top_k: Annotated[int, also("-k")] = 50  # sample among the k likeliest tokens; 0: all

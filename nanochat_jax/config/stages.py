@@ -10,20 +10,15 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from nanochat_jax.config.optim import DEFAULTS, OptimConfig
-from nanochat_jax.config.program import Cosmetic, PerCall, Program, Recipe, also, flat, wandb_run
+from nanochat_jax.config.program import Cosmetic, PerCall, Program, Recipe, Source, also, wandb_run
 
-Source = Literal["base", "mid", "sft", "rl"]
 # Facts, arithmetic, a calendar, an opinion: what a base model knows at a glance.
 # Source: nanochat `scripts/base_train.py`.
 SAMPLE_PROMPTS = (
-    "The capital of France is",
-    "The chemical symbol of gold is",
-    "If yesterday was Friday, then tomorrow will be",
-    "The opposite of hot is",
-    "The planets of the solar system are:",
-    "My favorite color is",
-    "If 5*x + 3 = 13, then x is",
-)
+    "The capital of France is", "The chemical symbol of gold is",
+    "If yesterday was Friday, then tomorrow will be", "The opposite of hot is",
+    "The planets of the solar system are:", "My favorite color is", "If 5*x + 3 = 13, then x is",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +48,7 @@ class Stage(Program):
     """steps between checkpoints; -1: only at the end"""
     init_lr_frac: float = 1.0
     """all learning rates are multiplied by this once"""
-    optim: Annotated[OptimConfig, flat] = dataclasses.field(default_factory=OptimConfig)
+    optim: OptimConfig = OptimConfig()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
