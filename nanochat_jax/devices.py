@@ -5,14 +5,11 @@ Nothing here imports JAX at module level; `prepare` must come before the first c
 
 import glob
 import importlib.util
-import logging
 import os
 import pathlib
 from typing import Any
 
 from nanochat_jax.config.mesh import mesh_size
-
-log = logging.getLogger(__name__)
 
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 

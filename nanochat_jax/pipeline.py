@@ -18,7 +18,6 @@ from nanochat_jax.config.stages import STAGES, Stage, TokenizerTrain, rows_per_s
 from nanochat_jax.results import DATA, Section
 
 log = logging.getLogger(__name__)
-
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 
 

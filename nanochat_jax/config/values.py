@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -85,9 +84,8 @@ def kept_on_resume(cls: type, saved: Mapping[str, Any]) -> dict[str, Any]:
     Names that the class no longer knows are dropped: the checkpoint may be of an older version.
     """
     known = fields(cls)
-    return {
-        n: v for n, v in saved.items() if n in known and known[n].kind is not FieldKind.PER_CALL
-    }
+    names = [n for n in saved if n in known and known[n].kind is not FieldKind.PER_CALL]
+    return {name: saved[name] for name in names}
 
 
 def digest(values: Mapping[str, Any]) -> str:
@@ -103,19 +101,14 @@ def check_known(name: str, known: typing.Collection[str], message: str) -> None:
 
 def _checked(name: str, value: Any, hint: Any, where: str) -> Any:
     """`value` as `hint` wants it: ints become floats, lists become tuples; else a ValueError."""
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    options = typing.get_args(hint) if union else (hint,)
-    for option in options:
-        origin = typing.get_origin(option)
-        # bool is a subclass of int, and `true` where a rate belongs is a mistake.
-        if option is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if origin is tuple and isinstance(value, list | tuple):
-            return tuple(value)
-        if origin is typing.Literal and value in typing.get_args(option):
-            return value
-        if isinstance(option, type) and type(value) is option:
-            return value
+    origin = typing.get_origin(hint)
+    # By `type`: bool is a subclass of int, and `true` where a rate belongs is a mistake.
+    if hint is float and type(value) is int:
+        return float(value)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(value)
+    if type(value) is hint or origin is typing.Literal and value in typing.get_args(hint):
+        return value
     wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
     at = f"{where}: " if where else ""
     raise ValueError(f"{at}{name} is {value!r} ({type(value).__name__}); expected {wanted}")
