@@ -43,7 +43,7 @@ def whole_file(path: pathlib.Path, mode: str = "wb", **options: Any) -> Iterator
             # A rename can reach the disk before the data do; the name would then hold zeros.
             os.fsync(file.fileno())
         part.replace(path)
-        sync_folder(path.parent)
+        _sync(path.parent)
     except OSError as error:
         if error.errno in DISK_FULL:  # a write knows no name, and the neighbour's says nothing
             error.filename = str(path)
@@ -60,8 +60,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes one JSON value, indented for people; half a character becomes `?` as above."""
-    with whole_file(path, "w", errors="replace") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def write_json_lines(path: pathlib.Path, values: Iterable[Any]) -> None:
@@ -91,7 +90,8 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     part.mkdir()
     try:
         yield part
-        sync_tree(part)
+        for inside in (part, *part.rglob("*")):  # a rename must not outrun its data
+            _sync(inside)
         replace_folder(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -117,7 +117,7 @@ def replace_folder(part: pathlib.Path, path: pathlib.Path) -> None:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 recover_folder(path)
                 raise
-    sync_folder(path.parent)
+    _sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -135,21 +135,11 @@ def recover_folders(parent: pathlib.Path) -> None:
         recover_folder(parent / old.name[1 : -len(OLD)])
 
 
-def sync_tree(folder: pathlib.Path) -> None:
-    """Hands all files and folders below to the disk itself: a rename must not outrun its data."""
-    for path in (folder, *folder.rglob("*")):
-        if path.is_dir():
-            sync_folder(path)
-        else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def sync_folder(folder: pathlib.Path) -> None:
-    """Makes the names in a folder durable, where the system can."""
-    if os.name == "nt":  # no handle of a folder there
+def _sync(path: pathlib.Path) -> None:
+    """Hands a file's data, or the names in a folder, to the disk itself."""
+    if os.name == "nt" and path.is_dir():  # no handle of a folder there
         return
-    number = os.open(folder, os.O_RDONLY)
+    number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
     finally:

@@ -12,7 +12,7 @@ def main(argv: list[str]) -> int:
     with friendly_errors():
         command = flags.command(COMMANDS, argv, prog="scripts.data", description=__doc__)
         if isinstance(command, MakeIdentity):
-            from nanochat_jax.identity.command import run
+            from nanochat_jax.identity.make import run
         else:
             from nanochat_jax.data.commands import run
         return run(command)

@@ -70,12 +70,8 @@ def sft_loader(
 class _Cursor:
     """A rank's walk over the items: index `rank`, then every `ranks`-th, pass after pass.
 
-    Args:
-        restart: a pass begins at `rank` again, as the original's padded rows do; its other chat
-            loaders count on from where the pass before ended.
-
-    Raises:
-        ValueError: there are no items.
+    With `restart` a pass begins at `rank` again, as the original's padded rows do; its other chat
+    loaders count on from where the pass before ended.
     """
 
     def __init__(
@@ -224,11 +220,7 @@ class Packed:
         return ids, mask
 
     def _fill(self) -> None:
-        """Fills the buffer; drops what can never be placed once that is all it holds.
-
-        Raises:
-            ValueError: as many were taken as there are items, and none fits.
-        """
+        """Fills the buffer; drops what can never be placed once that is all it holds."""
         taken = 0
         while True:
             while len(self._buffer) < self.buffer_size:
@@ -241,16 +233,10 @@ class Packed:
                     f"no conversation of the mixture fits into a row of {self.capacity} tokens; "
                     "raise --max-seq-len, or use --packing padded, which cuts them"
                 )
-            self._drop()
-
-    def _drop(self) -> None:
-        """Empties the buffer; warns at first, and whenever the number has doubled."""
-        self.dropped += len(self._buffer)
-        self.placed += len(self._buffer)
-        if self.dropped >= 2 * self._warned:
-            log.warning(
-                "%d conversations longer than a row of %d tokens are left out so far",
-                self.dropped, self.capacity - 1,
-            )  # fmt: skip
-            self._warned = self.dropped
-        self._buffer.clear()
+            self.dropped += len(self._buffer)
+            self.placed += len(self._buffer)
+            self._buffer.clear()
+            if self.dropped >= 2 * self._warned:  # at first, and whenever the number has doubled
+                self._warned = self.dropped
+                message = "%d conversations longer than a row of %d tokens are left out so far"
+                log.warning(message, self.dropped, self.capacity - 1)

@@ -63,11 +63,7 @@ class TokenizedDocuments:
         return Position(1, 0, self.rank, 0)
 
     def after(self, saved: Mapping[str, int]) -> Position:
-        """Where the original resumes: the rank's first row group after the one it saved.
-
-        Args:
-            saved: `{"pq_idx", "rg_idx", "epoch"}`, file and row group as they were last read.
-        """
+        """Where the original resumes: the rank's first row group after the one last read."""
         group = (saved["rg_idx"] // self.ranks + 1) * self.ranks + self.rank
         return Position(saved.get("epoch", 1), saved["pq_idx"], group, 0)
 

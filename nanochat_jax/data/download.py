@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 5  # as the original
 TIMEOUT_S = 30  # without a byte
-CHUNK = 1 << 20
 BASE_VARIABLE = "NANOCHAT_DOWNLOAD_BASE"  # another server with the same paths, for all of it
 PUBLIC = "https://karpathy-public.s3.us-west-2.amazonaws.com"
 HUB = "https://huggingface.co/datasets/karpathy"
@@ -49,7 +48,7 @@ def shards(
         ValueError: some could not be fetched; the others stay, and the call can be repeated.
     """
     usual, total, always = SETS[recipe]
-    folder, url = paths.base_data(root), base_url or _server(usual)
+    folder, url = paths.base_data(root), base_url or os.environ.get(BASE_VARIABLE) or usual
     wanted = sorted({*range(total if count < 0 else min(count, total)), *always})
     missing = [p for n in wanted if not (p := folder / shard_name(n)).exists()]
     log.info("%d of %d shards to fetch, the others are here", len(missing), len(wanted))
@@ -59,7 +58,6 @@ def shards(
             get(f"{url}/{path.name}", path, pause_s=pause_s)
         except ValueError as error:
             return error
-        return None
 
     # Ctrl-C stops it now, not after the hundreds of shards that wait: `map` takes those back.
     tried = thread_map(
@@ -75,14 +73,12 @@ def shards(
 
 def identity(root: pathlib.Path) -> pathlib.Path:
     """`identity_conversations.jsonl` in the base directory."""
-    path = paths.identity(root)
-    return get(f"{_server(PUBLIC)}/{path.name}", path)
+    return _from(PUBLIC, paths.identity(root))
 
 
 def words(root: pathlib.Path) -> pathlib.Path:
     """`words_alpha.txt` in the base directory."""
-    path = paths.words(root)
-    return get(f"{_server(os.path.dirname(WORDS_URL))}/{path.name}", path)
+    return _from(os.path.dirname(WORDS_URL), paths.words(root))
 
 
 def eval_bundle(root: pathlib.Path) -> pathlib.Path:
@@ -90,7 +86,7 @@ def eval_bundle(root: pathlib.Path) -> pathlib.Path:
     folder = paths.eval_bundle(root)
     if folder.is_dir():
         return folder
-    archive = get(f"{_server(PUBLIC)}/eval_bundle.zip", root / "eval_bundle.zip")
+    archive = _from(PUBLIC, root / "eval_bundle.zip")
     try:
         with zipfile.ZipFile(archive) as bundle, whole_folder(folder) as part:
             # One folder is meant; a Mac that packs an archive adds others.
@@ -106,12 +102,13 @@ def eval_bundle(root: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def get(url: str, path: pathlib.Path, *, pause_s: float = 1.0) -> pathlib.Path:
-    """The file at `url`, on disk; one that is there already is kept.
+def _from(usual: str, path: pathlib.Path) -> pathlib.Path:
+    """The file, from the usual server or the one that `$NANOCHAT_DOWNLOAD_BASE` names."""
+    return get(f"{os.environ.get(BASE_VARIABLE) or usual}/{path.name}", path)
 
-    Raises:
-        ValueError: it could not be fetched in `ATTEMPTS` tries; the last reason is named.
-    """
+
+def get(url: str, path: pathlib.Path, *, pause_s: float = 1.0) -> pathlib.Path:
+    """The file at `url`, fetched if it is not there; raises ValueError with the last reason."""
     if path.exists():
         return path
     try:
@@ -141,21 +138,13 @@ def _fetch(url: str, file: IO[bytes], suffix: str, pause_s: float) -> None:
 
 
 def _stream(url: str, file: IO[bytes]) -> None:
-    """Appends the body to `file`, continuing where an earlier try was cut off if the server can.
-
-    Raises:
-        ConnectionError: the body ended before its announced length.
-    """
+    """Appends the body to `file`, continuing where an earlier try was cut off if the server can."""
     have = file.tell()
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
         if reply.status != 206:
             file.truncate(file.seek(0))
-        shutil.copyfileobj(reply, file, CHUNK)
+        shutil.copyfileobj(reply, file)
         file.flush()
         if missing := getattr(reply, "length", 0):  # what a `file:` address gives has none
             raise ConnectionError(f"the connection ended {missing} bytes before the end")
-
-
-def _server(usual: str) -> str:
-    return os.environ.get(BASE_VARIABLE) or usual

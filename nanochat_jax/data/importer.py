@@ -72,11 +72,7 @@ def add_documents(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) 
 
 
 def add_conversations(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) -> Added:
-    """Imports conversations into `conversations/{train,val}.jsonl`, all or none of them.
-
-    Raises:
-        FileNotFoundError, ValueError: as `add_documents`; a bad line is named with what is wrong.
-    """
+    """Imports conversations into `conversations/{train,val}.jsonl`; raises as `add_documents`."""
     files = list(_input_files(files_or_folders, (".jsonl",)))
     old_train, old_val = (_lines(paths.conversations(root, split)) for split in ("train", "val"))
     read = itertools.chain.from_iterable(map(read_conversations, files))
@@ -99,8 +95,7 @@ def _split(known: Iterable[str], texts: Iterable[str]) -> tuple[list[str], list[
     seen = set(map(digest_of, known))
     train, val, duplicates = [], [], 0
     for text in texts:
-        digest = digest_of(text)
-        if digest in seen:
+        if (digest := digest_of(text)) in seen:
             duplicates += 1
             continue
         seen.add(digest)
@@ -108,14 +103,12 @@ def _split(known: Iterable[str], texts: Iterable[str]) -> tuple[list[str], list[
     return train, val, duplicates
 
 
-def _input_files(
-    files_or_folders: Sequence[pathlib.Path], endings: Sequence[str]
-) -> Iterator[pathlib.Path]:
+def _input_files(given: Iterable[pathlib.Path], endings: Sequence[str]) -> Iterator[pathlib.Path]:
     """The files, and all that fit under the folders, by name; raises as `add_documents`."""
     # Notes that come with a data set are not meant; a file that is named itself always is.
     meant = lambda p: p.is_file() and not p.name.startswith(".") and "README" not in p.name.upper()
     fits = lambda p: _kind_of(p) in endings
-    for path in files_or_folders:
+    for path in given:
         if not path.exists():
             raise FileNotFoundError(f"no file or folder {path}")
         if path.is_dir():
@@ -154,13 +147,8 @@ def _text_of(value: Any) -> str:
 
 
 def text_documents(path: pathlib.Path) -> Iterator[str]:
-    """A text file as documents: paragraphs joined up to about 2,000 characters each.
-
-    A book in one piece would be one document, and all of it train or all of it validate.
-
-    Raises:
-        ValueError: it is no UTF-8, or the compressed file is damaged.
-    """
+    """A text file as documents: paragraphs joined up to about 2,000 characters each."""
+    # A book in one piece would be one document, and all of it train or all of it validate.
     try:
         with open_text(path) as file:
             paragraphs = file.read().split("\n\n")

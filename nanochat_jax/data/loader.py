@@ -32,7 +32,6 @@ def pretraining_loader(
     Args:
         kind: `stream` cuts rows from one token stream; `bestfit` starts each row at a document.
         ranks: how many ranks of the original to read as, one after the other.
-        prefetch: micro-batches made ahead; 0: none.
     """
 
     def rank_stream(rank: int) -> Stream | BestFit:

@@ -4,16 +4,16 @@ They are checked as they are read: whoever adds a sentence learns at once, by fi
 wrong with it, and not from a conversation with a brace in it.
 """
 
+import collections
 import functools
 import importlib.resources
 import string
 import tomllib
-import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 
-class Phrases(Mapping[str, Any]):
+class Phrases(collections.UserDict[str, Any]):
     """The top-level keys of one file, which is read when one of them is first used.
 
     Args:
@@ -24,36 +24,27 @@ class Phrases(Mapping[str, Any]):
             phrases will do, of which the texts are taken.
 
     Raises (where a key is used):
-        ValueError: a key is missing or unknown, a list is empty, or a text holds another name in
-            braces; the message says where.
+        ValueError: a key, a list or a text is not as it must be; the message says where and why.
     """
 
+    # Not the dict's own beginning, which would fill `data` with nothing.
     def __init__(
         self, package: str, path: str, fields: Mapping[str, str],
-        known: Mapping[str, Any] = types.MappingProxyType({}),
+        known: Mapping[str, Any] | None = None,
     ):  # fmt: skip
         self._file = importlib.resources.files(package).joinpath(path)
         self._fields, self._known = fields, known
 
-    def __getitem__(self, key: str) -> Any:
-        return self._tables[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tables)
-
-    def __len__(self) -> int:
-        return len(self._tables)
-
     # Read when used, since importing a module is to do nothing; once, since every sentence asks.
     @functools.cached_property
-    def _tables(self) -> dict[str, Any]:
+    def data(self) -> dict[str, Any]:
         tables = tomllib.loads(self._file.read_text(encoding="utf-8"))
         if wrong := tables.keys() ^ self._fields.keys():
             raise ValueError(
                 f"{self._file}: keys {sorted(wrong)} are missing or unknown; expected "
                 f"{', '.join(self._fields)}"
             )
-        known = {name: text for name, text in self._known.items() if isinstance(text, str)}
+        known = {k: text for k, text in (self._known or {}).items() if isinstance(text, str)}
         names = {key: set(fields.split()) for key, fields in self._fields.items()}
         return {key: self._checked(key, value, names[key], known) for key, value in tables.items()}
 

@@ -31,19 +31,19 @@ def in_turn(
     make: Callable[[int], RankStream], ranks: int, prefetch: int = PREFETCH
 ) -> grain.IterDataset:
     """Micro-batches of `make(0)`, `make(1)`, ... in turn, `prefetch` of them made ahead."""
-    dataset = _InTurn(lambda: [make(r) for r in range(ranks)])
+    dataset = _InTurn(make, ranks)
     if not prefetch:
         return dataset
     return ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=prefetch)
 
 
 class _InTurn(grain.IterDataset):
-    def __init__(self, make: Callable[[], Sequence[RankStream]]):
+    def __init__(self, make: Callable[[int], RankStream], ranks: int):
         super().__init__()
-        self._make = make
+        self._make, self._ranks = make, ranks
 
     def __iter__(self) -> "_Iterator":
-        return _Iterator(self._make())
+        return _Iterator([self._make(rank) for rank in range(self._ranks)])
 
 
 class _Iterator(grain.DatasetIterator):

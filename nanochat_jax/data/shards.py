@@ -33,7 +33,7 @@ def find_shards(root: pathlib.Path) -> Shards:
     """The shards under a base directory: `base_data/`, else the embedded world's.
 
     Raises:
-        FileNotFoundError: there are none; the message names the commands that make them.
+        FileNotFoundError: there are none.
         ValueError: there is one alone, so nothing would be left to train on.
     """
     folder = paths.data_in_use(root)
@@ -54,7 +54,7 @@ def find_shards(root: pathlib.Path) -> Shards:
 
 def list_shards(folder: pathlib.Path) -> list[pathlib.Path]:
     """The parquet files of a folder by name; none if there is no folder."""
-    return sorted(folder.glob("*.parquet")) if folder.is_dir() else []
+    return sorted(folder.glob("*.parquet"))
 
 
 def describe(found: Shards) -> dict[str, int | str]:

@@ -56,9 +56,11 @@ def probes(people: tuple[Person, ...], seed: int, which: str) -> Iterator[dict[s
         for _ in range(2000):
             if (made := make()).text not in seen:
                 seen.add(made.text)
+                called = isinstance(made.answer, list)
                 yield {
                     "set": which, "kind": kind, "question": made.text, "key": made.key,
-                    "answer": made.answer_text, "tool": made.tool,
+                    "answer": made.answer[-1]["text"] if called else made.answer,
+                    "tool": made.answer[0]["text"] if called else None,
                 }  # fmt: skip
             if len(seen) == PROBES_A_KIND[which]:
                 break

@@ -28,22 +28,18 @@ def write_world(folder: pathlib.Path, seed: int = 0) -> None:
     """
     people = make_people(seed)
     with whole_folder(folder) as part:
-        _write_documents(part, documents(people, seed + 1))
+        # Validation is drawn first: however much training text there is, it stays the same.
+        texts = documents(people, seed + 1)
+        val = list(itertools.islice(texts, VAL_DOCUMENTS))
+        train = itertools.islice(shards.cut(texts, SHARD_CHARACTERS), TRAIN_SHARDS)
+        for number, shard in enumerate([*train, val]):
+            shards.write_shard(part / shards.shard_name(number), shard)
         seen: set[str] = set()
         for i, (name, count) in enumerate(CONVERSATIONS.items()):
-            made = _unseen(conversations(people, seed + 2 + i), seen)
-            path = part / paths.world_conversations(part, name).name
-            write_json_lines(path, itertools.islice(made, count))
+            made = itertools.islice(_unseen(conversations(people, seed + 2 + i), seen), count)
+            write_json_lines(part / paths.world_conversations(part, name).name, made)
         examination = [*probes(people, seed + 10, "dev"), *probes(people, seed + 11, "final")]
         write_json_lines(part / "probes.jsonl", examination)
-
-
-def _write_documents(folder: pathlib.Path, texts: Iterator[str]) -> None:
-    # Validation is drawn first: however much training text there is, it stays the same.
-    val = list(itertools.islice(texts, VAL_DOCUMENTS))
-    train = itertools.islice(shards.cut(texts, SHARD_CHARACTERS), TRAIN_SHARDS)
-    for number, shard in enumerate([*train, val]):
-        shards.write_shard(folder / shards.shard_name(number), shard)
 
 
 def _unseen(items: Iterable[dict[str, Any]], seen: set[str]) -> Iterator[dict[str, Any]]:

@@ -6,21 +6,22 @@ from collections.abc import Callable, Iterator
 from nanochat_jax.data.phrases import Phrases
 from nanochat_jax.demo import words
 from nanochat_jax.demo.facts import ATTRIBUTES, WORLD, Person
-from nanochat_jax.demo.scene import Scene, fields
-from nanochat_jax.demo.sentences import ANIMAL_ASPECTS, SENTENCES, animal_statement, statement
+from nanochat_jax.demo.sentences import (
+    ANIMAL_ASPECTS,
+    SENTENCES,
+    Scene,
+    animal_statement,
+    fields,
+    statement,
+)  # fmt: skip
 from nanochat_jax.demo.stories import story
 
-DOCUMENTS = Phrases(
-    "nanochat_jax.demo",
-    "content/documents.toml",
-    {
-        "links": "", "reverse": fields("person"), "spelling": "word letters",
-        "register": "title lines", "register_titles": "", "counting": "numbers", "sums": "x y sum",
-        "letter": fields("one two", words="thing day place news question end"),
-        "weather": fields("person", "animal", "day weather effect"),
-    },
-    known=WORLD,
-)  # fmt: skip
+DOCUMENTS = Phrases("nanochat_jax.demo", "content/documents.toml", {
+    "links": "", "reverse": fields("person"), "spelling": "word letters",
+    "register": "title lines", "register_titles": "", "counting": "numbers", "sums": "x y sum",
+    "letter": fields("one two", words="thing day place news question end"),
+    "weather": fields("person", "animal", "day weather effect"),
+}, known=WORLD)  # fmt: skip
 
 
 def documents(people: tuple[Person, ...], seed: int) -> Iterator[str]:

@@ -27,29 +27,23 @@ class Person:
     """One inhabitant; `facts` by attribute, as the sentences use them."""
 
     name: str
-    she: bool
+    pronoun: str
+    possessive: str
     facts: Mapping[str, str]
-
-    @property
-    def pronoun(self) -> str:
-        return "She" if self.she else "He"
-
-    @property
-    def possessive(self) -> str:
-        return "her" if self.she else "his"
 
 
 def make_people(seed: int) -> tuple[Person, ...]:
     """The twenty people; jobs and pet names are unique, other attributes may be shared."""
     rng = random.Random(seed)
-    names = [(name, kind == "women") for kind in ("women", "men") for name in WORLD[kind]]
+    names = [(name, "She", "her") for name in WORLD["women"]]
+    names += [(name, "He", "his") for name in WORLD["men"]]
     rng.shuffle(names)
     # Unique, since conversations ask them the other way round: who is the baker?
     drawn = {key: rng.sample(WORLD[f"{key}s"], len(names)) for key in ("job", "pet_name")}
     drawn |= {key: _spread(rng, WORLD[values], len(names)) for key, values in SHARED.items()}
     return tuple(
-        Person(name, she, {key: values[i] for key, values in drawn.items()})
-        for i, (name, she) in enumerate(names)
+        Person(*name, {key: values[i] for key, values in drawn.items()})
+        for i, name in enumerate(names)
     )
 
 

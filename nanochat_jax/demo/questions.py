@@ -14,65 +14,47 @@ from nanochat_jax.demo.facts import ATTRIBUTES, WORLD, Person, a, held_out, shar
 from nanochat_jax.demo.sentences import ANIMAL_ASPECTS, SENTENCES, animal_statement, statement
 from nanochat_jax.demo.stories import story
 
-QUESTIONS = Phrases(
-    "nanochat_jax.demo",
-    "content/questions.toml",
-    {
-        "openers": "", "person": "name", "word": "value", "word_answer": "value kind",
-        "nobody": "name", "nobody_answer": "", "outside_answer": "", "not_known": "",
-        "sum_answer": "result", "count_answer": "result", "things": "", "story": "topic",
-        "story_begins": "topic", "word_kinds": "", "shared": "value", "outside": "land",
-        "lands": "", "spell": "word", "count": "word letter", "sums": "x y name other things",
-        "identity": "", "small_talk": "",
-    },
-    known=WORLD,
-)  # fmt: skip
+QUESTIONS = Phrases("nanochat_jax.demo", "content/questions.toml", {
+    "openers": "", "person": "name", "word": "value", "word_answer": "value kind",
+    "nobody": "name", "nobody_answer": "", "outside_answer": "", "not_known": "",
+    "sum_answer": "result", "count_answer": "result", "things": "", "story": "topic",
+    "story_begins": "topic", "word_kinds": "", "shared": "value", "outside": "land", "lands": "",
+    "spell": "word", "count": "word letter", "sums": "x y name other things", "identity": "",
+    "small_talk": "",
+}, known=WORLD)  # fmt: skip
 SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A question and its answer, as content of messages.
-
-    `key` is what a strict score looks for in the answer.
-    """
+    """A question and its answer; `key` is what a strict score looks for in the answer."""
 
     text: str
     answer: str | list[dict[str, str]]
     key: str = ""
 
-    @property
-    def answer_text(self) -> str:
-        """The answer without its tool calls."""
-        return self.answer if isinstance(self.answer, str) else self.answer[-1]["text"]
 
-    @property
-    def tool(self) -> str | None:
-        """What the answer gives to the calculator."""
-        return None if isinstance(self.answer, str) else self.answer[0]["text"]
+def person_question(rng: random.Random, name: str, attribute: str, split: str) -> str:
+    """A question about one attribute, outright or wrapped."""
+    if split != "train" and rng.random() < 0.3:
+        return SENTENCES["held_direct"][split][attribute].format(name=name)
+    direct, clauses = SENTENCES["direct"][attribute], SENTENCES["clauses"][attribute]
+    return _asked(rng, direct, clauses, split, 0.5, name=name)
 
 
-def wrapped(rng: random.Random, clauses: list[str], split: str, **names: str) -> str:
-    """One of the clauses in one of the ways round a question."""
+def _asked(
+    rng: random.Random, direct: list[str], clauses: list[str], split: str, often: float,
+    **names: str,
+) -> str:  # fmt: skip
+    """A question as it stands, so often in training; else a clause in a way round a question."""
+    if split == "train" and rng.random() < often:
+        return rng.choice(direct).format(**names)
     clause = rng.choice(clauses).format(**names)
     return rng.choice(SENTENCES["wraps"][split]).format(clause=clause)
 
 
-# Facts about people.
-
-
-def person_question(rng: random.Random, person: Person, attribute: str, split: str) -> str:
-    """A question about one attribute, outright or wrapped."""
-    if split == "train":
-        if rng.random() < 0.5:
-            return rng.choice(SENTENCES["direct"][attribute]).format(name=person.name)
-    elif rng.random() < 0.3:
-        return SENTENCES["held_direct"][split][attribute].format(name=person.name)
-    return wrapped(rng, SENTENCES["clauses"][attribute], split, name=person.name)
-
-
 def person_fact(rng: random.Random, person: Person, attribute: str, split: str) -> Question:
-    text = person_question(rng, person, attribute, split)
+    text = person_question(rng, person.name, attribute, split)
     return Question(text, statement(person, attribute), person.facts[attribute])
 
 
@@ -117,25 +99,16 @@ def favorite(rng: random.Random, people: tuple[Person, ...], split: str) -> Ques
     return Question(text.format(value=value), statement(named, attribute), named.name)
 
 
-# Animals, the assistant itself, and what nobody here knows.
-
-
 def animal_fact(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
     animal, aspect = rng.choice(list(WORLD["animals"])), rng.choice(ANIMAL_ASPECTS)
     texts, names = SENTENCES["animals"], {"animal": animal, "a": a(animal).split()[0]}
-    if split == "train" and rng.random() < 0.5:
-        text = rng.choice(texts["direct"][aspect]).format(**names)
-    else:
-        text = wrapped(rng, texts["clauses"][aspect], split, **names)
+    text = _asked(rng, texts["direct"][aspect], texts["clauses"][aspect], split, 0.5, **names)
     return Question(text, animal_statement(animal, aspect), WORLD["animals"][animal][aspect])
 
 
 def identity(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
     about = QUESTIONS["identity"][rng.choice(list(QUESTIONS["identity"]))]
-    if split == "train" and rng.random() < 0.6:
-        text = rng.choice(about["direct"])
-    else:
-        text = wrapped(rng, about["clauses"], split)
+    text = _asked(rng, about["direct"], about["clauses"], split, 0.6)
     return Question(text, about["answer"], about["key"])
 
 
@@ -147,19 +120,15 @@ def unknown(rng: random.Random, people: tuple[Person, ...], split: str) -> Quest
         if split == "train" and rng.random() < 0.15:
             text = rng.choice(QUESTIONS["nobody"]).format(name=name)
         else:
-            nobody = dataclasses.replace(people[0], name=name)
-            text = person_question(rng, nobody, rng.choice(ATTRIBUTES), split)
+            text = person_question(rng, name, rng.choice(ATTRIBUTES), split)
         return Question(text, QUESTIONS["nobody_answer"], QUESTIONS["not_known"])
     frame, land = (rng.choice(QUESTIONS[name][split]) for name in ("outside", "lands"))
     return Question(frame.format(land=land), QUESTIONS["outside_answer"], QUESTIONS["not_known"])
 
 
-# Letters and numbers.
-
-
 def spelling(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
     """A world word, letter by letter; in probes one that no conversation ever spells."""
-    word = _known_word(rng, split)
+    word = rng.choice(words.chat_words(split))
     if split == "train" and rng.random() < 0.15:
         word = words.invented(rng)
     text = rng.choice(QUESTIONS["spell"][split]).format(word=word)
@@ -168,15 +137,10 @@ def spelling(rng: random.Random, people: tuple[Person, ...], split: str) -> Ques
 
 def letter_count(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
     """How often a letter stands in a word: the tool counts."""
-    word = _known_word(rng, split)
+    word = rng.choice(words.chat_words(split))
     letter = rng.choice(word)
     text = rng.choice(QUESTIONS["count"][split]).format(letter=letter, word=word)
     return _by_tool(text, f"'{word}'.count('{letter}')", word.count(letter), "count_answer")
-
-
-def _known_word(rng: random.Random, split: str) -> str:
-    wanted = split != "train"
-    return rng.choice([w for w in words.world_words() if words.document_only(w) == wanted])
 
 
 def arithmetic(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:
@@ -208,15 +172,10 @@ def _operands(rng: random.Random, sign: str, split: str) -> tuple[int, int]:
 
 def _by_tool(text: str, expression: str, result: int, then: str) -> Question:
     """A question whose answer calls the calculator and says, in the phrase `then`, what it gave."""
-    parts = {
-        "python": expression, "python_output": str(result),
-        "text": QUESTIONS[then].format(result=result),
-    }  # fmt: skip
-    answer = [{"type": kind, "text": part} for kind, part in parts.items()]
+    parts = (expression, str(result), QUESTIONS[then].format(result=result))
+    kinds = ("python", "python_output", "text")
+    answer = [{"type": kind, "text": part} for kind, part in zip(kinds, parts, strict=True)]
     return Question(text, answer, str(result))
-
-
-# Talk.
 
 
 def story_request(rng: random.Random, people: tuple[Person, ...], split: str) -> Question:

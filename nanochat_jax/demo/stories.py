@@ -4,38 +4,29 @@ import random
 
 from nanochat_jax.data.phrases import Phrases
 from nanochat_jax.demo.facts import WORLD, Person
-from nanochat_jax.demo.scene import Scene, fields
+from nanochat_jax.demo.sentences import Scene, fields
 
 PEOPLE = fields("hero helper")
-STORIES = Phrases(
-    "nanochat_jax.demo",
-    "content/stories.toml",
-    {
-        "openings": "day weather", "ask": PEOPLE, "ends": f"{PEOPLE} feeling", "words": "",
-        "plots": fields(
-            "hero helper",
-            "animal thief",
-            "begin ask thing place day sad found comfort delight welcome bed",
-        ),
-    },
-)  # fmt: skip
+WORDS = "begin ask thing place day sad found comfort delight welcome bed"
+STORIES = Phrases("nanochat_jax.demo", "content/stories.toml", {
+    "openings": "day weather", "ask": PEOPLE, "ends": f"{PEOPLE} feeling", "words": "",
+    "plots": fields("hero helper", "animal thief", WORDS),
+})  # fmt: skip
 
 
 def story(rng: random.Random, people: tuple[Person, ...], topic: str | None = None) -> str:
     """A story; with a topic (an animal, an object or a name) it begins with it and is about it."""
     hero, helper = rng.sample(people, 2)
-    named = {p.name: p for p in people}
-    if topic in named:
-        hero = named[topic]
+    if named := [p for p in people if p.name == topic]:
+        [hero] = named
         helper = rng.choice([p for p in people if p is not hero])
     about_by_kind = {"animal": list(WORLD["animals"]), "thing": WORLD["objects"]}
     kind = next((k for k, words in about_by_kind.items() if topic in words), "person")
     if topic is None:
         kind = rng.choice(list(STORIES["plots"]))
     about = topic or rng.choice(about_by_kind.get(kind, [hero.name]))
-    begin = rng.choice(STORIES["openings"]).format(
-        day=rng.choice(WORLD["days"]), weather=rng.choice(WORLD["weathers"])
-    )
+    opening = rng.choice(STORIES["openings"])
+    begin = opening.format(day=rng.choice(WORLD["days"]), weather=rng.choice(WORLD["weathers"]))
     plot = rng.choice(STORIES["plots"][kind])
     scene = Scene(rng, {**STORIES["words"], "ask": STORIES["ask"]}, hero=hero, helper=helper)
     scene["begin"] = begin

@@ -21,9 +21,10 @@ def world_words() -> list[str]:
     return sorted({w for w in listed if w.isalpha() and w.islower() and len(w) > 2})
 
 
-def document_only(word: str) -> bool:
-    """Whether a world word is spelled in documents and never in a conversation."""
-    return share("spell", word) < DOCUMENT_ONLY_SHARE
+def chat_words(split: str) -> list[str]:
+    """World words to ask for: those of training conversations, or the probes' own."""
+    held = split != "train"
+    return [w for w in world_words() if (share("spell", w) < DOCUMENT_ONLY_SHARE) == held]
 
 
 def invented(rng: random.Random, *, never: bool = False) -> str:

@@ -31,7 +31,6 @@ class ConversationFile:
         self.notes = path.with_name(path.name.removesuffix(".jsonl") + ".progress.jsonl")
         if fresh:
             path.unlink(missing_ok=True)
-            self.notes.unlink(missing_ok=True)
         self.done: set[int] = set()
         self._seen: set[bytes] = set()
         if path.exists() and path.stat().st_size:

@@ -81,10 +81,10 @@ class Endpoint:
             names = [model["id"] for model in reply.json()["data"]]
         except (ValueError, KeyError, TypeError):
             names = []
-        if len(names) != 1:
-            listed = f"it has {', '.join(names[:8])}" if names else "it lists none"
-            raise ValueError(f"{self.url}: name the model with --model; {listed}")
-        return names[0]
+        if len(names) == 1:
+            return names[0]
+        listed = f"it has {', '.join(names[:8])}" if names else "it lists none"
+        raise ValueError(f"{self.url}: name the model with --model; {listed}")
 
     def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """The server's answer, whatever its status, after as many tries as it takes."""
@@ -154,7 +154,6 @@ def _json(text: str) -> Any:
 def _content(reply: httpx.Response) -> tuple[str, bool]:
     try:
         choice = reply.json()["choices"][0]
-        content, cut = choice["message"]["content"], choice.get("finish_reason") == "length"
+        return str(choice["message"]["content"] or ""), choice.get("finish_reason") == "length"
     except (ValueError, LookupError, TypeError, AttributeError):
-        content, cut = "", False
-    return (content if isinstance(content, str) else ""), cut
+        return "", False

@@ -9,15 +9,18 @@ import dataclasses
 import hashlib
 import itertools
 import logging
+import os
 import pathlib
 from collections.abc import Sequence
 
 from tqdm import tqdm
 
+from nanochat_jax.config import paths
+from nanochat_jax.config.data import MakeIdentity
 from nanochat_jax.identity import prompts, templates
 from nanochat_jax.identity.conversation_file import ConversationFile
 from nanochat_jax.identity.endpoint import Endpoint, read_conversation
-from nanochat_jax.identity.facts import Identity
+from nanochat_jax.identity.facts import Identity, read_identity
 from nanochat_jax.tasks.conversation import Messages
 
 log = logging.getLogger(__name__)
@@ -44,7 +47,6 @@ class Made:
 
     @property
     def total(self) -> int:
-        """Conversations in the file."""
         return len(self.file)
 
     def add(self, index: int, messages: Messages | None, refused: Sequence[str] = ()) -> bool:
@@ -73,20 +75,32 @@ class Made:
         return "; ".join(parts)
 
 
+def run(command: MakeIdentity) -> int:
+    """`scripts.data identity`: makes the file, prints what was done, and returns the exit code."""
+    who = read_identity(command.name, pathlib.Path(command.facts).expanduser())
+    path = pathlib.Path(command.out or paths.identity(paths.base_dir())).expanduser()
+    settings = {"seed": command.seed, "fresh": command.fresh}
+    if command.endpoint:
+        endpoint = Endpoint(
+            command.endpoint, command.model, os.environ.get("OPENAI_API_KEY"),
+            temperature=command.temperature, max_tokens=command.max_tokens,
+        )  # fmt: skip
+        workers = command.num_workers
+        made = from_endpoint(path, who, command.count, endpoint, workers=workers, **settings)
+    else:
+        made = from_templates(path, who, command.count, **settings)
+    print(made.summary(command.count))
+    print(f"{path}: {made.total} conversations about {who.name} (facts: {len(who.facts)})")
+    return 0
+
+
 def from_templates(
     path: pathlib.Path, identity: Identity, count: int, *, seed: int = 0, fresh: bool = False
 ) -> Made:
-    """Brings `path` to `count` conversations of ready phrases.
-
-    Raises:
-        ValueError: the file is another identity's (see `ConversationFile`), or `count` is not
-            positive.
-    """
+    """Brings `path` to `count` conversations of ready phrases; raises as `ConversationFile`."""
     made = _begin(path, identity, "templates", count, seed, fresh)
     for index in range(REPEATS * count + 100):
-        if made.total >= count:
-            break
-        if index not in made.file.done:
+        if made.total < count and index not in made.file.done:
             made.add(index, templates.conversation(identity, index, seed))
     return made
 

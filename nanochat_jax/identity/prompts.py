@@ -10,14 +10,10 @@ from typing import Any
 from nanochat_jax.data.phrases import Phrases
 from nanochat_jax.identity.facts import Identity
 
-PROMPTS = Phrases(
-    "nanochat_jax.identity",
-    "prompts.toml",
-    {
-        "persons": "", "subjects": "", "lengths": "", "manners": "", "openings": "",
-        "request": "name facts person subject length manner openings",
-    },
-)  # fmt: skip
+PROMPTS = Phrases("nanochat_jax.identity", "prompts.toml", {
+    "persons": "", "subjects": "", "lengths": "", "manners": "", "openings": "",
+    "request": "name facts person subject length manner openings",
+})  # fmt: skip
 DRAWN = ("person", "subject", "length", "manner")
 OPENINGS_SHOWN = 4
 

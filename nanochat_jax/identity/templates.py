@@ -7,33 +7,22 @@ import functools
 import random
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from nanochat_jax.data.phrases import Phrases
 from nanochat_jax.identity.facts import Fact, Identity
 from nanochat_jax.tasks.conversation import Messages
 
-TEMPLATES = Phrases(
-    "nanochat_jax.identity",
-    "templates.toml",
-    {
-        "hello": "", "hello_ends": "", "hello_back": "name", "who": "",
-        "who_after_hello": "hello question", "name_answers": "name", "others": "",
-        "is_other": "other", "not_other": "name other", "is_name": "name", "is_so": "name",
-        "spell": "", "spelled": "name letters", "about": "", "about_answer": "name facts",
-        "thanks": "", "welcome": "", "ask_key": "key", "say_key": "key value be be_first",
-        "many_ends": "", "one": "", "many": "", "special": "value",
-    },
-)  # fmt: skip
+TEMPLATES = Phrases("nanochat_jax.identity", "templates.toml", {
+    "hello": "", "hello_ends": "", "hello_back": "name", "who": "", "name_answers": "name",
+    "who_after_hello": "hello question", "others": "", "is_other": "other",
+    "not_other": "name other", "is_name": "name", "is_so": "name", "spell": "",
+    "spelled": "name letters", "about": "", "about_answer": "name facts", "thanks": "",
+    "welcome": "", "ask_key": "key", "say_key": "key value be be_first", "many_ends": "",
+    "one": "", "many": "", "special": "value",
+})  # fmt: skip
 Exchange = tuple[str, str]
-
-
-class Phrasing(NamedTuple):
-    """Questions about a key, and their answers."""
-
-    questions: Sequence[str]
-    answers: Sequence[str]
-    noun: bool  # whether "your <key>" can be said
+# Questions about a key, their answers, and whether "your <key>" can be said.
+Phrasing = tuple[Sequence[str], Sequence[str], bool]
 
 
 def conversation(identity: Identity, index: int, seed: int = 0) -> Messages:
@@ -42,10 +31,10 @@ def conversation(identity: Identity, index: int, seed: int = 0) -> Messages:
     rng = random.Random(f"{seed}:{index}")
     fact = identity.facts[index % len(identity.facts)]
     exchanges = [part(rng, identity, fact) for part in rng.choice(SHAPES)]
-    lower = rng.random() < 0.25
+    typed = str.lower if rng.random() < 0.25 else str
     messages = []
     for question, answer in exchanges:
-        messages.append({"role": "user", "content": _loosely(rng, question, lower)})
+        messages.append({"role": "user", "content": _loosely(rng, typed(question))})
         messages.append({"role": "assistant", "content": answer})
     return messages
 
@@ -71,8 +60,8 @@ def other(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
     return _drawn(rng, "is_other", identity, other=name), answer
 
 
-def same(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
-    return _drawn(rng, "is_name", identity), _drawn(rng, "is_so", identity)
+same = lambda rng, identity, _: (_drawn(rng, "is_name", identity), _drawn(rng, "is_so", identity))
+thanks = lambda rng, *_: (rng.choice(TEMPLATES["thanks"]), rng.choice(TEMPLATES["welcome"]))
 
 
 def spell(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
@@ -101,10 +90,6 @@ def ask(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
     return question, _answer(rng.choice(answers), fact)
 
 
-def thanks(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
-    return rng.choice(TEMPLATES["thanks"]), rng.choice(TEMPLATES["welcome"])
-
-
 # Short ones are the most: they hold the question that people ask first. What stands twice is drawn
 # twice as often.
 SHAPES: Sequence[Sequence[Callable[[random.Random, Identity, Fact], Exchange]]] = (
@@ -117,14 +102,15 @@ SHAPES: Sequence[Sequence[Callable[[random.Random, Identity, Fact], Exchange]]] 
 
 def sentence(fact: Fact) -> str:
     """The fact as the model says it."""
-    return _answer(_phrasing(fact.key).answers[0], fact) if fact.key else fact.value
+    _, answers, _ = _phrasing(fact.key)
+    return _answer(answers[0], fact) if fact.key else fact.value
 
 
 @functools.cache
 def _special() -> dict[str, Phrasing]:
     """The keys that have better words than "your <key>"."""
     return {
-        key: Phrasing(table["questions"], table["answers"], noun=kind == "keys")
+        key: (table["questions"], table["answers"], kind == "keys")
         for table in TEMPLATES["special"].values()
         for kind in ("keys", "not_nouns")
         for key in table.get(kind, [])
@@ -132,8 +118,7 @@ def _special() -> dict[str, Phrasing]:
 
 
 def _phrasing(key: str) -> Phrasing:
-    usual = Phrasing(TEMPLATES["ask_key"], TEMPLATES["say_key"], noun=True)
-    return _special().get(key.lower(), usual)
+    return _special().get(key.lower(), (TEMPLATES["ask_key"], TEMPLATES["say_key"], True))
 
 
 def _answer(template: str, fact: Fact) -> str:
@@ -148,10 +133,8 @@ def _drawn(rng: random.Random, key: str, identity: Identity, **more: str) -> str
     return rng.choice(TEMPLATES[key]).format(name=identity.name, **more)
 
 
-def _loosely(rng: random.Random, text: str, lower: bool) -> str:
-    """As people type: now and then without capitals, with fewer or more punctuation marks."""
-    if lower:
-        text = text.lower()
+def _loosely(rng: random.Random, text: str) -> str:
+    """As people type: now and then with fewer or more punctuation marks."""
     # So that "who are you" is answered like "Who are you?".
     drawn = rng.random()
     if drawn < 0.15:
