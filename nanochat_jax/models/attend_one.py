@@ -16,24 +16,16 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+Pair = tuple[jax.Array, jax.Array]
 BLOCK = 64  # keys read at once
 PROGRAMS = 1280  # about ten for each multiprocessor of an H100: splits until there are so many
 NOTHING = -1e30  # below every score; a true infinity would make 0 x inf when parts are merged
 
 
 def attend_one(
-    q_BNH: jax.Array,
-    k_BKH: jax.Array,
-    v_BKH: jax.Array,
-    tables: tuple[jax.Array, jax.Array],
-    past: tuple[jax.Array, jax.Array],
-    length_B: jax.Array,
-    *,
-    window: int | None,
-    eps: float,
-    qk_scale: float,
-    interpret: bool = False,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    q_BNH: jax.Array, k_BKH: jax.Array, v_BKH: jax.Array, tables: Pair, past: Pair,
+    length_B: jax.Array, *, window: int | None, eps: float, qk_scale: float, interpret=False,
+) -> tuple[jax.Array, Pair]:  # fmt: skip
     """(output `[B, N, H]`, the layer's keys and values with the new token at `length_B`).
 
     Args:
@@ -50,11 +42,10 @@ def attend_one(
     span = -(-most // splits) * BLOCK
     splits = -(-S // span)
     cos_Bh, sin_Bh = (table.reshape(B, H // 2) for table in tables)
-    options = dict(window=window, eps=eps, qk_scale=qk_scale, span=span)
     part = lambda *last: jax.ShapeDtypeStruct((B, K, splits, N // K, *last), jnp.float32)
     cache = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
     out_BKJGH, top_BKJG, sum_BKJG, *new = pl.pallas_call(
-        partial(_kernel, **options),
+        partial(_kernel, window=window, eps=eps, qk_scale=qk_scale, span=span),
         grid=(B, K, splits),
         out_shape=(part(H), part(), part(), *map(cache, past)),
         input_output_aliases={6: 3, 7: 4},  # the cache is written in place
@@ -69,25 +60,10 @@ def attend_one(
 
 
 def _kernel(
-    length_ref,
-    q_ref,
-    k_ref,
-    v_ref,
-    cos_ref,
-    sin_ref,
-    keys_ref,
-    values_ref,
-    out_ref,
-    top_ref,
-    sum_ref,
-    new_keys_ref,
-    new_values_ref,
-    *,
-    window: int | None,
-    eps: float,
-    qk_scale: float,
-    span: int,
-):
+    length_ref, q_ref, k_ref, v_ref, cos_ref, sin_ref, keys_ref, values_ref,
+    out_ref, top_ref, sum_ref, new_keys_ref, new_values_ref,
+    *, window: int | None, eps: float, qk_scale: float, span: int,
+):  # fmt: skip
     """One row, one kv head, one part of the cached tokens; float32 inside."""
     row, head, part = pl.program_id(0), pl.program_id(1), pl.program_id(2)
     (S, _, H), G = keys_ref.shape[1:], q_ref.shape[2]
@@ -112,13 +88,9 @@ def _kernel(
     first, behind = part * span, jnp.minimum((part + 1) * span, S)
     mine = (first <= length) & (length < behind)
     # The new token is taken from here: what is being written is not read again.
-    write = lambda ref, x: triton.store(
-        ref.at[row, length, head, lane_H],
-        x.astype(ref.dtype),
-        mask=jnp.broadcast_to(mine, (H,)),
-    )
-    write(new_keys_ref, key_H)
-    write(new_values_ref, value_H)
+    for ref, x_H in ((new_keys_ref, key_H), (new_values_ref, value_H)):
+        at = ref.at[row, length, head, lane_H]
+        triton.store(at, x_H.astype(ref.dtype), mask=jnp.broadcast_to(mine, (H,)))
 
     def start(q_H):
         top = jnp.where(mine, jnp.sum(q_H * key_H), NOTHING)

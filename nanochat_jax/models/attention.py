@@ -60,12 +60,9 @@ def rotate(x_BTNH: jax.Array, tables: tuple[jax.Array, ...]) -> jax.Array:
 
 
 def attend(
-    q_BTNH: jax.Array,
-    k_BSKH: jax.Array,
-    v_BSKH: jax.Array,
-    position_BT: jax.Array,
-    window: int | None,
-) -> jax.Array:
+    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array,
+    position_BT: jax.Array, window: int | None,
+) -> jax.Array:  # fmt: skip
     """Softmax attention `[B, T, N, H]`: position p sees keys p - window to p (None: 0 to p).
 
     Query head n uses kv head n // (N / K).

@@ -15,15 +15,8 @@ import jax.numpy as jnp
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.models.attention import Attention, rms_norm, rotary_tables
 from nanochat_jax.models.cache import KVCache
-from nanochat_jax.models.init import (
-    centered_uniform,
-    embedding_init,
-    falling,
-    head_init,
-    matrix_init,
-    zeros,
-)
-from nanochat_jax.models.linear import Layer, Linear
+from nanochat_jax.models.init import centered_uniform, falling, matrix_init, zeros
+from nanochat_jax.models.linear import Layer
 
 Params = dict[str, Any]
 
@@ -64,7 +57,7 @@ class Block(Layer):
         return x_BTD + self.mlp(norm(x_BTD)), new
 
 
-class GPT(nn.Module):
+class GPT(Layer):
     """`apply({"params": params}, tokens_BT, cache, valid_B) -> (logits_BTV float32, cache)`.
 
     `dtype` computes, `param_dtype` stores. `attention` is how it is computed, never what it means:
@@ -73,28 +66,27 @@ class GPT(nn.Module):
     `remat`: blocks are computed again in the backward pass instead of kept.
     """
 
-    cfg: GPTConfig
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     attention: str = "xla"
     remat: bool = False
 
     def setup(self):
-        c = self.cfg
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        gated = c.value_embed_layers
+        c, gated = self.cfg, self.cfg.value_embed_layers
+        constant, normal = nn.initializers.constant, nn.initializers.normal
         # The vocabulary is padded so that tensor cores and a sharded optimizer divide it; nothing
         # ever looks up the padding, and `logits` cuts it off.
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         table = partial(nn.Embed, c.padded_vocab_size, **types)
-        self.wte = table(c.n_embd, embedding_init=embedding_init(c))
+        self.wte = table(c.n_embd, embedding_init=normal(0.8 if c.init == "current" else 1.0))
         block = nn.remat(Block) if self.remat else Block
         own = lambda i: (c.masks[i], i in gated, self.attention)
         self.h = [block(c, self.dtype, self.param_dtype, *own(i)) for i in range(c.n_layer)]
         # Not tied to `wte`: nanochat trains the two at rates about 40 to 50 times apart, and
-        # starts this one at (nearly) zero, where embeddings must differ from the start.
-        self.lm_head = Linear(
-            c.padded_vocab_size, use_bias=False, kernel_init=head_init(c), **types
-        )
+        # starts this one at (nearly) zero, where embeddings must differ from the start. So the
+        # first loss is ln(vocabulary): no step is spent on unlearning chance preferences.
+        head_init = normal(0.001) if c.init == "current" else zeros
+        self.lm_head = self.matrix(c.padded_vocab_size, head_init)
         uniform = centered_uniform((3.0 / c.n_embd) ** 0.5)
         width = c.n_kv_head * c.head_dim
         self.value_embeds = {str(i): table(width, embedding_init=uniform) for i in gated}
@@ -103,19 +95,13 @@ class GPT(nn.Module):
             self.resid_lambdas = self.param("resid_lambdas", falling(1.15, 0.10), (c.n_layer,))
             self.x0_lambdas = self.param("x0_lambdas", falling(0.20, 0.15), (c.n_layer,))
         if c.smear:
-            self.smear_gate = nn.Dense(
-                1, use_bias=False, kernel_init=nn.initializers.uniform(0.02), **types
-            )
+            self.smear_gate = self.matrix(1, nn.initializers.uniform(0.02))
             self.smear_lambda = self.param("smear_lambda", zeros, (1,))
         if c.backout:
-            start = nn.initializers.constant(0.2)
-            self.backout_lambda = self.param("backout_lambda", start, (1,))
+            self.backout_lambda = self.param("backout_lambda", constant(0.2), (1,))
 
     def __call__(
-        self,
-        tokens_BT: jax.Array,
-        cache: KVCache | None = None,
-        valid_B: jax.Array | None = None,
+        self, tokens_BT: jax.Array, cache: KVCache | None = None, valid_B: jax.Array | None = None
     ) -> tuple[jax.Array, KVCache | None]:
         """Logits of every position and the cache with the new tokens (None without a cache).
 
@@ -138,10 +124,7 @@ class GPT(nn.Module):
         return (cap * jnp.tanh(z_BTV / cap)).astype(jnp.float32)
 
     def hidden(
-        self,
-        tokens_BT: jax.Array,
-        cache: KVCache | None = None,
-        valid_B: jax.Array | None = None,
+        self, tokens_BT: jax.Array, cache: KVCache | None = None, valid_B: jax.Array | None = None
     ) -> tuple[jax.Array, KVCache | None]:
         """What enters the output matrix, `[B, T, D]`, and the cache; see `__call__`."""
         c = self.cfg
@@ -181,11 +164,10 @@ class GPT(nn.Module):
         layer and its previous-token heads on.
         """
         B, _, D = embed_BTD.shape
-        if cache is None:
-            before_BD, known_B = jnp.zeros((B, D), embed_BTD.dtype), jnp.zeros(B, bool)
-        else:
-            before_BD, known_B = cache.last_embed_BD.astype(embed_BTD.dtype), cache.length_B > 0
-        before_BD = jnp.where(known_B[:, None], before_BD, jnp.zeros_like(before_BD))
+        before_BD = jnp.zeros((B, D), embed_BTD.dtype)
+        if cache is not None:
+            known_BD = cache.last_embed_BD.astype(embed_BTD.dtype)
+            before_BD = jnp.where(cache.length_B[:, None] > 0, known_BD, before_BD)
         shifted_BTD = jnp.concatenate([before_BD[:, None], embed_BTD[:, :-1]], axis=1)
         gate_BT1 = nn.sigmoid(self.smear_gate(embed_BTD[..., : self.cfg.smear_width]))
         return embed_BTD + self._scalar(self.smear_lambda[0]) * gate_BT1 * shifted_BTD

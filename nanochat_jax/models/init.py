@@ -16,11 +16,8 @@ zeros = nn.initializers.zeros
 
 def centered_uniform(bound: float) -> Init:
     """Uniform over (-bound, bound)."""
-
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
+    uniform = jax.random.uniform
+    return lambda key, shape, dtype=jnp.float32: uniform(key, shape, dtype, -bound, bound)
 
 
 def matrix_init(cfg: GPTConfig, scale: float = 1.0) -> Init:
@@ -41,24 +38,7 @@ def matrix_init(cfg: GPTConfig, scale: float = 1.0) -> Init:
     return init
 
 
-def embedding_init(cfg: GPTConfig) -> Init:
-    """The token embedding."""
-    return nn.initializers.normal(0.8 if cfg.init == "current" else 1.0)
-
-
-def head_init(cfg: GPTConfig) -> Init:
-    """The output matrix: (nearly) zero, so that the first loss is ln(vocabulary).
-
-    No step is spent on unlearning chance preferences.
-    """
-    return nn.initializers.normal(0.001) if cfg.init == "current" else zeros
-
-
 def falling(first: float, by: float) -> Init:
     """A vector from `first` down to `first - by` over the layers."""
-
-    def init(_: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-        L = shape[0]
-        return first - by * jnp.arange(L, dtype=dtype) / max(L - 1, 1)
-
-    return init
+    fallen = lambda L, dtype: by * jnp.arange(L, dtype=dtype) / max(L - 1, 1)
+    return lambda _, shape, dtype=jnp.float32: first - fallen(*shape, dtype)

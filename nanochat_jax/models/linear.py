@@ -38,5 +38,4 @@ class Layer(nn.Module):
     @nn.nowrap
     def matrix(self, width: int, init: nn.initializers.Initializer) -> Linear:
         """A matrix to `width` channels; nothing in the model has a bias."""
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        return Linear(width, use_bias=False, kernel_init=init, **types)
+        return Linear(width, False, self.dtype, self.param_dtype, kernel_init=init)

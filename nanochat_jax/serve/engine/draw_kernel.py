@@ -14,20 +14,15 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from nanochat_jax.serve.engine.sampling import LOWEST, ordered_bits
+
 CHUNK = 8192
-LOWEST = jnp.iinfo(jnp.int32).min
 
 
 def draw(
-    logits_BV: jax.Array,
-    temperature_B: jax.Array,
-    top_k_B: jax.Array,
-    top_p_B: jax.Array,
-    uniform_B: jax.Array,
-    *,
-    chunk: int = CHUNK,
-    interpret: bool = False,
-) -> jax.Array:
+    logits_BV: jax.Array, temperature_B: jax.Array, top_k_B: jax.Array, top_p_B: jax.Array,
+    uniform_B: jax.Array, *, chunk: int = CHUNK, interpret: bool = False,
+) -> jax.Array:  # fmt: skip
     """The token `[B]` of each row, int32, where `uniform_B` in [0, 1) chooses.
 
     The likeliest one at temperature 0 and at top_k 1; top_k 0 and top_p 1 keep all.
@@ -77,7 +72,7 @@ def _kernel(
             guesses = [low + step * j for j in (1, 2, 3)]
 
             def add(sums, x_C, _):
-                key_C, weight_C = _ordered(x_C), weigh(x_C)
+                key_C, weight_C = ordered_bits(x_C), weigh(x_C)
                 heavier = lambda guess: jnp.sum(jnp.where(key_C >= guess, weight_C, 0.0))
                 return [s + heavier(guess) for s, guess in zip(sums, guesses, strict=True)]
 
@@ -92,7 +87,7 @@ def _kernel(
     k = jnp.minimum(top_k, V).astype(jnp.float32)
     low_k = threshold(jnp.ones_like, k, (top_k > 0) & ~greedy)
     weigh = lambda low: (
-        lambda x_C: jnp.where(_ordered(x_C) >= low, jnp.exp((x_C - top) * scale), 0.0)
+        lambda x_C: jnp.where(ordered_bits(x_C) >= low, jnp.exp((x_C - top) * scale), 0.0)
     )
     add_up = lambda low: over(lambda s, x_C, _: s + jnp.sum(weigh(low)(x_C)), jnp.float32(0))
     low = jnp.maximum(low_k, threshold(weigh(low_k), top_p * add_up(low_k), nucleus))
@@ -115,9 +110,3 @@ def _kernel(
     # Rounding can put the point on the very end of the distribution, or between two tokens.
     possible = jnp.sum(jnp.where(lane_C == place, weight_C, 0.0)) > 0
     token_ref[row] = jnp.where(greedy | ~possible, best, drawn)
-
-
-def _ordered(x: jax.Array) -> jax.Array:
-    """int32 keys that sort like the float32 `x`."""
-    bits = lax.bitcast_convert_type(x, jnp.int32)
-    return jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits)

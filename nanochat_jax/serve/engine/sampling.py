@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+LOWEST = jnp.iinfo(jnp.int32).min
+
 
 def sample(
-    logits_BV: jax.Array,
-    temperature_B: jax.Array,
-    top_k_B: jax.Array,
-    top_p_B: jax.Array,
+    logits_BV: jax.Array, temperature_B: jax.Array, top_k_B: jax.Array, top_p_B: jax.Array,
     uniform_B: jax.Array,
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """The next token `[B]`, int32; greedy at temperature 0 or top_k 1. Top_k 0 keeps all tokens.
 
     `uniform_B` in [0, 1) chooses among them.
@@ -52,19 +51,16 @@ def sampling_probs(
     Temperature 0 counts as 1 here; `sample` takes the argmax instead.
     """
     scale_B1 = jnp.where(temperature_B > 0, temperature_B, 1.0)[:, None]
-    kept_BV = lax.cond(
-        jnp.any(top_k_B > 0), _keep_top_k, lambda logits_BV, _: logits_BV, logits_BV, top_k_B
-    )
+    all_BV = lambda x_BV, _: x_BV
+    kept_BV = lax.cond(jnp.any(top_k_B > 0), _keep_top_k, all_BV, logits_BV, top_k_B)
     probs_BV = jax.nn.softmax(kept_BV / scale_B1, axis=-1)
-    return lax.cond(
-        jnp.any(top_p_B < 1.0), _keep_top_p, lambda probs_BV, _: probs_BV, probs_BV, top_p_B
-    )
+    return lax.cond(jnp.any(top_p_B < 1.0), _keep_top_p, all_BV, probs_BV, top_p_B)
 
 
-def _ordered_bits(x: jax.Array) -> jax.Array:
-    """uint32 keys that sort like the float32 `x`."""
-    bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
-    return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))
+def ordered_bits(x: jax.Array) -> jax.Array:
+    """int32 keys that sort like the float32 `x`."""
+    bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
+    return jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
 
 
 def _threshold(keys_BV: jax.Array, weight_BV: jax.Array, need_B: jax.Array) -> jax.Array:
@@ -81,13 +77,13 @@ def _threshold(keys_BV: jax.Array, weight_BV: jax.Array, need_B: jax.Array) -> j
 
     def narrow(carry):
         i, low_B, mass_B = carry
-        guess_B = low_B | (jnp.uint32(1 << 31) >> i)
+        guess_B = low_B ^ (jnp.int32(1) << (31 - i))  # the first one turns the sign
         above_B = jnp.sum(jnp.where(keys_BV >= guess_B[:, None], weight_BV, 0.0), axis=-1)
         enough_B = above_B >= need_B
         return i + 1, jnp.where(enough_B, guess_B, low_B), jnp.where(enough_B, above_B, mass_B)
 
-    nothing_B = jnp.zeros(keys_BV.shape[0], jnp.uint32)
-    start = jnp.uint32(0), nothing_B, jnp.sum(weight_BV, axis=-1)
+    lowest_B = jnp.full(keys_BV.shape[0], LOWEST, jnp.int32)
+    start = jnp.int32(0), lowest_B, jnp.sum(weight_BV, axis=-1)
     return lax.while_loop(unsure, narrow, start)[1]
 
 
@@ -95,14 +91,14 @@ def _keep_top_k(logits_BV: jax.Array, top_k_B: jax.Array) -> jax.Array:
     """Minus infinity below each row's k-th largest logit; values equal to it all stay."""
     V = logits_BV.shape[-1]
     need_B = jnp.where(top_k_B > 0, jnp.minimum(top_k_B, V), V).astype(jnp.float32)
-    keys_BV = _ordered_bits(logits_BV)
+    keys_BV = ordered_bits(logits_BV)
     floor_B = _threshold(keys_BV, jnp.ones_like(logits_BV), need_B)
     return jnp.where(keys_BV >= floor_B[:, None], logits_BV, -jnp.inf)
 
 
 def _keep_top_p(probs_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
     """Zero outside the smallest set of likeliest tokens that holds `top_p_B` of the mass."""
-    keys_BV = _ordered_bits(probs_BV)
+    keys_BV = ordered_bits(probs_BV)
     need_B = jnp.where(top_p_B < 1.0, top_p_B * jnp.sum(probs_BV, axis=-1), 0.0)
     floor_B = _threshold(keys_BV, probs_BV, need_B)
     kept_BV = jnp.where(keys_BV >= floor_B[:, None], probs_BV, 0.0)
