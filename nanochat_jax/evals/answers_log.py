@@ -6,9 +6,10 @@ The first line names the questions and the model. A file whose first line differ
 import hashlib
 import json
 import logging
+import os
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -22,19 +23,6 @@ from nanochat_jax.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 Grade = Mapping[str, Any]
-
-
-def model_identity(model: Model, tokenizer: Tokenizer) -> dict[str, str]:
-    """What decides a model's answers: part of a log's first line."""
-    return {
-        "weights": weights_digest(model), "dtype": str(jnp.dtype(model.gpt.dtype)),
-        "tokenizer": tokenizer.hash[:16],
-    }  # fmt: skip
-
-
-def rows_digest(rows: Sequence[Any]) -> str:
-    """A digest of the questions: JSON values, in their order."""
-    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def weights_digest(model: Model) -> str:
@@ -57,29 +45,26 @@ def _bit_sum(x: jax.Array) -> jax.Array:
 
 
 class AnswersLog:
-    """The grades of one task, kept in `<name>.jsonl` if there is a folder for it.
+    """The grades of one task, kept in the file `path` if there is one.
 
     Attributes:
         grades: question -> grade, of this evaluation and of an interrupted one before it.
     """
 
-    def __init__(self, folder: pathlib.Path | None, name: str, first: Mapping[str, Any]):
+    def __init__(self, path: pathlib.Path | None = None, first: Mapping[str, Any] | None = None):
         self.grades: dict[int, Grade] = {}
-        self._path = folder / f"{name.replace('/', '_')}.jsonl" if folder else None
-        if self._path is not None:
-            self._open(self._path, first)
-
-    def _open(self, path: pathlib.Path, first: Mapping[str, Any]) -> None:
-        """Reads what is there, and leaves the file with whole lines of this evaluation alone."""
+        self._path = path
+        if path is None:
+            return
         # Grades of other weights or questions must not be mixed in: a score would look like one
         # model's and be of two.
         kept = files.read_json_lines(path)
         if not kept or kept[0] != first:
             if kept:
                 log.info("%s is of another model or other questions: replaced", path)
-            kept = [dict(first)]
+            kept = [first]
         self.grades = {line["question"]: line for line in kept[1:]}
-        files.write_json_lines(path, kept)
+        files.write_json_lines(path, kept)  # whole lines of this evaluation alone
 
     def todo(self, n: int) -> list[int]:
         """The questions, of `n`, without a grade."""
@@ -94,6 +79,29 @@ class AnswersLog:
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(line) + "\n" for line in lines.values())
+
+
+def logs_in(
+    folder: str | os.PathLike[str] | None, model: Model, tokenizer: Tokenizer
+) -> Callable[..., AnswersLog]:
+    """Opens logs of a model in a folder: `(task, rows, suffix="", **settings)`; None: in none.
+
+    Rows are JSON values; other rows, settings or weights are other answers.
+    """
+    if folder is None:
+        return lambda *_, **__: AnswersLog()
+    identity = {
+        "weights": weights_digest(model), "dtype": str(jnp.dtype(model.gpt.dtype)),
+        "tokenizer": tokenizer.hash[:16],
+    }  # fmt: skip
+
+    def opened(task: str, rows: Iterable[Any], suffix: str = "", **settings: Any) -> AnswersLog:
+        rows = list(rows)
+        digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
+        about = {"task": task, "questions": len(rows), "rows": digest} | settings | identity
+        return AnswersLog(pathlib.Path(folder, f"{task.replace('/', '_')}{suffix}.jsonl"), about)
+
+    return opened
 
 
 def progress_bar(what: str, total: int, before: int = 0) -> tqdm:

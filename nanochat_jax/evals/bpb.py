@@ -3,6 +3,7 @@
 Source: nanochat `nanochat/loss_eval.py`.
 """
 
+import itertools
 import math
 from collections.abc import Iterable
 from functools import partial
@@ -16,14 +17,10 @@ from nanochat_jax.data.batch import MicroBatch
 from nanochat_jax.evals.placing import placed
 from nanochat_jax.models.gpt import GPT, Model
 from nanochat_jax.models.loss import token_nll
-from nanochat_jax.results import Score
 
 
 def bits_per_byte(
-    model: Model,
-    batches: Iterable[MicroBatch],
-    token_bytes_V: np.ndarray,
-    steps: int | None = None,
+    model: Model, batches: Iterable[MicroBatch], token_bytes_V: np.ndarray, steps: int | None = None
 ) -> float:
     """Bits per byte of text over (at most `steps`) micro-batches; infinite if they hold no byte.
 
@@ -34,18 +31,11 @@ def bits_per_byte(
     # harder tokens of the same text. The bytes of the text are the same for all of them.
     token_bytes_V = jnp.asarray(token_bytes_V, jnp.int32)
     nats, count = 0.0, 0
-    for i, batch in enumerate(batches):
-        if steps is not None and i >= steps:
-            break
+    for batch in itertools.islice(batches, steps):
         inputs_BT, targets_BT = placed(model, batch.inputs), placed(model, batch.targets)
         sums = _sums(model.gpt, model.params, inputs_BT, targets_BT, token_bytes_V)
         nats, count = nats + float(sums[0]), count + int(sums[1])
     return nats / (math.log(2) * count) if count else math.inf
-
-
-def score(name: str, value: float) -> Score:
-    """Bits per byte as the report keeps them."""
-    return Score(name, value, lower_is_better=True)
 
 
 @partial(jax.jit, static_argnums=0)

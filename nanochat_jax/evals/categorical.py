@@ -22,24 +22,21 @@ from nanochat_jax.evals.placing import batch_tokens, in_flight, mesh_of, placed
 from nanochat_jax.models.gpt import GPT, Model
 from nanochat_jax.tokenizer import Tokenizer
 
-Key = Hashable
-Logits = dict[Key, np.ndarray]
+Logits = dict[Hashable, np.ndarray]
 
 
 class LetterPrompt(NamedTuple):
     """A prompt, and the ids of the letters that may follow it."""
 
-    key: Key
+    key: Hashable
     prompt: Sequence[int]
     options: Sequence[int]
 
 
-def letter_prompt(tokenizer: Tokenizer, key: Key, conversation: Mapping[str, Any]) -> LetterPrompt:
-    """The prompt of a conversation, as a categorical task gives it.
-
-    Raises:
-        ValueError: a letter that is not one token.
-    """
+def letter_prompt(
+    tokenizer: Tokenizer, key: Hashable, conversation: Mapping[str, Any]
+) -> LetterPrompt:
+    """The prompt of a conversation, as a categorical task gives it; raises as `letter_id`."""
     prompt = tokenizer.render_for_completion(conversation)
     return LetterPrompt(key, prompt, [letter_id(tokenizer, x) for x in conversation["letters"]])
 
@@ -52,17 +49,12 @@ def likeliest(conversation: Mapping[str, Any], logits: np.ndarray) -> str:
 
 
 def letter_id(tokenizer: Tokenizer, letter: str) -> int:
-    """The one token of a letter.
-
-    Raises:
-        ValueError: it has more than one.
-    """
+    """The one token of a letter; ValueError where it has more."""
     # Without a blank before it: an answer begins with the letter itself, as tasks render it.
     ids = tokenizer.encode(letter)
     if len(ids) != 1:
-        raise ValueError(
-            f"the choice {letter!r} is {len(ids)} tokens; only letters of one token can be compared"
-        )
+        why = "only letters of one token can be compared"
+        raise ValueError(f"the choice {letter!r} is {len(ids)} tokens; {why}")
     return ids[0]
 
 
@@ -81,9 +73,10 @@ def option_logits(
         yield {one.key: logits_BV[row, list(one.options)] for row, one in enumerate(batch)}
 
 
-def _batches(
-    prompts: Iterable[LetterPrompt], rows_of: Callable[[int], int]
-) -> Iterator[tuple[int, list[LetterPrompt]]]:
+Batches = Iterator[tuple[int, list[LetterPrompt]]]
+
+
+def _batches(prompts: Iterable[LetterPrompt], rows_of: Callable[[int], int]) -> Batches:
     """(width, prompts that fit in it): full batches first, then what is left, longest first."""
     pools: dict[int, list[LetterPrompt]] = collections.defaultdict(list)
     for one in prompts:
@@ -106,21 +99,20 @@ def _dispatch(
     for row, one in enumerate(batch):
         ids_BT[row, : len(one.prompt)] = one.prompt
         last_B1[row] = len(one.prompt) - 1
-    args = model.params, placed(model, ids_BT), placed(model, last_B1)
-    return next_logits(model.gpt, mesh_of(model), *args)
+    arrays = placed(model, ids_BT), placed(model, last_B1)
+    return _run(model.gpt, mesh_of(model), model.params, *arrays)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def next_logits(
-    gpt: GPT, mesh: Mesh | None, params: Any, ids_BT: jax.Array, last_B1: jax.Array
-) -> jax.Array:
-    """Logits `[B, V]` of what follows position `last_B1` of each row, on every device."""
-
-    def forward(gpt: GPT) -> jax.Array:
-        x_BTD, _ = gpt.hidden(ids_BT)
-        return gpt.logits(jnp.take_along_axis(x_BTD, last_B1[..., None], axis=1))[:, 0]
-
-    logits_BV = gpt.apply({"params": params}, method=forward)
+def _run(gpt: GPT, mesh: Mesh | None, params: Any, *arrays: jax.Array) -> jax.Array:
+    """The logits on every device."""
+    logits_BV = gpt.apply({"params": params}, *arrays, method=_next_logits)
     if mesh is None:
         return logits_BV
     return jax.lax.with_sharding_constraint(logits_BV, sharding.replicated(mesh))
+
+
+def _next_logits(gpt: GPT, ids_BT: jax.Array, last_B1: jax.Array) -> jax.Array:
+    """Logits `[B, V]` of what follows position `last_B1` of each row."""
+    x_BTD, _ = gpt.hidden(ids_BT)
+    return gpt.logits(jnp.take_along_axis(x_BTD, last_B1[..., None], axis=1))[:, 0]

@@ -32,8 +32,7 @@ from nanochat_jax.tokenizer import Tokenizer
 Grader = Callable[[Conversation, str], float]
 # Answers at once on each device. On two CPU cores 48 problems took 2.9 s one by one, 0.64 s with 16
 # rows, 0.79 s with 32 (docs/log.md).
-SLOTS = {"cpu": 16}  # elsewhere:
-SLOTS_ELSEWHERE = 128
+CPU_SLOTS, ACCELERATOR_SLOTS = 16, 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +106,7 @@ class EnginePool:
     ):  # fmt: skip
         # Whole engines side by side, not one over the mesh: answers know nothing of each other, so
         # the devices need not talk at every token.
-        slots = slots or SLOTS.get(jax.default_backend(), SLOTS_ELSEWHERE)
+        slots = slots or (CPU_SLOTS if jax.default_backend() == "cpu" else ACCELERATOR_SLOTS)
         self.tokenizer, self.max_len = tokenizer, max_len
         self.devices = [d for d in mesh.devices.flat if d in mesh.local_devices] if mesh else [None]
         self.engines = []
@@ -162,28 +161,20 @@ class EnginePool:
 
 
 def answer(
-    pool: EnginePool,
-    task: Task,
-    problems: Iterable[int],
-    sampling: SamplingParams,
-    *,
-    grade: Grader | None = None,
-    workers: int | None = None,
-    in_turn: bool = False,
-) -> Iterator[GradedProblem]:
+    pool: EnginePool, task: Task, problems: Iterable[int], sampling: SamplingParams, *,
+    grade: Grader | None = None, in_turn: bool = False,
+) -> Iterator[GradedProblem]:  # fmt: skip
     """The problems of a task with their graded answers, as they are ready.
 
     Args:
         problems: rows of the task.
         grade: (conversation, text) -> 0.0 or 1.0; None: the task's `score`.
-        workers: answers graded at the same time (a sandbox waits for its program); None: one a
-            core.
         in_turn: see `EnginePool.generate`.
     """
     made = (pool.problem(i, task[i], sampling) for i in problems)
     graded = functools.partial(_graded, pool.tokenizer, grade or task.score)
     # Grading in other threads keeps the device busy: a HumanEval program may run for seconds.
-    with concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count() or 1) as graders:
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as graders:
         waiting: deque = deque()
         for problem, generations in pool.generate(made, sampling, in_turn=in_turn):
             waiting.append(graders.submit(graded, problem, generations))
@@ -196,10 +187,7 @@ def answer(
 def pass_at_k(right: int, n: int, k: int) -> float:
     """The chance that one of k answers is right, estimated from n >= k of which `right` are.
 
-    Source: arXiv:2107.03374 (Codex), equation 1.
-
-    Raises:
-        ValueError: k or `right` outside 1..n, 0..n.
+    Source: arXiv:2107.03374 (Codex), equation 1. ValueError: k or `right` out of range.
     """
     if not 0 <= right <= n or not 1 <= k <= n:
         raise ValueError(f"expected 0 <= right <= n and 1 <= k <= n, got {right=}, {n=}, {k=}")
@@ -238,6 +226,7 @@ def _drive(
 ) -> None:  # fmt: skip
     """Answers what it can take until there is no more; None on the queue says so."""
     running: list[tuple[Problem, list[Generation]]] = []
+    finished = lambda pair: all(generation.done for generation in pair[1])
     try:
         while not stop.is_set():
             # As many wait as there are slots, so that a slot that falls free is filled at once.
@@ -246,30 +235,24 @@ def _drive(
             if not running:
                 break
             engine.tick()
-            for pair in running:
-                if _finished(pair):
-                    ready.put(pair)
-            running = [pair for pair in running if not _finished(pair)]
+            for pair in filter(finished, running):
+                ready.put(pair)
+            running = list(itertools.filterfalse(finished, running))
     except BaseException as error:  # it is raised where the answers are read
         ready.put(error)
     finally:
         # The engine is used again: whatever is under way must leave its slots.
-        for generation in itertools.chain.from_iterable(generations for _, generations in running):
+        for generation in itertools.chain(*(generations for _, generations in running)):
             generation.cancel()
         while running and engine.tick():
             pass
         ready.put(None)
 
 
-def _finished(pair: tuple[Problem, list[Generation]]) -> bool:
-    return all(generation.done for generation in pair[1])
-
-
 def _submit(engine: Engine, problem: Problem, s: SamplingParams) -> list[Generation]:
-    make = lambda seed: Request(
-        tuple(problem.prompt), s.max_new_tokens, float(s.temperature), s.top_k, seed=seed
-    )
-    return [engine.submit(make(seed)) for seed in s.seeds(problem.index)]
+    request = Request(tuple(problem.prompt), s.max_new_tokens, float(s.temperature), s.top_k)
+    one = lambda seed: engine.submit(dataclasses.replace(request, seed=seed))
+    return [one(seed) for seed in s.seeds(problem.index)]
 
 
 def _on(device: Any, params: Any) -> Any:

@@ -14,8 +14,7 @@ from nanochat_jax.models.gpt import Model
 
 # The original's rotary tables are this many contexts long; a longer prompt stops it.
 CONTEXTS = 10
-BATCH_TOKENS = {"cpu": 2048}  # of a forward pass on each device; elsewhere:
-BATCH_TOKENS_ELSEWHERE = 16384
+CPU_TOKENS, ACCELERATOR_TOKENS = 2048, 16384  # of a forward pass on each device
 
 
 def longest(model: Model) -> int:
@@ -25,7 +24,7 @@ def longest(model: Model) -> int:
 
 def batch_tokens() -> int:
     """Tokens of a forward pass that suit a device."""
-    return BATCH_TOKENS.get(jax.default_backend(), BATCH_TOKENS_ELSEWHERE)
+    return CPU_TOKENS if jax.default_backend() == "cpu" else ACCELERATOR_TOKENS
 
 
 def mesh_of(model: Model) -> Mesh | None:

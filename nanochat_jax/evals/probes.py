@@ -37,14 +37,9 @@ def load_probes(folder: pathlib.Path, which: str = "final") -> list[dict[str, An
 
 
 def run_probes(
-    engine: Engine,
-    tokenizer: Tokenizer,
-    probes: Sequence[Mapping[str, Any]],
-    *,
-    temperature: float = 0.0,
-    top_k: int | None = None,
-    seed: int = 0,
-) -> dict[str, ProbeScore]:
+    engine: Engine, tokenizer: Tokenizer, probes: Sequence[Mapping[str, Any]], *,
+    temperature: float = 0.0, top_k: int | None = None, seed: int = 0,
+) -> dict[str, ProbeScore]:  # fmt: skip
     """Kind -> score, of one reply to each probe."""
     prompts = [prompt_of(tokenizer, p["question"]) for p in probes]
     replies = engine.complete(prompts, MAX_TOKENS, temperature, top_k, seed)
@@ -98,9 +93,7 @@ def _right_sum(probe: Mapping[str, Any], calls: Sequence[str], text: str) -> boo
     if len(calls) != 1 or text != probe["answer"]:
         return False
     # The call, not only its result: 40+2 for 12+30 is luck or memory, not reading the question.
-    wanted, got = (
-        re.split(r"([-+*])", sum_) for sum_ in (probe["tool"], calls[0].replace(" ", ""))
-    )
+    wanted, got = (re.split(r"([-+*])", x.replace(" ", "")) for x in (probe["tool"], calls[0]))
     if len(got) != 3 or got[1] != wanted[1]:
         return False
     return got == wanted or (got[1] in "+*" and got[::-1] == wanted)

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import pathlib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -128,7 +128,7 @@ def _core(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) 
         answers_dir=answers_folder(config, root) / "core",
     )  # fmt: skip
     core.write_csv(done, root / "base_eval" / f"{config.source}_model_{config.step:06d}.csv")
-    return Found([done.score(done.title)], done.details, [core.notes(done)])
+    return Found([done.score()], done.details, [core.notes(done)])
 
 
 def _chatcore(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
@@ -169,15 +169,11 @@ def _chat_scores(
         answers_dir=answers_folder(config, root) / "chat",
     )  # fmt: skip
     whole = skipped is not None or len(tasks) == len(BASELINES)
-    mean = [done.score(done.title)] if whole else []
-    return Found([*done.details, *mean], done.details, [chatcore.notes(done), _sandbox_note(tasks)])
-
-
-def _sandbox_note(tasks: Collection[str]) -> str:
-    """What a reader of HumanEval's score should know of this machine; empty: nothing."""
-    gaps = sandbox.missing(sandbox.usable_layers()) if "HumanEval" in tasks else ()
-    kept = f"HumanEval's programs were not kept from {', '.join(gaps)} on this machine."
-    return kept if gaps else ""
+    mean = [done.score()] if whole else []
+    texts = [chatcore.notes(done)]
+    if "HumanEval" in tasks and (gaps := sandbox.missing(sandbox.usable_layers())):
+        texts.append(f"HumanEval's programs were not kept from {', '.join(gaps)} on this machine.")
+    return Found([*done.details, *mean], done.details, texts)
 
 
 def _sample(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
@@ -194,7 +190,8 @@ def _bpb(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -
     batches = one_pass(pretraining_loader([data.val], tokenizer, rows, T), steps)
     value = bpb.bits_per_byte(model, batches, np.asarray(tokenizer.token_bytes()))
     rule = "a token's raw bytes (corrected rule; nanochat's of before July 2026 reads lower)"
-    return Found([bpb.score("val bpb", value)], texts=[f"- bits per byte count: {rule}"])
+    scores = [Score("val bpb", value, lower_is_better=True)]
+    return Found(scores, texts=[f"- bits per byte count: {rule}"])
 
 
 def _probes(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:

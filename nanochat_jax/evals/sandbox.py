@@ -110,8 +110,8 @@ def usable_layers() -> tuple[str, ...]:
     Raises:
         RuntimeError: not even an empty program runs.
     """
-    if not try_layers(()).success:
-        raise RuntimeError(f"the sandbox runs no program here: {try_layers(()).error}")
+    if error := try_layers(()).error:
+        raise RuntimeError(f"the sandbox runs no program here: {error}")
     # Whether a kernel, a container or a policy allows a layer, only an attempt shows.
     refused = {name: try_layers((name,)).error for name in LAYERS if name != "landlock"}
     if refused["namespaces"]:
@@ -167,8 +167,6 @@ def _result(
     success = bool(status.get("proved")) or early
     late, memory = bool(status.get("timeout")), bool(status.get("memory"))
     error = f"timed out after {timeout_s:g} s" if late else status.get("error")
-    if memory:
-        error = f"memory limit exceeded: {error}"
-    seconds = status.get("seconds", 0.0)
-    shown = None if success else error
+    error = f"memory limit exceeded: {error}" if memory else error
+    seconds, shown = status.get("seconds", 0.0), None if success else error
     return Result(success, out, err, shown, late, memory, seconds, tuple(gaps))

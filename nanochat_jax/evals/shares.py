@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from nanochat_jax.results import Score
 
@@ -31,25 +31,18 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the accuracy lies with 95 % (Wilson)."""
-        return wilson(self.correct, self.n)
+        """Where the accuracy lies with 95 %. Source: Wilson, doi:10.1080/01621459.1927.10502953."""
+        # The textbook interval, share +- Z sqrt(share (1 - share) / n), has no width at 0 of n or n
+        # of n right, and leaves 0 to 1 near the ends: where a small model's scores lie.
+        share, n, z2 = self.accuracy, self.n, Z * Z
+        middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+        half = Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+        return max(0.0, middle - half), min(1.0, middle + half)
 
     def score(self, name: str, **more: object) -> Score:
         """The share as the report keeps it."""
-        low, high = self.interval
-        return Score(
-            name, self.accuracy, "share", low, high, self.n, chance=0.01 * self.baseline, **more
-        )  # fmt: skip
-
-
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share. Source: Wilson 1927, doi:10.1080/01621459.1927.10502953."""
-    # The textbook interval, share +- Z sqrt(share (1 - share) / n), has no width at 0 of n or n of
-    # n right, and leaves 0 to 1 near the ends: where a small model's scores lie.
-    share, z2 = correct / n, Z * Z
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
+        chance = 0.01 * self.baseline
+        return Score(name, self.accuracy, "share", *self.interval, self.n, chance=chance, **more)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +54,26 @@ class MeanResult:
         skipped: name -> why it could not be scored; the mean is over the others.
     """
 
+    name: ClassVar[str]
     tasks: Mapping[str, Any]
     skipped: Mapping[str, str]
+
+    @property
+    def total(self) -> int:
+        """The tasks that belong to the metric."""
+        return len(self.tasks) + len(self.skipped)
+
+    @property
+    def title(self) -> str:
+        """The metric's name: `CORE`, or with tasks missing `CORE (21 of 22 tasks)`."""
+        # A mean over fewer tasks is another number: it must not pass for the published one.
+        found = len(self.tasks)
+        return self.name if found == self.total else f"{self.name} ({found} of {self.total} tasks)"
+
+    @property
+    def details(self) -> list[Score]:
+        """The scores of the tasks."""
+        return [task.score(name) for name, task in self.tasks.items()]
 
     @property
     def metric(self) -> float:
@@ -79,14 +90,7 @@ class MeanResult:
         ]
         return math.hypot(*widths) / len(widths)
 
-    def score(self, name: str) -> Score:
+    def score(self) -> Score:
         """The metric as the report keeps it."""
-        return Score(
-            name, self.metric, low=self.metric - self.half_width, high=self.metric + self.half_width
-        )
-
-
-def of_tasks(metric: str, scored: int, total: int) -> str:
-    """A metric's name: `CORE`, or with tasks missing `CORE (21 of 22 tasks)`."""
-    # A mean over fewer tasks is another number: it must not pass for the published one.
-    return metric if scored == total else f"{metric} ({scored} of {total} tasks)"
+        low, high = self.metric - self.half_width, self.metric + self.half_width
+        return Score(self.title, self.metric, low=low, high=high)

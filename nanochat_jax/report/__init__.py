@@ -31,12 +31,9 @@ def generate(
 
     Args:
         copy_to: a folder; default: the working directory.
-        price: dollars an hour of this machine, kept for later calls.
+        price: dollars an hour of this machine, kept for later calls; ValueError below zero.
 
     Returns the path of the Markdown. What is missing is left out.
-
-    Raises:
-        ValueError: a price below zero.
     """
     if price is not None:
         stored.set_price(root, price)

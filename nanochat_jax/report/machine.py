@@ -14,6 +14,7 @@ import psutil
 # Dollars an hour of one GPU. Source: nanochat `nanochat/report.py`, October 2025.
 PRICES = (("H100", 3.00), ("A100", 1.79), ("V100", 0.55))
 OTHER_GPU = 2.00
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = ("nanochat_jax", "scripts", "rustbpe/src")
 ENDINGS = (".py", ".rs", ".html", ".js", ".css")
 LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
@@ -50,12 +51,15 @@ class Machine:
 def look(started: datetime.datetime) -> Machine:
     """This machine, for a report that begins now."""
     gpus = [line.split(":", 1)[1].split("(UUID")[0].strip() for line in _lines("nvidia-smi", "-L")]
-    facts = {
-        "Git information": _git(),
-        "Hardware": _hardware(gpus),
-        "Software": {"Python": platform.python_version()} | _versions(),
-        "Code": _code(),
+    names = ", ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus))
+    hardware = {
+        "Platform": platform.platform(),
+        "CPUs": f"{psutil.cpu_count(logical=False)} cores, {os.cpu_count()} logical",
+        "Memory": f"{psutil.virtual_memory().total / 2**30:.1f} GB",
+        "GPUs": names or "none",
     }
+    software = {"Python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
+    facts = {"Git information": _git(), "Hardware": hardware, "Software": software, "Code": _code()}
     return Machine(started, facts, hourly_rate(gpus) if gpus else None)
 
 
@@ -63,17 +67,6 @@ def hourly_rate(gpus: Sequence[str]) -> float:
     """What GPUs of these names cost together, in dollars an hour, as the original guesses it."""
     one = lambda name: next((dollars for word, dollars in PRICES if word in name), OTHER_GPU)
     return sum(map(one, gpus))
-
-
-def _hardware(gpus: Sequence[str]) -> dict[str, str]:
-    memory = psutil.virtual_memory().total / 2**30
-    names = ", ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus))
-    return {
-        "Platform": platform.platform(),
-        "CPUs": f"{psutil.cpu_count(logical=False)} cores, {os.cpu_count()} logical",
-        "Memory": f"{memory:.1f} GB",
-        "GPUs": names or "none",
-    }
 
 
 def _git() -> dict[str, str]:
@@ -86,21 +79,17 @@ def _git() -> dict[str, str]:
     return facts | {"Message": " ".join(message)[:80]}
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "missing"
-    return found
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def _code() -> dict[str, str]:
     """How much there is to read, tests left out; a token is about four characters."""
     # The original reports its own size too: small enough to read is its promise, and ours.
-    here = _repository()
-    files = [p for f in SOURCES for p in (here / f).rglob("*") if p.suffix in ENDINGS]
+    files = [p for f in SOURCES for p in (REPOSITORY / f).rglob("*") if p.suffix in ENDINGS]
     texts = [p.read_text(encoding="utf-8", errors="replace") for p in files]
     characters = sum(map(len, texts))
     return {
@@ -111,16 +100,10 @@ def _code() -> dict[str, str]:
     }
 
 
-def _repository() -> pathlib.Path:
-    return pathlib.Path(__file__).resolve().parents[2]
-
-
 def _lines(*command: str) -> list[str]:
     """A command's output in the repository; nothing if it fails or takes over five seconds."""
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=5, check=False, cwd=_repository()
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, cwd=REPOSITORY)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return done.stdout.splitlines() if done.returncode == 0 else []

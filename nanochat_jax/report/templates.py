@@ -13,6 +13,4 @@ _TEMPLATES = jinja2.Environment(
 
 def render(name: str, /, **values: Any) -> Markup:
     """The markup of `page_files/<name>` with these values."""
-    made = _TEMPLATES.get_template(name).render(values)
-    # Half a character (a lone surrogate), which a model can write but no file hold, becomes `?`.
-    return Markup(made.encode("utf-8", "replace").decode("utf-8"))
+    return Markup(_TEMPLATES.get_template(name).render(values))

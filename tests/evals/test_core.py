@@ -38,7 +38,7 @@ def test_the_metric_is_the_mean_of_centered_accuracies(tmp_path, ask):
         assert 0 <= task.interval[0] <= task.accuracy <= task.interval[1] <= 1
     mean = sum(t.centered for t in done.tasks.values()) / 3
     assert done.metric == pytest.approx(mean)
-    assert mean - done.half_width == done.score("CORE").low < done.metric < done.score("CORE").high
+    assert mean - done.half_width == done.score().low < done.metric < done.score().high
 
 
 def test_tasks_without_a_file_or_rows_are_skipped_by_name(tmp_path, ask, caplog):

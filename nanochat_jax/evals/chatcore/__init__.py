@@ -9,8 +9,7 @@ Source: nanochat `scripts/chat_eval.py`.
 import dataclasses
 import logging
 import os
-import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jax.sharding import Mesh
@@ -19,7 +18,7 @@ from nanochat_jax.evals import answers_log, categorical, generative, placing
 from nanochat_jax.evals.answers_log import AnswersLog
 from nanochat_jax.evals.chatcore.catalog import BASELINES
 from nanochat_jax.evals.chatcore.result import ChatResult, ChatTaskResult, notes
-from nanochat_jax.evals.generative import EnginePool, GradedProblem, SamplingParams
+from nanochat_jax.evals.generative import EnginePool, SamplingParams
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tasks import Conversation, Task
 from nanochat_jax.tokenizer import Tokenizer
@@ -33,18 +32,12 @@ Grades = Iterator[dict[int, dict[str, Any]]]  # problem -> grade, a few at a tim
 
 
 def evaluate(
-    model: Model,
-    tokenizer: Tokenizer,
-    tasks: Mapping[str, Task],
-    *,
-    skipped: Mapping[str, str] | None = None,
-    max_problems: int = -1,
-    sampling: SamplingParams | None = None,
-    batch_size: int | None = None,
-    mesh: Mesh | None = None,
-    answers_dir: str | os.PathLike[str] | None = None,
+    model: Model, tokenizer: Tokenizer, tasks: Mapping[str, Task], *,
+    skipped: Mapping[str, str] | None = None, max_problems: int = -1,
+    sampling: SamplingParams | None = None, batch_size: int | None = None,
+    mesh: Mesh | None = None, answers_dir: str | os.PathLike[str] | None = None,
     pool: EnginePool | None = None,
-) -> ChatResult:
+) -> ChatResult:  # fmt: skip
     """The scores of a model on tasks of `BASELINES`, by name.
 
     Args:
@@ -66,8 +59,9 @@ def evaluate(
     if sampling.temperature == 0 and sampling.num_samples > 1:
         log.warning("temperature 0 writes every answer %d times: give -t", sampling.num_samples)
     model, mesh = placing.on_mesh(model, mesh)
-    runs = _task_runs(tasks, max_problems, sampling, answers_dir, model, tokenizer)
-    waiting = [r.waiting for r in runs if r.task.kind == "generative"]
+    opened = answers_log.logs_in(answers_dir, model, tokenizer)
+    runs = [_task_run(name, task, max_problems, sampling, opened) for name, task in tasks.items()]
+    waiting = [[r.task[i] for i in r.todo] for r in runs if r.task.kind == "generative"]
     pool = pool or engines(model, tokenizer, waiting, sampling, batch_size, mesh)
     for run in runs:
         with answers_log.progress_bar(run.name, len(run.task), len(run.log.grades)) as bar:
@@ -78,8 +72,7 @@ def evaluate(
             for some in grades:
                 run.log.add(some)
                 bar.update(len(some))
-    found = {run.name: run.result(sampling) for run in runs}
-    return ChatResult(found, skipped or {})
+    return ChatResult({run.name: run.result(sampling) for run in runs}, skipped or {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,46 +88,31 @@ class _ChatRun:
         """The problems without a grade."""
         return self.log.todo(len(self.task))
 
-    @property
-    def waiting(self) -> list[Conversation]:
-        return [self.task[i] for i in self.todo]
-
     def result(self, sampling: SamplingParams) -> ChatTaskResult:
-        n, grades = len(self.task), [self.log.grades[i] for i in range(len(self.task))]
+        n, grades = len(self.task), self.log.grades.values()
         count = lambda key: sum(g[key] for g in grades)
         correct, baseline = count("correct"), BASELINES[self.name]
         if self.task.kind == "categorical":
             return ChatTaskResult(correct, n, baseline, cropped=count("cropped"))
         samples = sampling.num_samples
-        ks = [k for k in (1 << i for i in range(samples.bit_length())) if k <= samples]
-        one = lambda g, k: generative.pass_at_k(g["right"], samples, k)
-        passes = {k: sum(one(g, k) for g in grades) / n for k in ks}
+        share = lambda k: sum(generative.pass_at_k(g["right"], samples, k) for g in grades) / n
+        passes = {k: share(k) for k in (1 << i for i in range(samples.bit_length()))}
         return ChatTaskResult(correct, n, baseline, passes, count("cropped"), count("unfinished"))
 
 
-def _task_runs(
-    tasks: Mapping[str, Task], max_problems: int, sampling: SamplingParams,
-    answers_dir: str | os.PathLike[str] | None, model: Model, tokenizer: Tokenizer,
-) -> list[_ChatRun]:  # fmt: skip
-    """The tasks with the grades that are kept of them."""
-    identity = answers_log.model_identity(model, tokenizer) if answers_dir is not None else {}
-    runs = []
-    for name, task in tasks.items():
-        task = task.view(stop=max_problems) if max_problems > 0 else task
-        if not len(task):
-            raise ValueError(f"{name} has no problems")
-        if answers_dir is None:
-            runs.append(_ChatRun(name, task, AnswersLog(None, "", {})))
-            continue
-        file, first = name, {"task": name, "questions": len(task)}
-        first |= {"rows": answers_log.rows_digest([task[i] for i in range(len(task))])} | identity
-        if task.kind == "generative":
-            s = sampling
-            # Answers sampled otherwise are other answers: they get a file of their own.
-            file += f"_n{s.num_samples}_t{s.temperature:g}_k{s.top_k}_m{s.max_new_tokens}"
-            first |= dataclasses.asdict(sampling)
-        runs.append(_ChatRun(name, task, AnswersLog(pathlib.Path(answers_dir), file, first)))
-    return runs
+def _task_run(
+    name: str, task: Task, most: int, sampling: SamplingParams, opened: Callable[..., AnswersLog]
+) -> _ChatRun:
+    """The first problems of a task, with the grades that are kept of them."""
+    task, suffix, settings = task.view(stop=most) if most > 0 else task, "", {}
+    if not len(task):
+        raise ValueError(f"{name} has no problems")
+    if task.kind == "generative":
+        # Answers sampled otherwise are other answers: they get a file of their own.
+        s, settings = sampling, dataclasses.asdict(sampling)
+        suffix = f"_n{s.num_samples}_t{s.temperature:g}_k{s.top_k}_m{s.max_new_tokens}"
+    rows = (task[i] for i in range(len(task)))
+    return _ChatRun(name, task, opened(name, rows, suffix, **settings))
 
 
 def engines(
@@ -148,8 +126,8 @@ def engines(
         return None
     # One pool for all tasks: the engines' programs are compiled for a length once.
     need = -(-(most + sampling.max_new_tokens) // ROUND) * ROUND
-    length = min(need, placing.longest(model))
-    return EnginePool(model, tokenizer, max_len=length, slots=slots, mesh=mesh)
+    max_len = min(need, placing.longest(model))
+    return EnginePool(model, tokenizer, max_len=max_len, slots=slots, mesh=mesh)
 
 
 def _chosen(run: _ChatRun, model: Model, tokenizer: Tokenizer, rows: int | None) -> Grades:
@@ -177,20 +155,14 @@ def _chosen(run: _ChatRun, model: Model, tokenizer: Tokenizer, rows: int | None)
 
 
 def _written(run: _ChatRun, pool: EnginePool | None, sampling: SamplingParams) -> Grades:
-    """Grades of written answers."""
-    if pool is None:
-        return
-    for done in generative.answer(pool, run.task, run.todo, sampling):
-        yield {done.index: _grade(done) | _texts(run.task[done.index])}
-
-
-def _grade(done: GradedProblem) -> dict[str, Any]:
-    """What is kept of a problem's answers."""
-    return {
-        "correct": done.right > 0, "right": done.right, "marks": [a.grade for a in done.answers],
-        "answers": [a.text for a in done.answers], "tokens": [len(a.tokens) for a in done.answers],
-        "unfinished": sum(a.stop_token is None for a in done.answers), "cropped": done.cropped,
-    }  # fmt: skip
+    """Grades of written answers; without a pool there is nothing left to write."""
+    for done in generative.answer(pool, run.task, run.todo, sampling) if pool else ():
+        some = done.answers
+        yield {done.index: {
+            "correct": done.right > 0, "right": done.right, "marks": [a.grade for a in some],
+            "answers": [a.text for a in some], "tokens": [len(a.tokens) for a in some],
+            "unfinished": sum(a.stop_token is None for a in some), "cropped": done.cropped,
+        } | _texts(run.task[done.index])}  # fmt: skip
 
 
 def _texts(conversation: Conversation) -> dict[str, str]:

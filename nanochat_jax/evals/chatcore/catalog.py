@@ -15,9 +15,7 @@ BASELINES = {
 }  # fmt: skip
 
 
-def named(
-    names: Sequence[str], root: pathlib.Path, task_data: str | None = None
-) -> dict[str, Task]:
+def named(names: Sequence[str], root: pathlib.Path, task_data: str | None) -> dict[str, Task]:
     """The tasks of those names, fetched where they are not here.
 
     Raises:
@@ -28,12 +26,9 @@ def named(
 
 
 def at_hand(
-    root: pathlib.Path,
-    task_data: str | None = None,
-    names: Collection[str] = tuple(BASELINES),
-    *,
-    fetch: bool = False,
-) -> tuple[dict[str, Task], dict[str, str]]:
+    root: pathlib.Path, task_data: str | None = None, names: Collection[str] = tuple(BASELINES),
+    *, fetch: bool = False,
+) -> tuple[dict[str, Task], dict[str, str]]:  # fmt: skip
     """(those of the tasks that are available, name -> why another is not).
 
     Args:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from nanochat_jax.evals.chatcore.catalog import BASELINES
-from nanochat_jax.evals.shares import MeanResult, Share, of_tasks
+from nanochat_jax.evals.shares import MeanResult, Share
 from nanochat_jax.results import Score
 
 
@@ -22,22 +22,16 @@ class ChatTaskResult(Share):
     cropped: int = 0
     unfinished: int = 0
 
+    def score(self, name: str) -> Score:
+        """The share, with pass@k where several answers were sampled."""
+        return super().score(name, also={f"pass@{k}": x for k, x in self.pass_at.items() if k > 1})
 
-@dataclasses.dataclass(frozen=True)
+
 class ChatResult(MeanResult):
     """ChatCORE, of the tasks that could be scored, in its own order."""
 
-    @property
-    def title(self) -> str:
-        return of_tasks("ChatCORE metric", len(self.tasks), len(BASELINES))
-
-    @property
-    def details(self) -> list[Score]:
-        """The scores of the tasks, with pass@k where several answers were sampled."""
-        return [
-            t.score(name, also={f"pass@{k}": share for k, share in t.pass_at.items() if k > 1})
-            for name, t in self.tasks.items()
-        ]
+    name = "ChatCORE metric"
+    total = len(BASELINES)
 
 
 def notes(result: ChatResult) -> str:

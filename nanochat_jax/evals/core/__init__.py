@@ -39,16 +39,10 @@ WINDOW = 512
 
 
 def evaluate(
-    model: Model,
-    tokenizer: Tokenizer,
-    bundle_dir: str | os.PathLike[str],
-    *,
-    max_per_task: int = -1,
-    max_seq_len: int | None = None,
-    mesh: Mesh | None = None,
-    batch_tokens: int | None = None,
-    answers_dir: str | os.PathLike[str] | None = None,
-) -> CoreResult:
+    model: Model, tokenizer: Tokenizer, bundle_dir: str | os.PathLike[str], *,
+    max_per_task: int = -1, max_seq_len: int | None = None, mesh: Mesh | None = None,
+    batch_tokens: int | None = None, answers_dir: str | os.PathLike[str] | None = None,
+) -> CoreResult:  # fmt: skip
     """CORE of a model, over all tasks of a bundle whose files are there.
 
     Args:
@@ -69,7 +63,13 @@ def evaluate(
         raise ValueError(f"max_seq_len is {limit}; a token is predicted from at least one other")
     tasks, skipped = _tasks(pathlib.Path(bundle_dir), max_per_task)
     model, mesh = placing.on_mesh(model, mesh)
-    runs = _task_runs(tasks, answers_dir, model, tokenizer, limit)
+    opened = answers_log.logs_in(answers_dir, model, tokenizer)
+    runs = [
+        _CoreRun(task, items, opened(
+            task.label, items, shots=task.shots, delimiter=task.delimiter, max_seq_len=limit
+        ))
+        for task, items in tasks
+    ]  # fmt: skip
     total, before = sum(len(r.items) for r in runs), sum(len(r.log.grades) for r in runs)
     with answers_log.progress_bar("CORE", total, before) as bar:
         windows = _ahead(_windows(runs, tokenizer, limit))
@@ -77,15 +77,15 @@ def evaluate(
         for scores in scoring.score(model, windows, mesh=mesh, batch_tokens=size):
             _keep(runs, scores)
             bar.update(len(scores))
-    found = {run.task.label: run.result() for run in runs}
-    done = CoreResult(found, skipped)
+    done = CoreResult({run.task.label: run.result() for run in runs}, skipped)
     _warn(done, [run.task for run in runs])
     return done
 
 
-def _tasks(
-    folder: pathlib.Path, max_per_task: int
-) -> tuple[list[tuple[CoreTask, list[Item]]], dict[str, str]]:
+Rows = tuple[CoreTask, list[Item]]
+
+
+def _tasks(folder: pathlib.Path, max_per_task: int) -> tuple[list[Rows], dict[str, str]]:
     """(tasks with their rows, label -> why there are none)."""
     found, skipped = [], {}
     for task in bundle.read(folder):
@@ -109,25 +109,12 @@ class _CoreRun:
     log: AnswersLog
 
     def result(self) -> CoreTaskResult:
-        return result.summed(self.task, [self.log.grades[i] for i in range(len(self.items))])
-
-
-def _task_runs(
-    tasks: Sequence[tuple[CoreTask, list[Item]]], answers_dir: str | os.PathLike[str] | None,
-    model: Model, tokenizer: Tokenizer, limit: int,
-) -> list[_CoreRun]:  # fmt: skip
-    """The tasks with the grades that are kept of them."""
-    if answers_dir is None:
-        return [_CoreRun(task, items, AnswersLog(None, "", {})) for task, items in tasks]
-    identity, runs = answers_log.model_identity(model, tokenizer), []
-    for task, items in tasks:
-        first = {
-            "task": task.label, "questions": len(items), "rows": answers_log.rows_digest(items),
-            "shots": task.shots, "delimiter": task.delimiter, "max_seq_len": limit,
-        }  # fmt: skip
-        kept = AnswersLog(pathlib.Path(answers_dir), task.label, first | identity)
-        runs.append(_CoreRun(task, items, kept))
-    return runs
+        """The task's score, from the grades of all its rows."""
+        n, count = len(self.items), lambda key: sum(g[key] for g in self.log.grades.values())
+        return CoreTaskResult(
+            count("correct"), n, self.task.baseline, min(self.task.shots, n - 1),
+            count("cropped"), count("mended"),
+        )  # fmt: skip
 
 
 def _windows(
@@ -169,9 +156,7 @@ def _warn(done: CoreResult, tasks: Sequence[CoreTask]) -> None:
         found = done.tasks[task.label]
         # The original stops here; such a score is not comparable, and the reader should know.
         if found.shots < task.shots:
-            log.warning(
-                "%s: %d solved examples instead of %d, for it has %d rows",
-                task.label, found.shots, task.shots, found.n,
-            )  # fmt: skip
+            why = "%s: %d solved examples instead of %d, for it has %d rows"
+            log.warning(why, task.label, found.shots, task.shots, found.n)
     if done.cropped:
         log.warning("%d prompts were cut at their beginning to fit", done.cropped)

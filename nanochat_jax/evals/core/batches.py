@@ -85,7 +85,8 @@ def groups_of(key: Key, example: Example, least_shared: int) -> list[RowGroup]:
 def kind_of(group: RowGroup) -> Kind:
     long = fit(group.long, LENGTHS)
     if group.shared:
-        return Kind(long, fit(group.end, ENDS), _power(len(group.rows)), True)
+        options = 1 << (len(group.rows) - 1).bit_length()  # the power of two at or above
+        return Kind(long, fit(group.end, ENDS), options, True)
     return Kind(long, 0, 0, group.scored > long // SPARSE)
 
 
@@ -104,11 +105,6 @@ def shape_of(kind: Kind, group: RowGroup, batch_tokens: int) -> Shape:
     options = kind.options * rows
     scored = max(kind.options * kind.ends, options * kind.ends // part)
     return Shape(rows, kind.long, options, kind.ends, scored)
-
-
-def _power(n: int) -> int:
-    """The power of two at or above n."""
-    return 1 << (n - 1).bit_length()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +131,13 @@ def batches(
     for window in windows:
         for group in window:
             pools[kind_of(group)].append(group)
-        for kind in pools:
-            for batch in _full(pools, kind, batch_tokens, devices):
+        for kind, waiting in pools.items():
+            batch, left = _packed(kind, waiting, batch_tokens, devices)
+            while left:  # else the batch may not be full
                 seen.add(kind)
                 yield batch
+                waiting[:] = left
+                batch, left = _packed(kind, waiting, batch_tokens, devices)
     # Leftovers travel together, longest first, so that the last few do not compile shapes of their
     # own.
     left = [group for kind in sorted(pools, reverse=True) for group in pools[kind]]
@@ -154,18 +153,6 @@ def _known(seen: Iterable[Kind], kind: Kind) -> Kind:
     fits = lambda big, small: small <= big <= 2 * small
     known = [k for k in seen if all(map(fits, k[:3], kind[:3])) and k.dense >= kind.dense]
     return min(known, default=kind)
-
-
-def _full(
-    pools: dict[Kind, list[RowGroup]], kind: Kind, batch_tokens: int, devices: int
-) -> Iterator[RowBatch]:
-    """Batches of one kind until the waiting groups no longer fill one."""
-    while pools[kind]:
-        batch, left = _packed(kind, pools[kind], batch_tokens, devices)
-        if not left:
-            return
-        pools[kind] = left
-        yield batch
 
 
 def _packed(

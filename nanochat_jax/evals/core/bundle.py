@@ -82,23 +82,17 @@ def _baselines(path: pathlib.Path) -> dict[str, float]:
         return {row["Eval Task"]: float(row["Random baseline"]) for row in csv.DictReader(file)}
 
 
-def _task(
-    folder: pathlib.Path, entry: Mapping[str, Any], baselines: Mapping[str, float]
-) -> CoreTask:
-    missing = [key for key in ENTRY if entry.get(key) in (None, [])]
-    if missing:
+def _task(folder: pathlib.Path, entry: Item, baselines: Mapping[str, float]) -> CoreTask:
+    if missing := [key for key in ENTRY if entry.get(key) in (None, [])]:
         raise ValueError(f"core.yaml: the task {dict(entry)} has no {', '.join(missing)}; add it")
-    label, kind = entry["label"], entry["icl_task_type"]
+    label, kind, uri, shots = (entry[key] for key in ENTRY)
     if kind not in FIELDS:
-        raise ValueError(
-            f"core.yaml: {label} is of the kind {kind!r}; known are {', '.join(FIELDS)}"
-        )
+        known = ", ".join(FIELDS)
+        raise ValueError(f"core.yaml: {label} is of the kind {kind!r}; known are {known}")
     if label not in baselines:
         raise ValueError(f"eval_meta_data.csv has no random baseline for {label}; add its row")
-    return CoreTask(
-        label, kind, entry["num_fewshot"][0], entry.get("continuation_delimiter", " "),
-        baselines[label], folder / "eval_data" / entry["dataset_uri"],
-    )  # fmt: skip
+    delimiter, path = entry.get("continuation_delimiter", " "), folder / "eval_data" / uri
+    return CoreTask(label, kind, shots[0], delimiter, baselines[label], path)
 
 
 def file_of(task: CoreTask) -> pathlib.Path | None:
@@ -132,7 +126,7 @@ def _row(task: CoreTask, where: str, line: str) -> Item:
     for name, kind in FIELDS[task.kind].items():
         if not isinstance(row, dict) or not isinstance(row.get(name), kind):
             raise ValueError(f"{where}: a {task.kind} row needs {name!r}, of type {kind.__name__}")
-    if task.kind in OPTIONS and not 0 <= row["gold"] < len(row[OPTIONS[task.kind]]):
-        options = len(row[OPTIONS[task.kind]])
-        raise ValueError(f"{where}: gold is {row['gold']}, but there are {options} options")
+    options = row.get(OPTIONS.get(task.kind))
+    if options is not None and not 0 <= row["gold"] < len(options):
+        raise ValueError(f"{where}: gold is {row['gold']}, but there are {len(options)} options")
     return row

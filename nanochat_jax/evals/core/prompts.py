@@ -55,23 +55,27 @@ def render(task: CoreTask, item: Item, shots: Sequence[Item]) -> list[str]:
     One per option; of a language-modeling question one without and one with its continuation.
     """
     before = "".join(_solved(task, shot) + "\n\n" for shot in shots)
-    if task.kind == "multiple_choice":
-        return [before + item["query"] + task.delimiter + choice for choice in item["choices"]]
-    if task.kind == "schema":
-        ending = task.delimiter + item["continuation"]
-        return [before + option + ending for option in item["context_options"]]
-    open_end = before + item["context"].strip() + task.delimiter
-    # A trailing blank would be a token of its own, which the whole prompt does not have.
-    return [open_end.strip(), open_end + item["continuation"]]
+    prompts = [before + task.delimiter.join(pair) for pair in _pairs(task.kind, item)]
+    if task.kind == "language_modeling":
+        # A trailing blank would be a token of its own, which the whole prompt does not have.
+        open_end = before + item["context"].strip() + task.delimiter
+        return [open_end.strip(), *prompts]
+    return prompts
+
+
+def _pairs(kind: str, item: Item) -> list[tuple[str, str]]:
+    """(context, continuation) of each option."""
+    if kind == "multiple_choice":
+        return [(item["query"], choice) for choice in item["choices"]]
+    if kind == "schema":
+        return [(option, item["continuation"]) for option in item["context_options"]]
+    return [(item["context"].strip(), item["continuation"])]
 
 
 def _solved(task: CoreTask, shot: Item) -> str:
     """A question with its answer."""
-    if task.kind == "multiple_choice":
-        return shot["query"] + task.delimiter + shot["choices"][shot["gold"]]
-    if task.kind == "schema":
-        return shot["context_options"][shot["gold"]] + task.delimiter + shot["continuation"]
-    return shot["context"].strip() + task.delimiter + shot["continuation"]
+    pairs = _pairs(task.kind, shot)
+    return task.delimiter.join(pairs[shot["gold"] if len(pairs) > 1 else 0])
 
 
 def spans(kind: str, prompts: Sequence[Sequence[int]]) -> list[Row]:

@@ -3,15 +3,14 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from nanochat_jax import files
 from nanochat_jax.evals.core.bundle import CoreTask
 from nanochat_jax.evals.core.prompts import Example
 from nanochat_jax.evals.core.scoring import RowScore
-from nanochat_jax.evals.shares import MeanResult, Share, of_tasks
-from nanochat_jax.results import Score
+from nanochat_jax.evals.shares import MeanResult, Share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,22 +28,14 @@ class CoreTaskResult(Share):
     mended: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
 class CoreResult(MeanResult):
     """CORE, of the tasks that could be scored, in the bundle's order."""
+
+    name = "CORE"
 
     @property
     def cropped(self) -> int:
         return sum(t.cropped for t in self.tasks.values())
-
-    @property
-    def title(self) -> str:
-        return of_tasks("CORE", len(self.tasks), len(self.tasks) + len(self.skipped))
-
-    @property
-    def details(self) -> list[Score]:
-        """The scores of the tasks."""
-        return [task.score(label) for label, task in self.tasks.items()]
 
 
 def grade(task: CoreTask, example: Example, scores: Sequence[RowScore]) -> dict[str, Any]:
@@ -67,17 +58,8 @@ def grade(task: CoreTask, example: Example, scores: Sequence[RowScore]) -> dict[
         chosen = means.index(min(means))
         found = {"correct": chosen == example.gold, "chosen": chosen, "gold": example.gold}
         found["mean_losses"] = [round(x, 6) if math.isfinite(x) else None for x in means]
-    flags = {"cropped": example.cropped, "mended": example.mended}
-    return found | {"tokens": sum(len(r.ids) for r in example.rows)} | flags
-
-
-def summed(task: CoreTask, grades: Sequence[Mapping[str, Any]]) -> CoreTaskResult:
-    """The result of a task, from the grades of all its rows."""
-    n, count = len(grades), lambda key: sum(g[key] for g in grades)
-    shots = min(task.shots, n - 1)
-    return CoreTaskResult(
-        count("correct"), n, task.baseline, shots, count("cropped"), count("mended")
-    )
+    tokens = sum(len(r.ids) for r in example.rows)
+    return found | {"tokens": tokens, "cropped": example.cropped, "mended": example.mended}
 
 
 def notes(result: CoreResult) -> str:

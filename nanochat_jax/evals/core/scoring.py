@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from nanochat_jax import sharding
 from nanochat_jax.evals.core.batches import Key, RowBatch, RowGroup, Shape, batches, groups_of
-from nanochat_jax.evals.core.prompts import Example
+from nanochat_jax.evals.core.prompts import Example, Row
 from nanochat_jax.evals.placing import in_flight, placed
 from nanochat_jax.models.cache import init_cache
 from nanochat_jax.models.gpt import GPT, Model
@@ -40,13 +40,9 @@ Scored = dict[Key, tuple[Example, list[RowScore]]]
 
 
 def score(
-    model: Model,
-    windows: Iterable[Mapping[Key, Example]],
-    *,
-    mesh: Mesh | None = None,
-    batch_tokens: int = 16384,
-    least_shared: int = LEAST_SHARED,
-) -> Iterator[Scored]:
+    model: Model, windows: Iterable[Mapping[Key, Example]], *, mesh: Mesh | None = None,
+    batch_tokens: int = 16384, least_shared: int = LEAST_SHARED,
+) -> Iterator[Scored]:  # fmt: skip
     """Question -> (it, scores of its rows) of every question of all windows, batch by batch.
 
     Args:
@@ -56,49 +52,34 @@ def score(
     """
     pending: dict[Key, Example] = {}
     found: dict[Key, dict[int, RowScore]] = collections.defaultdict(dict)
-    groups = (_groups(pending, window, least_shared) for window in windows)
-    full = batches(groups, batch_tokens, mesh.size if mesh else 1)
+
+    def groups(window: Mapping[Key, Example]) -> Iterator[RowGroup]:
+        pending.update(window)
+        for key, example in window.items():
+            yield from groups_of(key, example, least_shared)
+
+    full = batches(map(groups, windows), batch_tokens, mesh.size if mesh else 1)
     started = ((batch, *_dispatch(model, batch, mesh)) for batch in full)
     for batch, nll_M, best_M in in_flight(started):
-        yield _whole_questions(pending, found, batch, np.asarray(nll_M), np.asarray(best_M))
+        nll_M, best_M = np.asarray(nll_M), np.asarray(best_M)
+        ready: Scored = {}
+        for group, k, at in _places(batch):
+            key, rows = group.key, found[group.key]
+            rows[group.first + k] = RowScore(nll_M[at], best_M[at])
+            # A question is ready with its last row; others' rows wait in `found`.
+            if len(rows) == len(pending[key].rows):
+                ready[key] = pending.pop(key), [rows[i] for i in sorted(rows)]
+                del found[key]
+        yield ready
 
 
-def _groups(
-    pending: dict[Key, Example], window: Mapping[Key, Example], least_shared: int
-) -> Iterator[RowGroup]:
-    pending |= window
-    for key, example in window.items():
-        yield from groups_of(key, example, least_shared)
-
-
-def _whole_questions(
-    pending: dict[Key, Example],
-    found: dict[Key, dict[int, RowScore]],
-    batch: RowBatch,
-    nll_M: np.ndarray,
-    best_M: np.ndarray,
-) -> Scored:
-    """The questions whose last row came with this batch; others' rows wait in `found`."""
-    ready: Scored = {}
-    for group, k, at in _places(batch):
-        row = group.rows[k]
-        span = slice(at, at + row.end - row.start)
-        rows = found[group.key]
-        rows[group.first + k] = RowScore(nll_M[span], best_M[span])
-        if len(rows) == len(pending[group.key].rows):
-            ready[group.key] = pending.pop(group.key), [rows[i] for i in sorted(rows)]
-            del found[group.key]
-    return ready
-
-
-def _places(batch: RowBatch) -> Iterator[tuple[RowGroup, int, int]]:
-    """(group, its row, where that row's scores begin) of a whole batch."""
+def _places(batch: RowBatch) -> Iterator[tuple[RowGroup, int, slice]]:
+    """(group, its row, where that row's scores are) of a whole batch."""
     for device, share in enumerate(batch.shares):
         at = device * batch.shape.scored
         for group in share:
             for k, row in enumerate(group.rows):
-                yield group, k, at
-                at += row.end - row.start
+                yield group, k, slice(at, at := at + row.end - row.start)
 
 
 def _dispatch(model: Model, batch: RowBatch, mesh: Mesh | None) -> tuple[jax.Array, jax.Array]:
@@ -112,13 +93,10 @@ def _dispatch(model: Model, batch: RowBatch, mesh: Mesh | None) -> tuple[jax.Arr
 def _whole_arrays(shape: Shape, share: list[RowGroup]) -> tuple[np.ndarray, ...]:
     """ids [B, T]; of each scored token where it is predicted and which it is [M], -1: none."""
     ids_BT = np.zeros((shape.rows, shape.long), np.int32)
-    at, target = [], []
-    for b, group in enumerate(share):
-        (row,) = group.rows
+    rows = [row for group in share for row in group.rows]
+    for b, row in enumerate(rows):
         ids_BT[b, : len(row.ids)] = row.ids
-        at.append(b * shape.long + np.arange(row.start - 1, row.end - 1))
-        target.append(row.ids[row.start : row.end])
-    return ids_BT, _flat(at, shape.scored, 0), _flat(target, shape.scored, -1)
+    return ids_BT, *_scored(shape, [(b * shape.long, row) for b, row in enumerate(rows)])
 
 
 def _shared_arrays(shape: Shape, share: list[RowGroup]) -> tuple[np.ndarray, ...]:
@@ -126,30 +104,31 @@ def _shared_arrays(shape: Shape, share: list[RowGroup]) -> tuple[np.ndarray, ...
     shared_BP = np.zeros((shape.rows, shape.long), np.int32)
     length_B = np.ones(shape.rows, np.int32)
     ends_RC = np.zeros((shape.options, shape.ends), np.int32)
-    parent_R, r = np.zeros(shape.options, np.int32), 0
-    at, target = [], []
+    parent_R, placed = np.zeros(shape.options, np.int32), []
     for b, group in enumerate(share):
         n = length_B[b] = group.shared
         shared_BP[b, :n] = group.rows[0].ids[:n]
         for row in group.rows:
+            r = len(placed)
             ends_RC[r, : len(row.ids) - n], parent_R[r] = row.ids[n:], b
-            at.append(r * shape.ends + np.arange(row.start - n - 1, row.end - n - 1))
-            target.append(row.ids[row.start : row.end])
-            r += 1
-    flat = _flat(at, shape.scored, 0), _flat(target, shape.scored, -1)
-    return shared_BP, length_B, ends_RC, parent_R, *flat
+            placed.append((r * shape.ends - n, row))
+    return shared_BP, length_B, ends_RC, parent_R, *_scored(shape, placed)
 
 
-def _flat(parts: list[np.ndarray], size: int, fill: int) -> np.ndarray:
-    """One int32 array of that size, filled up at its end."""
-    joined = np.concatenate([*parts, np.empty(0, np.int32)])
-    return np.pad(joined, (0, size - len(joined)), constant_values=fill).astype(np.int32)
+def _scored(shape: Shape, placed: list[tuple[int, Row]]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each scored token of rows that begin there: where it is predicted, which it is."""
+    at = [begin + np.arange(row.start - 1, row.end - 1) for begin, row in placed]
+    targets = [row.ids[row.start : row.end] for _, row in placed]
+    room = shape.scored - sum(map(len, targets))
+    filled = lambda parts, fill: np.concatenate([*parts, np.full(room, fill)]).astype(np.int32)
+    return filled(at, 0), filled(targets, -1)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _run(gpt: GPT, mesh: Mesh | None, params: Any, *arrays: jax.Array):
     """(nll float32, best int32) `[M]`, on every device."""
-    forward = partial(_shared if len(arrays) == 6 else _whole, gpt)
+    way = _shared if len(arrays) == 6 else _whole
+    forward = lambda params, *arrays: gpt.apply({"params": params}, *arrays, method=way)
     if mesh is None:
         return forward(params, *arrays)
     # shard_map says that rows know nothing of each other, so the devices exchange nothing. By
@@ -160,34 +139,25 @@ def _run(gpt: GPT, mesh: Mesh | None, params: Any, *arrays: jax.Array):
     return jax.lax.with_sharding_constraint(forward(params, *arrays), sharding.replicated(mesh))
 
 
-def _whole(gpt: GPT, params: Any, ids_BT: jax.Array, at_M: jax.Array, target_M: jax.Array):
+def _whole(gpt: GPT, ids_BT: jax.Array, at_M: jax.Array, target_M: jax.Array):
     """(nll, best) `[M]` of whole rows."""
-
-    def forward(gpt: GPT):
-        x_BTD, _ = gpt.hidden(ids_BT)
-        return _of_places(gpt, x_BTD, at_M, target_M)
-
-    return gpt.apply({"params": params}, method=forward)
+    x_BTD, _ = gpt.hidden(ids_BT)
+    return _of_places(gpt, x_BTD, at_M, target_M)
 
 
 def _shared(
-    gpt: GPT, params: Any,
-    shared_BP: jax.Array, length_B: jax.Array, ends_RC: jax.Array, parent_R: jax.Array,
+    gpt: GPT, shared_BP: jax.Array, length_B: jax.Array, ends_RC: jax.Array, parent_R: jax.Array,
     at_M: jax.Array, target_M: jax.Array,
 ):  # fmt: skip
     """(nll, best) `[M]` of ends that go on from what their parents read."""
     B, long, C = *shared_BP.shape, ends_RC.shape[1]
-
-    def forward(gpt: GPT):
-        # Padding behind a shared part is in the cache too; its length hides it from the ends.
-        empty = init_cache(gpt.cfg, B, long + C, gpt.dtype)
-        _, cache = gpt.hidden(shared_BP, empty, length_B)
-        # Layer by layer, so that only one is held for every end at a time.
-        cache = jax.tree.map(lambda x: x[parent_R], cache)
-        x_RCD, _ = gpt.hidden(ends_RC, cache)
-        return _of_places(gpt, x_RCD, at_M, target_M)
-
-    return gpt.apply({"params": params}, method=forward)
+    # Padding behind a shared part is in the cache too; its length hides it from the ends.
+    empty = init_cache(gpt.cfg, B, long + C, gpt.dtype)
+    _, cache = gpt.hidden(shared_BP, empty, length_B)
+    # Layer by layer, so that only one is held for every end at a time.
+    cache = jax.tree.map(lambda x: x[parent_R], cache)
+    x_RCD, _ = gpt.hidden(ends_RC, cache)
+    return _of_places(gpt, x_RCD, at_M, target_M)
 
 
 def _of_places(gpt: GPT, x_RTD: jax.Array, at_M: jax.Array, target_M: jax.Array):

@@ -27,7 +27,8 @@ READY, REFUSED = b"R", b"E"
 def main() -> None:
     """Does the job on standard input; one line of JSON goes to the descriptor in `argv[1]`."""
     status = int(sys.argv[1])
-    job = json.loads(_line(0))
+    with open(0, "rb", closefd=False) as pipe:
+        job = json.loads(pipe.readline())
     sys.path[:] = [p for p in sys.path if p != job["root"]]
     sys.argv[:] = [""]
     os.environ.clear()
@@ -75,10 +76,9 @@ def watch(pid: int, report: int, number: bytes, timeout_s: float) -> dict[str, A
     pipes = select.poll()
     pipes.register(0, 0)  # only its end counts: the evaluation is gone
     pipes.register(report, select.POLLIN)
-    if hasattr(os, "pidfd_open"):
-        pipes.register(gone := os.pidfd_open(pid), select.POLLIN)
-    else:
-        gone = -1
+    gone = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+    if gone is not None:
+        pipes.register(gone, select.POLLIN)
     while code is None and time.monotonic() < deadline:
         for fd, _ in pipes.poll(1000 * min(TICK_S, max(0.0, deadline - time.monotonic()))):
             if fd == 0:
@@ -163,9 +163,8 @@ def worker(job: dict[str, Any], report: int, proof: int) -> None:
 def enter(job: dict[str, Any]) -> None:
     """Raises OSError unless every layer that the job asks for holds."""
     layers = job["layers"]
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
     os.chdir(job["work"])
     if sys.platform == "linux":
         from nanochat_jax.evals.jail import landlock, libc, namespaces, seccomp
@@ -209,13 +208,6 @@ def limit(memory_bytes: int, timeout_s: float, counted: bool) -> None:
         hard = resource.getrlimit(which)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(which, (value, value))
-
-
-def _line(fd: int) -> bytes:
-    text = b""
-    while not text.endswith(b"\n") and (piece := os.read(fd, 1 << 20)):
-        text += piece
-    return text
 
 
 def _ended(pid: int) -> int | None:

@@ -23,16 +23,11 @@ TCP = 0b11  # bind and connect
 SCOPES = 0b11  # abstract sockets, signals
 
 
-def version() -> int:
-    """The version of the kernel's Landlock; OSError where there is none."""
-    return libc.syscall("landlock", CREATE_RULESET, None, 0, VERSION_FLAG)
-
-
 def restrict(readable: Sequence[str], writable: Sequence[str]) -> None:
     """Forbids this process for good every file but these, and TCP and signals if it can."""
     # A right that the kernel's version does not know is refused as a mistake, so only its own are
     # named; what it cannot forbid, the other layers must.
-    have = version()
+    have = libc.syscall("landlock", CREATE_RULESET, None, 0, VERSION_FLAG)
     rights = RIGHTS[max(v for v in RIGHTS if v <= have)]
     words = (rights, TCP, SCOPES)[: 1 + (have >= 4) + (have >= 6)]
     attributes = struct.pack(f"={len(words)}Q", *words)

@@ -40,28 +40,23 @@ def start(job: dict[str, Any]) -> tuple[dict[str, Any], str, str]:
         os.close(status_w)
         with keeper:
             try:
-                _tell(keeper, job | {"work": work, "root": ROOT})
-                pipes = {status_r: b"", keeper.stdout.fileno(): b"", keeper.stderr.fileno(): b""}
-                texts = _read(list(pipes), job["timeout_s"] + PATIENCE_S)
+                text = json.dumps(job | {"work": work, "root": ROOT}).encode() + b"\n"
+                with contextlib.suppress(BrokenPipeError):  # its own message says why it is gone
+                    keeper.stdin.write(text)
+                    keeper.stdin.flush()  # not closed: its end means that we are gone
+                pipes = [status_r, keeper.stdout.fileno(), keeper.stderr.fileno()]
+                status, out, err = _read(pipes, job["timeout_s"] + PATIENCE_S)
             finally:
                 _end(keeper)
     finally:
         os.close(status_r)
         _remove(work)
-    status, out, err = texts
     return (json.loads(status) if status else {"setup": f"no answer ({err[-500:]})"}), out, err
-
-
-def _tell(keeper: subprocess.Popen, job: dict[str, Any]) -> None:
-    """Hands over the job; the pipe stays open, since its end means that we are gone."""
-    with contextlib.suppress(BrokenPipeError):  # its own message says why it is gone
-        keeper.stdin.write(json.dumps(job).encode() + b"\n")
-        keeper.stdin.flush()
 
 
 def _read(pipes: list[int], limit_s: float) -> list[str]:
     """What comes out of each until all are closed or the time is over, the surplus dropped."""
-    kept, dropped = {fd: bytearray() for fd in pipes}, dict.fromkeys(pipes, 0)
+    kept, size = {fd: bytearray() for fd in pipes}, dict.fromkeys(pipes, 0)
     deadline = time.monotonic() + limit_s
     with selectors.DefaultSelector() as selector:
         for fd in pipes:
@@ -69,14 +64,14 @@ def _read(pipes: list[int], limit_s: float) -> list[str]:
         while selector.get_map() and (left := deadline - time.monotonic()) > 0:
             for key, _ in selector.select(left):
                 piece = os.read(key.fd, 1 << 16)
-                room = OUTPUT_BYTES - len(kept[key.fd])
-                kept[key.fd] += piece[:room]
-                dropped[key.fd] += max(0, len(piece) - room)
+                kept[key.fd] += piece[: OUTPUT_BYTES - len(kept[key.fd])]
+                size[key.fd] += len(piece)
                 if not piece:
                     selector.unregister(key.fd)
-    texts = {fd: bytes(data).decode("utf-8", "replace") for fd, data in kept.items()}
+    texts = [bytes(kept[fd]).decode("utf-8", "replace") for fd in pipes]
+    more = [size[fd] - len(kept[fd]) for fd in pipes]
     note = "\n[{} bytes more were dropped]"
-    return [texts[fd] + (note.format(dropped[fd]) if dropped[fd] else "") for fd in pipes]
+    return [t + (note.format(n) if n else "") for t, n in zip(texts, more, strict=True)]
 
 
 def _end(keeper: subprocess.Popen) -> None:
