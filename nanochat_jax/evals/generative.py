@@ -95,9 +95,8 @@ class Problem(NamedTuple):
 class EnginePool:
     """One engine on each device of a mesh (None: where the parameters are).
 
-    Args:
-        max_len: tokens of a prompt with its answer, at most.
-        slots: answers that each engine samples at once (None: by the kind of device).
+    `max_len`: tokens of a prompt with its answer, at most; `slots`: answers that each engine
+    samples at once (None: by the kind of device).
     """
 
     def __init__(
@@ -132,9 +131,8 @@ class EnginePool:
     ) -> Iterator[tuple[Problem, list[Generation]]]:
         """Each problem with its finished generations, as they come to an end.
 
-        Args:
-            in_turn: problem i goes to engine i modulo their number, so that each engine does the
-                same work in every run, to the bit; else each takes the next when it has room.
+        `in_turn`: problem i goes to engine i modulo their number, so that each engine does the same
+        work in every run, to the bit; else each takes the next when it has room.
 
         Raises:
             RequestRefused: a prompt longer than `max_len`, or settings out of range.
@@ -164,12 +162,10 @@ def answer(
     pool: EnginePool, task: Task, problems: Iterable[int], sampling: SamplingParams, *,
     grade: Grader | None = None, in_turn: bool = False,
 ) -> Iterator[GradedProblem]:  # fmt: skip
-    """The problems of a task with their graded answers, as they are ready.
+    """The problems (rows) of a task with their graded answers, as they are ready.
 
-    Args:
-        problems: rows of the task.
-        grade: (conversation, text) -> 0.0 or 1.0; None: the task's `score`.
-        in_turn: see `EnginePool.generate`.
+    `grade`: (conversation, text) -> 0.0 or 1.0 (None: the task's `score`); `in_turn`: see
+    `EnginePool.generate`.
     """
     made = (pool.problem(i, task[i], sampling) for i in problems)
     graded = functools.partial(_graded, pool.tokenizer, grade or task.score)

@@ -83,9 +83,9 @@ def tasks_of(config: Eval, root: pathlib.Path) -> list[str]:
         ValueError: an unknown name.
     """
     named = [t for t in re.split(r"[|,\s]+", config.tasks) if t]
+    known = [*EVALUATIONS, *BASELINES]
     for name in named:
-        if name not in (*EVALUATIONS, *BASELINES):
-            known = [*EVALUATIONS, *BASELINES]
+        if name not in known:
             raise ValueError(f"unknown task {name!r}{nearest(name, known)}")
     base = config.source == "base"
     unfit = {"probes"} if base else {"core", "sample"} - set(named)
@@ -122,8 +122,7 @@ def core_bundle(config: Eval, root: pathlib.Path) -> pathlib.Path:
 def _core(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
     """CORE and its tasks, and the table that the original's base_eval writes."""
     done = core.evaluate(
-        model, tokenizer, core_bundle(config, root),
-        max_per_task=config.max_problems,
+        model, tokenizer, core_bundle(config, root), max_per_task=config.max_problems,
         mesh=sharding.make_mesh(config.mesh or None),
         answers_dir=answers_folder(config, root) / "core",
     )  # fmt: skip
@@ -155,13 +154,12 @@ def _chat_scores(
 ) -> Found:  # fmt: skip
     """Chat tasks scored; their mean only where all that are available were meant.
 
-    Args:
-        skipped: why others are not among `tasks`; None where these were picked by name.
+    `skipped`: why others are not among `tasks`; None where these were picked by name.
     """
-    top_k = config.top_k if config.top_k > 0 else None
     sampling = chatcore.SamplingParams(
-        config.num_samples, config.max_new_tokens, config.temperature, top_k, config.seed
-    )
+        config.num_samples, config.max_new_tokens, config.temperature,
+        config.top_k if config.top_k > 0 else None, config.seed,
+    )  # fmt: skip
     done = chatcore.evaluate(
         model, tokenizer, tasks, skipped=skipped, max_problems=config.max_problems,
         sampling=sampling, batch_size=config.batch_size or None,
@@ -178,7 +176,10 @@ def _chat_scores(
 
 def _sample(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
     """Texts of a base model."""
-    return Found(texts=[samples.markdown(model, tokenizer, SAMPLE_PROMPTS, config.seed)])
+    known = [f"- `{text}`" for text in samples.continued(model, tokenizer, SAMPLE_PROMPTS)]
+    made = [f"- `{text}`" for text in samples.free(model, tokenizer, config.seed)]
+    lines = ["Samples:", "", *known, "", "From nothing:", "", *made]
+    return Found(texts=["\n".join(lines)])
 
 
 def _bpb(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:

@@ -28,10 +28,3 @@ def free(model: Model, tokenizer: Tokenizer, seed: int = 42) -> list[str]:
     begin = [[tokenizer.get_bos_token_id()]] * FREE_SAMPLES
     replies = engine.complete(begin, FREE, temperature=1.0, seed=seed)
     return [tokenizer.decode(reply.tokens) for reply in replies]
-
-
-def markdown(model: Model, tokenizer: Tokenizer, prompts: Sequence[str], seed: int) -> str:
-    """Both, as the report shows them."""
-    known = [f"- `{text}`" for text in continued(model, tokenizer, prompts)]
-    made = [f"- `{text}`" for text in free(model, tokenizer, seed)]
-    return "\n".join(["Samples:", "", *known, "", "From nothing:", "", *made])

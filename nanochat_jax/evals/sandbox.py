@@ -1,25 +1,7 @@
 """Runs programs that a model wrote, each in a process of its own, and reports how they ended.
 
-A program gets a fresh interpreter without packages, no input, an empty working directory that is
-deleted, limits of memory, processor time, file size, processes and wall clock, and an environment
-without anything of yours. By what the kernel allows it is further shut in by:
-
-- `namespaces` (Linux, as root or where users may make them): no network, no other processes to
-  see or signal, and of all files only Python's own and the system's libraries, read-only;
-- `seccomp` (Linux on x86-64 and 64-bit ARM): no new processes, no sockets, no signals to others;
-- `landlock` (Linux 5.13), in place of the namespaces: of all files only those above.
-
-What does not hold here is logged once and named in each `Result.missing`.
-
-**What it does not protect from.** The kernel is shared: a program that exploits a flaw of the
-kernel gets out; run models you distrust in a virtual machine. Where `missing` names files, network
-or processes (macOS: all of them), a program can use them like any program of yours. A program can
-keep one core busy and its memory full until its time is over, and read the libraries under /usr;
-without namespaces it can also fill the disk with files of 16 MiB, which are deleted at its end.
-Nor is a score beyond doubt: the tests run in the program's own interpreter, since they call its
-functions, so code written against them can pass unsolved, by returning objects equal to
-everything, by patching a module that the tests use, or by finding the proof's pipe. What is held:
-leaving early in any way, exit codes, replaced builtins, tracers and its own `check` do not pass.
+What keeps a program in, and what does not: `docs/sandbox.md`. What does not hold on this machine is
+logged once and named in each `Result.missing`.
 """
 
 import dataclasses

@@ -29,11 +29,9 @@ def at_hand(
     root: pathlib.Path, task_data: str | None = None, names: Collection[str] = tuple(BASELINES),
     *, fetch: bool = False,
 ) -> tuple[dict[str, Task], dict[str, str]]:  # fmt: skip
-    """(those of the tasks that are available, name -> why another is not).
+    """(those of the tasks that are available, in ChatCORE's order; name -> why another is not).
 
-    Args:
-        names: the tasks to look for; their order is always ChatCORE's.
-        fetch: from the Hugging Face hub where they are not in its cache.
+    `fetch`: from the Hugging Face hub where they are not in its cache.
     """
     found, skipped = {}, {}
     for name in (n for n in BASELINES if n in names):
