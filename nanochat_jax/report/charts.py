@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -19,25 +19,26 @@ QUANTILE = 0.01  # of a robust axis: the slow first step must not flatten the re
 Point = tuple[float, float]
 
 
-@dataclasses.dataclass(frozen=True)
-class Series:
-    """One curve: (step, value) in ascending order; `dots` draws each point."""
+class Series(NamedTuple):
+    """One curve: (step, value) in ascending order."""
 
     name: str
     points: Sequence[Point]
-    dots: bool = False
 
 
 def chart(
-    title: str, series: Sequence[Series], *, robust: bool = False, zero: bool = False
-) -> Markup:
+    title: str, series: Sequence[Series], *, dots: bool = False, robust: bool = False,
+    zero: bool = False,
+) -> Markup:  # fmt: skip
     """A figure with its title, last value and axes; empty without two points to join.
 
     Args:
+        dots: each point is drawn.
         robust: the axis leaves out the most extreme values, which are drawn at its edge.
         zero: the axis begins at 0.
     """
-    kept = [dataclasses.replace(s, points=_finite(s.points)) for s in series]
+    finite = lambda points: [(float(x), float(y)) for x, y in points if math.isfinite(y)]
+    kept = [Series(s.name, finite(s.points)) for s in series]
     kept = [s for s in kept if s.points]
     if not any(len(s.points) > 1 for s in kept):
         return Markup()
@@ -46,13 +47,13 @@ def chart(
     x_axis = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT)
     y_axis = _Axis(low, high, HEIGHT - BOTTOM, TOP)
     across = ticks(x_axis.low, x_axis.high) if x_axis.high > x_axis.low else [x_axis.low]
+    curves = [_drawn(s, dots, x_axis, y_axis) for s in kept]
     return render(
-        "chart.html", title=title, curves=[_drawn(s, x_axis, y_axis) for s in kept],
+        "chart.html", title=title, curves=curves, last=number(kept[0].points[-1][1], 4),
+        data=json.dumps([curve["data"] for curve in curves], separators=(",", ":")),
         width=WIDTH, height=HEIGHT, left=LEFT, right=WIDTH - RIGHT, bottom=HEIGHT - BOTTOM,
         rows=[(y_axis.at(y), number(y)) for y in ticks(y_axis.low, y_axis.high)],
         columns=[(x_axis.at(x), number(x)) for x in across],
-        last=number(kept[0].points[-1][1], 4), words="; ".join(map(_in_words, kept)),
-        data=_data(kept, x_axis, y_axis),
     )  # fmt: skip
 
 
@@ -88,10 +89,6 @@ class _Axis:
         return round(self.start + min(1.0, max(0.0, share)) * (self.end - self.start), 1)
 
 
-def _finite(points: Sequence[Point]) -> list[Point]:
-    return [(float(x), float(y)) for x, y in points if math.isfinite(y)]
-
-
 def _range(values: Sequence[float], robust: bool, zero: bool) -> tuple[float, float]:
     """The ends of the y axis: a little room around the values."""
     ordered = sorted(values)
@@ -101,17 +98,24 @@ def _range(values: Sequence[float], robust: bool, zero: bool) -> tuple[float, fl
     return (min(0.0, low) if zero else low - room), high + room
 
 
-def _drawn(series: Series, x_axis: _Axis, y_axis: _Axis) -> dict[str, Any]:
-    """A line through the means of buckets, over the band of their smallest and largest values."""
-    place = lambda points: [(x_axis.at(x), y_axis.at(y)) for x, y in points]
-    joined = lambda points: " ".join(f"{x},{y}" for x, y in place(points))
+def _drawn(series: Series, dots: bool, x_axis: _Axis, y_axis: _Axis) -> dict[str, Any]:
+    """A line through the means of buckets, over the band of their smallest and largest values.
+
+    `data` is what the page's script needs to show the value under the pointer: pixels and numbers.
+    """
+    place = lambda x, y: (x_axis.at(x), y_axis.at(y))
+    joined = lambda points: " ".join("{},{}".format(*place(*p)) for p in points)
     buckets = _buckets(series.points)
     middle = [(x, mean) for x, mean, _, _ in buckets]
     around = [(x, top) for x, _, _, top in buckets]
     around += [(x, bottom) for x, _, bottom, _ in reversed(buckets)]
-    band = joined(around) if len(buckets) < len(series.points) else ""
-    dots = place(middle) if series.dots else []
-    return {"name": series.name, "line": joined(middle), "band": band, "dots": dots}
+    first, last = (number(series.points[i][1]) for i in (0, -1))
+    return {
+        "name": series.name, "words": f"{series.name} from {first} to {last}",
+        "line": joined(middle), "dots": [place(*p) for p in middle] if dots else [],
+        "band": joined(around) if len(buckets) < len(series.points) else "",
+        "data": [series.name, [[*place(x, y), f"{x:,.0f}", number(y, 4)] for x, y in middle]],
+    }  # fmt: skip
 
 
 def _buckets(points: Sequence[Point]) -> list[tuple[float, float, float, float]]:
@@ -125,15 +129,3 @@ def _buckets(points: Sequence[Point]) -> list[tuple[float, float, float, float]]
         step = points[min(i + size // 2, len(points) - 1)][0]
         found.append((step, sum(ys) / len(ys), min(ys), max(ys)))
     return found
-
-
-def _data(series: Sequence[Series], x_axis: _Axis, y_axis: _Axis) -> str:
-    """What the page's script needs to show the value under the pointer: pixels and numbers."""
-    place = lambda x, y: [x_axis.at(x), y_axis.at(y), f"{x:,.0f}", number(y, 4)]
-    rows = [[s.name, [place(x, y) for x, y, *_ in _buckets(s.points)]] for s in series]
-    return json.dumps(rows, separators=(",", ":"))
-
-
-def _in_words(series: Series) -> str:
-    (_, first), (_, last) = series.points[0], series.points[-1]
-    return f"{series.name} from {number(first)} to {number(last)}"

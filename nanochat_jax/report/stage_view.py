@@ -58,9 +58,8 @@ def _charts(run: StageRun) -> list[Markup]:
         if run.stage == "rl" and pattern == "train/loss":
             title = "Loss of the policy"  # reward times log-probability: no nats to compare
         keys = [key for key in known if re.fullmatch(pattern, key)]
-        dots, axis = options.get("dots", False), {k: v for k, v in options.items() if k != "dots"}
-        series = [Series(key.split("/", 1)[-1], _points(run, key), dots) for key in keys]
-        drawn.append(chart(title, series, **axis))
+        series = [Series(key.split("/", 1)[-1], _points(run, key)) for key in keys]
+        drawn.append(chart(title, series, **options))
     return drawn
 
 
