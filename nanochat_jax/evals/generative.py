@@ -53,20 +53,13 @@ class SamplingParams:
 
 
 class GradedAnswer(NamedTuple):
-    """One answer, without its prompt.
+    """One answer, without its prompt."""
 
-    Args:
-        tokens, masks: the answer without its stop token; 1 sampled, 0 by the tool.
-        stop_token: the token that ended it; None where the length did.
-        text: the tokens as text, tool calls included.
-        grade: 1.0 right, 0.0 wrong.
-    """
-
-    tokens: list[int]
-    masks: list[int]
-    stop_token: int | None
-    text: str
-    grade: float
+    tokens: list[int]  # without the stop token
+    masks: list[int]  # 1 sampled, 0 by the tool
+    stop_token: int | None  # the token that ended it; None where the length did
+    text: str  # the tokens as text, tool calls included
+    grade: float  # 1.0 right, 0.0 wrong
 
 
 class GradedProblem(NamedTuple):

@@ -28,24 +28,16 @@ Rules = Literal["classic", "current"]
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a program ended.
+    """How a program ended."""
 
-    Args:
-        success: its last line ran, and nothing was raised.
-        stdout, stderr: what it wrote, up to `launch.OUTPUT_BYTES` each.
-        error: why it is no success, in one line.
-        seconds: wall clock of the program alone.
-        missing: what could not be kept from it here: "network", "files", "processes".
-    """
-
-    success: bool
-    stdout: str = ""
+    success: bool  # its last line ran, and nothing was raised
+    stdout: str = ""  # what it wrote, up to `launch.OUTPUT_BYTES`
     stderr: str = ""
-    error: str | None = None
+    error: str | None = None  # why it is no success, in one line
     timeout: bool = False
     memory_exceeded: bool = False
-    seconds: float = 0.0
-    missing: tuple[str, ...] = ()
+    seconds: float = 0.0  # wall clock of the program alone
+    missing: tuple[str, ...] = ()  # what could not be kept from it: network, files, processes
 
 
 def run_python(

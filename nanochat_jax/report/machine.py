@@ -22,17 +22,12 @@ LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "toke
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """The machine and the moment a report began.
-
-    Args:
-        facts: title -> what is known under it.
-        dollars_per_hour: None: unknown; `estimated` until somebody gives the real price.
-    """
+    """The machine and the moment a report began."""
 
     started: datetime.datetime
-    facts: Mapping[str, Mapping[str, str]]
-    dollars_per_hour: float | None = None
-    estimated: bool = True
+    facts: Mapping[str, Mapping[str, str]]  # title -> what is known under it
+    dollars_per_hour: float | None = None  # None: unknown
+    estimated: bool = True  # until somebody gives the real price
 
     def with_price(self, dollars_per_hour: float) -> "Machine":
         """The same machine at its real price; ValueError below zero."""

@@ -35,19 +35,14 @@ RolloutGroup = list[Mapping[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class StageRun:
-    """The last run of a stage.
-
-    Args:
-        meta: that of its last checkpoint; `lines`: its metrics, one dict a step.
-        rollouts: of RL, step -> some of its questions; `recorded_steps`: how many steps there are.
-    """
+    """The last run of a stage; `rollouts` of RL: step -> some of its questions."""
 
     stage: str
     tag: str
-    meta: Mapping[str, Any]
-    lines: Sequence[Mapping[str, Any]]
+    meta: Mapping[str, Any]  # that of its last checkpoint
+    lines: Sequence[Mapping[str, Any]]  # its metrics, one dict a step
     rollouts: Mapping[int, Sequence[RolloutGroup]] = dataclasses.field(default_factory=dict)
-    recorded_steps: int = 0
+    recorded_steps: int = 0  # of which `rollouts` holds some
 
     @property
     def name(self) -> str:

@@ -12,15 +12,12 @@ from nanochat_jax.results import Score
 class ChatTaskResult(Share):
     """A task's score: problems of which at least one answer is right.
 
-    Args:
-        pass_at: k -> chance that one of k answers is right (1: the share of right answers).
-        cropped: problems whose beginning did not fit.
-        unfinished: answers that the limit of tokens ended.
+    `pass_at`: k -> chance that one of k answers is right (1: the share of right answers).
     """
 
     pass_at: Mapping[int, float] = dataclasses.field(default_factory=dict)
-    cropped: int = 0
-    unfinished: int = 0
+    cropped: int = 0  # problems whose beginning did not fit
+    unfinished: int = 0  # answers that the limit of tokens ended
 
     def score(self, name: str) -> Score:
         """The share, with pass@k where several answers were sampled."""

@@ -33,22 +33,14 @@ OPTIONS = {"multiple_choice": "choices", "schema": "context_options"}
 
 @dataclasses.dataclass(frozen=True)
 class CoreTask:
-    """One task of the bundle.
-
-    Args:
-        kind: `multiple_choice`, `schema` or `language_modeling`.
-        shots: solved examples before each question.
-        delimiter: what stands between a context and its continuation.
-        baseline: what guessing scores, in percent.
-        path: its rows, as `core.yaml` names them.
-    """
+    """One task of the bundle."""
 
     label: str
-    kind: str
-    shots: int
-    delimiter: str
-    baseline: float
-    path: pathlib.Path
+    kind: str  # `multiple_choice`, `schema` or `language_modeling`
+    shots: int  # solved examples before each question
+    delimiter: str  # what stands between a context and its continuation
+    baseline: float  # what guessing scores, in percent
+    path: pathlib.Path  # its rows, as `core.yaml` names them
 
 
 def read(folder: pathlib.Path) -> list[CoreTask]:

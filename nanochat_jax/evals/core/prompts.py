@@ -24,19 +24,12 @@ class Row(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A question ready for the model.
+    """A question ready for the model."""
 
-    Args:
-        rows: one per option; of a language-modeling question the only one.
-        gold: the right option; 0 for language modeling.
-        cropped: its beginning was cut off to fit.
-        mended: a span was empty or began at the first token; see `mended`.
-    """
-
-    rows: tuple[Row, ...]
-    gold: int
-    cropped: bool = False
-    mended: bool = False
+    rows: tuple[Row, ...]  # one per option; of a language-modeling question the only one
+    gold: int  # the right option; 0 for language modeling
+    cropped: bool = False  # its beginning was cut off to fit
+    mended: bool = False  # a span was empty or began at the first token; see `mended`
 
 
 def shot_indices(i: int, n: int, shots: int) -> list[int]:

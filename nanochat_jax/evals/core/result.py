@@ -15,17 +15,11 @@ from nanochat_jax.evals.shares import MeanResult, Share
 
 @dataclasses.dataclass(frozen=True)
 class CoreTaskResult(Share):
-    """A task's score.
+    """A task's score."""
 
-    Args:
-        shots: solved examples before each question; fewer than the task's where rows were few.
-        cropped: questions whose beginning did not fit.
-        mended: questions with nothing to score as they stand; see `prompts.mended`.
-    """
-
-    shots: int
-    cropped: int = 0
-    mended: int = 0
+    shots: int  # solved examples before each question; fewer than the task's where rows were few
+    cropped: int = 0  # questions whose beginning did not fit
+    mended: int = 0  # questions with nothing to score as they stand; see `prompts.mended`
 
 
 class CoreResult(MeanResult):
