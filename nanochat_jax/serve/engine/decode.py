@@ -161,19 +161,28 @@ def prefill_chunk(apply: Apply, N: int, params: dict, cache_1S: KVCache, chunk: 
 
 def insert_row(cache: KVCache, cache_1S: KVCache, row_1: jax.Array) -> KVCache:
     """`cache` with a row, if it has it, replaced by what fits of the one-row cache."""
-    insert = lambda old, new: old.at[row_1].set(new[:, : old.shape[1]], mode="drop")
-    embed_BD = insert(cache.last_embed_BD, cache_1S.last_embed_BD)
-    layers = jax.tree.map(insert, cache.layers, cache_1S.layers)
-    return cache.replace(layers=layers, last_embed_BD=embed_BD)
+
+    def inserted():
+        put = partial(lax.dynamic_update_slice_in_dim, start_index=row_1[0], axis=0)
+        insert = lambda old, new: put(old, new[:, : old.shape[1]])
+        embed_BD = insert(cache.last_embed_BD, cache_1S.last_embed_BD)
+        layers = jax.tree.map(insert, cache.layers, cache_1S.layers)
+        return cache.replace(layers=layers, last_embed_BD=embed_BD)
+
+    # A branch, not `where` or `.at[]`: for those XLA copies a bfloat16 cache whole on a CPU.
+    return lax.cond(row_1[0] < cache.length_B.shape[0], inserted, lambda: cache)
 
 
 def extract_row(cache_1S: KVCache, cache: KVCache, row_1: jax.Array) -> KVCache:
     """The one-row cache with a row of the shorter `cache`, if it has it, over its beginning."""
-    into_1 = jnp.where(row_1 < cache.length_B.shape[0], 0, 1)
-    take = lambda x: x.at[row_1].get(mode="clip")
-    extract = lambda old, x: old.at[into_1, : x.shape[1]].set(take(x), mode="drop")
-    # Without the last embedding: `prefill_chunk` looks it up.
-    return cache_1S.replace(layers=jax.tree.map(extract, cache_1S.layers, cache.layers))
+
+    def extracted():
+        take = partial(lax.dynamic_slice_in_dim, start_index=row_1[0], slice_size=1)
+        extract = lambda old, x: lax.dynamic_update_slice_in_dim(old, take(x), 0, axis=1)
+        # Without the last embedding: `prefill_chunk` looks it up.
+        return cache_1S.replace(layers=jax.tree.map(extract, cache_1S.layers, cache.layers))
+
+    return lax.cond(row_1[0] < cache.length_B.shape[0], extracted, lambda: cache_1S)
 
 
 def resize(cache: KVCache, length: int) -> KVCache:

@@ -31,11 +31,9 @@ class Request:
 
     def check(self, context: int, vocab_size: int) -> None:
         """Raises RequestRefused for what a model of that context and vocabulary cannot answer."""
-        if not 1 <= len(self.tokens) <= context:
-            raise RequestRefused(
-                f"the prompt has {len(self.tokens)} tokens, the model's context is {context}: "
-                f"send 1 to {context} tokens"
-            )
+        if not 1 <= (n := len(self.tokens)) <= context:
+            send = f"the model's context is {context}: send 1 to {context} tokens"
+            raise RequestRefused(f"the prompt has {n} tokens, {send}")
         if not all(0 <= token < vocab_size for token in self.tokens):
             raise RequestRefused(f"prompt token ids must lie in 0..{vocab_size - 1}")
         if self.temperature < 0:
