@@ -161,12 +161,12 @@ def answer(
     `EnginePool.generate`.
     """
     made = (pool.problem(i, task[i], sampling) for i in problems)
-    graded = functools.partial(_graded, pool.tokenizer, grade or task.score)
+    mark = functools.partial(graded, pool.tokenizer, grade or task.score)
     # Grading in other threads keeps the device busy: a HumanEval program may run for seconds.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as graders:
         waiting: deque = deque()
         for problem, generations in pool.generate(made, sampling, in_turn=in_turn):
-            waiting.append(graders.submit(graded, problem, generations))
+            waiting.append(graders.submit(mark, problem, generations))
             while waiting and waiting[0].done():
                 yield waiting.popleft().result()
         while waiting:
@@ -185,9 +185,10 @@ def pass_at_k(right: int, n: int, k: int) -> float:
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
 
 
-def _graded(
+def graded(
     tokenizer: Tokenizer, grade: Grader, problem: Problem, generations: Sequence[Generation]
 ) -> GradedProblem:
+    """The problem with its finished generations, each as text with its grade."""
     answers = []
     for generation in generations:
         done = generation.reply()

@@ -31,7 +31,8 @@ def curriculum(config: BaseTrain, context: RunContext) -> Curriculum:
     batches = lambda files, **kw: pretraining_loader(
         files, tokenizer, config.device_batch_size, config.max_seq_len, kind=config.loader, **kw
     )
-    counts, steps = param_counts(cfg)["total"], plan.num_iterations
+    val = lambda: batches([data.val])
+    counts, steps, tokens = param_counts(cfg)["total"], plan.num_iterations, plan.total_batch_size
     own = {
         "Number of parameters": counts,
         "Number of FLOPs per token": f"{plan.flops_per_token:e}",
@@ -39,26 +40,16 @@ def curriculum(config: BaseTrain, context: RunContext) -> Curriculum:
         "Devices": devices,
         "Total training flops": f"{plan.total_flops:e}",
     }
+    train, micro_batches = batches(data.train, ranks=config.loader_ranks), context.micro_batches
     return Curriculum(
-        summary=(
-            f"base: depth {cfg.n_layer}, width {cfg.n_embd}, {counts:,} parameters, "
-            f"vocabulary {cfg.vocab_size}; {steps:,} steps of "
-            f"{plan.total_batch_size:,} tokens = {plan.total_tokens:,} tokens\n"
-            f"on {devices} device(s), {context.micro_batches // devices} accumulation step(s) of "
-            f"{config.device_batch_size} x {config.max_seq_len} tokens a device"
-        ),
+        summary=f"base: depth {cfg.n_layer}, width {cfg.n_embd}, {counts:,} parameters, vocabulary "
+        f"{cfg.vocab_size}; {steps:,} steps of {tokens:,} tokens = {plan.total_tokens:,} tokens\n"
+        f"on {devices} device(s), {micro_batches // devices} accumulation step(s) of "
+        f"{config.device_batch_size} x {config.max_seq_len} tokens a device",
         steps=steps,
-        rows=loader_rows(
-            batches(data.train, ranks=config.loader_ranks),
-            context.micro_batches,
-            devices,
-            steps,
-            plan.total_batch_size,
-        ),
+        rows=loader_rows(train, micro_batches, devices, steps, tokens),
         hooks=(
-            hooks.bits_per_byte_hook(
-                config, tokenizer, lambda: batches([data.val]), config.eval_tokens
-            ),
+            hooks.bits_per_byte_hook(config, tokenizer, val, config.eval_tokens),
             hooks.core_hook(config, tokenizer, paths.eval_bundle(context.root)),
             hooks.samples_hook(config, tokenizer),
         ),

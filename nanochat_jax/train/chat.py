@@ -10,14 +10,12 @@ with it. Source: nanochat `scripts/mid_train.py`, `scripts/chat_sft.py`.
 
 import functools
 import logging
-from typing import Any
 
 from nanochat_jax import tasks
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.gpt import flops_per_token
 from nanochat_jax.config.stages import MidTrain, SFTTrain, tokens_per_step
 from nanochat_jax.data.chats import mid_loader, sft_loader
-from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import hooks
 from nanochat_jax.train.curriculum import Curriculum, RunContext, loader_rows
 from nanochat_jax.train.origin import Origin
@@ -34,44 +32,31 @@ def curriculum(config: MidTrain | SFTTrain, context: RunContext) -> Curriculum:
     """
     sft, tokenizer, root = isinstance(config, SFTTrain), context.tokenizer, context.root
     stage, eval_tokens = "sft" if sft else "mid", config.eval_tokens
+    B, T = config.device_batch_size, config.max_seq_len
     if sft and config.eval_steps:
-        eval_tokens = config.eval_steps * config.device_batch_size * config.max_seq_len
-    mixture = lambda names, split: tasks.build(
-        names, root, split, stage=stage, task_data=config.task_data or None
-    )
+        eval_tokens = config.eval_steps * B * T
+    data = config.task_data or None
+    mixture = lambda names, split: tasks.build(names, root, split, stage=stage, task_data=data)
+    loader = functools.partial(sft_loader, kind=config.packing) if sft else mid_loader
     train = mixture(config.mixture, "train")
     # Built at the first evaluation and kept: a run that never evaluates needs no such rows.
     validation = functools.cache(lambda: mixture(config.val_mixture, "val"))
-    steps = steps_of(config, len(train))
+    val = lambda: loader(validation(), tokenizer, B, T)
+    rows, steps = loader(train, tokenizer, B, T), steps_of(config, len(train))
+    micro_batches, devices = context.micro_batches, context.mesh.size
     chat_scores = (hooks.chat_scores_hook(config, tokenizer, root),) if sft else ()
     return Curriculum(
         summary=f"{stage}: {len(train)} rows in the mixture, {steps or 'one pass of'} steps",
         steps=steps,
-        rows=loader_rows(
-            batches(config, tokenizer, train),
-            context.micro_batches,
-            context.mesh.size,
-            steps,
-            tokens_per_step(config),
-        ),
+        rows=loader_rows(rows, micro_batches, devices, steps, tokens_per_step(config)),
         hooks=(
-            hooks.bits_per_byte_hook(
-                config, tokenizer, lambda: batches(config, tokenizer, validation()), eval_tokens
-            ),
+            hooks.bits_per_byte_hook(config, tokenizer, val, eval_tokens),
             *chat_scores,
             hooks.samples_hook(config, tokenizer),
         ),
         figures=lambda common: common | {"Training rows": len(train)},
         flops_per_token=flops_per_token(context.cfg),
     )
-
-
-def batches(config: MidTrain | SFTTrain, tokenizer: Tokenizer, task: tasks.Task) -> Any:
-    """A grain dataset of micro-batches of a mixture, as the stage reads it."""
-    rows, T = config.device_batch_size, config.max_seq_len
-    if isinstance(config, MidTrain):
-        return mid_loader(task, tokenizer, rows, T)
-    return sft_loader(task, tokenizer, rows, T, kind=config.packing)
 
 
 def steps_of(config: MidTrain | SFTTrain, rows: int) -> int | None:

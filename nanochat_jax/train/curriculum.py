@@ -23,17 +23,14 @@ Figures = dict[str, Any]
 
 
 class RunContext(NamedTuple):
-    """What is known of a run before its data: what a stage makes its curriculum from.
-
-    `micro_batches` is their number in a step, `directory` where the run's checkpoints go.
-    """
+    """What is known of a run before its data: what a stage makes its curriculum from."""
 
     cfg: GPTConfig
     tokenizer: Tokenizer
     mesh: Mesh
-    micro_batches: int
+    micro_batches: int  # of a step
     root: pathlib.Path
-    directory: pathlib.Path
+    directory: pathlib.Path  # where the run's checkpoints go
 
 
 class StepRows(NamedTuple):
@@ -51,18 +48,10 @@ class StepRows(NamedTuple):
     numbers: Mapping[str, float] = {}
 
 
-class Upcoming(NamedTuple):
-    """What is known before a step begins.
-
-    `loader` is the loader's position before the step's rows: the position that belongs into a
-    checkpoint of this moment. `make` gives the rows (rollouts need the model of this moment, a
-    loader does not look at it); None: the data are over and so is the run.
-    """
-
-    loader: Any
-    make: Callable[[Model], StepRows] | None
-
-
+# What is known before a step begins: the loader's position before its rows, which belongs into a
+# checkpoint of this moment, and what makes them (rollouts need the model of this moment, a loader
+# does not look at it); None: the data are over and so is the run.
+Upcoming = tuple[Any, Callable[[Model], StepRows] | None]
 # (first step, loader position of a checkpoint or None) -> one `Upcoming` a step; the last has no
 # rows. A function of both alone, so that a resumed run sees what an uninterrupted one does.
 RowSource = Callable[[int, Any], Iterator[Upcoming]]
@@ -98,31 +87,18 @@ def loader_rows(
             batches.set_state(position)
         for step in itertools.count(first):
             position = batches.get_state()
-            # Step 0 is always made, even of a mixture that is smaller than one step.
-            once = steps is None and step > 0
-            micros = [] if step == steps else _pull(batches, micro_batches, once)
-            if not micros:
-                yield Upcoming(position, None)
+            micros = list(itertools.islice(batches, 0 if step == steps else micro_batches))
+            # A micro-batch after the end of the pass starts no step. A step that has started before
+            # that end is filled from the second pass, as the original does; and step 0 is always
+            # made, even of a mixture that is smaller than one step.
+            full = len(micros) == micro_batches
+            if not full or (steps is None and step > 0 and micros[0].last):
+                yield position, None
                 return
             made = _stack(micros, micro_batches // devices, tokens)
-            yield Upcoming(position, lambda model, made=made: made)
+            yield position, lambda model, made=made: made
 
     return rows
-
-
-def _pull(batches: Iterator[MicroBatch], count: int, once: bool) -> list[MicroBatch]:
-    """The next `count` micro-batches; none where the data are over.
-
-    With `once` a micro-batch after the end of the pass starts no step. A step that has started
-    before that end is filled from the second pass, as the original does.
-    """
-    micros: list[MicroBatch] = []
-    for _ in range(count):
-        micro = next(batches, None)
-        if micro is None or (once and micro.last and not micros):
-            return []
-        micros.append(micro)
-    return micros
 
 
 def _stack(micros: Sequence[MicroBatch], accumulations: int, tokens: int) -> StepRows:
@@ -130,9 +106,6 @@ def _stack(micros: Sequence[MicroBatch], accumulations: int, tokens: int) -> Ste
     T = max(m.inputs.shape[1] for m in micros)
     pad = lambda a, fill: np.pad(a, ((0, 0), (0, T - a.shape[1])), constant_values=fill)
     join = lambda arrays: np.concatenate(arrays).reshape(accumulations, -1, T)
-    return StepRows(
-        inputs=join([pad(m.inputs, 0) for m in micros]),
-        targets=join([pad(m.targets, -1) for m in micros]),
-        tokens=tokens,
-        progress=micros[-1].progress,
-    )
+    inputs = join([pad(m.inputs, 0) for m in micros])
+    targets = join([pad(m.targets, -1) for m in micros])
+    return StepRows(inputs, targets, tokens, micros[-1].progress)

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nanochat_jax import tasks
-from nanochat_jax.config.stages import BaseTrain, SFTTrain, Stage
+from nanochat_jax.config.stages import BaseTrain, RLTrain, SFTTrain, Stage
 from nanochat_jax.data.batch import MicroBatch, one_pass
 from nanochat_jax.evals import chatcore, core, samples
 from nanochat_jax.evals.bpb import bits_per_byte
@@ -48,22 +47,15 @@ def bits_per_byte_hook(
     """`val/bpb` over `tokens` of the validation split, at most one pass of it."""
     token_bytes_V = np.asarray(tokenizer.token_bytes())
     steps = max(1, tokens // (config.device_batch_size * config.max_seq_len))
-
-    def run(model: Model, step: int) -> Scores:
-        # A loader made anew: every evaluation reads the same tokens, so that its scores compare.
-        bpb = bits_per_byte(model, one_pass(batches(), steps), token_bytes_V, steps)
-        return {"val/bpb": bpb}
-
-    return Hook(config.eval_every, run)
+    # A loader made anew: every evaluation reads the same tokens, so that its scores compare.
+    bpb = lambda model: bits_per_byte(model, one_pass(batches(), steps), token_bytes_V, steps)
+    return Hook(config.eval_every, lambda model, step: {"val/bpb": bpb(model)})
 
 
 def samples_hook(config: Stage, tokenizer: Tokenizer) -> Hook:
     """Greedy continuations of the config's prompts, as texts."""
     prompts = config.sample_prompts
-
-    def run(model: Model, step: int) -> Scores:
-        return {"samples": samples.continued(model, tokenizer, prompts)}
-
+    run = lambda model, step: {"samples": samples.continued(model, tokenizer, prompts)}
     return Hook(config.sample_every if prompts else -1, run, first=False)
 
 
@@ -71,9 +63,8 @@ def core_hook(config: BaseTrain, tokenizer: Tokenizer, bundle: pathlib.Path) -> 
     """CORE, if its tasks are on disk."""
 
     def run(model: Model, step: int) -> Scores:
-        found = core.evaluate(
-            model, tokenizer, bundle, max_per_task=config.core_metric_max_per_task
-        )
+        most = config.core_metric_max_per_task
+        found = core.evaluate(model, tokenizer, bundle, max_per_task=most)
         return {
             "core_metric": found.metric,
             "core_tasks": f"{len(found.tasks)} of {len(found.tasks) + len(found.skipped)}",
@@ -87,10 +78,15 @@ def core_hook(config: BaseTrain, tokenizer: Tokenizer, bundle: pathlib.Path) -> 
 
 def chat_scores_hook(config: SFTTrain, tokenizer: Tokenizer, root: pathlib.Path) -> Hook:
     """Accuracies of chat tasks whose rows are on disk, and their mean over chance."""
+    # A written answer takes far longer than a choice among letters, which is one forward pass: as
+    # many rows of each as a score on the way may cost.
+    most = {"categorical": config.eval_metrics_max_problems}
+    few = lambda task, most: task.view(stop=most) if most > 0 else task
     every, chosen = config.eval_metrics_every, {}
     if every >= 0:
         found, _ = catalog.at_hand(root, config.task_data or None, config.eval_metrics_tasks)
-        chosen = {name: _first_rows(config, task) for name, task in found.items()}
+        for name, task in found.items():
+            chosen[name] = few(task, most.get(task.kind, config.chatcore_max_sample))
 
     def run(model: Model, step: int) -> Scores:
         done = chatcore.evaluate(model, tokenizer, chosen)
@@ -101,22 +97,13 @@ def chat_scores_hook(config: SFTTrain, tokenizer: Tokenizer, root: pathlib.Path)
     return Hook(every if chosen else -1, run, first=False)
 
 
-def _first_rows(config: SFTTrain, task: tasks.Task) -> tasks.Task:
-    """As many rows as a score on the way may cost: a written answer takes far longer than a
-    choice among letters, which is one forward pass."""
-    choices = task.kind == "categorical"
-    most = config.eval_metrics_max_problems if choices else config.chatcore_max_sample
-    return task.view(stop=most) if most > 0 else task
-
-
-def pass_at_k_hook(
-    every: int, samples: int, answers: Callable[[Model], Sequence[GradedProblem]]
-) -> Hook:
-    """`val/pass@1` to `val/pass@<samples>` of the questions that `answers` gives."""
+def pass_at_k_hook(config: RLTrain, answers: Callable[[Model], Sequence[GradedProblem]]) -> Hook:
+    """`val/pass@1` to `val/pass@<eval_samples>` of the questions that `answers` gives."""
+    samples = config.eval_samples
 
     def run(model: Model, step: int) -> Scores:
         right = [done.right for done in answers(model)]
         share = lambda k: float(np.mean([pass_at_k(r, samples, k) for r in right]))
         return {f"val/pass@{k}": share(k) for k in range(1, samples + 1)}
 
-    return Hook(every, run)
+    return Hook(config.eval_every, run)

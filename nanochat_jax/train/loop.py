@@ -4,16 +4,17 @@ This is the shell around `train/step.py`: it owns files, the clock and Ctrl-C. W
 assembled in `train/setup.py`.
 """
 
+import contextlib
 import dataclasses
+import importlib.metadata
 import itertools
-import logging
-import math
+import platform
 import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 from tqdm import tqdm
@@ -27,8 +28,6 @@ from nanochat_jax.train.metrics import MetricsWriter
 from nanochat_jax.train.peaks import mfu
 from nanochat_jax.train.setup import Run
 from nanochat_jax.train.step import TrainState
-
-log = logging.getLogger(__name__)
 
 EMA = 0.9  # of the loss shown in the progress bar, as the original
 # Left out of the training time, as in the original: they hold the compilation.
@@ -49,81 +48,38 @@ class Progress:
     smooth_loss: float = 0.0
     train_s: float = 0.0
     tokens: int = 0
-    best_bpb: float = math.inf
+    best_bpb: float | None = None
     evaluated: bool = False
-
-    def as_json(self) -> dict[str, Any]:
-        best = self.best_bpb if math.isfinite(self.best_bpb) else None
-        return dataclasses.asdict(self) | {"best_bpb": best}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Progress":
         """From a checkpoint of any version: what is missing or unknown is left out."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        kept = {k: v for k, v in values.items() if k in known and v is not None}
-        return cls(**kept)
+        known = cls.__dataclass_fields__.keys() & values.keys()
+        return cls(**{name: values[name] for name in known if values[name] is not None})
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What a finished run leaves: the last value of every score, and what it took."""
+class Loop:
+    """A run between its steps: `step` counts those done; `scores` are the last value of each."""
 
-    scores: Scores
-    progress: Progress
-    steps: int
-
-
-def train(run: Run) -> Outcome:
-    """Trains to the end; the final checkpoint is on disk then.
-
-    Raises:
-        Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved (exit code 130).
-    """
-    # Before the writer is made, which drops the lines that the run will write again: a checkpoint
-    # that cannot be read must not cost them.
-    state = run.first_state()
-    saved = run.start.resumed
-    meta = saved.meta if saved else {}
-    progress, first = Progress.from_json(meta.get("loop", {})), saved.step if saved else 0
-    writer = MetricsWriter(
-        run.directory,
-        flatten(run.config),
-        project="nanochat" if run.stage == "base" else f"nanochat-{run.stage}",
-        wandb_name=run.config.run,
-        resume_step=first if saved else None,
-        evaluated=progress.evaluated,
-    )
-    bar = _bar(run, first)
-    loop = _Loop(run, progress, dict(meta.get("metrics", {})), writer, bar, first)
-    try:
-        with _Interrupts() as stop:
-            loop.go(state, stop)
-    finally:
-        bar.close()
-        writer.close()
-    return Outcome(loop.scores, progress, loop.step)
-
-
-class _Pending(NamedTuple):
-    """A step that the device was given and whose numbers nobody has read yet."""
-
-    step: int
-    metrics: Mapping[str, jax.Array]
-    rows: StepRows
-
-
-@dataclasses.dataclass
-class _Loop:
-    """A run between its steps; `step` counts those done, `clock` is when the last was."""
-
-    run: Run
-    progress: Progress
-    scores: Scores
-    writer: MetricsWriter
-    bar: tqdm
-    step: int
-    pending: _Pending | None = None
-    clock: float = 0.0
+    def __init__(self, run: Run):
+        saved = run.start.resumed
+        meta = saved.meta if saved else {}
+        self.run, self.step = run, saved.step if saved else 0
+        self.progress = Progress.from_json(meta.get("loop", {}))
+        self.scores: Scores = dict(meta.get("metrics", {}))
+        self.writer = MetricsWriter(
+            run.directory, flatten(run.config),
+            project="nanochat" if run.stage == "base" else f"nanochat-{run.stage}",
+            wandb_name=run.config.run, resume_step=self.step if saved else None,
+            evaluated=self.progress.evaluated,
+        )  # fmt: skip
+        # A log file keeps every redrawing of the bar: there it is drawn seldom, without colours.
+        calm = {} if sys.stderr.isatty() else {"mininterval": 15, "ascii": True, "ncols": 100}
+        steps = run.curriculum.steps
+        self.bar = tqdm(total=steps, initial=self.step, desc=run.stage, unit="step", **calm)
+        self.clock = 0.0  # when the last step was done
+        # What the device was given and nobody has read yet: (step, its metrics, its rows).
+        self.pending: tuple[int, Mapping[str, jax.Array], StepRows] | None = None
 
     def go(self, state: TrainState, stop: threading.Event) -> None:
         """Every step begins with what a checkpoint of this moment must hold: whatever happens from
@@ -143,19 +99,17 @@ class _Loop:
             last, resumed = make is None, self.step == first and run.start.resumed is not None
             if not (self.step == first and self.progress.evaluated):
                 self._evaluate(state, last)
-            if last or (self._save_is_due() and not resumed):
+            every = run.config.save_every
+            due = every > 0 and self.step > 0 and self.step % every == 0
+            if last or (due and not resumed):
                 self._save(state, loader, final=last)
             if last:
                 return
             rows = make(Model(run.trainer.gpt, state.params))
             state, metrics = run.trainer.step(state, run.trainer.place(rows))
             self._collect()
-            self.pending = _Pending(self.step, metrics, rows)
+            self.pending = self.step, metrics, rows
             self.progress.evaluated = False
-
-    def _save_is_due(self) -> bool:
-        every = self.run.config.save_every
-        return every > 0 and self.step > 0 and self.step % every == 0
 
     def _collect(self) -> None:
         """Logs the step before the one that was just dispatched.
@@ -169,13 +123,12 @@ class _Loop:
         numbers = {k: float(v) for k, v in jax.device_get(metrics).items()} | rows.numbers
         now = time.perf_counter()
         dt, self.clock = now - self.clock, now
-        seen, trainer = self.progress, self.run.trainer
+        seen, speed = self.progress, {"tokens_per_s": rows.tokens / dt, "step_ms": 1e3 * dt}
         seen.tokens += rows.tokens
         seen.train_s += dt if step > WARM_STEPS else 0.0
         seen.smooth_loss = EMA * seen.smooth_loss + (1 - EMA) * numbers["train/loss"]
-        speed = {"tokens_per_s": rows.tokens / dt, "step_ms": 1e3 * dt}
         flops, device = self.run.curriculum.flops_per_token, jax.devices()[0].device_kind
-        if used := mfu(flops, rows.tokens / dt, device, trainer.mesh.size):
+        if used := mfu(flops, rows.tokens / dt, device, self.run.trainer.mesh.size):
             speed["mfu"] = used
         self.writer.write(step, numbers | speed)
         self._show(step, numbers | speed)
@@ -201,7 +154,8 @@ class _Loop:
         if values:
             self.writer.write(self.step, values)
             self.scores |= values
-            self.progress.best_bpb = min(self.progress.best_bpb, values.get("val/bpb", math.inf))
+            bpbs = self.progress.best_bpb, values.get("val/bpb")
+            self.progress.best_bpb = min((b for b in bpbs if b is not None), default=None)
             self._print(values)
             self.clock = time.perf_counter()  # the speed of a step does not count evaluations
         self.progress.evaluated = True
@@ -224,7 +178,7 @@ class _Loop:
             "fingerprint": dict(run.fingerprint),
             "tokenizer_hash": run.tokenizer.hash,
             "metrics": {k: v for k, v in self.scores.items() if isinstance(v, float | int)},
-            "loop": self.progress.as_json(),
+            "loop": dataclasses.asdict(self.progress),
             "versions": versions(),
         }
         path = store.save(
@@ -234,36 +188,43 @@ class _Loop:
         self.clock = time.perf_counter()
 
 
-class _Interrupts:
-    """Turns the first Ctrl-C or SIGTERM into a flag; a second one ends at once."""
+def train(run: Run) -> Loop:
+    """Trains to the end and returns the finished loop; the final checkpoint is on disk then.
 
-    def __enter__(self) -> threading.Event:
-        self.flag, self.old = threading.Event(), {}
-        if threading.current_thread() is threading.main_thread():  # no other may set handlers
-            self.old = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self.flag
+    Raises:
+        Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved (exit code 130).
+    """
+    # Before the writer is made, which drops the lines that the run will write again: a checkpoint
+    # that cannot be read must not cost them.
+    state = run.first_state()
+    loop = Loop(run)
+    with contextlib.closing(loop.writer), contextlib.closing(loop.bar), _interrupts() as stop:
+        loop.go(state, stop)
+    return loop
 
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self.old.items():
-            signal.signal(number, handler)
 
-    def _handle(self, number: int, _: Any) -> None:
-        if self.flag.is_set():
+@contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """A flag that the first Ctrl-C or SIGTERM sets; a second one ends at once."""
+    flag, old = threading.Event(), {}
+
+    def handle(number: int, _: Any) -> None:
+        if flag.is_set():
             raise KeyboardInterrupt
-        self.flag.set()
+        flag.set()
         tqdm.write("stopping after this step and saving; once more to stop at once")
 
-
-def _bar(run: Run, first: int) -> tqdm:
-    # A log file keeps every redrawing of the bar: there it is drawn seldom, and without colours.
-    calm = {} if sys.stderr.isatty() else {"mininterval": 15, "ascii": True, "ncols": 100}
-    return tqdm(total=run.curriculum.steps, initial=first, desc=run.stage, unit="step", **calm)
+    try:
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        yield flag
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 def versions() -> dict[str, str]:
     """The libraries that decide numbers, as this process has them."""
-    import platform
-    from importlib.metadata import version
-
     names = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {"python": platform.python_version()} | found

@@ -1,14 +1,11 @@
 """Numbers leave a run as one dict a step: to `metrics.jsonl`, TensorBoard, wandb."""
 
 import json
-import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from nanochat_jax import files
-
-log = logging.getLogger(__name__)
 
 
 class MetricsWriter:
@@ -23,21 +20,21 @@ class MetricsWriter:
     """
 
     def __init__(
-        self,
-        directory: pathlib.Path,
-        config: Mapping[str, Any],
-        *,
-        project: str = "nanochat",
-        wandb_name: str = "dummy",
-        resume_step: int | None = None,
-        evaluated: bool = False,
-    ):
+        self, directory: pathlib.Path, config: Mapping[str, Any], *, project: str = "nanochat",
+        wandb_name: str = "dummy", resume_step: int | None = None, evaluated: bool = False,
+    ):  # fmt: skip
         # Imported here: it takes over a second, and whoever reads metrics need not wait for it.
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / "metrics.jsonl"
-        self._keep(resume_step, evaluated)
+        # What the resumed run is going to write again is dropped.
+        written = lambda line: (
+            line["step"] < resume_step
+            or (evaluated and line["step"] == resume_step and "train/loss" not in line)
+        )
+        lines = read(self.path) if resume_step is not None else []
+        files.write_json_lines(self.path, filter(written, lines))
         self._file = self.path.open("a")
         # One more file at each start: TensorBoard reads all that lie in a folder.
         self._board = EventFileWriter(str(directory), filename_suffix=f".{resume_step or 0}")
@@ -57,16 +54,6 @@ class MetricsWriter:
         self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
-
-    def _keep(self, resume_step: int | None, evaluated: bool) -> None:
-        """Drops the lines that the resumed run is going to write again."""
-        kept = []
-        for entry in read(self.path) if resume_step is not None else []:
-            before = entry["step"] < resume_step
-            here = entry["step"] == resume_step and evaluated and "train/loss" not in entry
-            if before or here:
-                kept.append(entry)
-        files.write_json_lines(self.path, kept)
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:

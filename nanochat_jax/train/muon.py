@@ -42,31 +42,28 @@ def newton_schulz(x_KIO: jax.Array, steps: int = 5, dtype: Any = jnp.float32) ->
 
     The fixed quintic of October 2025. `dtype` is that of the arithmetic and of the result.
     """
-    x_KIO = rounded(x_KIO, dtype)
-    # The Frobenius norm bounds the largest singular value: the iteration starts with all below 1,
-    # outside of which it would diverge.
-    size_K11 = rounded(f32(rounded(frobenius(x_KIO), dtype)) + 1e-7, dtype)
-    coefficients = [NEWTON_SCHULZ[0]] * steps
-    x_KIO = rounded(f32(x_KIO) / f32(size_K11), dtype)
-    return _iterate(x_KIO, coefficients, dtype, square_first=False)
+    return _iterate(x_KIO, NEWTON_SCHULZ * steps, dtype, 1.0, 1e-7, square_first=False)
 
 
 def polar_express(x_KIO: jax.Array, steps: int = 5, dtype: Any = jnp.float32) -> jax.Array:
     """The same with the step-by-step optimal quintics of July 2026. Source: arXiv:2505.16932."""
-    x_KIO = rounded(x_KIO, dtype)
-    size_K11 = rounded(f32(rounded(frobenius(x_KIO), dtype)) * 1.01, dtype)
-    size_K11 = rounded(f32(size_K11) + 1e-6, dtype)
-    last = POLAR_EXPRESS[-1]
-    coefficients = [*POLAR_EXPRESS[:steps], *[last] * (steps - len(POLAR_EXPRESS))]
-    x_KIO = rounded(f32(x_KIO) / f32(size_K11), dtype)
-    return _iterate(x_KIO, coefficients, dtype, square_first=True)
+    coefficients = (*POLAR_EXPRESS, *POLAR_EXPRESS[-1:] * steps)[:steps]
+    return _iterate(x_KIO, coefficients, dtype, 1.01, 1e-6, square_first=True)
 
 
-def _iterate(x_KIO: jax.Array, coefficients: Any, dtype: Any, square_first: bool) -> jax.Array:
+def _iterate(
+    x_KIO: jax.Array, coefficients: Any, dtype: Any, factor: float, eps: float, square_first: bool
+) -> jax.Array:
     """`X <- aX + (bA + cA^2)X` with `A = XX^T`, on the short side, for each `(a, b, c)`.
 
     `square_first`: `c(AA)`, else `(cA)A`; the two eras of nanochat round at different places.
     """
+    x_KIO = rounded(x_KIO, dtype)
+    # The Frobenius norm bounds the largest singular value: the iteration starts with all below 1,
+    # outside of which it would diverge.
+    size_K11 = rounded(f32(rounded(frobenius(x_KIO), dtype)) * factor, dtype)
+    size_K11 = rounded(f32(size_K11) + eps, dtype)
+    x_KIO = rounded(f32(x_KIO) / f32(size_K11), dtype)
     # On the short side the Gram matrix is the smaller of the two, and the result the same.
     tall = x_KIO.shape[-1] > x_KIO.shape[-2]
     x_KSL = x_KIO if tall else x_KIO.mT
@@ -108,7 +105,7 @@ def reduce_variance(
 
     The Frobenius norm of each matrix stays. Source: NorMuon, arXiv:2510.05491, as in nanochat.
     """
-    axis = second_axis(x_KIO.shape)
+    axis = -2 if second_K.shape[-2] == 1 else -1
     length = x_KIO.shape[axis]
     mean_K = jnp.mean(jnp.square(x_KIO), axis=axis, keepdims=True)
     second_K = second_K + (1.0 - beta2) * (mean_K - second_K)
@@ -118,14 +115,9 @@ def reduce_variance(
     return x_KIO * (factor_K * (before / jnp.maximum(after, 1e-10))), second_K
 
 
-def second_axis(shape: tuple[int, ...]) -> int:
-    """The axis of a kernel over which the second moment is a mean: in, if out >= in; else out."""
-    return -2 if shape[-1] >= shape[-2] else -1
-
-
 def second_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of that moment: `[1, out]` or `[in, 1]`."""
-    return (1, shape[-1]) if second_axis(shape) == -2 else (shape[-2], 1)
+    """The shape of a kernel's second moment, a mean over in (`[1, out]`) or out (`[in, 1]`)."""
+    return (1, shape[-1]) if shape[-1] >= shape[-2] else (shape[-2], 1)
 
 
 def cautious(update_IO: jax.Array, w_IO: jax.Array) -> jax.Array:

@@ -6,7 +6,6 @@ The state is a plain dict, each tree of which has the keys of the parameters it 
 parameter does (kernels `[in, out]`); the second momentum of a kernel is `[1, out]` or `[in, 1]`.
 """
 
-import collections
 import re
 from typing import Any, NamedTuple
 
@@ -54,18 +53,15 @@ def adam_group(path: str, optim: OptimConfig, n_embd: int) -> Group:
     """
     o, width = optim, (n_embd / 768) ** -0.5
     decay = o.weight_decay if o.weight_decay_on == "embeddings" else 0.0
+    lr, out_lr = o.embedding_lr * width, o.unembedding_lr * width
     b1, eb2, sb2 = o.adam_beta1, o.embedding_beta2, o.scalar_beta2
     # Rates were tuned at depth 12. The scalars' own constants are among the few of some 320 runs
     # there that held at depth 20 (the x0 scalars' beta1 of 0.96: -0.0007 bits per byte); the
     # residual scalars need a hundredth of the x0 scalars' rate. Source: nanochat's log, 2026-01.
     groups = {
-        r"lm_head/.*": Group(
-            o.unembedding_lr * width, b1, o.unembedding_beta2, decay + o.unembedding_weight_decay
-        ),
-        r"wte/.*": Group(o.embedding_lr * width, b1, eb2, decay + o.embedding_weight_decay),
-        r"value_embeds_\d+/.*": Group(
-            o.embedding_lr * width * 0.5, b1, eb2, o.value_embed_weight_decay
-        ),
+        r"lm_head/.*": Group(out_lr, b1, o.unembedding_beta2, decay + o.unembedding_weight_decay),
+        r"wte/.*": Group(lr, b1, eb2, decay + o.embedding_weight_decay),
+        r"value_embeds_\d+/.*": Group(lr * 0.5, b1, eb2, o.value_embed_weight_decay),
         r"resid_lambdas": Group(o.scalar_lr * 0.01, b1, sb2, o.resid_weight_decay),
         r"x0_lambdas": Group(o.scalar_lr, o.x0_beta1, sb2, 0.0),
         r"smear_gate/.*|smear_lambda|backout_lambda": Group(o.smear_lr, b1, sb2, 0.0),
@@ -77,14 +73,9 @@ def adam_group(path: str, optim: OptimConfig, n_embd: int) -> Group:
 
 
 def make_optimizer(
-    cfg: Any,
-    optim: OptimConfig,
-    params: Any,
-    *,
-    mesh: Mesh | None = None,
-    compute_dtype: Any = jnp.float32,
-    lr_scale: float = 1.0,
-) -> optax.GradientTransformationExtraArgs:
+    cfg: Any, optim: OptimConfig, params: Any, *, mesh: Mesh | None = None,
+    compute_dtype: Any = jnp.float32, lr_scale: float = 1.0,
+) -> optax.GradientTransformationExtraArgs:  # fmt: skip
     """The transform whose `update(grads, state, params, hyper=Hyper(...))` gives weight changes.
 
     Args:
@@ -102,20 +93,25 @@ def make_optimizer(
     groups = {p: g._replace(lr=g.lr * lr_scale) for p, g in groups.items()}
     scaled = optim.matrix_lr * lr_scale
     dtype = jnp.dtype(compute_dtype if optim.muon_dtype == "compute" else optim.muon_dtype)
-    adam, matrices = adamw(groups, optim.adam_eps), muon_transform(optim, scaled, dtype, mesh)
 
     def init(params: Any) -> dict[str, Any]:
         tables, kernels = split(params)
-        step = jnp.zeros((), jnp.int32)
-        return {"step": step, "adam": adam.init(tables), "muon": matrices.init(kernels)}
+        zeros = lambda tree: jax.tree.map(jnp.zeros_like, tree)
+        matrices = {"momentum_buffer": zeros(kernels)}
+        if optim.muon_beta2:
+            second = lambda p: jnp.zeros(muon.second_shape(p.shape), p.dtype)
+            matrices["second_momentum_buffer"] = jax.tree.map(second, kernels)
+        adam = {"exp_avg": zeros(tables), "exp_avg_sq": zeros(tables)}
+        return {"step": jnp.zeros((), jnp.int32), "adam": adam, "muon": matrices}
 
     def update(grads: Any, state: Any, params: Any, *, hyper: Hyper, **_: Any) -> tuple[Any, Any]:
-        grads = clip(grads, optim.grad_clip)
-        (g_adam, g_muon), (p_adam, p_muon) = split(grads), split(params)
+        (g_adam, g_muon), (p_adam, p_muon) = split(clip(grads, optim.grad_clip)), split(params)
         step = state["step"] + 1
-        u_adam, adam_state = adam.update(g_adam, state["adam"], p_adam, hyper=hyper, step=step)
-        u_muon, muon_state = matrices.update(g_muon, state["muon"], p_muon, hyper=hyper)
-        return {**u_adam, **u_muon}, {"step": step, "adam": adam_state, "muon": muon_state}
+        u_adam, adam = adamw(groups, optim.adam_eps, hyper, step, g_adam, state["adam"], p_adam)
+        u_muon, matrices = muon_update(
+            optim, scaled, dtype, mesh, hyper, g_muon, state["muon"], p_muon
+        )
+        return {**u_adam, **u_muon}, {"step": step, "adam": adam, "muon": matrices}
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -139,98 +135,76 @@ def clip(grads: Any, limit: float) -> Any:
     return jax.tree.map(lambda g: (g * scale).astype(g.dtype), grads)
 
 
-def adamw(groups: dict[str, Group], eps: float) -> optax.GradientTransformationExtraArgs:
-    """AdamW with a group per path. Moments have their parameter's dtype; the maths is float32.
+def adamw(
+    groups: dict[str, Group], eps: float, hyper: Hyper, step: jax.Array, grads: Any, state: Any,
+    params: Any,
+) -> tuple[Any, dict[str, Any]]:  # fmt: skip
+    """(updates, state) of AdamW with a group per path; `step` counts from 1.
 
-    Updates are float32, so a bfloat16 parameter is rounded once, when they are added.
+    Moments have their parameter's dtype; the maths is float32. Updates are float32, so a bfloat16
+    parameter is rounded once, when they are added.
     """
+    count = step.astype(jnp.float32)
 
-    def init(params: Any) -> dict[str, Any]:
-        zeros = lambda: jax.tree.map(jnp.zeros_like, params)
-        return {"exp_avg": zeros(), "exp_avg_sq": zeros()}
+    def leaf(keys: Any, g: jax.Array, m: jax.Array, v: jax.Array, p: jax.Array) -> Any:
+        group = groups[jax.tree_util.keystr(keys, simple=True, separator="/")]
+        g, m32, v32, p32 = (muon.f32(x) for x in (g, m, v, p))
+        m32 = m32 + (1.0 - group.beta1) * (g - m32)
+        v32 = v32 + (1.0 - group.beta2) * (jnp.square(g) - v32)
+        lr = group.lr * hyper.lr_multiplier
+        rms = jnp.sqrt(v32 / (1.0 - group.beta2**count)) + eps
+        moved = lr / (1.0 - group.beta1**count) * m32 / rms
+        return -(moved + lr * group.weight_decay * p32), m32.astype(m.dtype), v32.astype(v.dtype)
 
-    def update(
-        grads: Any, state: Any, params: Any, *, hyper: Hyper, step: jax.Array, **_: Any
-    ) -> tuple[Any, Any]:
-        count = step.astype(jnp.float32)
-
-        def leaf(keys: Any, g: jax.Array, m: jax.Array, v: jax.Array, p: jax.Array) -> Any:
-            group = groups[jax.tree_util.keystr(keys, simple=True, separator="/")]
-            g, m32, v32, p32 = (muon.f32(x) for x in (g, m, v, p))
-            m32 = m32 + (1.0 - group.beta1) * (g - m32)
-            v32 = v32 + (1.0 - group.beta2) * (jnp.square(g) - v32)
-            lr = group.lr * hyper.lr_multiplier
-            rms = jnp.sqrt(v32 / (1.0 - group.beta2**count)) + eps
-            moved = lr / (1.0 - group.beta1**count) * m32 / rms
-            return (
-                -(moved + lr * group.weight_decay * p32),
-                m32.astype(m.dtype),
-                v32.astype(v.dtype),
-            )
-
-        out = jax.tree_util.tree_map_with_path(
-            leaf, grads, state["exp_avg"], state["exp_avg_sq"], params
-        )
-        u, m, v = jax.tree.transpose(jax.tree.structure(grads), None, out)
-        return u, {"exp_avg": m, "exp_avg_sq": v}
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    moments = state["exp_avg"], state["exp_avg_sq"]
+    out = jax.tree_util.tree_map_with_path(leaf, grads, *moments, params)
+    u, m, v = jax.tree.transpose(jax.tree.structure(grads), None, out)
+    return u, {"exp_avg": m, "exp_avg_sq": v}
 
 
-def muon_transform(
-    optim: OptimConfig, lr: float, dtype: Any, mesh: Mesh | None = None
-) -> optax.GradientTransformationExtraArgs:
-    """Muon over any tree of `[in, out]` kernels, batched over those of one shape.
+def muon_update(
+    optim: OptimConfig, lr: float, dtype: Any, mesh: Mesh | None, hyper: Hyper, grads: Any,
+    state: Any, params: Any,
+) -> tuple[Any, dict[str, Any]]:  # fmt: skip
+    """(updates, state) of Muon over any tree of `[in, out]` kernels, batched over those of one
+    shape.
 
     With a mesh each device orthogonalises its share of every stack: what travels is one all-to-all
     of the momentum and one all-gather of the result.
     """
     # Done by all of 8 devices for themselves it would be an estimated 4 % (depth 20) to 10 % (depth
     # 32) of a step without accumulation; shared out it is below 1 %.
-
-    def init(params: Any) -> dict[str, Any]:
-        state = {"momentum_buffer": jax.tree.map(jnp.zeros_like, params)}
-        if optim.muon_beta2:
-            second = lambda p: jnp.zeros(muon.second_shape(p.shape), p.dtype)
-            state["second_momentum_buffer"] = jax.tree.map(second, params)
-        return state
-
-    def update(grads: Any, state: Any, params: Any, *, hyper: Hyper, **_: Any) -> tuple[Any, Any]:
-        mu = hyper.momentum
-        mix = lambda new, old: (1.0 - mu) * new + mu * old
-        buffers = jax.tree.map(mix, grads, state["momentum_buffer"])
-        nesterov = flatten_dict(jax.tree.map(mix, grads, buffers))
-        seconds = flatten_dict(state.get("second_momentum_buffer", {}))
-        flat, updates, new_seconds = flatten_dict(params), {}, {}
-        shared, whole = P(AXES), P()
-        for paths in by_shape(flat).values():
-            # All matrices of a shape at once: a few large batched products keep a device busy
-            # where some hundred small ones would not.
-            stack = _placed(_stack(nesterov, paths, mesh), mesh, shared)
-            second = _placed(_stack(seconds, paths, mesh), mesh, whole) if seconds else None
-            second = _placed(second, mesh, shared)
-            direction, second = orthogonalize(optim, dtype, stack, second)
-            # Whole again, which is stated although XLA would arrive at it: left to itself it moves
-            # the stack's members one by one.
-            direction, second = _placed(direction, mesh, whole), _placed(second, mesh, whole)
-            for i, path in enumerate(paths):
-                updates[path] = _step(direction[i], flat[path], lr * hyper.lr_multiplier, hyper)
-                if second is not None:
-                    new_seconds[path] = second[i]
-        new = {"momentum_buffer": buffers}
-        if seconds:
-            new["second_momentum_buffer"] = unflatten_dict(new_seconds)
-        return unflatten_dict(updates), new
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    mix = lambda new, old: (1.0 - hyper.momentum) * new + hyper.momentum * old
+    buffers = jax.tree.map(mix, grads, state["momentum_buffer"])
+    nesterov = flatten_dict(jax.tree.map(mix, grads, buffers))
+    seconds = flatten_dict(state.get("second_momentum_buffer", {}))
+    flat, updates, new_seconds = flatten_dict(params), {}, {}
+    shared, whole = P(AXES), P()
+    for paths in by_shape(flat).values():
+        # All matrices of a shape at once: a few large batched products keep a device busy where
+        # some hundred small ones would not.
+        stack = _placed(_stack(nesterov, paths, mesh), mesh, shared)
+        second = _placed(_stack(seconds, paths, mesh), mesh, whole) if seconds else None
+        direction, second = orthogonalize(optim, dtype, stack, _placed(second, mesh, shared))
+        # Whole again, which is stated although XLA would arrive at it: left to itself it moves the
+        # stack's members one by one.
+        direction, second = _placed(direction, mesh, whole), _placed(second, mesh, whole)
+        for i, path in enumerate(paths):
+            updates[path] = _step(direction[i], flat[path], lr * hyper.lr_multiplier, hyper)
+            if second is not None:
+                new_seconds[path] = second[i]
+    new = {"momentum_buffer": buffers}
+    if seconds:
+        new["second_momentum_buffer"] = unflatten_dict(new_seconds)
+    return unflatten_dict(updates), new
 
 
 def by_shape(flat: Flat) -> dict[tuple[int, ...], list[tuple[str, ...]]]:
     """Shape -> the paths of that shape, in the order of the tree."""
-    groups = collections.defaultdict(list)
+    groups: dict = {}
     for path, leaf in flat.items():
-        groups[leaf.shape].append(path)
-    return dict(groups)
+        groups.setdefault(leaf.shape, []).append(path)
+    return groups
 
 
 def orthogonalize(

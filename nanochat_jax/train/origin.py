@@ -37,15 +37,13 @@ class Origin:
 
     def tokenizer(self, root: pathlib.Path) -> Tokenizer:
         """The tokenizer that the weights were trained with, else the base directory's."""
-        if self.saved is not None:
-            return load_tokenizer(self.saved, root)
-        return Tokenizer.load(paths.tokenizer(root))
+        saved = self.saved
+        return load_tokenizer(saved, root) if saved else Tokenizer.load(paths.tokenizer(root))
 
     def tag(self, config: Stage) -> str:
         """The name of the run's checkpoint directory."""
-        if config.model_tag:
-            return config.model_tag
-        return self.source.path.parent.name if self.source else f"d{config.depth}"
+        start = self.source.path.parent.name if self.source else ""
+        return config.model_tag or start or f"d{config.depth}"
 
 
 def find(stage: str, config: Stage, root: pathlib.Path) -> Origin:
@@ -83,10 +81,9 @@ def move_aside(folder: pathlib.Path) -> None:
     if not folder.exists():
         return
     # Not deleted: a run may have taken days, and a flag typed wrongly starts a new one.
-    old = folder.parent / ".old"
-    old.mkdir(exist_ok=True)
-    names = (old / f"{folder.name}-{n}" for n in itertools.count(1))
+    names = (folder.parent / ".old" / f"{folder.name}-{n}" for n in itertools.count(1))
     aside = next(path for path in names if not path.exists())
+    aside.parent.mkdir(exist_ok=True)
     folder.rename(aside)
     log.warning("an earlier run was in %s; it lies now in %s", folder, aside)
 
@@ -95,7 +92,5 @@ def fingerprint(config: Stage, start: Origin, tokenizer: Tokenizer) -> dict[str,
     """What decides the result of a stage: its settings and what it begins with. JSON values."""
     # The parent's own fingerprint is part of it, so that a change anywhere upstream shows here.
     parent = start.source.meta.get("fingerprint") if start.source else None
-    return values.fingerprint(config) | {
-        "tokenizer": tokenizer.hash,
-        "parent": values.digest(parent) if parent is not None else None,
-    }
+    digest = values.digest(parent) if parent is not None else None
+    return values.fingerprint(config) | {"tokenizer": tokenizer.hash, "parent": digest}

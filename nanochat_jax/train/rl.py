@@ -25,7 +25,7 @@ from nanochat_jax.evals.generative import EnginePool, GradedProblem, SamplingPar
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.tokenizer.chat_format import ASSISTANT_END
-from nanochat_jax.train import hooks, metrics, rollout_log, rollouts, shared_first_token
+from nanochat_jax.train import hooks, metrics, rollout_log, rollouts
 from nanochat_jax.train.curriculum import Curriculum, Figures, RunContext, StepRows, Upcoming
 from nanochat_jax.train.rollouts import Questions
 
@@ -51,16 +51,12 @@ def curriculum(config: RLTrain, context: RunContext) -> Curriculum:
     sampler = Sampler(config, context.tokenizer, context.mesh, length)
     few, samples = val.first(config.eval_examples), config.eval_samples
     return Curriculum(
-        summary=(
-            f"rl: {len(train)} questions, {steps} steps of {config.examples_per_step} questions "
-            f"with {config.num_samples} replies each"
-        ),
+        summary=f"rl: {len(train)} questions, {steps} steps of {config.examples_per_step} "
+        f"questions with {config.num_samples} replies each",
         steps=steps,
         rows=rollout_rows(sampler, train, directory, steps),
         hooks=(
-            hooks.pass_at_k_hook(
-                config.eval_every, samples, lambda model: sampler.answers(model, val, few, samples)
-            ),
+            hooks.pass_at_k_hook(config, lambda model: sampler.answers(model, val, few, samples)),
             hooks.samples_hook(config, context.tokenizer),
         ),
         figures=lambda common: figures(directory, common, len(train)),
@@ -97,76 +93,64 @@ class Sampler:
     def rollouts(self, model: Model, questions: Questions, step: int) -> list[GradedProblem]:
         """The replies to the step's questions, which are a function of parameters and step alone:
         what a killed run sampled, its continuation samples again."""
-        count = self.config.examples_per_step
-        chosen = range(step * count, (step + 1) * count)
-        alike = self.config.share_first_token
-        return self.answers(model, questions, chosen, self.config.num_samples, alike)
+        config = self.config
+        chosen = range(step * config.examples_per_step, (step + 1) * config.examples_per_step)
+        if not config.share_first_token:
+            return self.answers(model, questions, chosen, config.num_samples)
+        engines, sampling = self._ready(model, config.num_samples)
+        return rollouts.answer_alike(engines, questions, chosen, sampling, config.device_batch_size)
 
     def answers(
-        self,
-        model: Model,
-        questions: Questions,
-        chosen: Sequence[int],
-        samples: int,
-        alike: bool = False,
+        self, model: Model, questions: Questions, chosen: Sequence[int], samples: int
     ) -> list[GradedProblem]:
         """The chosen questions with `samples` replies each, in their order."""
-        config, engines = self.config, self._engines_of(model)
-        settings = config.max_new_tokens, config.temperature, config.top_k or None, config.seed
-        sampling = SamplingParams(samples, *settings)
-        if alike:
-            together = config.device_batch_size
-            return shared_first_token.answer(
-                engines, questions, chosen, sampling, grade=questions.reward, together=together
-            )
+        engines, sampling = self._ready(model, samples)
         # In turn, so that each engine does the same work in every run. Answers come as they are
         # finished; rows are in the order of the questions.
         done = answer(engines, questions, chosen, sampling, grade=questions.reward, in_turn=True)
         return sorted(done, key=lambda each: each.index)
 
-    def _engines_of(self, model: Model) -> EnginePool:
+    def _ready(self, model: Model, samples: int) -> tuple[EnginePool, SamplingParams]:
+        c, slots = self.config, -(-rows_per_step(self.config) // self.mesh.size)
         if self.engines is None:
-            slots = -(-rows_per_step(self.config) // self.mesh.size)
             self.engines = EnginePool(
                 model, self.tokenizer, max_len=self.context, slots=slots, mesh=self.mesh
             )
         else:
             self.engines.set_params(model.params)
-        return self.engines
+        settings = c.max_new_tokens, c.temperature, c.top_k or None, c.seed
+        return self.engines, SamplingParams(samples, *settings)
 
 
 def rollout_rows(sampler: Sampler, questions: Questions, directory: pathlib.Path, steps: int):
     """The row source of the stage: each step's replies, scored, recorded, as weighted rows."""
     config, pad = sampler.config, sampler.tokenizer.encode_special(ASSISTANT_END)
-    warn = functools.cache(lambda: _warn_cropped(config, sampler.context))  # once a run
+    # Cached, so that it is said once a run.
+    warn = functools.cache(lambda: log.warning(
+        "questions are longer than the %d tokens that the reply leaves them: they lose their "
+        "beginning (and so may later ones); lower --max-new-tokens",
+        sampler.context - config.max_new_tokens,
+    ))  # fmt: skip
 
     def make(model: Model, step: int) -> StepRows:
         answered = sampler.rollouts(model, questions, step)
         if any(done.cropped for done in answered):
             warn()
-        found = rollouts.collect(step, questions, answered, learn_stop=config.learn_stop)
-        rollout_log.write(directory, step, found.records)
-        per_pass = config.device_batch_size
-        return rollouts.rows(
-            found, pad, sampler.context, devices=sampler.mesh.size, per_pass=per_pass
-        )
+        made, records = rollouts.rows(
+            step, questions, answered, pad, sampler.context, devices=sampler.mesh.size,
+            per_pass=config.device_batch_size, learn_stop=config.learn_stop,
+        )  # fmt: skip
+        rollout_log.write(directory, step, records)
+        return made
 
     def rows(first: int, _: Any) -> Iterator[Upcoming]:
         # What a killed run logged behind its last checkpoint is sampled again, to the same replies.
         rollout_log.drop_from(directory, first)
         for step in range(first, steps):
-            yield Upcoming(None, functools.partial(make, step=step))
-        yield Upcoming(None, None)
+            yield None, functools.partial(make, step=step)
+        yield None, None
 
     return rows
-
-
-def _warn_cropped(config: RLTrain, context: int) -> None:
-    log.warning(
-        "questions are longer than the %d tokens that the reply leaves them: they lose their "
-        "beginning (and so may later ones); lower --max-new-tokens",
-        context - config.max_new_tokens,
-    )
 
 
 def figures(directory: pathlib.Path, common: Figures, questions: int) -> Figures:
@@ -178,11 +162,9 @@ def figures(directory: pathlib.Path, common: Figures, questions: int) -> Figures
     few = max(1, len(rewards) // 10)
     found: Figures = {"Questions": questions}
     if rewards:
-        found |= {
-            f"Mean reward of the first {few} steps": float(np.mean(rewards[:few])),
-            f"Mean reward of the last {few} steps": float(np.mean(rewards[-few:])),
-        }
+        found[f"Mean reward of the first {few} steps"] = float(np.mean(rewards[:few]))
+        found[f"Mean reward of the last {few} steps"] = float(np.mean(rewards[-few:]))
     if passed:
         found |= {"pass@1 before": passed[0], "pass@1 after": passed[-1]}
-    sampled = {"Sampled tokens": common["Number of training tokens"]}
-    return found | sampled | {k: v for k, v in common.items() if k != "Number of training tokens"}
+    rest = dict(common)
+    return found | {"Sampled tokens": rest.pop("Number of training tokens")} | rest

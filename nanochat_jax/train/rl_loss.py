@@ -34,7 +34,7 @@ def rollout_rows(
     """
     if [len(s) for s in sequences] != [len(m) for m in masks]:
         raise ValueError("every sequence needs a mask of its own length")
-    longest = max(len(s) for s in sequences) - 1
+    longest = max(map(len, sequences)) - 1
     width = longest if length is None else length
     if longest > width:
         raise ValueError(f"a sample of {longest + 1} tokens needs rows of {longest}, not {width}")
@@ -56,13 +56,11 @@ def advantages(rewards: np.ndarray) -> np.ndarray:
     return rewards - rewards.mean(axis=-1, keepdims=True)
 
 
-def policy_weights(
-    targets_ART: jax.Array, advantages_AR: jax.Array, rows_per_pass: int
-) -> jax.Array:
+def policy_weights(targets_ART: jax.Array, advantages_AR: jax.Array, per_pass: int) -> jax.Array:
     """What each target's nll counts in the loss of an optimizer step, float32 `[A, R, T]`.
 
-    A pass is `rows_per_pass` consecutive rows; the loss is the mean over passes of the sum of
-    advantage x nll over the pass's sampled tokens, divided by their number.
+    A pass is `per_pass` consecutive rows; the loss is the mean over passes of the sum of advantage
+    x nll over the pass's sampled tokens, divided by their number.
     """
     # By tokens, not by replies: each sampled token of a pass counts the same, in long replies too.
-    return mean_weights(targets_ART, rows_per_pass) * jnp.asarray(advantages_AR)[..., None]
+    return mean_weights(targets_ART, per_pass) * jnp.asarray(advantages_AR)[..., None]

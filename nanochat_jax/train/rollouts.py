@@ -4,14 +4,16 @@ All samples of all questions of a step are written at once; each has a seed of i
 is sampled depends on the parameters and the question's number alone, not on devices or slots.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from nanochat_jax import tasks
-from nanochat_jax.evals.generative import GradedAnswer, GradedProblem
+from nanochat_jax.evals.generative import EnginePool, GradedProblem, SamplingParams, graded
+from nanochat_jax.serve.engine.requests import Generation
 from nanochat_jax.tasks import Conversation
 from nanochat_jax.train import rl_loss
 from nanochat_jax.train.curriculum import StepRows
@@ -69,23 +71,53 @@ class Questions:
         return sorted(i for indices in by_task.values() for i in indices[:each])
 
 
-class Rollouts(NamedTuple):
-    """What a step learns from: P questions of S replies each, a row a reply.
+def answer_alike(
+    pool: EnginePool, questions: Questions, chosen: Sequence[int], sampling: SamplingParams,
+    together: int,
+) -> list[GradedProblem]:  # fmt: skip
+    """The questions with their graded replies, of which `together` consecutive ones begin alike.
 
-    `sequences` hold prompt and reply; `masks` are 1 where a token was sampled.
+    The original's replies of one call to its engine do, since it samples once after the prefill.
+    Kept for comparison: of 16 replies in calls of 8 at most two begin apart.
+    Source: nanochat October 2025 `nanochat/engine.py`.
     """
+    calls = sampling.num_samples // together
+    one = dataclasses.replace(sampling, num_samples=calls, max_new_tokens=1)
+    rest = dataclasses.replace(
+        sampling, num_samples=together, seed=sampling.seed + 1,
+        max_new_tokens=sampling.max_new_tokens - 1,
+    )  # fmt: skip
+    problems = [pool.problem(i, questions[i], sampling) for i in chosen]
+    begun = {p.index: firsts for p, firsts in pool.generate(problems, one, in_turn=True)}
+    # A call is a problem of its own, whose prompt ends with the token that its samples share.
+    continued = [
+        p._replace(index=p.index * calls + call, prompt=[*p.prompt, first.tokens[0].id])
+        for p in problems
+        for call, first in enumerate(begun[p.index])
+        if first.finish_reason != "stop"
+    ]
+    ended = {p.index: found for p, found in pool.generate(continued, rest, in_turn=True)}
+    done = []
+    for p in problems:
+        replies: list[Generation] = []
+        for call, first in enumerate(begun[p.index]):
+            for reply in ended.get(p.index * calls + call, ()):
+                replies.append(dataclasses.replace(reply, tokens=[*first.tokens, *reply.tokens]))
+            if first.finish_reason == "stop":  # it ended all replies of its call at once
+                replies += [first] * together
+        done.append(graded(pool.tokenizer, questions.reward, p, replies))
+    return done
 
-    sequences: list[list[int]]
-    masks: list[list[int]]
-    rewards_PS: np.ndarray
-    advantages_PS: np.ndarray
-    records: list[dict[str, Any]]
 
+def rows(
+    step: int, questions: Questions, answered: Sequence[GradedProblem], pad: int, context: int, *,
+    devices: int, per_pass: int, learn_stop: bool,
+) -> tuple[StepRows, list[dict[str, Any]]]:  # fmt: skip
+    """The replies as weighted rows of one optimizer step, and what the log keeps of them (see
+    `train/rollout_log.py`).
 
-def collect(
-    step: int, questions: Questions, answered: Sequence[GradedProblem], *, learn_stop: bool = True
-) -> Rollouts:
-    """The rows of a step and what the log keeps of them (see `train/rollout_log.py`)."""
+    A pass is `per_pass` consecutive rows on one device; no row is longer than `context` tokens.
+    """
     rewards_PS = np.asarray([[a.grade for a in done.answers] for done in answered], np.float32)
     advantages_PS = rl_loss.advantages(rewards_PS)
     sequences, masks, records = [], [], []
@@ -97,7 +129,8 @@ def collect(
             "question": conversation["messages"][-2]["content"],
         }  # fmt: skip
         for sample, (reply, advantage) in enumerate(zip(done.answers, advantages_S, strict=True)):
-            ids, mask = _tokens(reply, learn_stop)
+            stop = [] if reply.stop_token is None or not learn_stop else [reply.stop_token]
+            ids, mask = [*reply.tokens, *stop], [*reply.masks, *[1] * len(stop)]
             sequences.append([*done.prompt, *ids])
             masks.append([0] * len(done.prompt) + mask)
             records.append({
@@ -106,50 +139,27 @@ def collect(
                 "finish": "length" if reply.stop_token is None else "stop",
                 "ids": ids, "mask": mask,
             })  # fmt: skip
-    return Rollouts(sequences, masks, rewards_PS, advantages_PS, records)
-
-
-def _tokens(reply: GradedAnswer, learn_stop: bool) -> tuple[list[int], list[int]]:
-    """(ids, mask) of a reply, with the token that ended it if stopping is trained."""
-    if reply.stop_token is None or not learn_stop:
-        return list(reply.tokens), list(reply.masks)
-    return [*reply.tokens, reply.stop_token], [*reply.masks, 1]
-
-
-def rows(found: Rollouts, pad: int, context: int, *, devices: int, per_pass: int) -> StepRows:
-    """The rollouts as weighted rows of one optimizer step.
-
-    A pass is `per_pass` consecutive rows on one device; no row is longer than `context` tokens.
-    """
-    longest = max(map(len, found.sequences)) - 1
-    T = min(-(-longest // WIDTH) * WIDTH, context)
-    inputs, targets = rl_loss.rollout_rows(found.sequences, found.masks, pad, T)
+    T = min(-(-(max(map(len, sequences)) - 1) // WIDTH) * WIDTH, context)
+    inputs, targets = rl_loss.rollout_rows(sequences, masks, pad, T)
     shape = (-1, devices * per_pass, T)
-    targets_ART, advantages_AR = targets.reshape(shape), found.advantages_PS.reshape(shape[:2])
-    return StepRows(
-        inputs=inputs.reshape(shape),
-        targets=targets_ART,
-        tokens=sum(record["tokens"] for record in found.records),
-        weights=np.asarray(rl_loss.policy_weights(targets_ART, advantages_AR, per_pass)),
-        numbers=numbers(found),
-    )
+    targets_ART, advantages_AR = targets.reshape(shape), advantages_PS.reshape(shape[:2])
+    weights = np.asarray(rl_loss.policy_weights(targets_ART, advantages_AR, per_pass))
+    tokens, found = sum(record["tokens"] for record in records), numbers(records, rewards_PS)
+    found["train/sequence_length"] = float(np.mean([len(sequence) for sequence in sequences]))
+    made = StepRows(inputs.reshape(shape), targets_ART, tokens, weights=weights, numbers=found)
+    return made, records
 
 
-def numbers(rollouts: Rollouts) -> dict[str, float]:
-    """What is logged of a step: mean reward (of each task where there are several), mean tokens of
-    prompt and reply, share of replies that ended themselves, and of questions with unequal
-    rewards: advantages of the others are all 0 and their replies change nothing."""
-    rewards = rollouts.rewards_PS
+def numbers(records: Sequence[dict[str, Any]], rewards_PS: np.ndarray) -> dict[str, float]:
+    """Mean reward (of each task where there are several), share of replies that ended themselves,
+    and of questions with unequal rewards: advantages of the others are all 0 and their replies
+    change nothing."""
     by_task: dict[str, list[float]] = {}
-    for record in rollouts.records:
+    for record in records:
         by_task.setdefault(record["task"], []).append(record["reward"])
-    stopped = [record["finish"] == "stop" for record in rollouts.records]
-    found = {
-        "train/reward": float(rewards.mean()),
-        "train/sequence_length": float(np.mean([len(s) for s in rollouts.sequences])),
-        "train/stopped": float(np.mean(stopped)),
-        "train/mixed": float(np.mean(rewards.min(axis=1) != rewards.max(axis=1))),
+    found = {f"train/reward/{name}": float(np.mean(by_task[name])) for name in sorted(by_task)}
+    return (found if len(found) > 1 else {}) | {
+        "train/reward": float(rewards_PS.mean()),
+        "train/stopped": float(np.mean([record["finish"] == "stop" for record in records])),
+        "train/mixed": float(np.mean(rewards_PS.min(axis=1) != rewards_PS.max(axis=1))),
     }
-    if len(by_task) > 1:
-        found |= {f"train/reward/{name}": float(np.mean(by_task[name])) for name in sorted(by_task)}
-    return found

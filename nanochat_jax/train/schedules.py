@@ -31,15 +31,11 @@ def make_schedule(optim: OptimConfig, num_iterations: int) -> Schedule:
 
     `progress` (0 to 1, the loader's) matters only where `lr_schedule` asks for it.
     """
-
-    def schedule(step: Scalar, progress: Scalar = 0.0) -> Hyper:
-        return Hyper(
-            lr_multiplier=lr_multiplier(optim, step, progress, num_iterations),
-            momentum=momentum(optim, step, num_iterations),
-            weight_decay=weight_decay(optim, step, num_iterations),
-        )
-
-    return schedule
+    n = num_iterations
+    return lambda step, progress=0.0: Hyper(
+        lr_multiplier(optim, step, progress, n), momentum(optim, step, n),
+        weight_decay(optim, step, n),
+    )  # fmt: skip
 
 
 def run_schedule(optim: OptimConfig, steps: int | None) -> Schedule:
@@ -60,16 +56,12 @@ def run_schedule(optim: OptimConfig, steps: int | None) -> Schedule:
 
 def lr_multiplier(
     optim: OptimConfig, step: Scalar, progress: Scalar, num_iterations: int
-) -> jax.Array:
+) -> Scalar:
     """The factor on every learning rate."""
     if optim.lr_schedule == "linear":
         return 1.0 - step / jnp.asarray(max(num_iterations, 1), float)
     if optim.lr_schedule == "progress":
         return _by_progress(optim, jnp.clip(jnp.asarray(progress, float), 0.0, 1.0))
-    return _by_step(optim, step, num_iterations)
-
-
-def _by_step(optim: OptimConfig, step: Scalar, num_iterations: int) -> jax.Array:
     # A long fall at the end ("warmdown") lets the noise of large steps settle. 0.2 of the run to
     # 0.4 was the largest free win of the original's January 2026; 0.5 and 0.65 came later.
     warmup = optim.warmup_steps or round(optim.warmup_ratio * num_iterations)

@@ -1,8 +1,7 @@
 """The one assembly of a training run, for every stage's config.
 
-`prepare` gives a `Run`: the jitted step on its mesh, the first state, the data and what is measured
-on the way. `train/loop.py` drives it. Tests, benchmarks and ahead-of-time compilation use the same
-step through `trainer` and `abstract_run`, which need shapes and no weights.
+`prepare` gives a `Run`, which `train/loop.py` drives. Tests, benchmarks and ahead-of-time
+compilation use the same step through `trainer` and `abstract_run`, which need shapes alone.
 """
 
 import dataclasses
@@ -116,6 +115,7 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
         find_data(root, config.embedded_world)
     tokenizer = start.tokenizer(root)
     cfg, mesh = start.model_config(), sharding.make_mesh(config.mesh or None)
+    # Of the config as it was given, before a checkpoint's length stands in it.
     fingerprint = origin.fingerprint(config, start, tokenizer)
     directory = origin.directory(stage, start.tag(config), root)
     # The length of base rows is the model's; `--init` may bring another one than the flags say.
@@ -127,26 +127,13 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
     curriculum = CURRICULA[stage](config, context)
     # A checkpoint that came from elsewhere may store tables in bfloat16, and keeps doing so.
     shapes = start.source.param_shapes() if start.source else None
-    return Run(
-        stage=stage,
-        config=config,
-        directory=directory,
-        tokenizer=tokenizer,
-        trainer=trainer(config, cfg, mesh, steps=curriculum.steps, params=shapes),
-        curriculum=curriculum,
-        start=start,
-        fingerprint=fingerprint,
-        warm_optimizer=chat.warm_optimizer(config, start) if stage == "sft" else None,
-    )
+    made = trainer(config, cfg, mesh, steps=curriculum.steps, params=shapes)
+    warm = chat.warm_optimizer(config, start) if stage == "sft" else None
+    return Run(stage, config, directory, tokenizer, made, curriculum, start, fingerprint, warm)
 
 
 def trainer(
-    config: Stage,
-    cfg: GPTConfig,
-    mesh: jax.sharding.Mesh,
-    *,
-    steps: int | None,
-    params: Any = None,
+    config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh, *, steps: int | None, params: Any = None
 ) -> Trainer:
     """The program's own step for a model and any stage's config.
 
@@ -164,8 +151,8 @@ def trainer(
     state = jax.eval_shape(lambda p: TrainState.create(p, tx), params)
     places = sharding.shardings(mesh, state)
     typed = lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place)
-    schedule, rows = run_schedule(optim, steps), config.device_batch_size
-    step = partial(train_step, gpt, tx, schedule, rows, mesh=mesh)
+    schedule = run_schedule(optim, steps)
+    step = partial(train_step, gpt, tx, schedule, config.device_batch_size, mesh=mesh)
     # Donated, so that old and new state never lie in memory together; the places of the result
     # are pinned, or the compiler may choose others and the next step compiles anew.
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
@@ -203,11 +190,8 @@ def micro_batches(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh) -> int
     Raises:
         ValueError: the batch does not divide; the message says what would fit.
     """
-    total = (
-        scaling.plan(cfg, config).total_batch_size
-        if isinstance(config, BaseTrain)
-        else tokens_per_step(config)
-    )
+    base_run = isinstance(config, BaseTrain)
+    total = scaling.plan(cfg, config).total_batch_size if base_run else tokens_per_step(config)
     B, T, devices = config.device_batch_size, config.max_seq_len, mesh.size
     if total % (B * T * devices) == 0:
         return total // (B * T)

@@ -32,9 +32,8 @@ def run(stage: str, config: Stage | TokenizerTrain) -> Section:
     # Last of all: a run that cannot begin must leave the one before it where it is.
     if prepared.start.resumed is None:
         origin.move_aside(prepared.directory)
-    curriculum = prepared.curriculum
-    log.info("%s", curriculum.summary)
-    figures = curriculum.figures(common_figures(loop.train(prepared)))
+    log.info("%s", prepared.curriculum.summary)
+    figures = prepared.curriculum.figures(common_figures(loop.train(prepared)))
     return Section(TRAINING[stage], flatten(prepared.config), figures)
 
 
@@ -54,20 +53,17 @@ def status(
     return want, meta.get("fingerprint"), bool(meta.get("final"))
 
 
-def common_figures(outcome: loop.Outcome) -> dict[str, Any]:
+def common_figures(done: loop.Loop) -> dict[str, Any]:
     """What the report shows of a run of any stage."""
+    found = {"best": done.progress.best_bpb, **done.scores}
     names = {
-        "val/bpb": "Final validation bpb",
-        "core_metric": "CORE metric estimate",
-        "core_tasks": "CORE tasks",
-    }
-    best = outcome.progress.best_bpb
-    shown = {"Minimum validation bpb": best} if best < float("inf") else {}
-    shown |= {title: outcome.scores[key] for key, title in names.items() if key in outcome.scores}
-    return shown | {
-        "Number of iterations": outcome.steps,
-        "Number of training tokens": outcome.progress.tokens,
-        "Total training time": f"{outcome.progress.train_s / 60:.2f}m",
+        "best": "Minimum validation bpb", "val/bpb": "Final validation bpb",
+        "core_metric": "CORE metric estimate", "core_tasks": "CORE tasks",
+    }  # fmt: skip
+    return {title: found[key] for key, title in names.items() if found.get(key) is not None} | {
+        "Number of iterations": done.step,
+        "Number of training tokens": done.progress.tokens,
+        "Total training time": f"{done.progress.train_s / 60:.2f}m",
         "Peak memory usage": f"{peak_memory_mib():.2f}MiB",
     }
 

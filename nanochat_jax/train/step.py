@@ -47,45 +47,31 @@ class Batch:
 
 
 def train_step(
-    model: Any,
-    tx: optax.GradientTransformationExtraArgs,
-    schedule: Schedule,
-    rows_per_micro: int,
-    state: TrainState,
-    batch: Batch,
-    *,
-    mesh: Mesh | None = None,
-) -> tuple[TrainState, dict[str, jax.Array]]:
+    model: Any, tx: optax.GradientTransformationExtraArgs, schedule: Schedule, rows_per_micro: int,
+    state: TrainState, batch: Batch, *, mesh: Mesh | None = None,
+) -> tuple[TrainState, dict[str, jax.Array]]:  # fmt: skip
     """The next state, and scalars: loss, norm of the gradient before clipping, the schedule's.
 
     `model` is a `GPT` whose `apply` gives logits; rows come in micro-batches of `rows_per_micro`.
     """
-    weights_ART = batch.weights_ART
+    targets_ART, weights_ART = batch.targets_ART, batch.weights_ART
     if weights_ART is None:
-        weights_ART = mean_weights(batch.targets_ART, rows_per_micro)
-    loss, grads = gradients(
-        model, state.params, batch.inputs_ART, batch.targets_ART, weights_ART, mesh
-    )
+        weights_ART = mean_weights(targets_ART, rows_per_micro)
+    loss, grads = gradients(model, state.params, batch.inputs_ART, targets_ART, weights_ART, mesh)
     hyper = schedule(state.step, batch.progress)
     updates, opt_state = tx.update(grads, state.opt_state, state.params, hyper=hyper)
     params = optax.apply_updates(state.params, updates)
-    metrics = {
-        "train/loss": loss,
-        "train/grad_norm": optax.tree.norm(grads),
-        "train/lr_multiplier": hyper.lr_multiplier,
-        "train/momentum": hyper.momentum,
-        "train/weight_decay": hyper.weight_decay,
-    }
+    metrics = {"train/loss": loss, "train/grad_norm": optax.tree.norm(grads)}
+    metrics |= {f"train/{name}": value for name, value in hyper._asdict().items()}
     return TrainState(state.step + 1, params, opt_state), metrics
 
 
 def mean_weights(targets_ART: jax.Array, rows_per_micro: int) -> jax.Array:
     """Weights `[A, R, T]` that make a sum the mean over micro-batches of their means.
 
-    So a token of a short conversation weighs more than one of a long one, as in the original: to
-    divide by all targets of the step would be fairer, and other numbers than its.
-
-    A micro-batch is `rows_per_micro` consecutive rows; one without any target weighs 0.
+    A micro-batch is `rows_per_micro` consecutive rows; one without any target weighs 0. So a token
+    of a short conversation weighs more than one of a long one, as in the original: to divide by all
+    targets of the step would be fairer, and other numbers than its.
     """
     A, R, T = targets_ART.shape
     valid_AMrT = (targets_ART >= 0).astype(jnp.float32).reshape(A, -1, rows_per_micro, T)
@@ -96,13 +82,9 @@ def mean_weights(targets_ART: jax.Array, rows_per_micro: int) -> jax.Array:
 
 
 def gradients(
-    model: Any,
-    params: Any,
-    inputs_ART: jax.Array,
-    targets_ART: jax.Array,
-    weights_ART: jax.Array,
+    model: Any, params: Any, inputs_ART: jax.Array, targets_ART: jax.Array, weights_ART: jax.Array,
     mesh: Mesh | None = None,
-) -> tuple[jax.Array, Any]:
+) -> tuple[jax.Array, Any]:  # fmt: skip
     """Sum over all tokens of weight x nll, and its gradient in float32.
 
     With a mesh, rows are split over its devices and each gradient comes out split as the
@@ -119,13 +101,9 @@ def gradients(
         loss, grads = _accumulate(model, params, *rows)
         return lax.psum(loss, AXES), jax.tree.map(_reduce, grads, specs)
 
-    rows = P(None, AXES)
+    places = (P(), *[P(None, AXES)] * 3)
     split = jax.shard_map(
-        local,
-        mesh=mesh,
-        in_specs=(P(), rows, rows, rows),
-        out_specs=(P(), specs),
-        check_vma=False,
+        local, mesh=mesh, in_specs=places, out_specs=(P(), specs), check_vma=False
     )
     return split(params, inputs_ART, targets_ART, weights_ART)
 

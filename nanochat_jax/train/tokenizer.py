@@ -26,8 +26,8 @@ RECORD = "train.json"
 def fingerprint(config: TokenizerTrain, root: pathlib.Path) -> dict[str, Any]:
     """What decides this stage's result: its settings and the shards it reads."""
     data = find_data(root, config.embedded_world)
-    shards_read = [path.name for path in data.train]
-    return values.fingerprint(config) | {"shards": shards_read, "source": data.source}
+    read = {"shards": [path.name for path in data.train], "source": data.source}
+    return values.fingerprint(config) | read
 
 
 def done(root: pathlib.Path) -> dict[str, Any] | None:
@@ -48,7 +48,7 @@ def run(config: TokenizerTrain, root: pathlib.Path) -> Section:
     check_round_trip(tokenizer)
     folder = paths.tokenizer(root)
     tokenizer.save(folder)
-    figures = _figures(config, tokenizer, seconds)
+    figures = _figures(tokenizer, seconds)
     # Last, since this record is what makes the stage done.
     record = {"fingerprint": fingerprint(config, root), "figures": figures}
     files.write_json(folder / RECORD, record)
@@ -67,26 +67,24 @@ def find_data(root: pathlib.Path, embedded_world: bool) -> shards.Shards:
 def documents(data: shards.Shards, max_chars: int, doc_cap: int) -> Iterator[str]:
     """Training documents cut to `doc_cap` characters, until `max_chars` are exceeded."""
     total = 0
-    for texts in shards.iter_documents(data.train):
-        for text in texts:
-            cropped = text[:doc_cap]  # or a few very long documents would choose the merges
-            total += len(cropped)
-            yield cropped
-            if total > max_chars:
-                return
+    for text in itertools.chain.from_iterable(shards.iter_documents(data.train)):
+        cropped = text[:doc_cap]  # or a few very long documents would choose the merges
+        total += len(cropped)
+        yield cropped
+        if total > max_chars:
+            return
 
 
 def check_round_trip(tokenizer: Tokenizer) -> None:
     """Raises RuntimeError unless a text of many kinds comes back whole."""
-    text = (
-        "Hello! I'm 42 years old, isn't it?\n\n\tx = {1: 'a'}; y += 3.14\n你好世界 🌍 naïve çà\r\n"
-    )
+    text = "Hello! I'm 42 years old, isn't it?\n\n\tx = {1: 'a'}; y += 3.14\n"
+    text += "你好世界 🌍 naïve çà\r\n"
     back = tokenizer.decode(tokenizer.encode(text))
     if back != text:
         raise RuntimeError(f"the new tokenizer does not give back its text: {back!r} for {text!r}")
 
 
-def _figures(config: TokenizerTrain, tokenizer: Tokenizer, seconds: float) -> dict[str, Any]:
+def _figures(tokenizer: Tokenizer, seconds: float) -> dict[str, Any]:
     sizes = np.asarray(tokenizer.token_bytes())
     sizes = sizes[sizes > 0].astype(np.float64)
     return {

@@ -138,8 +138,8 @@ def test_what_is_due_runs_at_its_steps_and_at_the_end(tmp_path):
 def test_a_pass_over_the_data_ends_the_run(tmp_path, end, steps):
     """4 micro-batches a step: a step whose first one ends the pass is not begun, one that has begun
     is finished, as in the original; the first always is."""
-    outcome = train(tmp_path, steps=None, loader=Counting(end=end), save_every=-1)
-    assert outcome.steps == steps
+    done = train(tmp_path, steps=None, loader=Counting(end=end), save_every=-1)
+    assert done.step == steps
 
 
 def test_metrics_survive_a_torn_last_line(tmp_path):

@@ -67,8 +67,8 @@ class Trial(NamedTuple):
 
 def tried(trial, model, step=0):
     """The rows of a step and its records."""
-    upcoming = next(rl.rollout_rows(*trial, steps=step + 1)(step, None))
-    rows = upcoming.make(model)
+    _, make = next(rl.rollout_rows(*trial, steps=step + 1)(step, None))
+    rows = make(model)
     return rows, rollout_log.read(trial.directory, step)
 
 
