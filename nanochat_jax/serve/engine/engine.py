@@ -23,7 +23,7 @@ from nanochat_jax.serve.engine.requests import (
     Generation,
     ReplyTokens,
     Request,
-    SampledToken,
+    ScoredToken,
     derive_seed,
     scored_tokens,
 )
@@ -74,7 +74,7 @@ class Engine:
         self._prefiller = Prefiller(self.pool, self.slots, reuse)
         self._rows = idle_rows(slots, steps)
         self._waiting: deque[Generation] = deque()
-        self._updates: deque[tuple[Generation, Sequence[SampledToken]]] = deque()
+        self._updates: deque[tuple[Generation, Sequence[ScoredToken]]] = deque()
         self._ticks = 0
 
     # What the guide uses.
@@ -230,12 +230,12 @@ class Engine:
                 self._release(slot, "cancelled")
 
     def _finish(
-        self, generation: Generation, reason: Finish, new: Sequence[SampledToken] = ()
+        self, generation: Generation, reason: Finish, new: Sequence[ScoredToken] = ()
     ) -> None:
         generation.finish_reason = reason
         self._updates.append((generation, new))
 
-    def _release(self, slot: Slot, reason: Finish, new: Sequence[SampledToken] = ()) -> None:
+    def _release(self, slot: Slot, reason: Finish, new: Sequence[ScoredToken] = ()) -> None:
         """Frees a slot; what its cache holds stays, for a next turn that begins the same."""
         self._prefiller.drop(slot)
         generation, slot.generation = slot.generation, None

@@ -44,7 +44,7 @@ class Request:
             raise RequestRefused(f"top_p={self.top_p}; give a number above 0 and at most 1")
 
 
-class SampledToken(NamedTuple):
+class ScoredToken(NamedTuple):
     """One token of a reply, its log-probability in nats, and the likeliest (id, logprob) there.
 
     `sampled` is False where a tool forced it: it is scored as if it had been chosen.
@@ -58,11 +58,11 @@ class SampledToken(NamedTuple):
 
 def scored_tokens(
     ids: Sequence[int], sampled: Sequence[bool], logprob_T, top_id_TN, top_logprob_TN
-) -> list[SampledToken]:
+) -> list[ScoredToken]:
     """Tokens with what the device found for them, in plain Python numbers."""
     likeliest = zip(top_id_TN.tolist(), top_logprob_TN.tolist(), strict=True)
     tops = (tuple(zip(*pair, strict=True)) for pair in likeliest)
-    return list(map(SampledToken, ids, sampled, logprob_T.tolist(), tops))
+    return list(map(ScoredToken, ids, sampled, logprob_T.tolist(), tops))
 
 
 class ReplyTokens(NamedTuple):
@@ -79,9 +79,9 @@ class Generation:
     """A reply on its way. The thread that drives the engine calls `on_update(generation, new)`."""
 
     request: Request
-    on_update: Callable[["Generation", Sequence[SampledToken]], None] | None = None
-    tokens: list[SampledToken] = dataclasses.field(default_factory=list)
-    prompt_scores: list[SampledToken] = dataclasses.field(default_factory=list)
+    on_update: Callable[["Generation", Sequence[ScoredToken]], None] | None = None
+    tokens: list[ScoredToken] = dataclasses.field(default_factory=list)
+    prompt_scores: list[ScoredToken] = dataclasses.field(default_factory=list)
     cached_tokens: int = 0  # of the prompt: those that did not have to be read
     finish_reason: Finish | None = None
     cancelled: bool = False

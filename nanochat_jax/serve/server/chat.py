@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from nanochat_jax.serve.engine.requests import SampledToken
+from nanochat_jax.serve.engine.requests import ScoredToken
 from nanochat_jax.serve.engine.text import join_parts
 from nanochat_jax.serve.server.logprobs import chat_logprobs
 from nanochat_jax.serve.server.responses import (
@@ -104,7 +104,7 @@ class _ChatWriter:
         return ChatChunk(**self._envelope, choices=choices, **more)
 
     def _new_text(
-        self, reply: StreamedReply, pieces: Sequence[Part], tokens: Sequence[SampledToken]
+        self, reply: StreamedReply, pieces: Sequence[Part], tokens: Sequence[ScoredToken]
     ) -> list[ChatChunkChoice]:
         """A choice a piece; the tokens' logprobs ride on the first of them."""
         deltas = [

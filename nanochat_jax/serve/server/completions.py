@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from nanochat_jax.config.serve import ChatWeb
-from nanochat_jax.serve.engine.requests import SampledToken
+from nanochat_jax.serve.engine.requests import ScoredToken
 from nanochat_jax.serve.engine.text import ReplyReader
 from nanochat_jax.serve.server.errors import ApiError
 from nanochat_jax.serve.server.logprobs import TextScorer
@@ -113,7 +113,7 @@ class _TextWriter:
             yield self.completion([], usage=session.usage(prompt_tokens))
 
     def _choice(
-        self, reply: StreamedReply, text: str, tokens: Sequence[SampledToken], first: bool
+        self, reply: StreamedReply, text: str, tokens: Sequence[ScoredToken], first: bool
     ) -> TextChoice:
         """A choice with new `text` and `tokens`; the `first` of a reply begins with its prompt."""
         echo, scored = self._echo(reply) if first and self._body.echo else ("", [])
@@ -124,18 +124,18 @@ class _TextWriter:
             finish_reason=reply.finish_reason,
         )
 
-    def _echo(self, reply: StreamedReply) -> tuple[str, list[SampledToken | int]]:
+    def _echo(self, reply: StreamedReply) -> tuple[str, list[ScoredToken | int]]:
         """The prompt as text, and its tokens with their scores."""
         ids = reply.generation.request.tokens
         # The first token has no score: nothing stands before it to predict it from.
-        scored: list[SampledToken | int] = [ids[0], *reply.generation.prompt_scores]
+        scored: list[ScoredToken | int] = [ids[0], *reply.generation.prompt_scores]
         if self._bare[reply.index // self._body.choices()]:
             ids, scored = ids[1:], scored[1:]
         reader = ReplyReader(self._tokenizer, raw=True)
         pieces: list[Part] = [piece for token in ids for piece in reader.push(token)]
         return "".join(piece.text for piece in pieces + reader.finish()), scored
 
-    def _score(self, reply: StreamedReply, tokens: list[SampledToken | int]) -> TextLogprobs | None:
+    def _score(self, reply: StreamedReply, tokens: list[ScoredToken | int]) -> TextLogprobs | None:
         """Scores of new tokens, the stop token that ended a reply included.
 
         It is not shown, but it was sampled: an evaluation that requests one token finds its score.

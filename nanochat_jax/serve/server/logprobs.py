@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nanochat_jax.serve.engine.requests import SampledToken
+from nanochat_jax.serve.engine.requests import ScoredToken
 from nanochat_jax.serve.engine.text import ReplyReader
 from nanochat_jax.serve.server.responses import (
     ChatLogprobs,
@@ -25,7 +25,7 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
 
 
 def chat_logprobs(
-    tokenizer: Tokenizer, tokens: Sequence[SampledToken], top: int | None
+    tokenizer: Tokenizer, tokens: Sequence[ScoredToken], top: int | None
 ) -> ChatLogprobs | None:
     """Each token's score beside the `top` likeliest in its place; None where none are wanted."""
     if top is None:
@@ -53,7 +53,7 @@ class TextScorer:
         self._tokenizer, self._top = tokenizer, top
         self._reader, self._end = ReplyReader(tokenizer, raw=True), 0
 
-    def score(self, tokens: Sequence[SampledToken | int]) -> TextLogprobs | None:
+    def score(self, tokens: Sequence[ScoredToken | int]) -> TextLogprobs | None:
         """The four lists of the next `tokens`; a bare id is a token that has no score."""
         if self._top is None:
             return None
@@ -65,7 +65,7 @@ class TextScorer:
             text_offset=[self._place(token) for token in ids],
         )
 
-    def _alternatives(self, token: SampledToken) -> dict[str, float]:
+    def _alternatives(self, token: ScoredToken) -> dict[str, float]:
         """A token's own log-probability is among its alternatives, even when it is not likely:
         evaluations look there for whether a text is what greedy decoding would have given."""
         if not self._top:

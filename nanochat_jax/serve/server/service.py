@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 
 from nanochat_jax.config.serve import ChatWeb
 from nanochat_jax.serve.engine.prompt import Prompt, fit_conversation
-from nanochat_jax.serve.engine.requests import Generation, Request, SampledToken, derive_seed
+from nanochat_jax.serve.engine.requests import Generation, Request, ScoredToken, derive_seed
 from nanochat_jax.serve.engine.text import ReplyReader, merge
 from nanochat_jax.serve.server.errors import ApiError, EngineFailed
 from nanochat_jax.serve.server.metrics import Counters, read_stats
@@ -27,12 +27,12 @@ class StreamedReply:
     def __init__(self, index: int, generation: Generation, reader: ReplyReader):
         self.index, self.generation, self._reader = index, generation, reader
         self.pieces: list[Part] = []
-        self.tokens: list[SampledToken] = []
+        self.tokens: list[ScoredToken] = []
         self.finish_reason: str | None = None
 
     def feed(
-        self, new: Sequence[SampledToken], finish: str | None
-    ) -> tuple[list[Part], list[SampledToken]]:
+        self, new: Sequence[ScoredToken], finish: str | None
+    ) -> tuple[list[Part], list[ScoredToken]]:
         """Takes what the engine sampled; returns the new text and the tokens behind it."""
         shown, taken = [], []
         # The stop token itself has no text, and is not counted as part of the reply.
@@ -103,7 +103,7 @@ class Session:
         generation = self._scheduler.submit(request, self._on_update)
         self._replies[generation] = StreamedReply(len(self._replies), generation, reader)
 
-    def _on_update(self, generation: Generation, new: Sequence[SampledToken]) -> None:
+    def _on_update(self, generation: Generation, new: Sequence[ScoredToken]) -> None:
         """Called in the engine's thread with what it sampled."""
         try:
             update = generation, list(new), generation.finish_reason
@@ -113,7 +113,7 @@ class Session:
 
     async def __aiter__(
         self,
-    ) -> AsyncIterator[tuple[StreamedReply, list[Part], list[SampledToken]]]:
+    ) -> AsyncIterator[tuple[StreamedReply, list[Part], list[ScoredToken]]]:
         """Yields (reply, new pieces, new tokens); a reply that has ended is not seen again.
 
         Leaving early frees every slot.
@@ -128,7 +128,7 @@ class Session:
         finally:
             self.leave()
 
-    def _take(self, generation: Generation, new: list[SampledToken], finish: str | None):
+    def _take(self, generation: Generation, new: list[ScoredToken], finish: str | None):
         reply = self._replies[generation]
         if not reply.tokens and new:
             self._counters.first_token(time.monotonic() - self._began)
