@@ -126,12 +126,10 @@ class Engine:
 
         `seed`: one for each prompt, or one from which each prompt's is derived.
         """
-        seed_of = lambda i: seed[i] if isinstance(seed, Sequence) else derive_seed(seed, i)
-        requests = (
-            _request(prompt, max_tokens, temperature, top_k, seed_of(i))
-            for i, prompt in enumerate(prompts)
-        )
-        return self._run([self.submit(request) for request in requests])
+        if not isinstance(seed, Sequence):
+            seed = [derive_seed(seed, i) for i in range(len(prompts))]
+        of = lambda prompt, seed: _request(prompt, max_tokens, temperature, top_k, seed)
+        return self._run([self.submit(of(*one)) for one in zip(prompts, seed, strict=True)])
 
     # What everything above, and the server, stands on.
 
@@ -222,16 +220,14 @@ class Engine:
     # Between ticks: who leaves, who joins.
 
     def _drop_cancelled(self) -> None:
-        for generation in [generation for generation in self._waiting if generation.cancelled]:
+        for generation in [waiting for waiting in self._waiting if waiting.cancelled]:
             self._waiting.remove(generation)
             self._finish(generation, "cancelled")
         for slot in self.slots:
             if slot.generation is not None and slot.generation.cancelled:
                 self._release(slot, "cancelled")
 
-    def _finish(
-        self, generation: Generation, reason: Finish, new: Sequence[ScoredToken] = ()
-    ) -> None:
+    def _finish(self, generation: Generation, reason: Finish, new: Sequence[ScoredToken] = ()):
         generation.finish_reason = reason
         self._updates.append((generation, new))
 
@@ -330,9 +326,7 @@ class Engine:
                 notify(generation, new)
 
 
-def _request(
-    tokens, max_tokens=None, temperature=1.0, top_k=None, seed=42, run_on=False
-) -> Request:
+def _request(tokens, max_tokens=None, temperature=1.0, top_k=None, seed=42, run_on=False):
     """In plain Python numbers, whatever the guide's arguments are made of."""
     settings = max_tokens, float(temperature), top_k, 1.0, int(seed)
     return Request(tuple(int(token) for token in tokens), *settings, run_on=run_on)

@@ -45,7 +45,7 @@ class Request:
 
 
 class ScoredToken(NamedTuple):
-    """One token of a reply, its log-probability in nats, and the likeliest (id, logprob) there.
+    """A token of reply or prompt, its log-probability in nats, the likeliest (id, logprob) there.
 
     `sampled` is False where a tool forced it: it is scored as if it had been chosen.
     """
