@@ -103,7 +103,7 @@ def run_server(cfg: Bench) -> None:
     else:
         engine = launch.new_engine(flags, loaded)
     service = launch.new_service(flags, loaded, engine)
-    launch.run(service, flags, launch.bind(flags.host, flags.port))
+    launch.run(service, launch.bind(flags.host, flags.port))
 
 
 def random_model():

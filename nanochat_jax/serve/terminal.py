@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
 import sys
@@ -33,18 +34,6 @@ HELP = """\
   Ctrl-C                 stop a reply; at the prompt clear the line, twice to leave"""
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a person may change while chatting. `top_k` 0: all tokens."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    max_tokens: int
-    seed: int
-    system: str = ""
-
-
 class Leave(Exception):
     """The person wants to go."""
 
@@ -53,16 +42,12 @@ class Terminal:
     """One conversation. `read_line` shows a prompt and reads (EOFError at the end)."""
 
     def __init__(
-        self,
-        engine: Engine,
-        settings: Settings,
-        read_line: Callable[[str], str],
-        out: TextIO,
+        self, engine: Engine, cfg: ChatCLI, read_line: Callable[[str], str], out: TextIO,
         interactive: bool,
-    ):
-        self._engine, self.settings = engine, settings
-        self._read_line, self._out = read_line, out
-        self._interactive = interactive
+    ):  # fmt: skip
+        self._engine, self._read_line = engine, read_line
+        self.settings, self._interactive = cfg, interactive
+        self._say = functools.partial(print, file=out, flush=True)
         self.messages: list[Message] = []
         self._turns = 0
 
@@ -109,15 +94,12 @@ class Terminal:
     def answer(self, text: str) -> None:
         """Says the reply to `text` while it comes; both join the conversation."""
         self.messages.append(Message("user", text))
-        context, wanted = self._engine.max_len, self.settings.max_tokens
         system = [Message("system", self.settings.system)] if self.settings.system else []
         try:
             prompt = fit_conversation(
-                self._engine.tokenizer,
-                [*system, *self.messages],
-                context,
-                min(wanted, context // 4),
-            )
+                self._engine.tokenizer, [*system, *self.messages],
+                self._engine.max_len, self.settings.max_tokens,
+            )  # fmt: skip
         except ContextFull as error:
             self.messages.pop()
             return self._say(f"({error})")
@@ -125,8 +107,7 @@ class Terminal:
             # For good: to keep them would say it again, and encode them again, at every turn.
             del self.messages[: prompt.dropped]
             self._say(f"(the oldest {prompt.dropped} messages no longer fit and are forgotten)")
-        parts = join_parts(self._reply(prompt.tokens))
-        self.messages.append(Message("assistant", parts))
+        self.messages.append(Message("assistant", join_parts(self._reply(prompt.tokens))))
 
     # Reading.
 
@@ -154,21 +135,14 @@ class Terminal:
 
     def _reply(self, tokens: list[int]) -> list[Part]:
         """Shows the reply while it comes; returns it whole, as far as it came."""
-        settings = self.settings
-        request = Request(
-            tuple(tokens),
-            settings.max_tokens,
-            settings.temperature,
-            settings.top_k or None,
-            settings.top_p,
-            derive_seed(settings.seed, self._turns),
-        )
+        cfg, seed = self.settings, derive_seed(self.settings.seed, self._turns)
+        how = (cfg.max_tokens, cfg.temperature, cfg.top_k or None, cfg.top_p, seed)
         self._turns += 1  # another seed each turn: the same question may get another answer
         pieces: list[Part] = []
         with _interrupts_as_flag() as interrupted:
             if self._interactive:
-                self._write("\nAssistant: ")
-            generation = self._engine.submit(request)
+                self._say("\nAssistant: ", end="")
+            generation = self._engine.submit(Request(tuple(tokens), *how))
             for piece in self._pieces(generation, interrupted):
                 self._show(piece, pieces[-1].kind if pieces else "text")
                 pieces.append(piece)
@@ -193,23 +167,21 @@ class Terminal:
 
     def _show(self, piece: Part, before: str) -> None:
         """Writes a piece; tool calls stand dimmed in brackets, `[12+30=42]`."""
-        opening = {"text": "", "python": "[", "python_output": "="}
         # A model must not steer the terminal: escape sequences and the like become U+FFFD.
         text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in piece.text)
         if piece.kind != before:
+            dim, plain = (DIM, PLAIN) if self._interactive else ("", "")
+            begin = dim if before == "text" else ""
+            end = "]" + plain + (" " if text[:1].strip() else "")
+            opening = {"text": end, "python": begin + "[", "python_output": begin + "="}
             text = opening[piece.kind] + text
-            if piece.kind == "text":
-                gap = " " if text[:1].strip() else ""
-                text = "]" + (PLAIN if self._interactive else "") + gap + text
-            elif before == "text" and self._interactive:
-                text = DIM + text
-        self._write(text)
+        self._say(text, end="")
 
     # Commands.
 
     def _set_system(self, text: str) -> None:
         if text:
-            self._change(system="" if text == "-" else text)
+            self.settings = dataclasses.replace(self.settings, system="" if text == "-" else text)
         self._say(f"system: {self.settings.system or '(nothing)'}")
 
     def _set(self, name: str, value: str, kind: type, low: float, high: float) -> None:
@@ -220,18 +192,8 @@ class Terminal:
                 number = high + 1
             if not low <= number <= high:
                 return self._say(f"{name} must be a number from {low} to {high}, not {value!r}")
-            self._change(**{name: number})
-        self._say(f"{name}: {dataclasses.asdict(self.settings)[name]}")
-
-    def _change(self, **settings) -> None:
-        self.settings = dataclasses.replace(self.settings, **settings)
-
-    def _write(self, text: str) -> None:
-        self._out.write(text)
-        self._out.flush()
-
-    def _say(self, text: str) -> None:
-        self._write(text + "\n")
+            self.settings = dataclasses.replace(self.settings, **{name: number})
+        self._say(f"{name}: {getattr(self.settings, name)}")
 
 
 @contextlib.contextmanager
@@ -257,13 +219,12 @@ def chat(cfg: ChatCLI) -> None:
     start_logging()
     loaded = load(cfg)
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not cfg.prompt
-    settings = Settings(cfg.temperature, cfg.top_k, cfg.top_p, cfg.max_tokens, cfg.seed, cfg.system)
     engine = Engine(loaded.model, loaded.tokenizer, slots=1, int8=cfg.int8)
     sys.stdout.reconfigure(errors="replace")
     if interactive:  # imported elsewhere it writes escape sequences into pipes
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (arrow keys and history in input())
-    terminal = Terminal(engine, settings, input, sys.stdout, interactive)
+    terminal = Terminal(engine, cfg, input, sys.stdout, interactive)
     try:
         terminal.answer(cfg.prompt) if cfg.prompt else terminal.run()
     except BrokenPipeError:  # the reader of our output has left

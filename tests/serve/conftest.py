@@ -20,9 +20,8 @@ from tests.serve.world import BYTES, random_model, spoken, talking_model
 class RunningServer(uvicorn.Server):
     """A uvicorn server in a thread; `url` is where it listens."""
 
-    def __init__(self, service: Service, **options):
-        app = create_app(service, drain_s=1.0, **options)
-        super().__init__(uvicorn.Config(app, port=0, log_level="warning"))
+    def __init__(self, service: Service):
+        super().__init__(uvicorn.Config(create_app(service), port=0, log_level="warning"))
         self.service = service
         self._thread = threading.Thread(target=self.run, daemon=True)
 
@@ -46,11 +45,11 @@ class RunningServer(uvicorn.Server):
         assert not self._thread.is_alive()
 
 
-def new_service(model=None, slots: int = 4, queue_limit: int = 64, kind=Engine, **more) -> Service:
+def new_service(model=None, slots: int = 4, queue_limit: int = 64, kind=Engine, **flags) -> Service:
     """A service over `model` (None: a tiny random one with a context of 128 tokens)."""
-    engine = kind(model or random_model(sequence_len=128), BYTES, slots=slots, **more)
-    defaults = ChatWeb(max_tokens=64)
-    return Service(Scheduler(engine, queue_limit), BYTES, "nanochat-test", defaults)
+    engine = kind(model or random_model(sequence_len=128), BYTES, slots=slots)
+    cfg = ChatWeb(max_tokens=64, **flags)
+    return Service(Scheduler(engine, queue_limit), BYTES, "nanochat-test", cfg)
 
 
 @pytest.fixture(scope="session")

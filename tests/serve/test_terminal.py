@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from nanochat_jax.config.serve import ChatCLI
 from nanochat_jax.serve.engine import Engine
-from nanochat_jax.serve.terminal import Settings, Terminal
+from nanochat_jax.serve.terminal import Terminal
 from tests.serve.world import BYTES, spoken, talking_model
 
 
@@ -30,8 +31,7 @@ def talk(engine, *lines, interactive=False, system=""):
             raise KeyboardInterrupt
         return line
 
-    settings = Settings(0.6, 50, 1.0, 64, 42, system)
-    terminal = Terminal(engine, settings, ask, out, interactive)
+    terminal = Terminal(engine, ChatCLI(max_tokens=64, system=system), ask, out, interactive)
     terminal.run()
     return out.getvalue(), terminal, left
 

@@ -35,13 +35,15 @@ class Prompt(NamedTuple):
 def fit_conversation(
     tokenizer: Tokenizer, messages: Sequence[Message], context: int, reserve: int
 ) -> Prompt:
-    """The prompt for a reply to `messages`, leaving `reserve` tokens of the context free.
+    """The prompt for a reply to `messages`, leaving `reserve` tokens of the context free for it,
+    but at most a quarter: who asks for as much as there is would lose the history.
 
     Roles may come in any order, not in turn as in training: clients of the API send what they like.
     The oldest whole turns go until the rest fits; leading system text always stays, in front of the
     first user message that is left. The last turn stays even if it eats into the reserve; raises
     ContextFull when it fills the context alone.
     """
+    reserve = min(reserve, context // 4)
     system, turns = _turns(messages)
     # All texts in one call, during which other threads run.
     parts = {part for turn in turns for message in turn for part in parts_of(message.content)}

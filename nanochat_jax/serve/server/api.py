@@ -1,27 +1,18 @@
 """The HTTP server: OpenAI's API, the original's own, and the chat page, in one application."""
 
 import contextlib
+import functools
 import importlib.resources
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 
-from nanochat_jax.serve.server import chat, completions, errors, metrics, middleware, original
-from nanochat_jax.serve.server.errors import ApiError
-from nanochat_jax.serve.server.responses import (
-    ANY_REFUSAL,
-    DecodedText,
-    Health,
-    ModelCard,
-    ModelList,
-    Stats,
-    TokenIds,
-    TokenizerInfo,
-    refusals,
-)
+from nanochat_jax.serve.server import chat, completions, errors, metrics, middleware, responses
+from nanochat_jax.serve.server.responses import refusals
 from nanochat_jax.serve.server.scheduler import DRAIN_S
 from nanochat_jax.serve.server.schemas import DetokenizeRequest, TokenizeRequest
 from nanochat_jax.serve.server.service import Service
@@ -39,14 +30,7 @@ PAGE_HEADERS = {
 }
 
 
-def create_app(
-    service: Service,
-    *,
-    api_keys: Sequence[str] = (),
-    cors_origins: Sequence[str] = (),
-    rate_limit: int = 0,
-    drain_s: float = DRAIN_S,
-) -> FastAPI:
+def create_app(service: Service) -> FastAPI:
     """The application. It starts `service`'s engine with the server and ends it with it."""
 
     @contextlib.asynccontextmanager
@@ -54,63 +38,55 @@ def create_app(
         service.scheduler.start()
         yield
         if not service.scheduler.closing:
-            service.scheduler.close(drain_s)
+            service.scheduler.close(DRAIN_S)
 
     app = FastAPI(
         title="nanochat", version="1", lifespan=lifespan, docs_url=None, redoc_url=None,
-        responses=ANY_REFUSAL,
+        responses=responses.ANY_REFUSAL,
     )  # fmt: skip
     errors.add_handlers(app)
-    # For the document alone, it refuses nobody: BearerKeys stands before the page's files, too.
+    # For the document alone, it refuses nobody: keys are asked for before the page's files, too.
     bearer = Depends(HTTPBearer(scheme_name="bearer", auto_error=False))
-    router = APIRouter(dependencies=[bearer], responses=refusals(401)) if api_keys else APIRouter()
-    for module in (chat, completions, original):
-        module.add_routes(router, service)
+    guarded = {"dependencies": [bearer], "responses": refusals(401)}
+    router = APIRouter(**(guarded if service.cfg.api_key else {}))
+    chat.add_routes(router, service)
+    completions.add_routes(router, service)
     _add_model_routes(router, service)
     _add_tokenizer_routes(router, service)
     _add_statistics_routes(router, service)
     app.include_router(router)
     _add_health(app, service)
     _add_page(app)
-    _add_middleware(app, service, api_keys, cors_origins, rate_limit)
+    _add_middleware(app, service)
     return app
 
 
-def _add_middleware(
-    app: FastAPI,
-    service: Service,
-    api_keys: Sequence[str],
-    cors_origins: Sequence[str],
-    rate_limit: int,
-) -> None:
+def _add_middleware(app: FastAPI, service: Service) -> None:
     """Adds what stands before the routes; the one added last sees a request first."""
+    cfg = service.cfg
     app.add_middleware(middleware.BodyLimit)
     # Keys stand before the rate: who has none shall not use up the rate of an address that has.
-    if rate_limit:
-        app.add_middleware(middleware.RateLimit, per_minute=rate_limit)
-    if api_keys:
-        app.add_middleware(middleware.BearerKeys, keys=frozenset(api_keys))
-    if cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(cors_origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["*"],
-        )
+    if cfg.rate_limit:
+        app.add_middleware(middleware.Guard, check=middleware.rate_limit(cfg.rate_limit))
+    if cfg.api_key:
+        app.add_middleware(middleware.Guard, check=middleware.bearer_keys(cfg.api_key))
+    if cfg.cors_origin:
+        allowed = {"allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
+        app.add_middleware(CORSMiddleware, allow_origins=cfg.cors_origin, **allowed)
     # Outermost, so that refusals of the others are counted, too.
     app.add_middleware(middleware.CountRequests, counters=service.counters)
 
 
 def _add_model_routes(router: APIRouter, service: Service) -> None:
     created = int(service.counters.started)
-    card = ModelCard(id=service.model_id, created=created, max_model_len=service.context)
+    card = responses.ModelCard(id=service.model_id, created=created, max_model_len=service.context)
 
     @router.get("/v1/models")
-    async def list_models() -> ModelList:
-        return ModelList(data=[card])
+    async def list_models() -> responses.ModelList:
+        return responses.ModelList(data=[card])
 
     @router.get("/v1/models/{name}", responses=refusals(404))
-    async def show_model(name: str) -> ModelCard:
+    async def show_model(name: str) -> responses.ModelCard:
         service.check_model(name)
         return card
 
@@ -120,59 +96,64 @@ def _add_tokenizer_routes(router: APIRouter, service: Service) -> None:
 
     # Not `async`: FastAPI runs it in a thread, for a megabyte of text takes its time.
     @router.post("/tokenize", responses=refusals(400, 413, 429))
-    def tokenize(body: TokenizeRequest) -> TokenIds:
+    def tokenize(body: TokenizeRequest) -> responses.TokenIds:
         if body.messages is not None:
-            messages = [message.message() for message in body.messages]
-            tokens = service.chat_prompt(messages, 0).tokens
+            tokens = service.chat_prompt(body.messages, 0).tokens
         elif body.prompt in tokenizer.get_special_tokens():
             tokens = [tokenizer.encode_special(body.prompt)]
         else:
             bos = tokenizer.get_bos_token_id() if body.add_special_tokens else None
             tokens = tokenizer.encode(body.prompt, prepend=bos)
-        return TokenIds(tokens=tokens, count=len(tokens), max_model_len=service.context)
+        return responses.TokenIds(tokens=tokens, count=len(tokens), max_model_len=service.context)
 
     @router.post("/detokenize", responses=refusals(400, 413, 429))
-    def detokenize(body: DetokenizeRequest) -> DecodedText:
+    def detokenize(body: DetokenizeRequest) -> responses.DecodedText:
         service.check_tokens(body.tokens, "tokens")
-        return DecodedText(prompt=tokenizer.decode(body.tokens))
+        return responses.DecodedText(prompt=tokenizer.decode(body.tokens))
 
     @router.get("/tokenizer_info")
-    async def tokenizer_info() -> TokenizerInfo:
-        return TokenizerInfo(
-            vocab_size=tokenizer.get_vocab_size(),
-            bos_token=tokenizer.id_to_token(tokenizer.get_bos_token_id()),
-            eos_token=ASSISTANT_END,
+    async def tokenizer_info() -> responses.TokenizerInfo:
+        bos = tokenizer.id_to_token(tokenizer.get_bos_token_id())
+        return responses.TokenizerInfo(
+            vocab_size=tokenizer.get_vocab_size(), bos_token=bos, eos_token=ASSISTANT_END,
             special_tokens=sorted(tokenizer.get_special_tokens()),
-            model_max_length=service.context,
-            hash=tokenizer.hash,
-        )
+            model_max_length=service.context, hash=tokenizer.hash,
+        )  # fmt: skip
 
 
 def _add_statistics_routes(router: APIRouter, service: Service) -> None:
     @router.get("/stats")
-    async def stats() -> Stats:
-        return service.stats()
+    async def stats() -> responses.Stats:
+        scheduler, engine = service.scheduler, service.scheduler.engine
+        slots, pool, devices = len(engine.slots), engine.pool, enumerate(engine.devices)
+        return responses.Stats(
+            total_workers=slots, available_workers=slots - engine.active,
+            busy_workers=engine.active, model=service.model_id, context=engine.max_len,
+            workers=[responses.Worker(gpu_id=i, device=name) for i, name in devices],
+            waiting=scheduler.waiting, queue_limit=scheduler.queue_limit,
+            compilations=pool.compilations, cache_tokens_per_row=pool.length,
+            cache_bytes=pool.cache_bytes, weight_bytes=pool.weight_bytes, int8=engine.int8,
+            uptime_s=round(time.time() - service.counters.started, 3), **service.counters.tokens,
+        )  # fmt: skip
 
     text = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
     @router.get("/metrics", response_class=Response, responses={200: text})
     async def prometheus_metrics() -> Response:
-        text = metrics.prometheus_text(service.stats(), service.counters)
+        text = metrics.prometheus_text(await stats(), service.counters)
         return Response(text, media_type=metrics.MEDIA_TYPE)
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
-    @app.get("/health", responses={503: {"model": Health}})
-    async def health(response: Response) -> Health:
+    @app.get("/health", responses={503: {"model": responses.Health}})
+    async def health(response: Response) -> responses.Health:
         engine, error = service.scheduler.engine, service.scheduler.error
         status = "failed" if error is not None else "ok" if service.ready else "loading"
         # A load balancer reads the status alone.
         response.status_code = 200 if status == "ok" else 503
-        return Health(
-            status=status,
-            ready=service.ready,
-            num_gpus=len(engine.devices),
-            available_workers=len(engine.slots) - engine.active,
+        free = len(engine.slots) - engine.active
+        return responses.Health(
+            status=status, ready=service.ready, num_gpus=len(engine.devices), available_workers=free
         )
 
 
@@ -181,20 +162,13 @@ def _add_page(app: FastAPI) -> None:
     folder = importlib.resources.files("nanochat_jax.serve.server") / "page"
     files = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
 
-    def page_file(name: str) -> Response:
+    async def page_file(name: str) -> Response:
         media = MEDIA.get(name.rsplit(".", 1)[-1])
         if name not in files or media is None:
-            raise ApiError(404, f"there is no file {name!r} here")
+            raise errors.ApiError(404, f"there is no file {name!r} here")
         return Response(files[name], media_type=media, headers=PAGE_HEADERS)
 
-    @app.get("/", include_in_schema=False)
-    async def page() -> Response:
-        return page_file("index.html")
-
-    @app.get("/logo.svg", include_in_schema=False)
-    async def logo() -> Response:
-        return page_file("logo.svg")
-
-    @app.get("/web/{name}", include_in_schema=False)
-    async def asset(name: str) -> Response:
-        return page_file(name)
+    page, logo = (functools.partial(page_file, name) for name in ("index.html", "logo.svg"))
+    app.add_api_route("/", page, include_in_schema=False)
+    app.add_api_route("/logo.svg", logo, include_in_schema=False)
+    app.add_api_route("/web/{name}", page_file, include_in_schema=False)

@@ -1,61 +1,62 @@
-"""POST /v1/chat/completions."""
+"""POST /v1/chat/completions, and /chat/completions as the original serves it.
+
+Its page and scripts go on working with the second. Source: karpathy/nanochat scripts/chat_web.py.
+"""
 
 from collections.abc import AsyncGenerator, Sequence
 
 from fastapi import APIRouter, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel
 
 from nanochat_jax.serve.engine.requests import ScoredToken
 from nanochat_jax.serve.engine.text import join_parts
+from nanochat_jax.serve.server import responses
 from nanochat_jax.serve.server.logprobs import chat_logprobs
-from nanochat_jax.serve.server.responses import (
-    ChatChoice,
-    ChatChunk,
-    ChatChunkChoice,
-    ChatCompletion,
-    ChatDelta,
-    Extras,
-    ReplyMessage,
-    ReplyPart,
-    new_envelope,
-    refusals,
-)
-from nanochat_jax.serve.server.schemas import ChatRequest, pick
+from nanochat_jax.serve.server.responses import ChatChunkChoice, ChatDelta, refusals
+from nanochat_jax.serve.server.schemas import ChatRequest, OriginalRequest, pick
 from nanochat_jax.serve.server.service import Service, Session, StreamedReply
 from nanochat_jax.serve.server.sse import STREAM, event_stream
-from nanochat_jax.tokenizer.chat_format import Part
+from nanochat_jax.tokenizer.chat_format import Part, markers_between
 
 
 def add_routes(router: APIRouter, service: Service) -> None:
-    """Adds the route to `router`."""
+    """Adds the routes to `router`."""
 
     @router.post(
         "/v1/chat/completions",
-        response_model=ChatCompletion,
+        response_model=responses.ChatCompletion,
         response_model_exclude_unset=True,
         responses={200: STREAM, **refusals(400, 404, 413, 429, 499, 500, 503)},
     )
-    async def chat_completions(
-        body: ChatRequest, request: Request
-    ) -> ChatCompletion | StreamingResponse:
-        service.check_ready()
-        service.check_model(body.model)
-        service.check_count(body.choices(), "n")
-        max_tokens = pick(body.limit(), service.defaults.max_tokens)
-        messages = [message.message() for message in body.messages]
-        prompt = service.chat_prompt(messages, max_tokens)
-        seed = service.seed(body.seed)
-        requests = service.requests(
-            [prompt.tokens], body, seed, service.defaults, alternatives=bool(body.alternatives())
-        )
-        session = service.start(requests, body.stops())
-        extras = Extras(dropped_messages=prompt.dropped, seed=seed)
+    async def chat_completions(body: ChatRequest, request: Request) -> BaseModel | Response:
+        session, extras = _begin(service, body)
         writer = _ChatWriter(service, body)
         if body.stream:
-            return event_stream(writer.chunks(session, len(prompt.tokens), extras))
-        replies = await session.finished(request.is_disconnected)
-        usage = session.usage(len(prompt.tokens))
-        return writer.completion(replies, usage=usage, nanochat=extras)
+            return event_stream(writer.chunks(session, extras))
+        choices = [writer.choice(reply) for reply in await session.finished(request)]
+        more = {"choices": choices, "usage": session.usage(), "nanochat": extras}
+        return responses.ChatCompletion(**writer.envelope, **more)
+
+    @router.post(
+        "/chat/completions",
+        response_class=StreamingResponse,
+        responses={200: STREAM, **refusals(400, 413, 429, 500, 503)},
+    )
+    async def original_chat_completions(body: OriginalRequest) -> Response:
+        # Not checked again as a chat: the original's limits are all there are. It takes no seed:
+        # each reply is another.
+        session, _ = _begin(service, ChatRequest.model_construct(**dict(body)))
+        return event_stream(_original_chunks(session), done=None)
+
+
+def _begin(service: Service, body: ChatRequest) -> tuple[Session, responses.Extras]:
+    """The replies to a conversation on their way, and what to tell beside them."""
+    service.check(body, "n")
+    prompt = service.chat_prompt(body.messages, pick(body.max_tokens, service.cfg.max_tokens))
+    scores = {"alternatives": bool(body.alternatives())}
+    session = service.start([prompt.tokens], body, service.cfg, **scores)
+    return session, responses.Extras(dropped_messages=prompt.dropped, seed=session.seed)
 
 
 class _ChatWriter:
@@ -63,45 +64,36 @@ class _ChatWriter:
 
     def __init__(self, service: Service, body: ChatRequest):
         self._tokenizer, self._body = service.tokenizer, body
-        self._top = body.alternatives()
         kind = "chat.completion.chunk" if body.stream else "chat.completion"
-        self._envelope = new_envelope("chatcmpl-", kind, service.model_id)
+        self.envelope = responses.new_envelope("chatcmpl-", kind, service.model_id)
 
-    def completion(self, replies: Sequence[StreamedReply], **more) -> ChatCompletion:
-        choices = [self._choice(reply) for reply in replies]
-        return ChatCompletion(**self._envelope, choices=choices, **more)
-
-    def _choice(self, reply: StreamedReply) -> ChatChoice:
-        message = ReplyMessage(role="assistant", content=reply.text, refusal=None)
-        parts = [ReplyPart(**part) for part in join_parts(reply.pieces)]
+    def choice(self, reply: StreamedReply) -> responses.ChatChoice:
+        message = responses.ReplyMessage(role="assistant", content=reply.text, refusal=None)
+        parts = [responses.ReplyPart(**part) for part in join_parts(reply.pieces)]
         if any(part.type != "text" for part in parts):
             message.parts = parts
-        return ChatChoice(
-            index=reply.index,
-            message=message,
-            logprobs=chat_logprobs(self._tokenizer, reply.tokens, self._top),
-            finish_reason=reply.finish_reason,
+        scores = chat_logprobs(self._tokenizer, reply.tokens, self._body.alternatives())
+        return responses.ChatChoice(
+            index=reply.index, message=message, logprobs=scores, finish_reason=reply.finish_reason
         )
 
     async def chunks(
-        self, session: Session, prompt_tokens: int, extras: Extras
-    ) -> AsyncGenerator[ChatChunk, None]:
+        self, session: Session, extras: responses.Extras
+    ) -> AsyncGenerator[responses.ChatChunk, None]:
         """Role, text as it comes, how it ended, and usage where the body wants it."""
         # As OpenAI has it: with include_usage every chunk has the field, null but in the last.
         usage = {"usage": None} if self._body.include_usage() else {}
+        fields = {**self.envelope, **usage}
+        chunk = lambda *choices, **more: responses.ChatChunk(**fields | more, choices=choices)
         for i in range(self._body.choices()):
-            delta = ChatDelta(role="assistant", content="")
-            yield self._chunk([_new(i, delta)], **usage, nanochat=extras)
+            yield chunk(_new(i, ChatDelta(role="assistant", content="")), nanochat=extras)
         async for reply, pieces, tokens in session:
             for choice in self._new_text(reply, pieces, tokens):
-                yield self._chunk([choice], **usage)
+                yield chunk(choice)
             if reply.finish_reason is not None:
-                yield self._chunk([_new(reply.index, ChatDelta(), reply.finish_reason)], **usage)
+                yield chunk(_new(reply.index, ChatDelta(), reply.finish_reason))
         if usage:
-            yield self._chunk([], usage=session.usage(prompt_tokens))
-
-    def _chunk(self, choices: list[ChatChunkChoice], **more) -> ChatChunk:
-        return ChatChunk(**self._envelope, choices=choices, **more)
+            yield chunk(usage=session.usage())
 
     def _new_text(
         self, reply: StreamedReply, pieces: Sequence[Part], tokens: Sequence[ScoredToken]
@@ -110,16 +102,33 @@ class _ChatWriter:
         deltas = [
             ChatDelta(content=piece.text)
             if piece.kind == "text"
-            else ChatDelta(content="", part=ReplyPart(type=piece.kind, text=piece.text))
+            else ChatDelta(content="", part=responses.ReplyPart(type=piece.kind, text=piece.text))
             for piece in pieces
         ]
-        choices = [_new(reply.index, delta) for delta in deltas]
-        if tokens and self._top is not None:
-            # Half a character shows no text yet, but its token is scored.
-            choices = choices or [_new(reply.index, ChatDelta(content=""))]
-            choices[0].logprobs = chat_logprobs(self._tokenizer, tokens, self._top)
+        scores = chat_logprobs(self._tokenizer, tokens, self._body.alternatives())
+        if not tokens or scores is None:
+            return [_new(reply.index, delta) for delta in deltas]
+        # Half a character shows no text yet, but its token is scored.
+        choices = [_new(reply.index, delta) for delta in deltas or [ChatDelta(content="")]]
+        choices[0].logprobs = scores
         return choices
 
 
 def _new(index: int, delta: ChatDelta, finish: str | None = None) -> ChatChunkChoice:
     return ChatChunkChoice(index=index, delta=delta, logprobs=None, finish_reason=finish)
+
+
+async def _original_chunks(session: Session) -> AsyncGenerator[responses.OriginalChunk, None]:
+    """`{"token": text, "gpu": 0}` for each piece of text, then `{"done": true}`."""
+    # The original streams one text, in which a tool call stands with its markers; they are written
+    # where the kind changes, since a piece may be any part of a call.
+    kind = "text"
+    async for reply, pieces, _ in session:
+        # A reply that ends inside a call gets its closing marker by an empty piece of text.
+        ended = [Part("text", "")] if reply.finish_reason is not None else []
+        for piece in [*pieces, *ended]:
+            markers = markers_between(kind, piece.kind) if piece.kind != kind else ""
+            kind = piece.kind
+            if markers or piece.text:
+                yield responses.OriginalChunk(token=markers + piece.text, gpu=0)
+    yield responses.OriginalChunk(done=True)

@@ -1,28 +1,22 @@
 """POST /v1/completions: text or token ids in, text out; prompts can be echoed and scored."""
 
 import asyncio
-import collections
 from collections.abc import AsyncGenerator, Sequence
 
 from fastapi import APIRouter, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response
+from pydantic import BaseModel
 
 from nanochat_jax.config.serve import ChatWeb
 from nanochat_jax.serve.engine.requests import ScoredToken
 from nanochat_jax.serve.engine.text import ReplyReader
+from nanochat_jax.serve.server import responses
 from nanochat_jax.serve.server.errors import ApiError
 from nanochat_jax.serve.server.logprobs import TextScorer
-from nanochat_jax.serve.server.responses import (
-    TextChoice,
-    TextCompletion,
-    TextLogprobs,
-    new_envelope,
-    refusals,
-)
+from nanochat_jax.serve.server.responses import TextChoice, TextCompletion, TextLogprobs, refusals
 from nanochat_jax.serve.server.schemas import CompletionRequest
 from nanochat_jax.serve.server.service import Service, Session, StreamedReply
 from nanochat_jax.serve.server.sse import STREAM, event_stream
-from nanochat_jax.tokenizer.chat_format import Part
 
 # OpenAI's defaults for plain completions, where the model's whole distribution is wanted.
 DEFAULTS = ChatWeb(temperature=1.0, top_k=0, top_p=1.0, max_tokens=16)
@@ -37,26 +31,21 @@ def add_routes(router: APIRouter, service: Service) -> None:
         response_model_exclude_unset=True,
         responses={200: STREAM, **refusals(400, 404, 413, 429, 499, 500, 503)},
     )
-    async def completions(
-        body: CompletionRequest, request: Request
-    ) -> TextCompletion | StreamingResponse:
-        service.check_ready()
-        service.check_model(body.model)
-        service.check_count(len(body.prompts()) * body.choices(), "prompt")
+    async def completions(body: CompletionRequest, request: Request) -> BaseModel | Response:
+        service.check(body, "prompt", len(body.prompts()))
         # Beside the event loop: a prompt may be a megabyte of text.
         prompts = [await asyncio.to_thread(_tokens, service, prompt) for prompt in body.prompts()]
-        seed, prompt_tokens = service.seed(body.seed), sum(map(len, prompts))
-        requests = service.requests(
-            prompts, body, seed, DEFAULTS,
+        session = service.start(
+            prompts, body, DEFAULTS, raw=True,
             alternatives=bool(body.logprobs),
             score_prompt=bool(body.echo) and body.logprobs is not None,
         )  # fmt: skip
-        session = service.start(requests, body.stops(), raw=True)
         writer = _TextWriter(service, body)
         if body.stream:
-            return event_stream(writer.chunks(session, prompt_tokens))
-        replies = await session.finished(request.is_disconnected)
-        return writer.completion(replies, usage=session.usage(prompt_tokens))
+            return event_stream(writer.chunks(session))
+        replies = await session.finished(request)
+        choices = [writer.choice(reply, reply.text, reply.tokens) for reply in replies]
+        return TextCompletion(**writer.envelope, choices=choices, usage=session.usage())
 
 
 def _tokens(service: Service, prompt: str | list[int]) -> list[int]:
@@ -71,13 +60,9 @@ def _tokens(service: Service, prompt: str | list[int]) -> list[int]:
         tokens = prompt
     service.check_tokens(tokens, "prompt")
     if len(tokens) > service.context:
-        raise ApiError(
-            400,
-            f"This model's maximum context length is {service.context} tokens, the prompt has "
-            f"{len(tokens)}: shorten it",
-            "prompt",
-            "context_length_exceeded",
-        )
+        most = f"This model's maximum context length is {service.context} tokens"
+        message = f"{most}, the prompt has {len(tokens)}: shorten it"
+        raise ApiError(400, message, "prompt", "context_length_exceeded")
     return tokens
 
 
@@ -86,43 +71,32 @@ class _TextWriter:
 
     def __init__(self, service: Service, body: CompletionRequest):
         self._tokenizer, self._body = service.tokenizer, body
-        self._envelope = new_envelope("cmpl-", "text_completion", service.model_id)
+        self.envelope = responses.new_envelope("cmpl-", "text_completion", service.model_id)
         # The bos put before text is not shown: the echo is what was sent.
         bos = service.tokenizer.id_to_token(service.tokenizer.get_bos_token_id())
         self._bare = [isinstance(p, str) and not p.startswith(bos) for p in body.prompts()]
         # One a reply: each remembers where its text ends.
-        self._scorers = collections.defaultdict(
-            lambda: TextScorer(service.tokenizer, body.logprobs)
-        )
+        self._scorers: dict[int, TextScorer] = {}
 
-    def completion(self, replies: Sequence[StreamedReply], **more) -> TextCompletion:
-        choices = [self._choice(reply, reply.text, reply.tokens, first=True) for reply in replies]
-        return TextCompletion(**self._envelope, choices=choices, **more)
-
-    async def chunks(
-        self, session: Session, prompt_tokens: int
-    ) -> AsyncGenerator[TextCompletion, None]:
+    async def chunks(self, session: Session) -> AsyncGenerator[TextCompletion, None]:
         """Text as it comes, and usage where the body wants it."""
-        usage, begun = ({"usage": None} if self._body.include_usage() else {}), set()
+        usage = {"usage": None} if self._body.include_usage() else {}
         async for reply, pieces, tokens in session:
-            text = "".join(piece.text for piece in pieces)
-            choice = self._choice(reply, text, tokens, first=reply.index not in begun)
-            begun.add(reply.index)
-            yield TextCompletion(**self._envelope, choices=[choice], **usage)
+            choice = self.choice(reply, "".join(piece.text for piece in pieces), tokens)
+            yield TextCompletion(**self.envelope, choices=[choice], **usage)
         if usage:
-            yield self.completion([], usage=session.usage(prompt_tokens))
+            yield TextCompletion(**self.envelope, choices=[], usage=session.usage())
 
-    def _choice(
-        self, reply: StreamedReply, text: str, tokens: Sequence[ScoredToken], first: bool
-    ) -> TextChoice:
-        """A choice with new `text` and `tokens`; the `first` of a reply begins with its prompt."""
-        echo, scored = self._echo(reply) if first and self._body.echo else ("", [])
-        return TextChoice(
-            index=reply.index,
-            text=echo + text,
-            logprobs=self._score(reply, [*scored, *tokens]),
-            finish_reason=reply.finish_reason,
-        )
+    def choice(self, reply: StreamedReply, text: str, tokens: Sequence[ScoredToken]) -> TextChoice:
+        """A choice with new `text` and `tokens`; the first of a reply begins with its prompt."""
+        echo, scored = "", []
+        if reply.index not in self._scorers:
+            self._scorers[reply.index] = TextScorer(self._tokenizer, self._body.logprobs)
+            if self._body.echo:
+                echo, scored = self._echo(reply)
+        scores = self._score(reply, [*scored, *tokens])
+        text, finish = echo + text, reply.finish_reason
+        return TextChoice(index=reply.index, text=text, logprobs=scores, finish_reason=finish)
 
     def _echo(self, reply: StreamedReply) -> tuple[str, list[ScoredToken | int]]:
         """The prompt as text, and its tokens with their scores."""
@@ -132,8 +106,8 @@ class _TextWriter:
         if self._bare[reply.index // self._body.choices()]:
             ids, scored = ids[1:], scored[1:]
         reader = ReplyReader(self._tokenizer, raw=True)
-        pieces: list[Part] = [piece for token in ids for piece in reader.push(token)]
-        return "".join(piece.text for piece in pieces + reader.finish()), scored
+        pieces = [piece for token in ids for piece in reader.push(token)] + reader.finish()
+        return "".join(piece.text for piece in pieces), scored
 
     def _score(self, reply: StreamedReply, tokens: list[ScoredToken | int]) -> TextLogprobs | None:
         """Scores of new tokens, the stop token that ended a reply included.

@@ -57,30 +57,19 @@ def bind(host: str, port: int) -> socket.socket:
 
     It listens at once, so that no other server gets the same port meanwhile.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
         sock.listen(BACKLOG)
-    except socket.gaierror as error:
-        sock.close()
-        raise ValueError(
-            f"--host {host!r} is no address of this machine ({error.strerror}); use 127.0.0.1, or "
-            "0.0.0.0 to let other machines in"
-        ) from None
     except OSError as error:
         sock.close()
-        raise ValueError(_cannot_listen(host, port, error)) from None
+        other = 8000 if port < 1024 or port == 65535 else port + 1
+        advice = f"choose another port with -p {other}"
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            advice = "use --host 127.0.0.1, or 0.0.0.0 to let other machines in"
+        raise ValueError(f"cannot listen on {host}:{port} ({error.strerror}); {advice}") from None
     return sock
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> str:
-    problem = f"cannot listen on {host}:{port} ({error.strerror})"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"{problem}; use --host 127.0.0.1, or 0.0.0.0 to let other machines in"
-    other = 8000 if port < 1024 or port == 65535 else port + 1
-    return f"{problem}; choose another port with -p {other}"
 
 
 def serve(cfg: ChatWeb) -> int:
@@ -88,11 +77,12 @@ def serve(cfg: ChatWeb) -> int:
     cfg = with_mesh(cfg)
     sock = bind(cfg.host, cfg.port)
     loaded = load(cfg, devices.virtual_devices(cfg.slots or CPU_SLOTS, 1))
-    return run(new_service(cfg, loaded, new_engine(cfg, loaded)), cfg, sock)
+    return run(new_service(cfg, loaded, new_engine(cfg, loaded)), sock)
 
 
 def new_engine(cfg: ChatWeb, loaded: Loaded) -> "Engine":
     """The engine that `cfg` wants: slots by the kind and number of devices."""
+    # JAX is imported late, in each of these functions: the socket comes first.
     from nanochat_jax.serve.engine import Engine
     from nanochat_jax.serve.engine.weights import nbytes
     from nanochat_jax.sharding import make_mesh
@@ -114,7 +104,7 @@ def new_service(cfg: ChatWeb, loaded: Loaded, engine: "Engine") -> "Service":
     return Service(scheduler, loaded.tokenizer, cfg.model_name or loaded.name, cfg)
 
 
-def run(service: "Service", cfg: ChatWeb, sock: socket.socket) -> int:
+def run(service: "Service", sock: socket.socket) -> int:
     """Answers on `sock` until a signal; returns the exit code."""
     import uvicorn
 
@@ -122,16 +112,6 @@ def run(service: "Service", cfg: ChatWeb, sock: socket.socket) -> int:
     from nanochat_jax.serve.server.scheduler import DRAIN_S
 
     scheduler = service.scheduler
-    app = create_app(
-        service, api_keys=cfg.api_key, cors_origins=cfg.cors_origin, rate_limit=cfg.rate_limit
-    )
-    settings = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=GRACE_S,
-        backlog=BACKLOG,
-    )
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets=None) -> None:
@@ -139,6 +119,10 @@ def run(service: "Service", cfg: ChatWeb, sock: socket.socket) -> int:
             closing = asyncio.to_thread(scheduler.close, DRAIN_S)
             await asyncio.gather(super().shutdown(sockets), closing)
 
+    settings = uvicorn.Config(
+        create_app(service), log_level="warning", access_log=False,
+        timeout_graceful_shutdown=GRACE_S, backlog=BACKLOG,
+    )  # fmt: skip
     host, port = sock.getsockname()[:2]
     logger.info("%s on http://%s:%d (compiling; Ctrl-C ends it)", service.model_id, host, port)
     # uvicorn raises the signal that ended it again; by then all is drained: leaving is no error.

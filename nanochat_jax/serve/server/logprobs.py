@@ -4,12 +4,7 @@ from collections.abc import Sequence
 
 from nanochat_jax.serve.engine.requests import ScoredToken
 from nanochat_jax.serve.engine.text import ReplyReader
-from nanochat_jax.serve.server.responses import (
-    ChatLogprobs,
-    ReplyLogprob,
-    TextLogprobs,
-    TokenLogprob,
-)
+from nanochat_jax.serve.server import responses
 from nanochat_jax.tokenizer import Tokenizer
 
 
@@ -26,24 +21,25 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
 
 def chat_logprobs(
     tokenizer: Tokenizer, tokens: Sequence[ScoredToken], top: int | None
-) -> ChatLogprobs | None:
+) -> responses.ChatLogprobs | None:
     """Each token's score beside the `top` likeliest in its place; None where none are wanted."""
     if top is None:
         return None
 
-    def fields(token: int, logprob: float) -> dict:
-        raw = list(tokenizer.id_to_bytes(token))
-        return {"token": token_text(tokenizer, token), "logprob": logprob, "bytes": raw}
-
+    fields = lambda token, logprob: {
+        "token": token_text(tokenizer, token),
+        "logprob": logprob,
+        "bytes": list(tokenizer.id_to_bytes(token)),
+    }
     scored = [
-        ReplyLogprob(
+        responses.ReplyLogprob(
             **fields(token.id, token.logprob),
-            top_logprobs=[TokenLogprob(**fields(*other)) for other in token.top[:top]],
+            top_logprobs=[responses.TokenLogprob(**fields(*other)) for other in token.top[:top]],
             forced=not token.sampled,
         )
         for token in tokens
     ]
-    return ChatLogprobs(content=scored, refusal=None)
+    return responses.ChatLogprobs(content=scored, refusal=None)
 
 
 class TextScorer:
@@ -53,12 +49,12 @@ class TextScorer:
         self._tokenizer, self._top = tokenizer, top
         self._reader, self._end = ReplyReader(tokenizer, raw=True), 0
 
-    def score(self, tokens: Sequence[ScoredToken | int]) -> TextLogprobs | None:
+    def score(self, tokens: Sequence[ScoredToken | int]) -> responses.TextLogprobs | None:
         """The four lists of the next `tokens`; a bare id is a token that has no score."""
         if self._top is None:
             return None
         ids = [token if isinstance(token, int) else token.id for token in tokens]
-        return TextLogprobs(
+        return responses.TextLogprobs(
             tokens=[token_text(self._tokenizer, token) for token in ids],
             token_logprobs=[None if isinstance(t, int) else t.logprob for t in tokens],
             top_logprobs=[None if isinstance(t, int) else self._alternatives(t) for t in tokens],

@@ -2,7 +2,7 @@
 
 import hmac
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -11,10 +11,7 @@ from nanochat_jax.serve.server.metrics import Counters
 
 MAX_BODY = 2**20  # bytes; the longest allowed conversation is far below
 OPEN_PATHS = frozenset({"/", "/health", "/logo.svg", "/favicon.ico"})
-
-
-async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    await error.response()(scope, receive, send)
+Check = Callable[[Scope], ApiError | None]
 
 
 class BodyLimit:
@@ -24,82 +21,68 @@ class BodyLimit:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
-            return await self._app(scope, receive, send)
-        # Read whole before it is passed on: a body sent in chunks says no length beforehand, and a
-        # 413 must come before the route has begun.
-        body, more = b"", True
-        while more:
+        size = 0
+
+        # Raised where the application reads: it does so before a route begins, and turns this
+        # exception into an answer. A body sent in chunks says no length beforehand.
+        async def limited() -> Message:
+            nonlocal size
             message = await receive()
-            if message["type"] != "http.request":
-                return None
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > MAX_BODY:
-                error = ApiError(413, f"the body is larger than {MAX_BODY} bytes", code="too_large")
-                return await _refuse(error, scope, receive, send)
-        return await self._app(scope, _replay(body, receive), send)
+            size += len(message.get("body", b""))
+            if size > MAX_BODY:
+                raise ApiError(413, f"the body is larger than {MAX_BODY} bytes", code="too_large")
+            return message
+
+        await self._app(scope, limited, send)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body once and then whatever comes next (a disconnect)."""
-    given = False
+class Guard:
+    """Lets through what `check` finds nothing against."""
 
-    async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again
-
-
-class BearerKeys:
-    """Answers 401 without one of `keys`; the page itself and `/health` stay open."""
-
-    def __init__(self, app: ASGIApp, keys: Collection[str]):
-        self._app, self._keys = app, [key.encode() for key in keys]
+    def __init__(self, app: ASGIApp, check: Check):
+        self._app, self._check = app, check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._open(scope["path"]) or self._known(scope):
-            return await self._app(scope, receive, send)
-        message = "Incorrect API key: send `Authorization: Bearer <key>`"
-        error = ApiError(401, message, code="invalid_api_key")
-        return await _refuse(error, scope, receive, send)
+        error = self._check(scope) if scope["type"] == "http" else None
+        await (error.response() if error else self._app)(scope, receive, send)
 
-    def _open(self, path: str) -> bool:
-        return path in OPEN_PATHS or path.startswith("/web/")
 
-    def _known(self, scope: Scope) -> bool:
+def bearer_keys(keys: Collection[str]) -> Check:
+    """401 without one of `keys`; the page itself and `/health` stay open."""
+    known = [b"Bearer " + key.encode() for key in keys]
+
+    def check(scope: Scope) -> ApiError | None:
         given = dict(scope["headers"]).get(b"authorization", b"")
         # Compared in constant time: how long a refusal takes must not tell how much was right.
-        return any(hmac.compare_digest(given, b"Bearer " + key) for key in self._keys)
+        if any(hmac.compare_digest(given, key) for key in known):
+            return None
+        if scope["path"] in OPEN_PATHS or scope["path"].startswith("/web/"):
+            return None
+        message = "Incorrect API key: send `Authorization: Bearer <key>`"
+        return ApiError(401, message, code="invalid_api_key")
+
+    return check
 
 
-class RateLimit:
-    """Answers 429 to an address that posts more than `per_minute` requests a minute."""
+def rate_limit(per_minute: int) -> Check:
+    """429 to an address that posts more than `per_minute` requests a minute."""
+    seen: dict[str, tuple[float, float]] = {}  # address -> requests it has left, when it last came
 
-    def __init__(self, app: ASGIApp, per_minute: int):
-        self._app, self._rate = app, per_minute / 60
-        self._most = float(per_minute)
-        self._left: dict[str, tuple[float, float]] = {}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and not self._allow(scope):
-            error = ApiError(429, "too many requests from this address", code="rate_limit_exceeded")
-            return await _refuse(error, scope, receive, send)
-        return await self._app(scope, receive, send)
-
-    def _allow(self, scope: Scope) -> bool:
+    def check(scope: Scope) -> ApiError | None:
+        if scope["method"] != "POST":
+            return None
         now, address = time.monotonic(), (scope.get("client") or ("",))[0]
-        left, seen = self._left.get(address, (self._most, now))
+        left, before = seen.get(address, (per_minute, now))
         # A bucket of tokens, refilled as time goes by: a burst passes, a stream of requests not.
-        left = min(self._most, left + (now - seen) * self._rate)
-        if len(self._left) > 10_000:  # a scan from many addresses must not fill the memory
-            self._left.clear()
-        self._left[address] = (left - 1 if left >= 1 else left, now)
-        return left >= 1
+        left = min(per_minute, left + (now - before) * per_minute / 60)
+        if len(seen) > 10_000:  # a scan from many addresses must not fill the memory
+            seen.clear()
+        seen[address] = (left - 1 if left >= 1 else left, now)
+        if left >= 1:
+            return None
+        return ApiError(429, "too many requests from this address", code="rate_limit_exceeded")
+
+    return check
 
 
 class CountRequests:
@@ -109,9 +92,6 @@ class CountRequests:
         self._app, self._counters = app, counters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 # By route, not by address: what strangers type must not grow the metrics.
@@ -119,4 +99,4 @@ class CountRequests:
                 self._counters.requests[path, message["status"]] += 1
             await send(message)
 
-        return await self._app(scope, receive, counted)
+        await self._app(scope, receive, counted)

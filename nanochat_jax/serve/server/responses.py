@@ -26,8 +26,6 @@ FinishReason = Literal["stop", "length"]
 
 
 class Error(BaseModel):
-    """OpenAI's error object."""
-
     message: str
     type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
     param: str | None
@@ -81,12 +79,9 @@ def new_envelope(prefix: str, kind: str, model_id: str) -> dict[str, Any]:
     """The fields that are the same in all that answers one request."""
     # `object` too, though its model allows one value only: a field left to its default is not sent.
     return {
-        "id": prefix + uuid.uuid4().hex,
-        "created": int(time.time()),
-        "model": model_id,
-        "system_fingerprint": None,
-        "object": kind,
-    }
+        "id": prefix + uuid.uuid4().hex, "object": kind, "created": int(time.time()),
+        "model": model_id, "system_fingerprint": None,
+    }  # fmt: skip
 
 
 class ReplyPart(BaseModel):
@@ -142,8 +137,6 @@ class Extras(BaseModel):
 
 
 class ChatCompletion(Envelope):
-    """POST /v1/chat/completions without `stream`."""
-
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
     usage: Usage

@@ -53,7 +53,8 @@ class Scheduler:
         self.error: BaseException | None = None
         self.closing = self._stopped = False
         self._incoming: deque[Generation] = deque()
-        self._changed = threading.Condition()
+        # The lock: nothing may be queued once the thread has looked for the last time.
+        self._lock, self._changed = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -68,19 +69,19 @@ class Scheduler:
         # Outside the lock, which the engine's thread needs: a long prompt is checked id by id.
         self.engine.check(request)
         generation = Generation(request, on_update)
-        with self._changed:
+        with self._lock:
             if self.closing or self.error is not None:
                 raise QueueFull("the server is shutting down")
             if self.waiting >= self.queue_limit + len(self.engine.slots) - self.engine.active:
                 raise QueueFull(f"{self.waiting} requests are waiting already; try again later")
             self._incoming.append(generation)
-            self._changed.notify()
+        self._changed.set()
         return generation
 
     def cancel(self, generation: Generation) -> None:
         """Frees the generation's slot within one dispatch."""
         generation.cancel()
-        self._wake()
+        self._changed.set()
 
     @property
     def waiting(self) -> int:
@@ -95,12 +96,11 @@ class Scheduler:
     def close(self, drain_s: float = 0.0) -> None:
         """Takes no more requests, gives running ones `drain_s` seconds, then ends the thread."""
         self.closing = True
-        self._wake()
         deadline = time.monotonic() + drain_s
         while time.monotonic() < deadline and (self.waiting or self.engine.active):
             time.sleep(0.02)
         self._stopped = True
-        self._wake()
+        self._changed.set()
         self._thread.join(timeout=END_S)
 
     def _run(self) -> None:
@@ -113,7 +113,8 @@ class Scheduler:
             while not self._stopped:
                 self._take_incoming()
                 if not self.engine.tick():
-                    self._sleep()
+                    self._changed.wait(timeout=1.0)
+                    self._changed.clear()  # before the next look, which finds what set it
         except Exception as error:
             # A device that failed once stays so: every reply ends, and `/health` answers 503 so
             # that what watches the server starts another.
@@ -124,15 +125,6 @@ class Scheduler:
         self.engine.fail_all()
 
     def _take_incoming(self) -> None:
-        with self._changed:
+        with self._lock:
             while self._incoming:
                 self.engine.accept(self._incoming.popleft())
-
-    def _sleep(self) -> None:
-        with self._changed:
-            if not self._incoming and not self._stopped:
-                self._changed.wait(timeout=1.0)
-
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify()

@@ -1,19 +1,11 @@
 """What the API accepts, as pydantic models: OpenAI's fields; unknown ones are ignored."""
 
-from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WrapValidator,
-    field_validator,
-    model_validator,
-)
+import pydantic
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WrapValidator
 
-from nanochat_jax.tokenizer.chat_format import Message, PartKind
+from nanochat_jax.tokenizer.chat_format import Message, PartKind, parse
 
 # The original's limits.
 MAX_MESSAGES = 500
@@ -53,10 +45,21 @@ def forms(description: str) -> WrapValidator:
     def check(value, handler):
         try:
             return handler(value)
-        except ValidationError:
+        except pydantic.ValidationError:
             raise ValueError(f"give {description}") from None
 
     return WrapValidator(check)
+
+
+def some(kind: type, most: int | None = None):
+    """The type of a list of 1 to `most` of a kind."""
+    return Annotated[list[kind], Field(min_length=1, max_length=most)]
+
+
+def stop_type(most: int):
+    """The type of a field of stop strings."""
+    said = forms(f"a text of 1 to 256 characters, or a list of up to {most}")
+    return Annotated[Stop | Annotated[list[Stop], Field(max_length=most)] | None, said]
 
 
 class ContentPart(Strict):
@@ -92,14 +95,32 @@ class ChatMessage(Strict):
         return len(self.content or "")
 
 
-def _check_total(lengths: Iterable[int]) -> None:
-    if sum(lengths) > MAX_TOTAL_CHARS:
+class OriginalMessage(ChatMessage):
+    """A message as the original takes it; its page sends tool calls as text with their markers."""
+
+    role: Literal["user", "assistant"]
+    content: Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_CHARS)]
+
+    def message(self) -> Message:
+        """As the engine's side knows it; tool calls are parts again."""
+        if self.role == "user":
+            return Message("user", self.content)
+        parts = [{"type": part.kind, "text": part.text} for part in parse(self.content)]
+        return Message("assistant", parts)
+
+
+def _within_limits(messages: list[ChatMessage]) -> list[ChatMessage]:
+    for i, message in enumerate(messages):
+        if message.length() == 0 and message.role != "assistant":
+            raise ValueError(f"message {i} is empty")
+        if message.length() > MAX_MESSAGE_CHARS:
+            raise ValueError(f"message {i} is longer than {MAX_MESSAGE_CHARS} characters")
+    if sum(message.length() for message in messages) > MAX_TOTAL_CHARS:
         raise ValueError(f"the conversation is longer than {MAX_TOTAL_CHARS} characters")
+    return messages
 
 
 class StreamOptions(Strict):
-    """Extras of a streamed answer."""
-
     include_usage: bool | None = None
 
 
@@ -111,10 +132,7 @@ class SamplingFields(Strict):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=1, le=200)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    stop: Annotated[
-        Stop | Annotated[list[Stop], Field(max_length=4)] | None,
-        forms("a text of 1 to 256 characters, or a list of up to 4"),
-    ] = None
+    stop: stop_type(4) = None
     seed: Annotated[int, Field(ge=-MAX_SEED, lt=MAX_SEED)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -123,10 +141,6 @@ class SamplingFields(Strict):
     def choices(self) -> int:
         """How many replies to each prompt."""
         return self.n or 1
-
-    def limit(self) -> int | None:
-        """The largest number of tokens of a reply, if the request says one."""
-        return self.max_tokens
 
     def stops(self) -> list[str]:
         """The stop strings as a list."""
@@ -141,37 +155,21 @@ class ChatRequest(SamplingFields):
     """POST /v1/chat/completions."""
 
     messages: Annotated[
-        list[ChatMessage],
-        Field(
-            min_length=1,
-            max_length=MAX_MESSAGES,
-            examples=[[{"role": "user", "content": "Who are you?"}]],
-        ),
+        some(ChatMessage, MAX_MESSAGES),
+        Field(examples=[[{"role": "user", "content": "Who are you?"}]]),
+        AfterValidator(_within_limits),
     ]
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
-    @field_validator("messages")
-    @classmethod
-    def _within_limits(cls, messages: list[ChatMessage]) -> list[ChatMessage]:
-        for i, message in enumerate(messages):
-            if message.length() == 0 and message.role != "assistant":
-                raise ValueError(f"message {i} is empty")
-            if message.length() > MAX_MESSAGE_CHARS:
-                raise ValueError(f"message {i} is longer than {MAX_MESSAGE_CHARS} characters")
-        _check_total(message.length() for message in messages)
-        return messages
-
-    @model_validator(mode="after")
-    def _top_logprobs_need_logprobs(self):
+    @pydantic.model_validator(mode="after")
+    def _several_fields(self):
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
+        self.max_tokens = self.max_completion_tokens or self.max_tokens  # its newer name wins
         return self
-
-    def limit(self) -> int | None:
-        return self.max_completion_tokens or self.max_tokens
 
     def alternatives(self) -> int | None:
         """How many likely tokens to show beside each of a reply; None: no scores at all."""
@@ -182,20 +180,11 @@ class CompletionRequest(SamplingFields):
     """POST /v1/completions."""
 
     prompt: Annotated[
-        str
-        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
-        | Annotated[list[Token], Field(min_length=1)]
-        | Annotated[
-            list[Annotated[list[Token], Field(min_length=1)]],
-            Field(min_length=1, max_length=MAX_PROMPTS),
-        ],
+        str | some(str, MAX_PROMPTS) | some(Token) | some(some(Token), MAX_PROMPTS),
         forms(f"text, token ids, or a list of 1 to {MAX_PROMPTS} of either; no empty list"),
     ]
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
-    stop: Annotated[
-        Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None,
-        forms(f"a text of 1 to 256 characters, or a list of up to {MAX_STOPS}"),
-    ] = None
+    stop: stop_type(MAX_STOPS) = None
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
@@ -215,11 +204,9 @@ class TokenizeRequest(Strict):
 
     prompt: Annotated[str, Field(max_length=MAX_TEXT)] | None = None
     add_special_tokens: bool = False
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None = (
-        None
-    )
+    messages: some(ChatMessage, MAX_MESSAGES) | None = None
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def _one_of_two(self):
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give either prompt or messages")
@@ -232,30 +219,17 @@ class DetokenizeRequest(Strict):
     tokens: Annotated[list[Token], Field(max_length=MAX_TEXT)]
 
 
-class OriginalMessage(Strict):
-    """A message as the original takes it; its page sends tool calls as text with their markers."""
-
-    role: Literal["user", "assistant"]
-    content: Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_CHARS)]
-
-
 class OriginalRequest(Strict):
     """POST /chat/completions, with the original's limits, in the order in which it checks them."""
 
     messages: Annotated[
-        list[OriginalMessage],
-        Field(min_length=1, max_length=MAX_MESSAGES),
+        some(OriginalMessage, MAX_MESSAGES),
         forms(
             f"at least one message and at most {MAX_MESSAGES}, each with the role user or "
             f"assistant and text of 1 to {MAX_MESSAGE_CHARS} characters"
         ),
+        AfterValidator(_within_limits),
     ]
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_k: Annotated[int, Field(ge=1, le=200)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
-
-    @field_validator("messages")
-    @classmethod
-    def _within_limits(cls, messages: list[OriginalMessage]) -> list[OriginalMessage]:
-        _check_total(len(message.content) for message in messages)
-        return messages

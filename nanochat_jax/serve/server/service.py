@@ -4,19 +4,21 @@ import asyncio
 import collections
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+
+from fastapi import Request as HTTPRequest
 
 from nanochat_jax.config.serve import ChatWeb
 from nanochat_jax.serve.engine.prompt import Prompt, fit_conversation
 from nanochat_jax.serve.engine.requests import Generation, Request, ScoredToken, derive_seed
 from nanochat_jax.serve.engine.text import ReplyReader, merge
 from nanochat_jax.serve.server.errors import ApiError, EngineFailed
-from nanochat_jax.serve.server.metrics import Counters, read_stats
-from nanochat_jax.serve.server.responses import PromptDetails, Stats, Usage
+from nanochat_jax.serve.server.metrics import Counters
+from nanochat_jax.serve.server.responses import PromptDetails, Usage
 from nanochat_jax.serve.server.scheduler import Scheduler
-from nanochat_jax.serve.server.schemas import SamplingFields, pick
+from nanochat_jax.serve.server.schemas import ChatMessage, SamplingFields, pick
 from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.tokenizer.chat_format import Message, Part
+from nanochat_jax.tokenizer.chat_format import Part
 
 LOOK_S = 0.5  # seconds between looks whether the client is still there
 
@@ -30,10 +32,8 @@ class StreamedReply:
         self.tokens: list[ScoredToken] = []
         self.finish_reason: str | None = None
 
-    def feed(
-        self, new: Sequence[ScoredToken], finish: str | None
-    ) -> tuple[list[Part], list[ScoredToken]]:
-        """Takes what the engine sampled; returns the new text and the tokens behind it."""
+    def feed(self, new: Sequence[ScoredToken], finish: str | None) -> "Update":
+        """Takes what the engine sampled; returns itself, the new text and its tokens."""
         shown, taken = [], []
         # The stop token itself has no text, and is not counted as part of the reply.
         for token in new[: len(new) - (finish == "stop")]:
@@ -48,12 +48,16 @@ class StreamedReply:
         shown = merge(shown)
         self.pieces += shown
         self.tokens += taken
-        return shown, taken
+        return self, shown, taken
 
     @property
     def text(self) -> str:
         """What the reply says, without its tool calls."""
         return "".join(piece.text for piece in self.pieces if piece.kind == "text")
+
+
+# A reply, and what is new of it.
+Update = tuple[StreamedReply, list[Part], list[ScoredToken]]
 
 
 class Mailbox:
@@ -92,8 +96,11 @@ class Mailbox:
 class Session:
     """The replies of one request on their way. Iterating yields what is new until all ended."""
 
-    def __init__(self, scheduler: Scheduler, mailbox: Mailbox, counters: Counters):
+    def __init__(
+        self, scheduler: Scheduler, mailbox: Mailbox, counters: Counters, seed: int, tokens: int
+    ):
         self._scheduler, self._mailbox, self._counters = scheduler, mailbox, counters
+        self.seed, self._prompt_tokens = seed, tokens
         self._began = time.monotonic()
         self._queue: asyncio.Queue = asyncio.Queue()
         self._replies: dict[Generation, StreamedReply] = {}
@@ -106,19 +113,14 @@ class Session:
     def _on_update(self, generation: Generation, new: Sequence[ScoredToken]) -> None:
         """Called in the engine's thread with what it sampled."""
         try:
-            update = generation, list(new), generation.finish_reason
-            self._mailbox.post(self._queue, update)
+            self._mailbox.post(self._queue, (generation, list(new), generation.finish_reason))
         except RuntimeError:  # the event loop is gone: nobody listens any more
             generation.cancel()
 
-    async def __aiter__(
-        self,
-    ) -> AsyncIterator[tuple[StreamedReply, list[Part], list[ScoredToken]]]:
+    async def __aiter__(self) -> AsyncIterator[Update]:
         """Yields (reply, new pieces, new tokens); a reply that has ended is not seen again.
 
-        Leaving early frees every slot.
-
-        Raises EngineFailed when the engine dies.
+        Leaving early frees every slot. Raises EngineFailed when the engine dies.
         """
         try:
             while any(reply.finish_reason is None for reply in self._replies.values()):
@@ -128,48 +130,48 @@ class Session:
         finally:
             self.leave()
 
-    def _take(self, generation: Generation, new: list[ScoredToken], finish: str | None):
+    def _take(self, generation: Generation, new: list[ScoredToken], finish: str | None) -> Update:
         reply = self._replies[generation]
         if not reply.tokens and new:
             self._counters.first_token(time.monotonic() - self._began)
         if finish in ("failed", "cancelled"):
             raise EngineFailed("the engine ended before the reply did")
-        shown, taken = reply.feed(new, finish)
+        update = reply.feed(new, finish)
         if reply.finish_reason is not None and not generation.done:
             self._scheduler.cancel(generation)  # a stop string, which the engine does not know
-        return reply, shown, taken
+        return update
 
-    async def finished(self, is_gone: Callable[[], Awaitable[bool]]) -> list[StreamedReply]:
-        """All replies, once all have ended; when the client leaves first, their slots are freed.
+    async def finished(self, client: HTTPRequest) -> Collection[StreamedReply]:
+        """All replies, once all have ended; when `client` leaves first, their slots are freed.
 
         Nothing is written before the end, so that no failing write shows that nobody waits.
         """
-        whole = asyncio.ensure_future(self._read_all())
+
+        async def read_all() -> None:
+            async for _ in self:
+                pass
+
+        whole = asyncio.ensure_future(read_all())
         try:
             while not (await asyncio.wait([whole], timeout=LOOK_S))[0]:
-                if await is_gone():
+                if await client.is_disconnected():
                     raise ApiError(499, "the client closed the connection")
-            return whole.result()
+            whole.result()  # raises what ended it
+            return self._replies.values()
         finally:
             whole.cancel()
 
-    async def _read_all(self) -> list[StreamedReply]:
-        async for _ in self:
-            pass
-        return list(self._replies.values())
-
-    def usage(self, prompt_tokens: int) -> Usage:
+    def usage(self) -> Usage:
         """Token counts of the whole request."""
         replies = list(self._replies.values())
         completion = sum(len(reply.tokens) for reply in replies)
         # Of several replies to one prompt the first alone says what was there before the request.
         cached = sum(reply.generation.cached_tokens for reply in replies[:1])
         return Usage(
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion,
-            total_tokens=prompt_tokens + completion,
+            prompt_tokens=self._prompt_tokens, completion_tokens=completion,
+            total_tokens=self._prompt_tokens + completion,
             prompt_tokens_details=PromptDetails(cached_tokens=cached),
-        )
+        )  # fmt: skip
 
     def leave(self) -> None:
         """Frees what still runs and books the tokens; call it once."""
@@ -185,15 +187,12 @@ class Session:
 class Service:
     """What the routes share. Everything here runs in the event loop's thread."""
 
-    def __init__(
-        self, scheduler: Scheduler, tokenizer: Tokenizer, model_id: str, defaults: ChatWeb
-    ):
+    def __init__(self, scheduler: Scheduler, tokenizer: Tokenizer, model_id: str, cfg: ChatWeb):
         self.scheduler, self.tokenizer = scheduler, tokenizer
-        self.model_id, self.defaults = model_id, defaults
-        self.context = scheduler.engine.max_len
+        self.model_id, self.cfg, self.context = model_id, cfg, scheduler.engine.max_len
         self.counters = Counters()
         self._mailbox = Mailbox()
-        self._seeds = random.Random(None if defaults.seed < 0 else defaults.seed)
+        self._seeds = random.Random(None if cfg.seed < 0 else cfg.seed)
 
     @property
     def ready(self) -> bool:
@@ -214,8 +213,7 @@ class Service:
     def check_model(self, name: str | None) -> None:
         """Raises ApiError 404 for a model that this server does not have."""
         if name is not None and name not in (self.model_id, "nanochat"):
-            known = f"this server has `{self.model_id}`"
-            message = f"The model `{name[:100]}` does not exist; {known}"
+            message = f"The model `{name[:100]}` does not exist; this server has `{self.model_id}`"
             raise ApiError(404, message, "model", "model_not_found")
 
     def check_tokens(self, tokens: Iterable[int], param: str) -> None:
@@ -225,12 +223,19 @@ class Service:
         if unknown is not None:
             raise ApiError(400, f"{unknown} is no token of this model; ids lie in 0..{last}", param)
 
-    def check_count(self, count: int, param: str) -> None:
-        """Raises ApiError 400 for more replies in one request than could ever wait together."""
+    def check(self, body: SamplingFields, param: str, prompts: int = 1) -> None:
+        """Raises ApiError for what is refused before anything is read.
+
+        Among that are more replies in one request than could ever wait together; `param` is what
+        asks for them.
+        """
+        self.check_ready()
+        self.check_model(body.model)
+        count = prompts * body.choices()
         most = self.scheduler.queue_limit + len(self.scheduler.engine.slots)
         if count > most:
-            advice = f"this server takes {most}: ask for less"
-            raise ApiError(400, f"{param}: {count} replies in one request, {advice}", param)
+            message = f"{count} replies in one request, this server takes {most}: ask for less"
+            raise ApiError(400, f"{param}: {message}", param)
 
     # From a request to replies.
 
@@ -238,56 +243,35 @@ class Service:
         """The seed of a request; one that names none gets the next of the server's own."""
         return self._seeds.getrandbits(31) if wanted is None else wanted
 
-    def chat_prompt(self, messages: Sequence[Message], max_tokens: int) -> Prompt:
-        """The prompt of a conversation, with room for a reply of at most a quarter context."""
-        # Not all of max_tokens: a client that asks for as much as there is would lose its history.
-        reserve = min(max_tokens, self.context // 4)
-        return fit_conversation(self.tokenizer, messages, self.context, reserve)
-
-    def requests(
-        self,
-        prompts: Sequence[Sequence[int]],
-        body: SamplingFields,
-        seed: int,
-        defaults: ChatWeb,
-        **scores: bool,
-    ) -> list[Request]:
-        """`n` requests a prompt, all prompts' in order; what `body` leaves open is the default.
-
-        `scores` are `alternatives` and `score_prompt` of the engine's requests.
-        """
-        return [
-            Request(
-                tuple(tokens),
-                pick(body.limit(), defaults.max_tokens),
-                pick(body.temperature, defaults.temperature),
-                pick(body.top_k, defaults.top_k) or None,
-                pick(body.top_p, defaults.top_p),
-                derive_seed(seed, i),
-                **scores,
-            )
-            for i, tokens in enumerate(tokens for tokens in prompts for _ in range(body.choices()))
-        ]
+    def chat_prompt(self, messages: Sequence[ChatMessage], reserve: int) -> Prompt:
+        """The prompt of a conversation, with room for a reply of `reserve` tokens if it may be."""
+        known = [message.message() for message in messages]
+        return fit_conversation(self.tokenizer, known, self.context, reserve)
 
     def start(
-        self, requests: Sequence[Request], stops: Sequence[str] = (), raw: bool = False
-    ) -> Session:
-        """Queues all `requests`; the session's replies then come by iterating over it.
+        self, prompts: Sequence[Sequence[int]], body: SamplingFields, defaults: ChatWeb,
+        raw: bool = False, **scores: bool,
+    ) -> Session:  # fmt: skip
+        """Queues `n` replies a prompt, all prompts' in order; they come by iterating.
 
-        Raises RequestRefused for a request out of range, QueueFull when too many wait.
+        What `body` leaves open is the default. `scores` are `alternatives` and `score_prompt` of
+        the engine's requests. Raises RequestRefused for a prompt out of range, QueueFull when too
+        many requests wait.
         """
-        if self.scheduler.error is not None:
-            raise EngineFailed
+        self.check_ready()  # the engine may have failed while the prompt was read
         self._mailbox.open()
-        session = Session(self.scheduler, self._mailbox, self.counters)
+        seed, prompt_tokens = self.seed(body.seed), sum(map(len, prompts))
+        session = Session(self.scheduler, self._mailbox, self.counters, seed, prompt_tokens)
         try:
-            for request in requests:
-                session.add(request, ReplyReader(self.tokenizer, stops, raw))
+            for i, tokens in enumerate(tokens for tokens in prompts for _ in range(body.choices())):
+                request = Request(
+                    tuple(tokens), pick(body.max_tokens, defaults.max_tokens),
+                    pick(body.temperature, defaults.temperature),
+                    pick(body.top_k, defaults.top_k) or None, pick(body.top_p, defaults.top_p),
+                    derive_seed(seed, i), **scores,
+                )  # fmt: skip
+                session.add(request, ReplyReader(self.tokenizer, body.stops(), raw))
         except BaseException:
             session.leave()  # those that were queued before the one that failed
             raise
         return session
-
-    def stats(self) -> Stats:
-        """How busy the engine is."""
-        return read_stats(self.scheduler, self.counters, self.model_id)

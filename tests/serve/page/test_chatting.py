@@ -2,7 +2,7 @@
 
 import pytest
 
-from nanochat_jax.serve.server.middleware import BearerKeys
+from nanochat_jax.serve.server.middleware import Guard, bearer_keys
 from tests.serve.page.conftest import EVIL, Front, Slow, serve
 from tests.serve.page.driving import asked, button, finished, send, texts, toast, turns, until
 
@@ -195,7 +195,7 @@ def test_a_refusal_is_shown_in_the_servers_words_and_the_message_can_be_mended(p
 
 
 def test_a_server_that_wants_a_key_gets_it_from_the_settings(visit, talker):
-    with Front(talker, lambda app: BearerKeys(app, ["sesame"])) as front:
+    with Front(talker, lambda app: Guard(app, bearer_keys(["sesame"]))) as front:
         page = visit(front.url)
         send(page, "hi")
         assert "Enter the key under Settings" in page.locator(".failure").inner_text()

@@ -4,6 +4,10 @@ import pytest
 
 from tests.serve.server.fuzz import fuzz
 
+# The document allows every 4XX; these are all that its requests may meet. No 401: the server wants
+# no key; no 413, 429 and 499: nothing it sends is too large, too much at once, or given up.
+ANSWERED = {200, 400, 404, 405, 406}
+
 pytest.importorskip("schemathesis", reason="install the package schemathesis")
 
 
@@ -11,4 +15,4 @@ pytest.importorskip("schemathesis", reason="install the package schemathesis")
 def test_no_request_of_the_document_is_a_server_error_or_answered_otherwise(server):
     counts, well = fuzz(server, requests=600)
     assert well and counts.total() >= 600
-    assert not [status for status in counts if status >= 500], counts
+    assert set(counts) <= ANSWERED, counts

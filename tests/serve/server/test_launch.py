@@ -35,7 +35,7 @@ def test_a_seed_that_a_request_names_is_its_own(service_of):
 def test_flags_are_the_defaults_of_requests_that_say_nothing(service_of):
     flags = {"temperature": 0.1, "top_k": 7, "top_p": 0.9, "max_tokens": 11, "seed": 0}
     service = service_of(**flags, queue=3, model_name="mine")
-    assert vars(service.defaults).items() >= flags.items()
+    assert vars(service.cfg).items() >= flags.items()
     assert (service.scheduler.queue_limit, service.model_id) == (3, "mine")
     assert service_of().model_id == "nanochat-sft-d1"
 

@@ -46,6 +46,11 @@ def test_what_is_out_of_range_is_400_with_openais_error_body(http, changes, para
     assert param in message
 
 
+def test_fields_that_do_not_go_together_are_refused_by_their_names(http):
+    assert "needs logprobs" in refused(post(http, {**ASK, "top_logprobs": 2}), 400)
+    assert "either prompt or messages" in refused(post(http, {}, "/tokenize"), 400)
+
+
 def test_bodies_that_are_no_json_object_are_400(http):
     for body in ("{bad", "[]", "3", "", '{"messages": 1e999}', '{"a":' * 2000, "[" * 100_000):
         answer = http.post(
@@ -136,8 +141,8 @@ def test_the_originals_limits_are_kept_at_its_endpoint(http, changes, said):
 
 @pytest.mark.slow
 def test_keys_rate_and_origins_are_asked_for_only_when_wanted():
-    options = {"api_keys": ["secret"], "cors_origins": ["https://a.example"], "rate_limit": 3}
-    with RunningServer(new_service(slots=1), **options) as running:
+    flags = {"api_key": ("secret",), "cors_origin": ("https://a.example",), "rate_limit": 3}
+    with RunningServer(new_service(slots=1, **flags)) as running:
         with httpx.Client(base_url=running.url, timeout=60) as http:
             assert http.get("/health").status_code in (200, 503)
             assert http.get("/").status_code == 200
