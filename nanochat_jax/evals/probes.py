@@ -48,7 +48,8 @@ def run_probes(
         text = tokenizer.decode(reply.tokens)
         right = is_right(probe, text)
         judged.setdefault(probe["kind"], []).append((probe["question"], text, right))
-    return {k: ProbeScore(sum(r for *_, r in v), len(v), tuple(v)) for k, v in judged.items()}
+    count = lambda exchanges: sum(right for *_, right in exchanges)
+    return {k: ProbeScore(count(v), len(v), exchanges=tuple(v)) for k, v in judged.items()}
 
 
 def prompt_of(tokenizer: Tokenizer, question: str) -> list[int]:

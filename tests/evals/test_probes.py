@@ -1,8 +1,13 @@
 """The examination is strict: the right words, from the right tool call, and nothing besides."""
 
+import json
+
 import pytest
 
-from nanochat_jax.evals.probes import KINDS, ProbeScore, is_right, scores
+from nanochat_jax.config.program import Eval
+from nanochat_jax.evals.probes import APART, KINDS, ProbeScore, is_right, scores
+from nanochat_jax.evals.run import EVALUATIONS
+from tests.serve.world import BYTES, spoken, talking_model
 
 SUM = {"kind": "arithmetic", "tool": "12+30", "answer": "That makes 42.", "key": "42"}
 FACT = {"kind": "fact in chat", "tool": None, "answer": "Mira works as a cook.", "key": "cook"}
@@ -50,3 +55,17 @@ def test_every_kind_counts_the_same_in_the_mean():
     assert mean.value == pytest.approx(1 / len(KINDS)) and mean.name == "mean of probes"
     assert [s.name for s in kinds] == [f"probe: {k}" for k in found]
     assert (kinds[0].value, kinds[0].n) == (1.0, 10) and 0.6 < kinds[0].low < 0.8
+
+
+def test_an_examination_gives_scores_and_shows_an_exchange_of_each_kind(tmp_path):
+    kinds = (*KINDS, *APART)
+    probe = lambda kind: {**SPELL, "kind": kind, "question": f"{kind}?", "set": "final"}
+    lines = [json.dumps(probe(kind)) for kind in kinds for _ in range(2)]
+    (tmp_path / "world_data").mkdir()
+    (tmp_path / "world_data" / "probes.jsonl").write_text("\n".join(lines))
+    model = talking_model(spoken("r i v e r"), sequence_len=256)
+    found = EVALUATIONS["probes"](model, BYTES, Eval(), tmp_path)
+    shares = {score.name: (score.value, score.n) for score in found.scores}
+    assert shares["probe: spelling"] == (1.0, 2) and shares["probe: arithmetic"] == (0.0, 2)
+    assert all(f"`{kind}?` -> `r i v e r`" in found.texts[1] for kind in kinds)
+    assert "- spelling, right:" in found.texts[1] and "- arithmetic, wrong:" in found.texts[1]
