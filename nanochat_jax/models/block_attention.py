@@ -106,6 +106,10 @@ def _grouped(x_BtNH: jax.Array, K: int) -> jax.Array:
 def _scores(block: _Block, q, k, window: int | None) -> jax.Array:
     """float32 `[B, K, G, t, s]`; -inf where a query does not see a key."""
     scores = jnp.einsum("BtKGH,BsKH->BKGts", q, k).astype(jnp.float32) / math.sqrt(q.shape[-1])
-    behind_ts = jnp.arange(block.start, block.end)[:, None] - jnp.arange(block.first, block.end)
+    query_t1, key_1s = (
+        jnp.arange(block.start, block.end)[:, None],
+        jnp.arange(block.first, block.end),
+    )
+    behind_ts = query_t1 - key_1s[None]
     seen_ts = behind_ts >= 0 if window is None else (behind_ts >= 0) & (behind_ts <= window)
-    return jnp.where(seen_ts, scores, -jnp.inf)
+    return jnp.where(seen_ts[None, None, None], scores, -jnp.inf)

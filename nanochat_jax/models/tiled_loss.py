@@ -15,13 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-TILE_BYTES = (
-    2**30
-)  # of float32 logits: a GPU is busy with so many, and there are several such arrays
+# Of float32 logits: enough to keep a GPU busy; a few more arrays are as large.
+TILE_BYTES = 2**30
 
 
 class Head(NamedTuple):
-    """How hidden states become logits: the soft cap, its type, and the vocabulary without padding."""
+    """How hidden states become logits: soft cap, its type, vocabulary without padding."""
 
     softcap: float
     softcap_dtype: str
