@@ -11,6 +11,7 @@ import numpy as np
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.models import cache as kv
 from nanochat_jax.models.attend_one import attend_one
+from nanochat_jax.models.block_attention import block_attention
 from nanochat_jax.models.init import matrix_init, zeros
 from nanochat_jax.models.linear import Layer
 
@@ -156,10 +157,12 @@ class Attention(Layer):
 
     def _whole_rows(self, q_BTNH, k_BTKH, v_BTKH, position_BT):
         """Attention of rows without a cache."""
-        if self.attention != "cudnn":
-            return attend(q_BTNH, k_BTKH, v_BTKH, position_BT, self.window)
-        # A flash kernel: it never writes the [T, T] scores that `attend` writes and reads again.
         T, window = q_BTNH.shape[1], self.window
+        if self.attention == "blocks":
+            return block_attention(q_BTNH, k_BTKH, v_BTKH, window)
+        if self.attention != "cudnn":
+            return attend(q_BTNH, k_BTKH, v_BTKH, position_BT, window)
+        # A flash kernel: it never writes the [T, T] scores that `attend` writes and reads again.
         local = None if window is None or window >= T else (window, 0)
         return jax.nn.dot_product_attention(
             q_BTNH, k_BTKH, v_BTKH, is_causal=True, local_window_size=local, implementation="cudnn"

@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from nanochat_jax.models.loss import token_nll
+from nanochat_jax.models.loss import weighted_loss
 from nanochat_jax.sharding import AXES, optimizer_specs
 from nanochat_jax.train.schedules import Schedule
 
@@ -121,14 +121,11 @@ def _accumulate(
     model: Any, params: Any, inputs_ART: jax.Array, targets_ART: jax.Array, weights_ART: jax.Array
 ) -> tuple[jax.Array, Any]:
     """Loss and float32 gradient summed over the accumulation axis, one micro-batch at a time."""
+    params = _compute_copy(params, model.dtype)
 
     def loss_fn(params: Any, x_RT: jax.Array, y_RT: jax.Array, w_RT: jax.Array) -> jax.Array:
-        # Logits become float32 before their softmax in every precision: bfloat16 would round a
-        # loss near 3 to the next 64th.
         params = jax.tree_util.tree_map_with_path(_fence, params)
-        logits_RTV, _ = model.apply({"params": params}, x_RT)
-        # A product: on a CPU a plain sum adds one by one, and loses a digit or two.
-        return jnp.vdot(token_nll(logits_RTV, y_RT), w_RT, precision="highest")
+        return weighted_loss(model, params, x_RT, y_RT, w_RT)
 
     def micro(total: tuple[jax.Array, Any], rows: tuple[jax.Array, ...]) -> tuple[Any, None]:
         out = jax.value_and_grad(loss_fn)(params, *rows)
@@ -141,6 +138,16 @@ def _accumulate(
     if inputs_ART.shape[0] == 1:  # nothing to add up: no loop, and no sum held beside
         return micro(start, jax.tree.map(lambda x: x[0], rows))[0]
     return lax.scan(micro, start, rows)[0]
+
+
+def _compute_copy(params: Any, dtype: Any) -> Any:
+    """The matrices in the type that computes, made once a step and not once a micro-batch.
+
+    Gradients are taken by this copy: they are what the layers' own casts would give, for a cast's
+    derivative is a cast back. Vectors stay: a scalar of float32 costs nothing.
+    """
+    cast = lambda p: p.astype(dtype) if p.ndim > 1 and p.dtype == jnp.float32 else p
+    return jax.tree.map(cast, params)
 
 
 def _fence(keys: Any, p: jax.Array) -> jax.Array:

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from nanochat_jax.models import tiled_loss
-from nanochat_jax.models.loss import token_nll
-from nanochat_jax.models.tiled_loss import Head, nll, weighted_nll
+from nanochat_jax.models import loss as losses
+from nanochat_jax.models.loss import Head, nll, token_nll, weighted_nll
 
 N, D, V, PADDED = 130, 32, 100, 128
 
@@ -30,7 +29,7 @@ def plain(x_ND, kernel_DV, targets_N, head):
 
 @pytest.fixture(params=[7, 50, 10_000], ids=lambda n: f"tiles of {n}")
 def tiles(request, monkeypatch):
-    monkeypatch.setattr(tiled_loss, "TILE_BYTES", 4 * V * request.param)
+    monkeypatch.setattr(losses, "TILE_BYTES", 4 * V * request.param)
 
 
 @pytest.mark.parametrize("softcap_dtype", ["float32", "compute"])
@@ -68,7 +67,7 @@ def test_the_loss_of_each_token_is_that_of_whole_logits(tiles):
 
 
 def test_no_array_holds_float32_logits_of_all_tokens(monkeypatch):
-    monkeypatch.setattr(tiled_loss, "TILE_BYTES", 4 * V * 10)
+    monkeypatch.setattr(losses, "TILE_BYTES", 4 * V * 10)
     x_ND, kernel_DV, targets_N, weights_N = rows()
     loss = lambda x, k: weighted_nll(x, k, targets_N, weights_N, Head(15.0, "float32", V))
     text = jax.jit(jax.grad(loss, (0, 1))).lower(x_ND, kernel_DV).as_text()
