@@ -16,6 +16,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from nanochat_jax.models.remat import NAME
 
 # Shorter blocks skip more of the masked half, but each is a set of small products and one more
 # piece of program to compile, in every layer.
@@ -51,8 +54,10 @@ def _forward(q_BTNH, k_BTKH, v_BTKH, window):
         p = jnp.exp(scores - lse_BKGt[..., None]).astype(q.dtype)
         outs.append(jnp.einsum("BKGts,BsKH->BtKGH", p, v))
         sums.append(lse_BKGt)
-    out_BTNH = jnp.concatenate(outs, axis=1).reshape(q_BTNH.shape)
-    return out_BTNH, (q_BTNH, k_BTKH, v_BTKH, out_BTNH, jnp.concatenate(sums, axis=-1))
+    # Named, so that a block that keeps little for its backward pass keeps these two.
+    out_BTNH = checkpoint_name(jnp.concatenate(outs, axis=1).reshape(q_BTNH.shape), NAME)
+    lse_BKGT = checkpoint_name(jnp.concatenate(sums, axis=-1), NAME)
+    return out_BTNH, (q_BTNH, k_BTKH, v_BTKH, out_BTNH, lse_BKGT)
 
 
 def _backward(window, saved, dout_BTNH):

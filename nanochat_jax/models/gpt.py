@@ -17,6 +17,7 @@ from nanochat_jax.models.attention import Attention, rms_norm, rotary_tables
 from nanochat_jax.models.cache import KVCache
 from nanochat_jax.models.init import centered_uniform, falling, matrix_init, zeros
 from nanochat_jax.models.linear import Layer
+from nanochat_jax.models.remat import rematerialised
 
 Params = dict[str, Any]
 
@@ -63,13 +64,13 @@ class GPT(Layer):
     `dtype` computes, `param_dtype` stores. `attention` is how it is computed, never what it means:
     "xla" anywhere; "cudnn" on NVIDIA GPUs in bfloat16, for rows without a cache; "pallas" on NVIDIA
     GPUs, for one token after what is cached. What a kernel is not for goes through XLA.
-    `remat`: blocks are computed again in the backward pass instead of kept.
+    `remat`: what a block keeps for its backward pass, see `models/remat.py`.
     """
 
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     attention: str = "xla"
-    remat: bool = False
+    remat: str = "none"
 
     def setup(self):
         c, gated = self.cfg, self.cfg.value_embed_layers
@@ -79,7 +80,7 @@ class GPT(Layer):
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         table = partial(nn.Embed, c.padded_vocab_size, **types)
         self.wte = table(c.n_embd, embedding_init=normal(0.8 if c.init == "current" else 1.0))
-        block = nn.remat(Block) if self.remat else Block
+        block = rematerialised(Block, self.remat)
         own = lambda i: (c.masks[i], i in gated, self.attention)
         self.h = [block(c, self.dtype, self.param_dtype, *own(i)) for i in range(c.n_layer)]
         # Not tied to `wte`: nanochat trains the two at rates about 40 to 50 times apart, and

@@ -162,7 +162,7 @@ def trainer(
 def model_of(cfg: GPTConfig, config: Stage) -> GPT:
     """The model as a run computes it. Types, attention and what the backward pass recomputes are
     chosen here alone; none of them changes what the model means."""
-    return GPT(cfg, dtype=compute_dtype(config.dtype), attention="xla", remat=False)
+    return GPT(cfg, dtype=compute_dtype(config.dtype), attention="xla", remat="none")
 
 
 def abstract_run(
