@@ -48,6 +48,12 @@ class Stage(Program):
     """steps between checkpoints; -1: only at the end"""
     init_lr_frac: float = 1.0
     """all learning rates are multiplied by this once"""
+    attention: PerCall[Literal["auto", "cudnn", "blocks", "xla"]] = "auto"
+    """how attention is computed: cudnn (bfloat16 on NVIDIA GPUs), blocks (anywhere), xla (all
+    scores at once); auto: cudnn where it runs, else blocks"""
+    remat: PerCall[Literal["auto", "none", "dots", "full"]] = "auto"
+    """what the backward pass computes again to save memory: none; all but products and attention
+    (dots); all but attention (full); auto: the first that fits"""
     optim: OptimConfig = OptimConfig()
 
 

@@ -91,6 +91,26 @@ def attend(
     return out_BTKGH.reshape(B, T, N, H)
 
 
+def whole_rows(
+    attention: str,
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    position_BT: jax.Array,
+    window: int | None,
+) -> jax.Array:
+    """`attend` of rows without a cache, computed as `attention` says (see `GPT`)."""
+    if attention == "blocks":
+        return block_attention(q_BTNH, k_BTKH, v_BTKH, window)
+    if attention != "cudnn":
+        return attend(q_BTNH, k_BTKH, v_BTKH, position_BT, window)
+    # A flash kernel: it never writes the [T, T] scores that `attend` writes and reads again.
+    local = None if window is None or window >= q_BTNH.shape[1] else (window, 0)
+    return jax.nn.dot_product_attention(
+        q_BTNH, k_BTKH, v_BTKH, is_causal=True, local_window_size=local, implementation="cudnn"
+    )
+
+
 class Attention(Layer):
     """One layer's attention. `gated`: it mixes a value embedding into its values.
 
@@ -138,7 +158,7 @@ class Attention(Layer):
             return self.c_proj(out.reshape(B, T, -1)), layer
         q_BTNH, k_BTKH = (self._rotated(y, tables) for y in (q_BTNH, k_BTKH))
         if past is None:
-            out = self._whole_rows(q_BTNH, k_BTKH, v_BTKH, position_BT)
+            out = whole_rows(self.attention, q_BTNH, k_BTKH, v_BTKH, position_BT, self.window)
             return self.c_proj(out.reshape(B, T, -1)), None
         start_B = position_BT[:, 0]
         k_BSKH, v_BSKH = kv.write(past[0], k_BTKH, start_B), kv.write(past[1], v_BTKH, start_B)
@@ -154,16 +174,3 @@ class Attention(Layer):
         x_BTNH = rms_norm(rotate(x_BTNH, tables), self.cfg.norm_eps)
         scale = self.cfg.qk_scale
         return x_BTNH if scale == 1.0 else x_BTNH * jnp.asarray(scale, x_BTNH.dtype)
-
-    def _whole_rows(self, q_BTNH, k_BTKH, v_BTKH, position_BT):
-        """Attention of rows without a cache."""
-        T, window = q_BTNH.shape[1], self.window
-        if self.attention == "blocks":
-            return block_attention(q_BTNH, k_BTKH, v_BTKH, window)
-        if self.attention != "cudnn":
-            return attend(q_BTNH, k_BTKH, v_BTKH, position_BT, window)
-        # A flash kernel: it never writes the [T, T] scores that `attend` writes and reads again.
-        local = None if window is None or window >= T else (window, 0)
-        return jax.nn.dot_product_attention(
-            q_BTNH, k_BTKH, v_BTKH, is_causal=True, local_window_size=local, implementation="cudnn"
-        )

@@ -23,7 +23,7 @@ from nanochat_jax.config.stages import BaseTrain, RLTrain, Stage, tokens_per_ste
 from nanochat_jax.devices import compute_dtype
 from nanochat_jax.models.gpt import GPT, init_params
 from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.train import base, chat, origin, rl
+from nanochat_jax.train import base, chat, kernels, origin, rl
 from nanochat_jax.train.curriculum import Curriculum, RunContext, StepRows
 from nanochat_jax.train.optimizer import make_optimizer
 from nanochat_jax.train.origin import Origin
@@ -127,7 +127,8 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
     curriculum = CURRICULA[stage](config, context)
     # A checkpoint that came from elsewhere may store tables in bfloat16, and keeps doing so.
     shapes = start.source.param_shapes() if start.source else None
-    made = trainer(config, cfg, mesh, steps=curriculum.steps, params=shapes)
+    settled = for_this_machine(config, cfg, mesh)
+    made = trainer(settled, cfg, mesh, steps=curriculum.steps, params=shapes)
     warm = chat.warm_optimizer(config, start) if stage == "sft" else None
     return Run(stage, config, directory, tokenizer, made, curriculum, start, fingerprint, warm)
 
@@ -159,10 +160,30 @@ def trainer(
     return Trainer(gpt, tx, mesh, jitted, jax.tree.map(typed, state, places))
 
 
+def for_this_machine(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh) -> Stage:
+    """The config with `--attention auto` and `--remat auto` settled, by trying.
+
+    Raises:
+        ValueError: a kernel that was asked for by name does not run here.
+    """
+    dtype = compute_dtype(config.dtype)
+    attention = kernels.choose_attention(config.attention, cfg, dtype)
+    config = dataclasses.replace(config, attention=attention)
+
+    def peak(remat: str) -> int:
+        step, state, batch = abstract_run(dataclasses.replace(config, remat=remat), cfg, mesh)
+        return step.lower(state, batch).compile().memory_analysis().peak_memory_in_bytes
+
+    return dataclasses.replace(config, remat=kernels.choose_remat(config.remat, peak))
+
+
 def model_of(cfg: GPTConfig, config: Stage) -> GPT:
     """The model as a run computes it. Types, attention and what the backward pass recomputes are
-    chosen here alone; none of them changes what the model means."""
-    return GPT(cfg, dtype=compute_dtype(config.dtype), attention="xla", remat="none")
+    chosen here alone; none of them changes what the model means. What is still open (`auto`, in a
+    run from shapes) is what works everywhere."""
+    attention = "blocks" if config.attention == "auto" else config.attention
+    remat = "none" if config.remat == "auto" else config.remat
+    return GPT(cfg, dtype=compute_dtype(config.dtype), attention=attention, remat=remat)
 
 
 def abstract_run(

@@ -1,0 +1,93 @@
+"""How a run computes attention and what its backward pass keeps: chosen for the machine at hand.
+
+Neither changes what a model means. A choice that was left open is told with its reason.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.models.attention import whole_rows
+
+log = logging.getLogger(__name__)
+
+REMAT = ("none", "dots", "full")  # from what computes least to what keeps least
+USABLE = 0.95  # of a device's pool: the rest is for collectives and what lies beside the step
+
+
+def choose_attention(wanted: str, cfg: GPTConfig, dtype: Any) -> str:
+    """`cudnn`, `blocks` or `xla` for `--attention`.
+
+    Raises:
+        ValueError: cuDNN was asked for by name and does not run here.
+    """
+    if wanted in ("blocks", "xla"):
+        return wanted
+    platform, name = jax.default_backend(), jnp.dtype(dtype).name
+    if wanted == "auto" and (platform != "gpu" or name != "bfloat16"):
+        log.info(
+            "attention: in blocks (%s on a %s; cuDNN's is for bfloat16 on GPUs)", name, platform
+        )
+        return "blocks"
+    if (fault := cudnn_fault(cfg, dtype)) is None:
+        log.info("attention: cuDNN (tried on a small case)")
+        return "cudnn"
+    if wanted == "cudnn":
+        raise ValueError(f"--attention cudnn does not run here: {fault}; use --attention blocks")
+    log.warning("ATTENTION IN BLOCKS, SLOWER: cuDNN's does not run here: %s", fault)
+    return "blocks"
+
+
+def cudnn_fault(cfg: GPTConfig, dtype: Any) -> str | None:
+    """Why cuDNN's attention cannot be trusted with this model; None: a small case came out right.
+
+    It runs forward and backward with the model's heads and each of its windows, and is compared
+    with plain attention in float32.
+    """
+    T = 256
+    keys = jax.random.split(jax.random.key(0), 4)
+    heads = cfg.n_head, cfg.n_kv_head, cfg.n_kv_head, cfg.n_head
+    arrays = [
+        jax.random.normal(k, (1, T, n, cfg.head_dim)) for k, n in zip(keys, heads, strict=True)
+    ]
+    for window in {None if w is None else min(w, T // 4) for w in cfg.masks}:
+        exact = _results("xla", window, *arrays)
+        try:
+            got = _results("cudnn", window, *(a.astype(dtype) for a in arrays))
+        except Exception as error:  # the compiler's and the driver's have no type in common
+            return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        for ours, theirs in zip(got, exact, strict=True):
+            off = float(jnp.linalg.norm(ours.astype(jnp.float32) - theirs))
+            if not off <= 0.03 * float(jnp.linalg.norm(theirs)):
+                return f"its numbers are off by {off / float(jnp.linalg.norm(theirs)):.1%}"
+    return None
+
+
+def _results(attention: str, window: int | None, q, k, v, cotangent) -> tuple[jax.Array, ...]:
+    """(output, gradients by q, k and v) of whole rows."""
+    position_BT = jnp.arange(q.shape[1])[None]
+    run = lambda q, k, v: whole_rows(attention, q, k, v, position_BT, window)
+    both = jax.jit(lambda q, k, v, d: ((out := jax.vjp(run, q, k, v))[0], *out[1](d)))
+    return jax.block_until_ready(both(q, k, v, cotangent))
+
+
+def choose_remat(wanted: str, peak_of: Callable[[str], int]) -> str:
+    """`none`, `dots` or `full` for `--remat`: the first whose step fits on the device.
+
+    Args:
+        peak_of: bytes on a device that the compiled step needs at its peak, by what is kept.
+    """
+    stats = jax.local_devices()[0].memory_stats() or {}
+    limit = USABLE * stats.get("bytes_limit", 0)
+    if wanted != "auto" or not limit:
+        return "none" if wanted == "auto" else wanted
+    for kept in REMAT:
+        peak = peak_of(kept)
+        if peak <= limit:
+            log.info("remat: %s (%.1f GB of %.1f GB)", kept, peak / 1e9, limit / 1e9)
+            return kept
+    return REMAT[-1]

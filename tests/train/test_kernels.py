@@ -1,0 +1,67 @@
+"""Which kernels a run uses: what was asked for, what works here, what fits."""
+
+import logging
+
+import jax.numpy as jnp
+import pytest
+
+from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.train import kernels
+
+CFG = GPTConfig(
+    sequence_len=256, vocab_size=64, n_layer=2, n_head=2, n_kv_head=1, n_embd=32,
+    window_pattern="SL",
+)  # fmt: skip
+
+
+def test_a_cpu_attends_in_blocks_and_says_why(caplog):
+    with caplog.at_level(logging.INFO):
+        assert kernels.choose_attention("auto", CFG, jnp.float32) == "blocks"
+    assert "float32 on a cpu" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["blocks", "xla"])
+def test_what_was_asked_for_by_name_is_taken(name):
+    assert kernels.choose_attention(name, CFG, jnp.float32) == name
+
+
+def test_cudnn_asked_for_by_name_where_it_cannot_run_is_refused_with_what_to_type():
+    with pytest.raises(ValueError, match="--attention cudnn does not run here.*--attention blocks"):
+        kernels.choose_attention("cudnn", CFG, jnp.bfloat16)
+
+
+def test_on_a_gpu_whose_cudnn_fails_blocks_are_taken_loudly(monkeypatch, caplog):
+    monkeypatch.setattr(kernels.jax, "default_backend", lambda: "gpu")
+    assert kernels.choose_attention("auto", CFG, jnp.bfloat16) == "blocks"
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
+
+
+def test_a_kernel_with_wrong_numbers_is_found_out(monkeypatch):
+    right = kernels.whole_rows
+    wrong = lambda attention, q, k, v, *rest: (
+        right("blocks", q, k, v, *rest) * (1.1 if attention == "cudnn" else 1.0)
+    )
+    monkeypatch.setattr(kernels, "whole_rows", wrong)
+    assert "off by" in kernels.cudnn_fault(CFG, jnp.float32)
+    monkeypatch.setattr(kernels, "whole_rows", lambda a, *rest: right("blocks", *rest))
+    assert kernels.cudnn_fault(CFG, jnp.bfloat16) is None
+
+
+class Device:
+    def memory_stats(self):
+        return {"bytes_limit": 100}
+
+
+PEAKS = {"none": 120, "dots": 96, "full": 40}
+
+
+def test_remat_is_the_first_that_fits_with_a_reserve(monkeypatch):
+    monkeypatch.setattr(kernels.jax, "local_devices", lambda: [Device()])
+    assert kernels.choose_remat("auto", PEAKS.get) == "full"  # 96 of 100 leaves too little
+    assert kernels.choose_remat("auto", {**PEAKS, "dots": 90}.get) == "dots"
+    assert kernels.choose_remat("auto", {**PEAKS, "none": 90}.get) == "none"
+    assert kernels.choose_remat("none", PEAKS.get) == "none"
+
+
+def test_where_memory_is_not_told_nothing_is_computed_again():
+    assert kernels.choose_remat("auto", PEAKS.get) == "none"
