@@ -16,7 +16,7 @@ from nanochat_jax.config.values import fields, fingerprint, flatten
 # fingerprints are on people's disks: a stage counts as done only while exactly these are left out.
 EVERY_STAGE = (
     "config device_type mesh simulate_devices run resume resume_from_step init eval_every "
-    "eval_tokens sample_every save_every"
+    "eval_tokens sample_every save_every attention remat"
 )
 LEFT_OUT = {
     "tokenizer": "config device_type",
@@ -26,7 +26,9 @@ LEFT_OUT = {
     "eval_metrics_max_problems chatcore_max_sample",
     "rl": f"{EVERY_STAGE} task_data eval_examples eval_samples",
 }
-PER_CALL = set("resume resume_from_step init run device_type mesh simulate_devices".split())
+PER_CALL = set(
+    "resume resume_from_step init run device_type mesh simulate_devices attention remat".split()
+)
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path):

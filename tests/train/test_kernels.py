@@ -1,5 +1,6 @@
 """Which kernels a run uses: what was asked for, what works here, what fits."""
 
+import dataclasses
 import logging
 
 import jax.numpy as jnp
@@ -9,15 +10,18 @@ from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.train import kernels
 
 CFG = GPTConfig(
-    sequence_len=256, vocab_size=64, n_layer=2, n_head=2, n_kv_head=1, n_embd=32,
+    sequence_len=512, vocab_size=64, n_layer=2, n_head=2, n_kv_head=1, n_embd=32,
     window_pattern="SL",
 )  # fmt: skip
 
 
-def test_a_cpu_attends_in_blocks_and_says_why(caplog):
+def test_a_cpu_attends_in_blocks_or_short_rows_plainly_and_says_why(caplog):
     with caplog.at_level(logging.INFO):
         assert kernels.choose_attention("auto", CFG, jnp.float32) == "blocks"
-    assert "float32 on a cpu" in caplog.text
+        short = dataclasses.replace(CFG, sequence_len=256)
+        assert kernels.choose_attention("auto", short, jnp.float32) == "xla"
+    assert "blocks (float32, rows of 512, cpu)" in caplog.text
+    assert "xla (float32, rows of 256, cpu)" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["blocks", "xla"])
