@@ -109,6 +109,7 @@ def test_a_fingerprint_leaves_out_what_it_always_left_out(stage):
 
 def test_a_resumed_run_takes_over_all_but_what_belongs_to_the_call():
     typed = dict(run="theirs", mesh="2", device_type="cpu", init="x", resume_from_step=3)
+    typed |= dict(attention="xla", remat="full")
     saved = flatten(STAGES["base"](**typed, resume=True, simulate_devices=True, depth=3, seed=7))
     again, usual = flatten(settle(read("base"), saved=saved)), flatten(STAGES["base"]())
     assert {name for name in saved if again[name] != saved[name]} == PER_CALL
