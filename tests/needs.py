@@ -1,8 +1,15 @@
-"""What some tests need and not every machine has. A name that leads nowhere is an error."""
+"""What some tests need and not every machine has.
 
+A test is skipped where a machine cannot have what it needs. Where it was promised, it fails: a
+folder that the environment names, a package in the environment of `make test-all`, and in CI a
+browser and a sandbox.
+"""
+
+import importlib
 import os
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -30,11 +37,19 @@ task_data = pytest.mark.skipif(
 )
 
 
+def package(name: str) -> ModuleType:
+    """A package that only the environment of `make test-all` has, which must have it."""
+    if os.environ.get("NANOCHAT_TEST_ALL"):
+        return importlib.import_module(name)
+    return pytest.importorskip(name, reason=f"make test-all has {name.split('.')[0]}")
+
+
+def missing(what: str) -> None:
+    """Skips a test for want of something that a machine may lack; in CI (`$CI`) it fails."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
+
+
 def chromium() -> str:
-    """The system's browser. Without one the test is skipped, or in CI (`$CI`) fails."""
+    """The system's browser."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(
-            "no Chromium: apt-get install chromium"
-        )
-    return found
+    return found or missing("no Chromium: apt-get install chromium")

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import resource
 import stat
 import subprocess
 import sys
@@ -146,7 +147,6 @@ def test_a_value_that_cannot_be_written_leaves_the_old_file(tmp_path):
 
 
 def test_a_disk_that_takes_no_more_is_an_error_and_leaves_the_old_file(tmp_path):
-    resource = pytest.importorskip("resource", reason="no limits of file size here")
     path, limits = tmp_path / "file", resource.getrlimit(resource.RLIMIT_FSIZE)
     path.write_text("old")
     resource.setrlimit(
@@ -162,7 +162,6 @@ def test_a_disk_that_takes_no_more_is_an_error_and_leaves_the_old_file(tmp_path)
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
 def test_what_is_written_is_as_open_as_any_file_of_the_users(tmp_path):
     before = os.umask(0o027)
     try:

@@ -13,6 +13,7 @@ so a new set needs no change here:
 """
 
 import functools
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from tests.needs import BESIDE, folder
 
 ROOT = Path(__file__).resolve().parents[2]
 ERAS = ("classic", "current")
+# What the part in the repository must hold: a test of these can never be skipped.
+KEPT_HERE, KEPT = ROOT / "tests" / "data" / "golden", ("checkpoint_", "formulas", "tokenizer_*")
 
 TOL = {
     # model_*.npz, checkpoint_*/, generate_*.npz
@@ -54,7 +57,7 @@ TOL = {
 
 def golden_root() -> Path:
     """The folder that holds `classic/` and `current/`: the whole set, or the part that is kept."""
-    return folder("NANOCHAT_GOLDEN", BESIDE / "golden", ROOT / "tests" / "data" / "golden")
+    return folder("NANOCHAT_GOLDEN", BESIDE / "golden", KEPT_HERE)
 
 
 def era_of(path: Path) -> str:
@@ -73,19 +76,22 @@ def files(pattern: str) -> list:
     """Parameters (Path, id `era/stem`) of the files or folders that match, in a fixed order.
 
     `pattern` is a glob below an era's folder, or below the root if it begins with an era. Where
-    nothing matches, one parameter that skips and says why; the whole set has to match all.
+    nothing matches, one parameter that skips and says why; the whole set has to match all, and
+    the part in the repository what it is there for.
     """
     root = golden_root()
     in_one_era = pattern.split("/")[0] in ERAS
     globs = [pattern] if in_one_era else [f"{era}/{pattern}" for era in ERAS]
-    found = sorted(p for glob in globs for p in root.glob(glob))
-    if found:
+    by_glob = [sorted(root.glob(glob)) for glob in globs]
+    kept = root == KEPT_HERE and pattern.removeprefix("current/").startswith(KEPT)
+    # The whole set has some kinds of one era alone; what is kept here is kept of both.
+    if not (all if kept else any)(by_glob) and (kept or root == BESIDE / "golden"):
+        raise pytest.UsageError(f"no golden file matches {pattern} in {root}, which must have it")
+    if found := sorted(itertools.chain.from_iterable(by_glob)):
         return [pytest.param(p, id=_name(p.relative_to(root))) for p in found]
-    if root == BESIDE / "golden":
-        raise pytest.UsageError(f"no golden file matches {pattern} in {root}, the whole set")
-    what = f"no golden file matches {pattern}" if root.is_dir() else "no golden numbers"
     reason = (
-        f"{what} in {root}; set $NANOCHAT_GOLDEN to the folder that holds classic/ and current/"
+        f"no golden file matches {pattern} in {root}; set $NANOCHAT_GOLDEN to the folder that "
+        "holds classic/ and current/"
     )
     return [pytest.param(None, id="absent", marks=pytest.mark.skip(reason=reason))]
 

@@ -11,10 +11,11 @@ from nanochat_jax.interop import huggingface
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.tokenizer import Tokenizer
+from tests import needs
 from tests.interop.test_huggingface import CHATS, messages, random_params
 
-torch = pytest.importorskip("torch", reason="torch is not installed: make test-all brings it")
-transformers = pytest.importorskip("transformers", reason="make test-all brings transformers")
+torch = needs.package("torch")
+transformers = needs.package("transformers")
 pytestmark = pytest.mark.slow
 
 SHAPE = dict(sequence_len=64, vocab_size=320, n_layer=3, n_head=4, n_embd=64)

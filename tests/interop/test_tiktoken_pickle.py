@@ -12,6 +12,7 @@ from nanochat_jax.interop import tiktoken_pickle
 from nanochat_jax.interop.pickles import UnsafeFile, plain
 from nanochat_jax.interop.tiktoken_pickle import EncodingFields
 from nanochat_jax.tokenizer import Tokenizer
+from tests import needs
 from tests.golden.conftest import files, load_json
 
 FIELDS = EncodingFields("rustbpe", r"\p{L}+|\s", {b"a": 0, b"\xff": 1}, {"<|bos|>": 2})
@@ -150,7 +151,7 @@ TEXTS = (
 @pytest.mark.slow
 @pytest.mark.parametrize("path", files("checkpoint_*/tokenizer/tokenizer*.pkl"))
 def test_tiktoken_unpickles_what_we_write_and_encodes_as_we_do(path, tmp_path):
-    tiktoken = pytest.importorskip("tiktoken", reason="make test-all has tiktoken")
+    tiktoken = needs.package("tiktoken")
     fields = tiktoken_pickle.load(path)
     tiktoken_pickle.save(tmp_path / "ours.pkl", fields)
     theirs = pickle.loads((tmp_path / "ours.pkl").read_bytes())

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 
 from nanochat_jax.interop import torchfile
 from nanochat_jax.interop.pickles import UnsafeFile
+from tests import needs
 from tests.interop.torch_made import TREES
 
 pytestmark = pytest.mark.slow
-torch = pytest.importorskip("torch", reason="make test-all has an environment with torch")
+torch = needs.package("torch")
 
 MAPPED = pytest.mark.parametrize("mmap", [False, True], ids=["read", "mapped"])
 DTYPES = [getattr(torch, name) for name in torchfile.DTYPES]
@@ -119,7 +120,7 @@ def test_every_pickle_protocol_is_read(tmp_path, protocol):
 
 @pytest.mark.parametrize("option", [("storage_alignment", 4096), ("compute_crc32", False)])
 def test_files_of_another_alignment_or_without_checksums_are_read(tmp_path, option):
-    config = pytest.importorskip("torch.utils.serialization.config")
+    config = needs.package("torch.utils.serialization.config")
     with config.patch({f"save.{option[0]}": option[1]}):
         read_by_us(tmp_path, small_model().state_dict())
 

@@ -7,7 +7,7 @@ import pytest
 from tests import needs
 from tests.report.world import EVIL, write_base
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="install the package playwright")
+sync_api = needs.package("playwright.sync_api")
 expect = sync_api.expect
 pytestmark = pytest.mark.slow
 

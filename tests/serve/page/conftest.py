@@ -79,7 +79,7 @@ def slow_url(talker, monkeypatch):
 
 @pytest.fixture(scope="module")  # it keeps an event loop in this thread: no longer than needed
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="install the package playwright")
+    sync_api = needs.package("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=needs.chromium(), args=ALONE)
         yield browser

@@ -10,6 +10,7 @@ from nanochat_jax.config.serve import ChatWeb
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.server.scheduler import Scheduler
 from nanochat_jax.serve.server.service import Service
+from tests import needs
 from tests.serve.conftest import RunningServer
 from tests.serve.page.conftest import SAID, serve
 from tests.serve.page.driving import button, finished, send, take_file, texts, turns, until
@@ -44,7 +45,7 @@ def open_states(page):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_to_complain_of_in_any_state(visit, url, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    axe = needs.package("axe_playwright_python.sync_playwright")
     page = visit(url, color_scheme=scheme, reduced_motion="reduce")
     for state in open_states(page):
         violations = axe.Axe().run(page).response["violations"]

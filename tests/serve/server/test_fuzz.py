@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests import needs
 from tests.serve.server.fuzz import fuzz
 
 # The document allows every 4XX; these are all that its requests may meet. 405: other methods are
@@ -9,7 +10,7 @@ from tests.serve.server.fuzz import fuzz
 # server wants no key, and nothing is too large or given up.
 ANSWERED = {200, 400, 404, 405, 429}
 
-pytest.importorskip("schemathesis", reason="install the package schemathesis")
+needs.package("schemathesis")
 
 
 @pytest.mark.slow

@@ -11,11 +11,12 @@ import jax
 import numpy as np
 import pytest
 
+from tests import needs
 from tests.serve.programs import ROOT
 from tests.serve.world import BYTES, random_model
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("lm_eval", reason="install the package lm_eval[api]")
+needs.package("lm_eval")
 
 CHOICES = [("The sky is", [" blue", " a fish", " loud"]), ("Grüße aus", [" Wien", " dem All 🙂"])]
 TEXTS = ["The valley sleeps.", "Mira lives by the harbor, they say."]
