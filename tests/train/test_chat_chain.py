@@ -11,13 +11,9 @@ from nanochat_jax.config.paths import base_dir as config_base_dir
 from nanochat_jax.data import importer
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.train import metrics
-from tests import needs
+from tests.tasks.made_files import write_task_files
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    needs.task_data,
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 NO_FILE = "sample_every = -1\n"  # instead of the demo's settings
 TINY = [
     "--depth=2", "--aspect-ratio=16", "--head-dim=32", "--device-batch-size=2", "--mesh=1",
@@ -29,17 +25,7 @@ FEW_SCORES = ["--eval-metrics-max-problems=6", "--chatcore-max-sample=2"]
 
 @pytest.fixture(scope="module")
 def task_data(tmp_path_factory):
-    """The shared task files; MMLU's training rows, which it lacks, are its worked examples."""
-    folder = tmp_path_factory.mktemp("task_data")
-    for path in needs.TASK_DATA.iterdir():
-        (folder / path.name).symlink_to(path)
-    (folder / "mmlu").unlink()
-    (folder / "mmlu").mkdir()
-    own = needs.TASK_DATA / "mmlu"
-    for path in own.iterdir():
-        (folder / "mmlu" / path.name).symlink_to(path)
-    (folder / "mmlu" / "auxiliary_train.jsonl.gz").symlink_to(own / "dev.jsonl.gz")
-    return folder
+    return write_task_files(tmp_path_factory.mktemp("task_data"))
 
 
 @pytest.fixture
