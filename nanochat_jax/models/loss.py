@@ -35,12 +35,8 @@ def weighted_loss(
     """Sum over tokens of weight x nll of a `GPT` with those parameters, float32, in tiles."""
     x_BTD, _ = gpt.apply({"params": params}, inputs_BT, method="hidden")
     rows = x_BTD.reshape(-1, x_BTD.shape[-1]), params["lm_head"]["kernel"]
-    return weighted_nll(*rows, targets_BT.reshape(-1), weights_BT.reshape(-1), head_of(gpt.cfg))
-
-
-def head_of(cfg: Any) -> "Head":
-    """How a model of that `GPTConfig` makes logits."""
-    return Head(cfg.logit_softcap, cfg.softcap_dtype, cfg.vocab_size)
+    head = Head(gpt.cfg.logit_softcap, gpt.cfg.softcap_dtype, gpt.cfg.vocab_size)
+    return weighted_nll(*rows, targets_BT.reshape(-1), weights_BT.reshape(-1), head)
 
 
 class Head(NamedTuple):
@@ -107,20 +103,6 @@ def _backward(head, saved, cotangent):
 
 
 weighted_nll.defvjp(_forward, _backward)
-
-
-def nll(x_ND: jax.Array, kernel_DV: jax.Array, targets_N: jax.Array, head: Head) -> jax.Array:
-    """Cross entropy of each token, float32 `[N]`; 0 where the target is -1. Without a gradient."""
-    kernel = kernel_DV[:, : head.vocab_size].astype(x_ND.dtype)
-
-    def tile(rows):
-        x_nD, targets_n = rows
-        capped_nV, _ = _capped(x_nD @ kernel, head)
-        picked_n = jnp.take_along_axis(capped_nV, jnp.maximum(targets_n, 0)[:, None], axis=-1)
-        nll_n = jax.nn.logsumexp(capped_nV, axis=-1) - picked_n[:, 0]
-        return jnp.where(targets_n >= 0, nll_n, 0.0)
-
-    return lax.map(tile, _tiles(head, x_ND, targets_N)).reshape(-1)[: len(x_ND)]
 
 
 def _capped(z_nV: jax.Array, head: Head) -> tuple[jax.Array, jax.Array]:

@@ -67,5 +67,18 @@ def test_remat_is_the_first_that_fits_with_a_reserve(monkeypatch):
     assert kernels.choose_remat("none", PEAKS.get) == "none"
 
 
+def test_a_step_that_its_compiler_refuses_does_not_fit_and_other_errors_are_errors(monkeypatch):
+    monkeypatch.setattr(kernels.jax, "local_devices", lambda: [Device()])
+
+    def peak(kept, message="RESOURCE_EXHAUSTED: ran out of memory"):
+        if kept == "none":
+            raise kernels.jax.errors.JaxRuntimeError(message)
+        return 50
+
+    assert kernels.choose_remat("auto", peak) == "dots"
+    with pytest.raises(kernels.jax.errors.JaxRuntimeError, match="INTERNAL"):
+        kernels.choose_remat("auto", lambda kept: peak(kept, "INTERNAL: broken"))
+
+
 def test_where_memory_is_not_told_nothing_is_computed_again():
     assert kernels.choose_remat("auto", PEAKS.get) == "none"
