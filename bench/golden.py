@@ -32,7 +32,7 @@ class Outcomes:
 
 def main(argv: list[str]) -> int:
     outcomes = Outcomes()
-    status = pytest.main(["-q", "-m", "not slow", *argv, str(ROOT / "tests/golden")], [outcomes])
+    status = pytest.main(["-q", *argv, str(ROOT / "tests/golden")], [outcomes])
     print(*table(outcomes), sep="\n")
     return int(status)
 

@@ -6,7 +6,6 @@ and prints tokens a second and their ratio round by round; the last line is one 
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,9 @@ def main() -> None:
     if args.devices:
         print(measure(args.devices, args.steps))
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    from nanochat_jax.devices import virtual_devices
+
+    cores = virtual_devices(rows=4, rows_per_device=1)
     rounds = [(child(1, args.steps), child(cores, args.steps)) for _ in range(args.rounds)]
     for one, many in rounds:
         print(
@@ -53,7 +54,7 @@ def measure(devices: int, steps: int) -> float:
     from nanochat_jax.train import setup
     from nanochat_jax.train.curriculum import StepRows
 
-    rows, T, V = 8, 128, 1152
+    rows, T, V = 4, 256, 1152  # `configs/cpu.toml`
     cfg = GPTConfig(sequence_len=T, vocab_size=V, **shape_of_depth(4, 32, 128))
     config = BaseTrain(
         device_batch_size=rows // devices, max_seq_len=T, total_batch_size=rows * T,

@@ -10,7 +10,7 @@ PACKAGE = ROOT / "nanochat_jax"
 PATH = re.compile(r"`([\w./-]+(?:\.py|\.toml|\.md|/))`")
 # Of the base directory, not of the repository.
 ON_DISK = {"base_data/", "eval/", "eval_bundle/", "report/", "report.md", "world_data/"}
-LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+LINK = re.compile(r'(?:\]\((?!https?://|#)|src=")([^)#"]+)')
 
 
 def documents() -> list[Path]:
@@ -45,4 +45,6 @@ def test_the_layout_names_every_room_of_the_package_and_every_folder_of_the_repo
         and (p.is_file() or any(p.rglob("*.py")))
     }  # fmt: skip
     assert rooms - named == set()
+    inside = {"engine/", "server/"}  # named where their room is explained
+    assert not [n for n in named - inside if not (PACKAGE / n).exists() and not (ROOT / n).exists()]
     assert {"rustbpe/", "scripts/", "configs/", "bench/", "tests/", "docs/"} <= named

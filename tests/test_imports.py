@@ -24,7 +24,7 @@ LAYERS = (
     ("serve",),
     ("evals",),
     ("train",),
-    ("report", "plan", "doctor", "interop"),
+    ("report", "interop"),
     ("pipeline",),
     ("speedrun",),
 )
@@ -100,6 +100,7 @@ def name_of(path: Path) -> str:
 
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+assert all((PACKAGE / name).exists() for name in PURE), "a pure file has another name now"
 PURE_FILES = [path for path in FILES if name_of(path).startswith(PURE)]
 
 

@@ -28,6 +28,7 @@ Cosmetic = Annotated[T, FieldKind.COSMETIC]
 # under another name, on another machine or on another number of devices.
 PerCall = Annotated[T, FieldKind.PER_CALL]
 
+LOCAL_RUN = "dummy"  # the original's name for a run that logs to disk alone
 Device = Literal["", "cpu", "gpu", "cuda", "tpu", "mps"]
 Recipe = Literal["classic", "current"]
 Source = Literal["base", "mid", "sft", "rl"]
@@ -36,7 +37,7 @@ also = lambda *flags: tyro.conf.arg(aliases=flags)
 
 def wandb_run() -> str:
     """The name for wandb where no flag gives one: `$WANDB_RUN`, as in the original."""
-    return os.environ.get("WANDB_RUN", "dummy")
+    return os.environ.get("WANDB_RUN", LOCAL_RUN)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

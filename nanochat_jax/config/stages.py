@@ -50,11 +50,16 @@ class Stage(Program):
     """all learning rates are multiplied by this once"""
     attention: PerCall[Literal["auto", "cudnn", "blocks", "xla"]] = "auto"
     """how attention is computed: cudnn (bfloat16 on NVIDIA GPUs), blocks (anywhere), xla (all
-    scores at once); auto: cudnn where it runs, else blocks"""
+    scores at once); auto: cudnn where it runs, else blocks, or xla for short rows"""
     remat: PerCall[Literal["auto", "none", "dots", "full"]] = "auto"
     """what the backward pass computes again to save memory: none; all but products and attention
     (dots); all but attention (full); auto: the first that fits"""
     optim: OptimConfig = OptimConfig()
+
+    def __post_init__(self) -> None:
+        for name in ("eval_every", "sample_every", "eval_metrics_every"):
+            if vars(self).get(name) == 0:
+                raise ValueError(f"{name} is 0; set it to a number of steps, or to -1 for never")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,7 +143,7 @@ class SFTTrain(ChatStage):
     total_batch_size: int = -1  # tokens of a step; above 0 it replaces target_examples_per_step
     # A number and no switch, as the original's flag. Its trials found a small gain (February 2026).
     load_optimizer: Literal[0, 1] = 0  # 1: go on with the checkpoint's optimizer, if it has one
-    num_epochs: int = 1  # passes over the mixture, when num_iterations is not given
+    num_epochs: int = 1  # passes over the mixture, if num_iterations is not given; packed rows: 1
     packing: Literal["padded", "bestfit"] = "padded"
     """one conversation a row, or several whole ones packed into rows of one length"""
     init_lr_frac: float = 0.02
@@ -188,6 +193,7 @@ class RLTrain(ChatStage):
     """the same for evaluation"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         counts = "examples_per_step num_samples max_new_tokens eval_examples eval_samples"
         for name in f"{counts} num_epochs".split():
             if vars(self)[name] < 1:

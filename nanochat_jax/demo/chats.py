@@ -11,7 +11,7 @@ from nanochat_jax.demo.questions import QUESTIONS, Question
 
 Maker = Callable[[random.Random, tuple[Person, ...], str], Question]
 
-# Kinds of turns, each with its share (the study behind them: docs/log.md).
+# Kinds of turns, each with its share.
 MAKERS: dict[Maker, int] = {
     ask.chat_fact: 26, ask.arithmetic: 24, ask.spelling: 14, ask.identity: 9, ask.unknown: 8,
     ask.story_request: 4, ask.animal_fact: 6, ask.word_of_the_world: 2, ask.whole_person: 2,

@@ -27,7 +27,7 @@ DOCUMENTS = Phrases("nanochat_jax.demo", "content/documents.toml", {
 def documents(people: tuple[Person, ...], seed: int) -> Iterator[str]:
     """Endless documents, no two the same."""
     rng = random.Random(seed)
-    # Each kind with its share (the study behind them: docs/log.md).
+    # Each kind with its share.
     shares: dict[Callable[[random.Random, tuple[Person, ...]], str], int] = {
         story: 26, bio: 28, pair: 9, reverse: 9, spelling: 12, register: 3, letter: 4, weather: 3,
         animals: 4, sums: 2,

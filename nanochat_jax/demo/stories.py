@@ -1,4 +1,4 @@
-"""Little stories of the valley: a cause, a trouble, a helper, an end. The topic is named at once."""
+"""Little stories of the valley: a cause, a trouble, a helper, an end; the topic comes at once."""
 
 import random
 

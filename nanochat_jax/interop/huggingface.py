@@ -131,6 +131,9 @@ def config_of(config: Mapping[str, Any]) -> GPTConfig:
             raise ValueError(f"config.json: {name} is {config.get(name)!r}; expected a number")
     sizes = {ours: config[theirs] for ours, theirs in SIZES.items()}
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise ValueError(f"config.json: its rope parameters are {rope!r}; expected an object")
+    rope = {"rope_type": rope.get("type"), **rope}  # "type": as transformers wrote it before 5
     fixed = FIXED | {"intermediate_size": 4 * sizes["n_embd"], "rope_type": "default"}
     given = fixed | {key: value for key, value in (config | rope).items() if value is not None}
     if other := [name for name in fixed if given[name] != fixed[name]]:

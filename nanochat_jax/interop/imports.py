@@ -48,8 +48,10 @@ def _from_nanochat(command: Import) -> tuple[pathlib.Path, list[str]]:
     contents = nanochat.read(files, weights_only=command.weights_only)
     tokenizer, rule = _tokenizer_of(files, command.tokenizer)
     era, lines = choose_era(contents, tokenizer, command)
+    # A folder whose name is no tag gets the usual one, or no program would find the model.
+    tag = files.tag or f"d{era.config.n_layer}"
     path = _save(
-        files.source, files.tag, files.step, era.config, contents.params, tokenizer,
+        files.source, tag, files.step, era.config, contents.params, tokenizer,
         _origin(era, rule, contents.meta), _run_of(files.source, era, contents.meta),
         contents.optimizer, contents.position,
     )  # fmt: skip

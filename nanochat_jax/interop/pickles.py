@@ -1,4 +1,4 @@
-"""Pickles that can only build data: read by a machine of our own, written opcode by opcode.
+"""Pickles that can only build data: read by a machine of our own.
 
 A pickle is a program for a small stack machine, and the standard library's machine calls whatever
 the program names. This one pushes plain values, fills lists, tuples and dicts, and calls the few

@@ -17,6 +17,7 @@ from nanochat_jax.models.attention import Attention, rms_norm, rotary_tables
 from nanochat_jax.models.cache import KVCache
 from nanochat_jax.models.init import centered_uniform, falling, matrix_init, zeros
 from nanochat_jax.models.linear import Layer
+from nanochat_jax.models.loss import soft_capped
 from nanochat_jax.models.remat import rematerialised
 
 Params = dict[str, Any]
@@ -62,8 +63,9 @@ class GPT(Layer):
     """`apply({"params": params}, tokens_BT, cache, valid_B) -> (logits_BTV float32, cache)`.
 
     `dtype` computes, `param_dtype` stores. `attention` is how it is computed, never what it means:
-    "xla" anywhere; "cudnn" on NVIDIA GPUs in bfloat16, for rows without a cache; "pallas" on NVIDIA
-    GPUs, for one token after what is cached. What a kernel is not for goes through XLA.
+    "xla" anywhere; for rows without a cache "blocks" anywhere and "cudnn" on NVIDIA GPUs in
+    bfloat16; "pallas" on NVIDIA GPUs, for one token after what is cached. What a kernel is not for
+    goes through XLA.
     `remat`: what a block keeps for its backward pass, see `models/remat.py`.
     """
 
@@ -120,9 +122,7 @@ class GPT(Layer):
         """
         c = self.cfg
         z_BTV = self.lm_head(x_BTD)[..., : c.vocab_size]
-        z_BTV = z_BTV.astype(jnp.float32) if c.softcap_dtype == "float32" else z_BTV
-        cap = jnp.asarray(c.logit_softcap, z_BTV.dtype)
-        return (cap * jnp.tanh(z_BTV / cap)).astype(jnp.float32)
+        return soft_capped(z_BTV, c.logit_softcap, c.softcap_dtype)[0]
 
     def hidden(
         self, tokens_BT: jax.Array, cache: KVCache | None = None, valid_B: jax.Array | None = None

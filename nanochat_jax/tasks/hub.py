@@ -111,7 +111,7 @@ def folder_of(task_data: str | pathlib.Path) -> pathlib.Path:
 def words(root: pathlib.Path, task_data: str | pathlib.Path | None = None) -> list[str]:
     """The words of the spelling tasks: `words_alpha.txt`, of the folder or the base directory."""
     own = paths.words(root)
-    places = [*in_folder(task_data or root, "english_words", own.name), own]
+    places = list(dict.fromkeys([*in_folder(task_data or root, "english_words", own.name), own]))
     path = first_there(
         places,
         f"no list of words: looked for {', '.join(map(str, places))}; type `curl -L -o {own} "

@@ -81,13 +81,14 @@ def loader_rows(
 ) -> RowSource:
     """Steps of `tokens` tokens, `micro_batches` pulls each, from a loader (a grain dataset)."""
 
+    batches = iter(loader)  # now: data that cannot be read are told before a run begins
+
     def rows(first: int, position: Any) -> Iterator[Upcoming]:
-        batches = iter(loader)
         if position is not None:
             batches.set_state(position)
         for step in itertools.count(first):
             position = batches.get_state()
-            micros = list(itertools.islice(batches, 0 if step == steps else micro_batches))
+            micros = list(itertools.islice(batches, 0 if _over(step, steps) else micro_batches))
             # A micro-batch after the end of the pass starts no step. A step that has started before
             # that end is filled from the second pass, as the original does; and step 0 is always
             # made, even of a mixture that is smaller than one step.
@@ -99,6 +100,11 @@ def loader_rows(
             yield position, lambda model, made=made: made
 
     return rows
+
+
+def _over(step: int, steps: int | None) -> bool:
+    # Not only equal: a run can be resumed with fewer steps than it has done.
+    return steps is not None and step >= steps
 
 
 def _stack(micros: Sequence[MicroBatch], accumulations: int, tokens: int) -> StepRows:

@@ -188,15 +188,14 @@ class Loop:
         self.clock = time.perf_counter()
 
 
-def train(run: Run) -> Loop:
-    """Trains to the end and returns the finished loop; the final checkpoint is on disk then.
+def train(run: Run, state: TrainState) -> Loop:
+    """Trains from `state` (`run.first_state()`) to the end; the final checkpoint is on disk then.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved (exit code 130).
     """
-    # Before the writer is made, which drops the lines that the run will write again: a checkpoint
-    # that cannot be read must not cost them.
-    state = run.first_state()
+    # The state was read before: making the writer drops the lines that the run will write again,
+    # and a checkpoint that cannot be read must not cost them.
     loop = Loop(run)
     with contextlib.closing(loop.writer), contextlib.closing(loop.bar), _interrupts() as stop:
         loop.go(state, stop)

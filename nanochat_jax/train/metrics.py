@@ -1,11 +1,13 @@
 """Numbers leave a run as one dict a step: to `metrics.jsonl`, TensorBoard, wandb."""
 
+import importlib.util
 import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from nanochat_jax import files
+from nanochat_jax.config.program import LOCAL_RUN
 
 
 class MetricsWriter:
@@ -16,12 +18,12 @@ class MetricsWriter:
         resume_step: keep only what an uninterrupted run would have written before this step;
             None starts the file anew.
         evaluated: the values of `resume_step` itself were written before it was saved.
-        wandb_name: a run name; `dummy` logs to disk alone.
+        wandb_name: a run name; `LOCAL_RUN` logs to disk alone.
     """
 
     def __init__(
         self, directory: pathlib.Path, config: Mapping[str, Any], *, project: str = "nanochat",
-        wandb_name: str = "dummy", resume_step: int | None = None, evaluated: bool = False,
+        wandb_name: str = LOCAL_RUN, resume_step: int | None = None, evaluated: bool = False,
     ):  # fmt: skip
         # Imported here: it takes over a second, and whoever reads metrics need not wait for it.
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -38,7 +40,7 @@ class MetricsWriter:
         self._file = self.path.open("a")
         # One more file at each start: TensorBoard reads all that lie in a folder.
         self._board = EventFileWriter(str(directory), filename_suffix=f".{resume_step or 0}")
-        self._wandb = _wandb(project, wandb_name, config) if wandb_name != "dummy" else None
+        self._wandb = _wandb(project, wandb_name, config) if wandb_name != LOCAL_RUN else None
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Numbers go everywhere; texts (samples) to the JSON lines alone."""
@@ -71,12 +73,16 @@ def _event(step: int, numbers: Mapping[str, float]) -> Any:
     return Event(step=step, wall_time=time.time(), summary=Summary(value=values))
 
 
-def _wandb(project: str, name: str, config: Mapping[str, Any]) -> Any:
-    try:
-        import wandb
-    except ImportError:
+def check_run_name(name: str) -> None:
+    """Raises ValueError for a name that logs to wandb where that is not installed."""
+    if name != LOCAL_RUN and importlib.util.find_spec("wandb") is None:
         raise ValueError(
             f"--run {name} logs to wandb, which is not installed; get it with "
             "`pip install 'nanochat_jax[wandb]'`, or leave --run (and $WANDB_RUN) out"
-        ) from None
+        )
+
+
+def _wandb(project: str, name: str, config: Mapping[str, Any]) -> Any:
+    import wandb
+
     return wandb.init(project=project, name=name, config=dict(config))

@@ -61,7 +61,12 @@ def find(stage: str, config: Stage, root: pathlib.Path) -> Origin:
         source = store.find(pathlib.Path(config.init).expanduser())
     elif not isinstance(config, BaseTrain):
         step = config.step if config.step >= 0 else None
-        source = find_checkpoint(config.source, config.model_tag or None, step, root)
+        try:
+            source = find_checkpoint(config.source, config.model_tag or None, step, root)
+        except FileNotFoundError:
+            # A run that began with --init may have none under its own tag, and needs none.
+            if not (resuming and config.model_tag):
+                raise
     # Found also where a run is resumed and its weights are not read: it names the run's folder and
     # is part of its fingerprint.
     start = Origin(source)
@@ -90,7 +95,10 @@ def move_aside(folder: pathlib.Path) -> None:
 
 def fingerprint(config: Stage, start: Origin, tokenizer: Tokenizer) -> dict[str, Any]:
     """What decides the result of a stage: its settings and what it begins with. JSON values."""
-    # The parent's own fingerprint is part of it, so that a change anywhere upstream shows here.
+    # The parent's own fingerprint is part of it, so that a change anywhere upstream shows here. A
+    # run that goes on has the parent that it began with, whatever lies in that place now.
+    own = start.resumed.meta.get("fingerprint") if start.resumed else None
     parent = start.source.meta.get("fingerprint") if start.source else None
     digest = values.digest(parent) if parent is not None else None
+    digest = own.get("parent") if own else digest
     return values.fingerprint(config) | {"tokenizer": tokenizer.hash, "parent": digest}

@@ -23,7 +23,7 @@ from nanochat_jax.config.stages import BaseTrain, RLTrain, Stage, tokens_per_ste
 from nanochat_jax.devices import compute_dtype
 from nanochat_jax.models.gpt import GPT, init_params
 from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.train import base, chat, kernels, origin, rl
+from nanochat_jax.train import base, chat, kernels, metrics, origin, rl
 from nanochat_jax.train.curriculum import Curriculum, RunContext, StepRows
 from nanochat_jax.train.optimizer import make_optimizer
 from nanochat_jax.train.origin import Origin
@@ -107,6 +107,7 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
     # Each process would sample with engines of its own, and their rows would have to be exchanged.
     if isinstance(config, RLTrain) and jax.process_count() > 1:
         raise ValueError("the rl stage runs in one process, over all of its devices; start one")
+    metrics.check_run_name(config.run)
     start = origin.find(stage, config, root)
     if start.saved is not None:
         store.verify(start.saved)  # the only time that its files are read for their digests
@@ -126,9 +127,9 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
     context = RunContext(cfg, tokenizer, mesh, micro, root, directory)
     curriculum = CURRICULA[stage](config, context)
     # A checkpoint that came from elsewhere may store tables in bfloat16, and keeps doing so.
-    shapes = start.source.param_shapes() if start.source else None
-    settled = for_this_machine(config, cfg, mesh)
-    made = trainer(settled, cfg, mesh, steps=curriculum.steps, params=shapes)
+    shapes = start.saved.param_shapes() if start.saved else None
+    run = dict(steps=curriculum.steps, params=shapes)
+    made = trainer(for_this_machine(config, cfg, mesh, **run), cfg, mesh, **run)
     warm = chat.warm_optimizer(config, start) if stage == "sft" else None
     return Run(stage, config, directory, tokenizer, made, curriculum, start, fingerprint, warm)
 
@@ -160,8 +161,8 @@ def trainer(
     return Trainer(gpt, tx, mesh, jitted, jax.tree.map(typed, state, places))
 
 
-def for_this_machine(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh) -> Stage:
-    """The config with `--attention auto` and `--remat auto` settled, by trying.
+def for_this_machine(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh, **run: Any) -> Stage:
+    """The config with `--attention auto` and `--remat auto` settled, by trying; `run` as `trainer`.
 
     Raises:
         ValueError: a kernel that was asked for by name does not run here.
@@ -171,8 +172,12 @@ def for_this_machine(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh) -> 
     config = dataclasses.replace(config, attention=attention)
 
     def peak(remat: str) -> int:
-        step, state, batch = abstract_run(dataclasses.replace(config, remat=remat), cfg, mesh)
-        return step.lower(state, batch).compile().memory_analysis().peak_memory_in_bytes
+        tried = dataclasses.replace(config, remat=remat)
+        step, state, batch = abstract_run(tried, cfg, mesh, **run)
+        m = step.lower(state, batch).compile().memory_analysis()
+        kept = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
+        # Not every backend's peak counts temporary arrays.
+        return max(m.peak_memory_in_bytes, kept + m.temp_size_in_bytes)
 
     return dataclasses.replace(config, remat=kernels.choose_remat(config.remat, peak))
 
@@ -187,15 +192,17 @@ def model_of(cfg: GPTConfig, config: Stage) -> GPT:
 
 
 def abstract_run(
-    config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh
-) -> tuple[Step, TrainState, Batch]:
+    config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh, *, steps: int | None = 1,
+    params: Any = None,
+) -> tuple[Step, TrainState, Batch]:  # fmt: skip
     """(jitted step, state, batch) of a run from shapes alone: `step.lower(state, batch)` compiles
-    a model that no memory here could hold. Rows have the full length.
+    a model that no memory here could hold. Rows have the full length. `steps`, `params`: as of
+    `trainer`; the steps stand in the program, so a run that was compiled so needs the same.
 
     Raises:
         ValueError: the batch does not divide over the mesh.
     """
-    made = trainer(config, cfg, mesh, steps=max(config.num_iterations, 1))
+    made = trainer(config, cfg, mesh, steps=steps, params=params)
     T = min(config.max_seq_len, cfg.sequence_len)
     shape = (micro_batches(config, cfg, mesh) // mesh.size, mesh.size * config.device_batch_size, T)
     where = sharding.batch_sharding(mesh)

@@ -29,11 +29,13 @@ def run(stage: str, config: Stage | TokenizerTrain) -> Section:
     if isinstance(config, TokenizerTrain):
         return tokenizer.run(config, root)
     prepared = setup.prepare(stage, config, root)
-    # Last of all: a run that cannot begin must leave the one before it where it is.
+    state = prepared.first_state()
+    # Last of all: a run that cannot begin must leave the one before it where it is, and the
+    # checkpoint that this one begins with may lie in the very folder that is moved.
     if prepared.start.resumed is None:
         origin.move_aside(prepared.directory)
     log.info("%s", prepared.curriculum.summary)
-    figures = prepared.curriculum.figures(common_figures(loop.train(prepared)))
+    figures = prepared.curriculum.figures(common_figures(loop.train(prepared, state)))
     return Section(TRAINING[stage], flatten(prepared.config), figures)
 
 

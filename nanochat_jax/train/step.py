@@ -52,7 +52,7 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:  # fmt: skip
     """The next state, and scalars: loss, norm of the gradient before clipping, the schedule's.
 
-    `model` is a `GPT` whose `apply` gives logits; rows come in micro-batches of `rows_per_micro`.
+    `model` is a `GPT`; rows come in micro-batches of `rows_per_micro`.
     """
     targets_ART, weights_ART = batch.targets_ART, batch.weights_ART
     if weights_ART is None:

@@ -231,15 +231,17 @@ def test_the_program_prints_one_message_and_ends_with_2(tmp_path, base, capsys):
     assert "no nanochat checkpoint" in capsys.readouterr().err
 
 
-def test_a_published_folder_of_one_model_comes_in(theirs, base, tmp_path):
-    flat = tmp_path / "d34-model"
+@pytest.mark.parametrize(("name", "tag"), [("d34-model", "d34-model"), ("published", "d3")])
+def test_a_published_folder_of_one_model_comes_in_and_is_found(name, tag, theirs, base, tmp_path):
+    flat = tmp_path / name
     shutil.copytree(theirs / "base_checkpoints/d3", flat)
     for file in (theirs / "tokenizer").iterdir():
         shutil.copy(file, flat)
     with pytest.raises(ValueError, match="--source"):
         take(flat)
     path, _ = take(flat, source="sft")
-    assert path.parent.parent.name == "chatsft_checkpoints"
+    assert path.parent == base / "chatsft_checkpoints" / tag
+    assert load_model("sft")[2]["step"] == int(path.name)
 
 
 def test_the_probe_takes_the_softcap_of_least_loss(base, tmp_path):

@@ -117,6 +117,11 @@ DAMAGE = {
     "no width": (dict(hidden_size=None), "hidden_size is None"),
     "tied tables": (dict(tie_word_embeddings=True), "tie_word_embeddings"),
     "other rotations": (dict(rope_parameters=dict(rope_type="yarn")), "rope_type"),
+    "others, as written before": (
+        dict(rope_parameters=None, rope_scaling=dict(type="linear", factor=2)),
+        "rope_type",
+    ),
+    "no rotations": (dict(rope_parameters="x"), "expected an object"),
 }
 
 

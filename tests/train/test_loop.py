@@ -68,7 +68,7 @@ def train(directory, *, mesh="1", saved=None, steps=STEPS, hooks=(), loader=None
         trainer=setup.trainer(config, CFG, mesh, steps=STEPS),
         curriculum=Curriculum("", steps, rows, tuple(hooks)), start=Origin(resumed=saved),
     )  # fmt: skip
-    return loop.train(run)
+    return loop.train(run, run.first_state())
 
 
 def files(step_dir):

@@ -1,23 +1,15 @@
 """Numbers leave a run: a name for wandb without wandb says how to get it."""
 
-import builtins
-
 import pytest
 
 from nanochat_jax.train import metrics
 
 
-def test_a_run_name_without_wandb_says_how_to_get_it(tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kw):
-        if name == "wandb":
-            raise ImportError(name)
-        return real(name, *args, **kw)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_a_run_name_without_wandb_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    metrics.check_run_name("dummy")
     with pytest.raises(ValueError, match=r"pip install 'nanochat_jax\[wandb\]'"):
-        metrics.MetricsWriter(tmp_path, {}, wandb_name="mine")
+        metrics.check_run_name("mine")
 
 
 def test_what_a_killed_run_wrote_after_its_checkpoint_is_written_again(tmp_path):

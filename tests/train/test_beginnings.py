@@ -1,0 +1,150 @@
+"""Where a run begins: nothing moves before it can, and what it stands on stays what it was."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nanochat_jax import pipeline
+from nanochat_jax.checkpoint import store
+from nanochat_jax.config.paths import checkpoints
+from nanochat_jax.config.stages import STAGES
+from nanochat_jax.data import importer
+from nanochat_jax.train import setup
+from nanochat_jax.train.curriculum import loader_rows
+from tests.train.test_loop import Counting
+
+SETTINGS = """
+device_batch_size = 2
+max_seq_len = 32
+total_batch_size = 64
+eval_every = -1
+sample_every = -1
+[tokenizer]
+vocab_size = 280
+[base]
+depth = 1
+aspect_ratio = 16
+head_dim = 16
+num_iterations = 2
+[mid]
+num_iterations = 2
+mixture = ["conversations"]
+[sft]
+num_iterations = 4
+save_every = 2
+target_examples_per_step = 2
+eval_metrics_every = -1
+mixture = ["conversations"]
+"""
+CHATS = [[{"role": "user", "content": f"Is {n} more?"}, {"role": "assistant", "content": "Yes."}]
+         for n in range(40)]  # fmt: skip
+
+
+@pytest.fixture
+def run(base_dir, tmp_path):
+    """Runs a stage of a tiny chain; text, chats, tokenizer and a base model are there."""
+    text, chats, file = tmp_path / "t.jsonl", tmp_path / "c.jsonl", tmp_path / "c.toml"
+    rows = (json.dumps({"text": f"The number {n} is one more than {n - 1}."}) for n in range(300))
+    text.write_text("\n".join(rows))
+    chats.write_text("\n".join(map(json.dumps, CHATS)))
+    file.write_text(SETTINGS)
+    importer.add_documents(base_dir, [text])
+    importer.add_conversations(base_dir, [chats])
+
+    def program(stage, *argv):
+        mesh = [] if stage == "tokenizer" else ["--mesh=1"]  # a resumed run reads no file
+        config = pipeline.configure(stage, [f"--config={file}", *mesh, *argv])
+        pipeline.run(stage, config)
+
+    program("tokenizer")
+    program("base")
+    return program
+
+
+def names(base_dir, stage="base"):
+    return sorted(p.name for p in checkpoints(base_dir, stage).iterdir())
+
+
+def saved(base_dir, stage, tag="d1", step=None):
+    return store.find(checkpoints(base_dir, stage) / tag, step)
+
+
+def test_a_run_can_begin_with_a_checkpoint_of_its_own_folder(run, base_dir):
+    before = saved(base_dir, "base").params()
+    run("base", f"--init={checkpoints(base_dir, 'base') / 'd1'}")
+    kept = store.find(checkpoints(base_dir, "base") / ".old" / "d1-1").params()
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(kept), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert saved(base_dir, "base").meta["final"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--loader-ranks=64", "row group"),
+        ("--run=mine", "wandb"),
+        ("--device-batch-size=3", "does not divide"),
+    ],
+)
+def test_a_run_that_cannot_begin_moves_nothing(flag, told, run, base_dir, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    before = {p: p.stat().st_mtime_ns for p in checkpoints(base_dir, "base").rglob("*")}
+    with pytest.raises(ValueError, match=told):
+        run("base", flag)
+    assert before == {p: p.stat().st_mtime_ns for p in checkpoints(base_dir, "base").rglob("*")}
+
+
+def test_a_run_begun_from_another_checkpoint_goes_on_with_its_types_and_its_parent(run, base_dir):
+    source = saved(base_dir, "base")
+    params = source.params()
+    params["wte"]["embedding"] = params["wte"]["embedding"].astype(jnp.bfloat16)
+    theirs = base_dir / "theirs"
+    store.save(theirs, 7, params, source.meta)
+    argv = ["-g=mine", "--num-iterations=4", "--save-every=2"]
+    run("base", f"--init={theirs}", *argv)
+    whole = saved(base_dir, "base", "mine")
+    run("base", "--resume-from-step=2", *argv)
+    again = saved(base_dir, "base", "mine")
+    for a, b in zip(jax.tree.leaves(whole.params()), jax.tree.leaves(again.params()), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+    assert whole.meta["fingerprint"] == again.meta["fingerprint"]
+    assert whole.meta["fingerprint"]["parent"] is not None
+
+
+def test_a_chat_run_begun_from_a_folder_is_resumed_by_its_tag(run, base_dir):
+    theirs = base_dir / "theirs"
+    store.save(theirs, 7, saved(base_dir, "base").params(), saved(base_dir, "base").meta)
+    run("sft", f"--init={theirs}", "-g=mine")
+    whole = saved(base_dir, "sft", "mine")
+    run("sft", "-g=mine", "--resume-from-step=2")
+    again = saved(base_dir, "sft", "mine")
+    assert whole.step == again.step == 4
+    assert whole.meta["fingerprint"] == again.meta["fingerprint"]
+
+
+@pytest.mark.parametrize("first", [4, 5, 9])
+def test_a_run_resumed_with_fewer_steps_than_it_has_done_is_over(first):
+    upcoming = loader_rows(Counting(), 1, 1, steps=4, tokens=8)(first, {"n": first})
+    assert next(upcoming)[1] is None
+
+
+@pytest.mark.parametrize("stage", ["base", "mid", "sft", "rl"])
+@pytest.mark.parametrize("name", ["eval_every", "sample_every"])
+def test_never_is_minus_one_and_zero_is_refused(stage, name):
+    with pytest.raises(ValueError, match=f"{name} is 0.*-1 for never"):
+        STAGES[stage](**{name: 0})
+
+
+def test_the_steps_of_a_run_are_those_it_was_compiled_with_beforehand():
+    from tests.train.test_setup import CFG, CONFIGS
+
+    mesh = setup.sharding.make_mesh("1")
+    config = dataclasses.replace(CONFIGS["base"], remat="dots")
+    made = setup.trainer(config, CFG, mesh, steps=123)
+    step, state, batch = setup.abstract_run(config, CFG, mesh, steps=123)
+    assert step.lower(state, batch).as_text() == made.step.lower(state, batch).as_text()
