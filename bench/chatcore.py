@@ -2,10 +2,10 @@
 
 `python bench/chatcore.py [--task-data DIR] [--max-problems 32] [--max-new-tokens 128] [--depth 4]
 [--rounds 3]` answers the same problems with the same random model both ways, in turn, and prints
-problems a second round by round; the last line is one JSON object. One at a time is as the original
-does it, but compiled: a prompt a forward pass with the logits of every position, padded to a
-multiple of 128; a problem an engine of one row, with its tool and its cache; on one device with all
-its threads. Batches go over all devices (of a CPU, one a core). Compilation is left out of both
+one JSON object: problems a second, medians of the rounds, and their ratios. One at a time is as the
+original does it, but compiled: a prompt a forward pass with the logits of every position, padded to
+a multiple of 128; a problem an engine of one row, with its tool and its cache; on one device with
+all its threads. Batches go over all devices (of a CPU, one a core). Compilation is left out of both
 (each way runs once before), tokenizing and grading are in both. A random model never ends an
 answer, so all are of the full length; programs are run in the sandbox in both.
 Without a folder of task files the problems are made up, of the kinds and lengths that ChatCORE has.

@@ -1,11 +1,12 @@
 """CORE in full batches with shared beginnings, against one question a forward pass.
 
 `python bench/core.py [--bundle DIR] [--max-per-task 16] [--depth 4] [--rounds 3]` answers the same
-questions with the same random model both ways, in turn, and prints questions a second round by
-round; the last line is one JSON object. One question a forward pass is as the original does it (all
-its options side by side, logits of every position), compiled, with lengths padded to a multiple of
-128, on one device with all its threads. Batches go over all devices (of a CPU, one a core).
-Compilation is left out of both (each way runs once before), tokenizing is in both.
+questions with the same random model both ways, in turn, and prints seconds and ratios round by
+round; the last line is one JSON object, with questions a second. One question a forward pass is as
+the original does it (all its options side by side, logits of every position), compiled, with
+lengths padded to a multiple of 128, on one device with all its threads. Batches go over all devices
+(of a CPU, one a core). Compilation is left out of both (each way runs once before), tokenizing is
+in both.
 Without a bundle the questions are made up, of the kinds, shots and lengths that CORE has.
 """
 

@@ -5,7 +5,8 @@ with random weights: a tiny model on a CPU, d20 in bfloat16 on an accelerator. A
 every matrix once and each row's cache; those bytes over the bandwidth are the floor of its time.
 The bandwidth is measured by a copy on the same device, and where the device's name is known its
 published peak stands beside it; what fits into a CPU's own caches can be faster than that floor.
-Sampling is in the loop, as in the server. Ends with one line of JSON. Needs only JAX and Flax.
+Sampling is in the loop, as in the server. Ends with one line of JSON. Needs JAX, Flax
+and the compiled tokenizer (`nanochat_jax/_rustbpe*.so`).
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """All the scores of one stage: what `scripts.eval` and the speedrun run."""
 
 import dataclasses
+import functools
 import logging
 import pathlib
 import re
@@ -61,8 +62,8 @@ def run(config: Eval, root: pathlib.Path) -> Section:
     config = dataclasses.replace(config, step=meta["step"])
     names = tasks_of(config, root)
     evaluations = [EVALUATIONS[name] for name in names if name in EVALUATIONS]
-    if any(name in BASELINES for name in names):
-        evaluations.append(_named_tasks)
+    if picked := [name for name in names if name in BASELINES]:
+        evaluations.append(functools.partial(_named_tasks, picked))
     found = [evaluate(model, tokenizer, config, root) for evaluate in evaluations]
     return Section(
         EVALUATION[config.source],
@@ -141,9 +142,10 @@ def _chatcore(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Pa
     return _chat_scores(model, tokenizer, config, root, found, skipped)
 
 
-def _named_tasks(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
+def _named_tasks(
+    names: Sequence[str], model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
+) -> Found:
     """Tasks of ChatCORE that were named."""
-    names = [name for name in tasks_of(config, root) if name in BASELINES]
     found = catalog.named(names, root, config.task_data or None)
     return _chat_scores(model, tokenizer, config, root, found)
 

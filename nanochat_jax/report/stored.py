@@ -77,8 +77,10 @@ def now() -> datetime.datetime:
 def _write(path: pathlib.Path, adapter: pydantic.TypeAdapter, value: Any) -> None:
     # A figure may be a number of numpy: at the end of a long run nothing may fail on that.
     plain = lambda x: x.item() if isinstance(x, np.generic) else str(x)
-    value = adapter.dump_python(value, mode="json", exclude_defaults=True, fallback=plain)
-    files.write_json(path, value)
+    value = adapter.dump_python(value, exclude_defaults=True, warnings=False)
+    # By Python's JSON, which knows NaN and infinity: pydantic's makes them null, and a score that
+    # is null would cost the whole section when it is read again.
+    files.write_json(path, json.loads(json.dumps(value, default=plain)))
 
 
 def _read(path: pathlib.Path, adapter: pydantic.TypeAdapter) -> Any:

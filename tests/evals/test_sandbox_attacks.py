@@ -294,7 +294,17 @@ DAEMON = """
 @pytest.mark.parametrize("closes", [False, True])
 def test_a_daemon_does_not_survive(attack, closes):
     attack("a daemon left behind", DAEMON.format(closes=closes))
-    assert not keepers_of_mine()
+    assert not orphans()
+
+
+def test_a_daemon_that_did_survive_would_be_found():
+    # As the one above leaves its parents, under the name of a sandbox's process.
+    code = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)"
+    subprocess.run([sys.executable, "-c", code, "evals.jail"], check=True)
+    found = orphans()
+    for process in found:
+        process.kill()
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("closes", [False, True])
@@ -305,11 +315,15 @@ def test_a_daemon_is_found_without_namespaces_too(closes):
     assert result.success and not psutil.pid_exists(pid)
 
 
-def keepers_of_mine() -> list[psutil.Process]:
-    """Processes of a sandbox that descend from this one."""
-    return [
-        p for p in psutil.Process().children(recursive=True) if "evals.jail" in str(p.cmdline())
-    ]
+def orphans() -> list[psutil.Process]:
+    """Processes of a sandbox that no test stands above any more."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            above = [" ".join(p.cmdline()) for p in process.parents()]
+            if "evals.jail" in str(process.cmdline()) and not any("pytest" in x for x in above):
+                found.append(process)
+    return found
 
 
 def test_a_run_ends_with_the_evaluation_that_started_it():

@@ -105,6 +105,16 @@ def test_a_damaged_section_is_named_and_left_out(tmp_path, caplog, damage, named
     assert re.search(f"midtraining.json is damaged .*{named}", caplog.text)
 
 
+def test_a_score_that_is_no_number_costs_no_other(tmp_path, caplog):
+    values = {"val bpb": float("nan"), "train bpb": float("inf"), "CORE": np.float32(0.25)}
+    scores = [Score(name, value) for name, value in values.items()]
+    figures = {"Final loss": float("nan"), "Steps": np.int64(7)}
+    report.write(tmp_path, Section(EVALUATION["base"], figures=figures, scores=scores))
+    text = report.generate(tmp_path, tmp_path).read_text()
+    assert "* CORE: 0.2500" in text and "* val bpb: nan" in text and "* train bpb: inf" in text
+    assert "- Steps: 7" in text and "- Final loss: nan" in text and not caplog.records
+
+
 def test_a_reset_forgets_the_sections_of_an_earlier_run(tmp_path):
     assert not report.begun(tmp_path)
     report.write(tmp_path, Section(TRAINING["mid"], texts=["bygone days"]))

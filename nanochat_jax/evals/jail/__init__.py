@@ -1,1 +1,1 @@
-"""What runs inside the sandbox's own process. Plain Python: it starts without any package."""
+"""The sandbox's own process and what starts it (`launch`). Plain Python: no package is needed."""

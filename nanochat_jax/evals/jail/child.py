@@ -1,8 +1,8 @@
 """The keeper of one run: starts the program in its jail, watches the clock, reports how it ended.
 
-Started as a fresh interpreter by `evals/sandbox.py`, which writes the job as one line of JSON to
-standard input and keeps that pipe open: when it closes, the evaluation is gone and so is the run.
-The keeper itself runs nothing of the program, and the program cannot reach it.
+Started as a fresh interpreter by `evals/jail/launch.py`, which writes the job as one line of JSON
+to standard input and keeps that pipe open: when it closes, the evaluation is gone and so is the
+run. The keeper itself runs nothing of the program, and the program cannot reach it.
 """
 
 import contextlib

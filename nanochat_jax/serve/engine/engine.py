@@ -115,21 +115,13 @@ class Engine:
         return sequences, [[0] * len(tokens) + reply.masks for reply in replies]
 
     def complete(
-        self,
-        prompts: Sequence[Sequence[int]],
-        max_tokens: int | None,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-        seed: int | Sequence[int] = 0,
-    ) -> list[ReplyTokens]:
-        """One reply to each of many prompts, in their order, as many at once as there are slots.
-
-        `seed`: one for each prompt, or one from which each prompt's is derived.
-        """
-        if not isinstance(seed, Sequence):
-            seed = [derive_seed(seed, i) for i in range(len(prompts))]
-        of = lambda prompt, seed: _request(prompt, max_tokens, temperature, top_k, seed)
-        return self._run([self.submit(of(*one)) for one in zip(prompts, seed, strict=True)])
+        self, prompts: Sequence[Sequence[int]], max_tokens: int | None, temperature: float = 0.0,
+        top_k: int | None = None, seed: int = 0,
+    ) -> list[ReplyTokens]:  # fmt: skip
+        """One reply to each of many prompts, in their order, as many at once as there are slots."""
+        settings = max_tokens, temperature, top_k
+        of = lambda i, prompt: _request(prompt, *settings, derive_seed(seed, i))
+        return self._run([self.submit(of(*one)) for one in enumerate(prompts)])
 
     # What everything above, and the server, stands on.
 

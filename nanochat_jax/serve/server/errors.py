@@ -40,10 +40,10 @@ class ApiError(HTTPException):
         message = self.detail.encode("utf-8", "replace").decode()
         return ErrorBody(error=Error(message=message, type=kind, param=self.param, code=self.code))
 
-    def response(self, with_detail: bool = False) -> JSONResponse:
-        """The refusal on the wire."""
+    def response(self, path: str) -> JSONResponse:
+        """The refusal on the wire, of a request to `path`."""
         body = self.body
-        if with_detail:
+        if path == "/chat/completions":  # the original's page reads `detail` and nothing else
             body.detail = body.error.message
         return JSONResponse(body.model_dump(exclude_unset=True), self.status_code, self.headers)
 
@@ -59,9 +59,7 @@ def add_handlers(app: FastAPI) -> None:
     """Turns every exception a route may raise into its refusal."""
 
     async def refuse(request: Request, error: Exception) -> Response:
-        # The original's page reads `detail` and nothing else.
-        invalid = isinstance(error, RequestValidationError)
-        return _refusal(error).response(invalid and request.url.path == "/chat/completions")
+        return _refusal(error).response(request.url.path)
 
     for kind in (HTTPException, RequestValidationError, *REFUSED, Exception):
         app.add_exception_handler(kind, refuse)

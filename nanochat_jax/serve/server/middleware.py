@@ -44,7 +44,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = self._check(scope) if scope["type"] == "http" else None
-        await (error.response() if error else self._app)(scope, receive, send)
+        await (error.response(scope["path"]) if error else self._app)(scope, receive, send)
 
 
 def bearer_keys(keys: Collection[str]) -> Check:

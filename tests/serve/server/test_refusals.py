@@ -139,6 +139,15 @@ def test_the_originals_limits_are_kept_at_its_endpoint(http, changes, said):
     assert answer.status_code == 400 and said in answer.json()["detail"]
 
 
+def test_every_refusal_of_the_originals_endpoint_has_its_detail_and_no_other_has(http):
+    long = {"messages": [{"role": "user", "content": "word " * 1500}]}
+    for body in (long, {"messages": []}, {"messages": "x" * 2**21}):
+        theirs, ours = post(http, body, "/chat/completions"), post(http, body)
+        assert theirs.status_code in (400, 413) and ours.status_code == theirs.status_code
+        assert theirs.json()["detail"] == theirs.json()["error"]["message"]
+        assert "detail" not in ours.json()
+
+
 @pytest.mark.slow
 def test_keys_rate_and_origins_are_asked_for_only_when_wanted():
     flags = {"api_key": ("secret",), "cors_origin": ("https://a.example",), "rate_limit": 3}

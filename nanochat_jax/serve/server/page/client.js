@@ -10,7 +10,7 @@ export class ServerError extends Error {
   }
 }
 
-// What the server takes in one request (serve/schemas.py); older turns are left out here.
+// What the server takes in one request (serve/server/schemas.py); older turns are left out here.
 const MOST_CHARACTERS = 32_000;
 const MOST_MESSAGES = 500;
 
