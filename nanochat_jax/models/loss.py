@@ -71,26 +71,58 @@ def weighted_nll(
         x_ND: what enters the output matrix, in the compute type.
         kernel_DV: the output matrix, padded rows of the vocabulary included.
     """
-    return _forward(x_ND, kernel_DV, targets_N, weights_N, head)[0]
+    # Asked for the value alone, as an evaluation does: no gradient is made, or held beside it.
+    kernel = _kernel(x_ND, kernel_DV, head)
+
+    def tile(rows):
+        x_nD, targets_n, weights_n = rows
+        return _weighted(_Logits.of(x_nD, kernel, targets_n, head).nll_n, weights_n)
+
+    tiles = _tiles(head, x_ND, targets_N, jnp.where(targets_N >= 0, weights_N, 0.0))
+    return lax.map(tile, tiles).sum()
+
+
+class _Logits(NamedTuple):
+    """Of the tokens of one tile: capped logits, what the cap did, the sum's logarithm, the loss."""
+
+    capped_nV: jax.Array
+    tanh_nV: jax.Array
+    hot_nV: jax.Array
+    lse_n1: jax.Array
+    nll_n: jax.Array
+
+    @classmethod
+    def of(cls, x_nD: jax.Array, kernel_DV: jax.Array, targets_n: jax.Array, head: Head):
+        capped_nV, tanh_nV = soft_capped(x_nD @ kernel_DV, head.softcap, head.softcap_dtype)
+        hot_nV = targets_n[:, None] == lax.broadcasted_iota(jnp.int32, capped_nV.shape, 1)
+        lse_n1 = jax.nn.logsumexp(capped_nV, axis=-1, keepdims=True)
+        nll_n = lse_n1[:, 0] - jnp.sum(jnp.where(hot_nV, capped_nV, 0.0), axis=-1)
+        return cls(capped_nV, tanh_nV, hot_nV, lse_n1, nll_n)
+
+
+def _kernel(x_ND: jax.Array, kernel_DV: jax.Array, head: Head) -> jax.Array:
+    """The output matrix of the real vocabulary, in the type that computes."""
+    return kernel_DV[:, : head.vocab_size].astype(x_ND.dtype)
+
+
+def _weighted(nll_n: jax.Array, weights_n: jax.Array) -> jax.Array:
+    return jnp.vdot(nll_n, weights_n, precision="highest")
 
 
 def _forward(x_ND, kernel_DV, targets_N, weights_N, head):
-    kernel = kernel_DV[:, : head.vocab_size].astype(x_ND.dtype)
+    kernel = _kernel(x_ND, kernel_DV, head)
     weights_N = jnp.where(targets_N >= 0, weights_N, 0.0)
     tiles = _tiles(head, x_ND, targets_N, weights_N)
 
     def tile(dkernel_VD, rows):
         x_nD, targets_n, weights_n = rows
-        capped_nV, tanh_nV = soft_capped(x_nD @ kernel, head.softcap, head.softcap_dtype)
-        hot_nV = targets_n[:, None] == lax.broadcasted_iota(jnp.int32, capped_nV.shape, 1)
-        lse_n1 = jax.nn.logsumexp(capped_nV, axis=-1, keepdims=True)
-        nll_n = lse_n1[:, 0] - jnp.sum(jnp.where(hot_nV, capped_nV, 0.0), axis=-1)
-        dz_nV = weights_n[:, None] * (jnp.exp(capped_nV - lse_n1) - hot_nV)
-        dz_nV *= 1.0 - jnp.square(tanh_nV.astype(jnp.float32))
+        z = _Logits.of(x_nD, kernel, targets_n, head)
+        dz_nV = weights_n[:, None] * (jnp.exp(z.capped_nV - z.lse_n1) - z.hot_nV)
+        dz_nV *= 1.0 - jnp.square(z.tanh_nV.astype(jnp.float32))
         # In the compute type before the products: in float32 they would run at half the speed.
         dz_nV = dz_nV.astype(x_nD.dtype)
         dkernel_VD += jnp.einsum("nv,nd->vd", dz_nV, x_nD, preferred_element_type=jnp.float32)
-        return dkernel_VD, (jnp.vdot(nll_n, weights_n, precision="highest"), dz_nV @ kernel.T)
+        return dkernel_VD, (_weighted(z.nll_n, weights_n), dz_nV @ kernel.T)
 
     zero = jnp.zeros(kernel.shape[::-1], jnp.float32)
     if tiles[0].shape[0] == 1:  # no loop, and no sum carried through it
