@@ -20,8 +20,6 @@ from nanochat_jax.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 MAX_TOKENS = 2048  # of one conversation, as the original
-# Padded rows are a multiple of this long: XLA compiles the step anew for every width it meets.
-BUCKET = 128
 
 
 class Items(Protocol):
@@ -46,13 +44,14 @@ def mid_loader(
 def sft_loader(
     items: Items, tokenizer: Tokenizer, batch: int, seq_len: int, *,
     kind: Literal["padded", "bestfit"] = "padded", ranks: int = 1, buffer_size: int = 100,
-    bucket: int = BUCKET, prefetch: int = PREFETCH,
+    bucket: int | None = None, prefetch: int = PREFETCH,
 ) -> grain.IterDataset:  # fmt: skip
     """Rows whose targets are the assistant's own tokens; all others are -1.
 
     Args:
         kind: `padded`: a conversation a row, padded to the longest of the batch, rounded up to
-            `bucket`; `bestfit`: several whole conversations a row of `seq_len` tokens.
+            one of four widths; `bestfit`: several whole conversations a row of `seq_len` tokens.
+        bucket: padded rows are a multiple of this long instead.
 
     Source: nanochat `scripts/chat_sft.py`, October 2025 (padded) and July 2026 (bestfit).
     """
@@ -148,16 +147,15 @@ class Padded:
     Attention is causal, so no token sees the padding behind it, and no mask is needed.
     """
 
-    def __init__(self, cursor: _Cursor, batch: int, seq_len: int, bucket: int):
+    def __init__(self, cursor: _Cursor, batch: int, seq_len: int, bucket: int | None):
         self.cursor, self.batch, self.seq_len, self.bucket = cursor, batch, seq_len, bucket
         self.pad, self.taken = cursor.tokenizer.encode_special("<|assistant_end|>"), 0
 
     def pull(self) -> MicroBatch:
         rows = [self.cursor.take()[1:] for _ in range(self.batch)]
         self.taken += self.batch
-        # Up to the bucket, but never wider than the context, which need not be a multiple of it.
         longest = max(len(ids) for ids, _ in rows) - 1
-        width = min(-(-longest // self.bucket) * self.bucket, max(longest, self.seq_len))
+        width = packing.padded_width(longest, self.seq_len, self.bucket)
         fill = lambda x, value: [*x, *[value] * (width + 1 - len(x))]
         filled = np.asarray([(fill(ids, self.pad), fill(mask, 0)) for ids, mask in rows])
         inputs, targets = packing.supervised(*filled.swapaxes(0, 1))

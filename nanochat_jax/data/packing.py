@@ -7,6 +7,22 @@ import numpy as np
 
 Key = TypeVar("Key")
 
+# Rows of unequal lengths are padded to one of so many widths, since XLA compiles the step anew for
+# each: in steps of a quarter the last tokens of a row are seldom all padding.
+WIDTHS, MULTIPLE = 4, 64
+
+
+def quarter(limit: int) -> int:
+    """The step between the widths of rows of at most `limit` tokens."""
+    return -(-limit // (WIDTHS * MULTIPLE)) * MULTIPLE
+
+
+def padded_width(longest: int, limit: int, step: int | None = None) -> int:
+    """The width that holds rows of `longest` tokens: the next multiple of `step` (None: one of four
+    up to `limit`), at most `limit`, which need not be a multiple of it."""
+    step = step or quarter(limit)
+    return min(-(-longest // step) * step, max(longest, limit))
+
 
 class TokenStream(Generic[Key]):
     """Rows cut one behind the other off documents laid end to end; a row may begin inside one.

@@ -104,13 +104,19 @@ class EnginePool:
         self.engines = []
         for device in self.devices:
             here = dataclasses.replace(model, params=_on(device, model.params))
-            with jax.default_device(device) if device else contextlib.nullcontext():
+            with _default(device):
                 self.engines.append(Engine(here, tokenizer, slots=slots, max_len=max_len))
 
     def set_params(self, params: Any) -> None:
         """Continues with other weights of the same shapes."""
         for device, engine in zip(self.devices, self.engines, strict=True):
-            engine.set_params(_on(device, params))
+            with _default(device):
+                engine.set_params(_on(device, params))
+
+    def release(self) -> None:
+        """Gives the devices' memory back until `set_params`; what was compiled stays."""
+        for engine in self.engines:
+            engine.release()
 
     def problem(self, index: int, conversation: Conversation, sampling: SamplingParams) -> Problem:
         """The problem with as much of the end of its prompt as leaves room for an answer."""
@@ -171,6 +177,27 @@ def answer(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+class KeptPool:
+    """A pool for one model after another: `with kept(model) as pool`.
+
+    It is made and compiled for the first model and kept; between two it holds no device memory,
+    which training wants back.
+    """
+
+    def __init__(self, make: Callable[[Model], EnginePool | None]):
+        self._make, self._pool = make, None
+
+    @contextlib.contextmanager
+    def __call__(self, model: Model) -> Iterator[EnginePool | None]:
+        if self._pool is None:
+            self._pool = self._make(model)
+        else:
+            self._pool.set_params(model.params)
+        yield self._pool
+        if self._pool is not None:
+            self._pool.release()
 
 
 def pass_at_k(right: int, n: int, k: int) -> float:
@@ -243,6 +270,11 @@ def _submit(engine: Engine, problem: Problem, s: SamplingParams) -> list[Generat
     request = Request(tuple(problem.prompt), s.max_new_tokens, float(s.temperature), s.top_k)
     one = lambda seed: engine.submit(dataclasses.replace(request, seed=seed))
     return [one(seed) for seed in s.seeds(problem.index)]
+
+
+def _default(device: Any) -> contextlib.AbstractContextManager:
+    """Where arrays are made that belong nowhere yet: on a device (None: JAX's first)."""
+    return jax.default_device(device) if device else contextlib.nullcontext()
 
 
 def _on(device: Any, params: Any) -> Any:

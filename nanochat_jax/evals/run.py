@@ -178,7 +178,8 @@ def _chat_scores(
 
 def _sample(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
     """Texts of a base model."""
-    known = [f"- `{text}`" for text in samples.continued(model, tokenizer, SAMPLE_PROMPTS)]
+    continuations = samples.Continuations(tokenizer, SAMPLE_PROMPTS)
+    known = [f"- `{text}`" for text in continuations(model)]
     made = [f"- `{text}`" for text in samples.free(model, tokenizer, config.seed)]
     lines = ["Samples:", "", *known, "", "From nothing:", "", *made]
     return Found(texts=["\n".join(lines)])

@@ -15,11 +15,32 @@ CONTINUED, FREE = 16, 128
 FREE_SAMPLES = 8
 
 
-def continued(model: Model, tokenizer: Tokenizer, prompts: Sequence[str]) -> list[str]:
-    """The prompts with their greedy continuations of 16 tokens."""
-    ids = [[tokenizer.get_bos_token_id(), *tokenizer.encode(p)] for p in prompts]
-    replies = Engine(model, tokenizer, slots=max(1, len(ids))).complete(ids, CONTINUED)
-    return [tokenizer.decode(p[1:] + r.tokens) for p, r in zip(ids, replies, strict=True)]
+class Continuations:
+    """The prompts with their greedy continuations of 16 tokens, by one model after another.
+
+    The engine is compiled for the first one and kept, but holds no device memory between two.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompts: Sequence[str]):
+        bos = tokenizer.get_bos_token_id()
+        self._tokenizer = tokenizer
+        self._ids = [[bos, *tokenizer.encode(prompt)] for prompt in prompts]
+        self._engine: Engine | None = None
+
+    def __call__(self, model: Model) -> list[str]:
+        if self._engine is None:
+            self._engine = self._made(model)
+        else:
+            self._engine.set_params(model.params)
+        replies = self._engine.complete(self._ids, CONTINUED)
+        self._engine.release()
+        text = lambda prompt, reply: self._tokenizer.decode(prompt[1:] + reply.tokens)
+        return [text(*pair) for pair in zip(self._ids, replies, strict=True)]
+
+    def _made(self, model: Model) -> Engine:
+        need = max(map(len, self._ids), default=1) + CONTINUED
+        max_len = min(need, model.cfg.sequence_len)
+        return Engine(model, self._tokenizer, slots=max(1, len(self._ids)), max_len=max_len)
 
 
 def free(model: Model, tokenizer: Tokenizer, seed: int = 42) -> list[str]:

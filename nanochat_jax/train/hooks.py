@@ -16,7 +16,7 @@ from nanochat_jax.data.batch import MicroBatch, one_pass
 from nanochat_jax.evals import chatcore, core, samples
 from nanochat_jax.evals.bpb import bits_per_byte
 from nanochat_jax.evals.chatcore import catalog
-from nanochat_jax.evals.generative import GradedProblem, pass_at_k
+from nanochat_jax.evals.generative import GradedProblem, KeptPool, pass_at_k
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 
@@ -54,9 +54,9 @@ def bits_per_byte_hook(
 
 def samples_hook(config: Stage, tokenizer: Tokenizer) -> Hook:
     """Greedy continuations of the config's prompts, as texts."""
-    prompts = config.sample_prompts
-    run = lambda model, step: {"samples": samples.continued(model, tokenizer, prompts)}
-    return Hook(config.sample_every if prompts else -1, run, first=False)
+    continuations = samples.Continuations(tokenizer, config.sample_prompts)
+    run = lambda model, step: {"samples": continuations(model)}
+    return Hook(config.sample_every if config.sample_prompts else -1, run, first=False)
 
 
 def core_hook(config: BaseTrain, tokenizer: Tokenizer, bundle: pathlib.Path) -> Hook:
@@ -87,9 +87,12 @@ def chat_scores_hook(config: SFTTrain, tokenizer: Tokenizer, root: pathlib.Path)
         found, _ = catalog.at_hand(root, config.task_data or None, config.eval_metrics_tasks)
         for name, task in found.items():
             chosen[name] = few(task, most.get(task.kind, config.chatcore_max_sample))
+    written = [task for task in chosen.values() if task.kind == "generative"]
+    kept = KeptPool(lambda model: chatcore.engines(model, tokenizer, written))
 
     def run(model: Model, step: int) -> Scores:
-        done = chatcore.evaluate(model, tokenizer, chosen)
+        with kept(model) as pool:
+            done = chatcore.evaluate(model, tokenizer, chosen, pool=pool)
         name_of = lambda task: task.replace("-", "_").lower() + "_acc"
         numbers = {name_of(name): task.accuracy for name, task in done.tasks.items()}
         return numbers | {"chatcore_metric": done.metric}

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.values import flatten
 from nanochat_jax.models.gpt import Model
+from nanochat_jax.train.compiles import CompileWatch
 from nanochat_jax.train.curriculum import StepRows
 from nanochat_jax.train.hooks import Scores
 from nanochat_jax.train.metrics import MetricsWriter
@@ -65,6 +66,7 @@ class Loop:
         saved = run.start.resumed
         meta = saved.meta if saved else {}
         self.run, self.step = run, saved.step if saved else 0
+        self.compiles = CompileWatch()
         self.progress = Progress.from_json(meta.get("loop", {}))
         self.scores: Scores = dict(meta.get("metrics", {}))
         self.writer = MetricsWriter(
@@ -105,8 +107,10 @@ class Loop:
                 self._save(state, loader, final=last)
             if last:
                 return
-            rows = make(Model(run.trainer.gpt, state.params))
-            state, metrics = run.trainer.step(state, run.trainer.place(rows))
+            with self.compiles.during("the making of rows"):
+                rows = make(Model(run.trainer.gpt, state.params))
+            with self.compiles.during(f"a step with rows of {rows.inputs.shape[-1]} tokens"):
+                state, metrics = run.trainer.step(state, run.trainer.place(rows))
             self._collect()
             self.pending = self.step, metrics, rows
             self.progress.evaluated = False
@@ -145,12 +149,14 @@ class Loop:
 
     def _evaluate(self, state: TrainState, last: bool) -> None:
         """Runs the hooks that are due and logs what they find."""
-        due = [hook for hook in self.run.curriculum.hooks if hook.due(self.step, last)]
+        hooks = enumerate(self.run.curriculum.hooks, 1)
+        due = [(n, hook) for n, hook in hooks if hook.due(self.step, last)]
         if due:
             self._collect()
         model, values = Model(self.run.trainer.gpt, state.params), {}
-        for hook in due:
-            values |= hook.run(model, self.step)
+        for n, hook in due:
+            with self.compiles.during(f"evaluation {n}"):
+                values |= hook.run(model, self.step)
         if values:
             self.writer.write(self.step, values)
             self.scores |= values
@@ -181,9 +187,9 @@ class Loop:
             "loop": dataclasses.asdict(self.progress),
             "versions": versions(),
         }
-        path = store.save(
-            run.directory, self.step, state.params, meta, optimizer=state.opt_state, loader=loader
-        )
+        arrays = dict(optimizer=state.opt_state, loader=loader)
+        with self.compiles.during("a save"):
+            path = store.save(run.directory, self.step, state.params, meta, **arrays)
         self.bar.write(f"saved {path}")
         self.clock = time.perf_counter()
 
@@ -198,7 +204,8 @@ def train(run: Run, state: TrainState) -> Loop:
     # and a checkpoint that cannot be read must not cost them.
     loop = Loop(run)
     with contextlib.closing(loop.writer), contextlib.closing(loop.bar), _interrupts() as stop:
-        loop.go(state, stop)
+        with loop.compiles.listening():
+            loop.go(state, stop)
     return loop
 
 

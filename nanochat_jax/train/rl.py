@@ -21,7 +21,13 @@ import jax
 import numpy as np
 
 from nanochat_jax.config.stages import RLTrain, rows_per_step
-from nanochat_jax.evals.generative import EnginePool, GradedProblem, SamplingParams, answer
+from nanochat_jax.evals.generative import (
+    EnginePool,
+    GradedProblem,
+    KeptPool,
+    SamplingParams,
+    answer,
+)
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.tokenizer.chat_format import ASSISTANT_END
@@ -81,14 +87,21 @@ def check(config: RLTrain, context: int) -> None:
 class Sampler:
     """Questions answered by the model of now, on every device of the mesh.
 
-    `engines` are made at the first question and kept: to compile them takes longer than a step.
+    The engines are made at the first question and kept: to compile them takes longer than a step.
     """
 
     config: RLTrain
     tokenizer: Tokenizer
     mesh: jax.sharding.Mesh
     context: int
-    engines: EnginePool | None = None
+    kept: KeptPool | None = None
+
+    def __post_init__(self) -> None:
+        if self.kept is not None:
+            return
+        slots = -(-rows_per_step(self.config) // self.mesh.size)
+        where = dict(max_len=self.context, slots=slots, mesh=self.mesh)
+        self.kept = KeptPool(lambda model: EnginePool(model, self.tokenizer, **where))
 
     def rollouts(self, model: Model, questions: Questions, step: int) -> list[GradedProblem]:
         """The replies to the step's questions, which are a function of parameters and step alone:
@@ -97,29 +110,24 @@ class Sampler:
         chosen = range(step * config.examples_per_step, (step + 1) * config.examples_per_step)
         if not config.share_first_token:
             return self.answers(model, questions, chosen, config.num_samples)
-        engines, sampling = self._ready(model, config.num_samples)
-        return rollouts.answer_alike(engines, questions, chosen, sampling, config.device_batch_size)
+        sampling, together = self._sampling(config.num_samples), config.device_batch_size
+        with self.kept(model) as engines:
+            return rollouts.answer_alike(engines, questions, chosen, sampling, together)
 
     def answers(
         self, model: Model, questions: Questions, chosen: Sequence[int], samples: int
     ) -> list[GradedProblem]:
         """The chosen questions with `samples` replies each, in their order."""
-        engines, sampling = self._ready(model, samples)
+        settings = dict(sampling=self._sampling(samples), grade=questions.reward)
         # In turn, so that each engine does the same work in every run. Answers come as they are
         # finished; rows are in the order of the questions.
-        done = answer(engines, questions, chosen, sampling, grade=questions.reward, in_turn=True)
+        with self.kept(model) as engines:
+            done = list(answer(engines, questions, chosen, **settings, in_turn=True))
         return sorted(done, key=lambda each: each.index)
 
-    def _ready(self, model: Model, samples: int) -> tuple[EnginePool, SamplingParams]:
-        c, slots = self.config, -(-rows_per_step(self.config) // self.mesh.size)
-        if self.engines is None:
-            self.engines = EnginePool(
-                model, self.tokenizer, max_len=self.context, slots=slots, mesh=self.mesh
-            )
-        else:
-            self.engines.set_params(model.params)
-        settings = c.max_new_tokens, c.temperature, c.top_k or None, c.seed
-        return self.engines, SamplingParams(samples, *settings)
+    def _sampling(self, samples: int) -> SamplingParams:
+        c = self.config
+        return SamplingParams(samples, c.max_new_tokens, c.temperature, c.top_k or None, c.seed)
 
 
 def rollout_rows(sampler: Sampler, questions: Questions, directory: pathlib.Path, steps: int):

@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 
 from nanochat_jax import tasks
+from nanochat_jax.data.packing import padded_width
 from nanochat_jax.evals.generative import EnginePool, GradedProblem, SamplingParams, graded
 from nanochat_jax.serve.engine.requests import Generation
 from nanochat_jax.tasks import Conversation
 from nanochat_jax.train import rl_loss
 from nanochat_jax.train.curriculum import StepRows
-
-# Rows are a multiple of this long: every other length would be a shape to compile.
-WIDTH = 64
 
 
 class Questions:
@@ -139,7 +137,7 @@ def rows(
                 "finish": "length" if reply.stop_token is None else "stop",
                 "ids": ids, "mask": mask,
             })  # fmt: skip
-    T = min(-(-(max(map(len, sequences)) - 1) // WIDTH) * WIDTH, context)
+    T = padded_width(max(map(len, sequences)) - 1, context)
     inputs, targets = rl_loss.rollout_rows(sequences, masks, pad, T)
     shape = (-1, devices * per_pass, T)
     targets_ART, advantages_AR = targets.reshape(shape), advantages_PS.reshape(shape[:2])

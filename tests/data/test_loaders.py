@@ -6,6 +6,8 @@ import random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nanochat_jax.data import packing, shards
 from nanochat_jax.data.batch import MicroBatch, one_pass
@@ -84,6 +86,15 @@ def test_prefetching_changes_nothing(name, tokenizer, files):
     make = lambda n: itertools.islice(LOADERS[name](tokenizer, files, prefetch=n), 12)
     for one, two in zip(make(0), make(3), strict=True):
         same(one, two)
+
+
+@given(st.integers(1, 5000))
+def test_padded_rows_have_at_most_four_widths_each_of_which_holds_its_rows(limit):
+    widths = {n: packing.padded_width(n, limit) for n in range(1, limit + 1)}
+    assert len({*widths.values()}) <= 4 and widths[limit] == limit
+    assert all(n <= width <= limit for n, width in widths.items())
+    step = packing.quarter(limit)
+    assert all(width - n < step for n, width in widths.items())
 
 
 def test_a_stream_drops_no_token_but_the_last_of_each_pull(tokenizer, files):

@@ -1,5 +1,6 @@
 """Midtraining and SFT: every loss is a number, whatever the lengths of the conversations."""
 
+import dataclasses
 import itertools
 from functools import partial
 
@@ -61,6 +62,26 @@ def test_no_mixture_of_lengths_makes_a_loss_that_is_no_number(kind, trainer, len
             break
     assert supervised or kind == "padded"  # a row cut before its answer is all that padded has
     assert all(np.isfinite(p).all() for p in jax.tree.leaves(jax.device_get(state.params)))
+
+
+def test_rows_padded_to_one_of_four_widths_have_the_loss_of_rows_padded_to_the_longest():
+    config = dataclasses.replace(CONFIG, max_seq_len=256)
+    trainer = setup.trainer(
+        config, dataclasses.replace(CFG, sequence_len=256), sharding.make_mesh("1"), steps=9
+    )
+    some, found = chats([(7, 9), (40, 30), (3, 60), (90, 20)]), {}
+    for bucket in (None, 1):
+        loader = sft_loader(some, BYTES, B, 256, bucket=bucket, prefetch=0)
+        state = trainer.fresh_state(init_params(trainer.gpt.cfg, jax.random.key(0)))
+        found[bucket] = []
+        for batch in itertools.islice(loader, 2):
+            rows = StepRows(batch.inputs[None], batch.targets[None], tokens=B * T)
+            state, metrics = trainer.step(state, trainer.place(rows))
+            width = batch.inputs.shape[1]
+            found[bucket].append((width, float(metrics["train/loss"])))
+    assert [[width for width, _ in few] for few in found.values()] == [[128, 128], [74, 114]]
+    few, exact = ([loss for _, loss in some] for some in found.values())
+    np.testing.assert_allclose(few, exact, rtol=1e-6)
 
 
 @pytest.mark.parametrize("config", [MidTrain(), SFTTrain(), SFTTrain(packing="bestfit")])

@@ -117,9 +117,13 @@ def _task_run(
 
 def engines(
     model: Model, tokenizer: Tokenizer, tasks: Sequence[Sequence[Conversation]],
-    sampling: SamplingParams, slots: int | None = None, mesh: Mesh | None = None,
+    sampling: SamplingParams | None = None, slots: int | None = None, mesh: Mesh | None = None,
 ) -> EnginePool | None:  # fmt: skip
-    """Engines with room for the longest prompt of all tasks and its answer; None: no prompts."""
+    """Engines with room for the longest prompt of all tasks and its answer; None: no prompts.
+
+    `sampling`, `slots` and `mesh` as of `evaluate`, where slots are the batch size.
+    """
+    sampling, mesh = sampling or SamplingParams(), mesh or placing.mesh_of(model)
     prompts = (tokenizer.render_for_completion(task[i]) for task in tasks for i in range(len(task)))
     most = max(map(len, prompts), default=0)
     if not most:

@@ -174,6 +174,11 @@ class Engine:
         self.pool.set_params(prepare_params(params, self.model.gpt.dtype, self.int8))
         self.forget()
 
+    def release(self) -> None:
+        """Gives the device's memory back until `set_params`. Only while nothing is running."""
+        self.pool.release()
+        self.forget()
+
     def forget(self) -> None:
         """Drops all cached prefixes. Only while nothing is running."""
         self._prefiller.forget()

@@ -44,11 +44,11 @@ class Placement:
             return tree
         return jax.device_put(tree, NamedSharding(self._mesh, WHOLE))
 
-    def new_rows(self, make: Callable[[], KVCache]) -> KVCache:
-        """The cache that `make` makes, each device's rows made where they will lie."""
+    def maker(self, make: Callable[[], KVCache]) -> Callable[[], KVCache]:
+        """`make`, a cache's maker, with each device's rows made where they will lie."""
         if self._mesh is None:
-            return make()
-        return jax.jit(make, out_shardings=NamedSharding(self._mesh, ROWS))()
+            return make
+        return jax.jit(make, out_shardings=NamedSharding(self._mesh, ROWS))
 
     def places(self, slots: Sequence[int]) -> np.ndarray:
         """Of every device the place among its rows of the one slot that is its own."""

@@ -72,7 +72,6 @@ class Pool:
     ):
         self._placement = Placement(mesh, slots)
         self.slots, self.steps = slots, steps
-        self.set_params(model.params)
         self.lengths = sizes(min(SMALLEST_CACHE, max_len), max_len, 2)
         # A CPU's time grows with the rows: few replies get a loop over few rows. An accelerator
         # waits for its memory anyway, and in bfloat16 a product's shape shows in its last bits.
@@ -81,11 +80,12 @@ class Pool:
         self.row_counts = tuple(n * c for c in sizes(2, slots // n, 4)) if on_cpu else (slots,)
         self.chunks = sizes(SMALLEST_CHUNK, min(LARGEST_CHUNK, max(max_len, 17)), 2)
         self.compilations = 0
-        self._roomy = 0  # calls of `fit` in a row that a shorter cache would have done for
         self.alternatives = min(MAX_ALTERNATIVES, model.cfg.vocab_size)
         make = lambda *size: partial(init_cache, model.cfg, *size, model.gpt.dtype)
-        self.cache = self._placement.new_rows(make(slots, self.lengths[0]))
-        self._scratch = self._placement.new_rows(make(n, max_len))
+        self._new_cache = self._placement.maker(make(slots, self.lengths[0]))
+        self._new_scratch = self._placement.maker(make(n, max_len))
+        self.release()
+        self.set_params(model.params)
         # Asked now: later the array may be in the middle of being replaced by another thread.
         self.devices = sorted(str(device) for device in self.cache.length_B.devices())
         self._build(model.gpt.apply, specials)
@@ -118,8 +118,15 @@ class Pool:
         self._decode = {N: self._jit(steps(N), **options) for N in counts}
 
     def set_params(self, params: dict) -> None:
-        """Puts the weights on every device."""
+        """Puts the weights on every device, and empty rows if they were released."""
         self.params, self.weight_bytes = self._placement.replicate(params), nbytes(params)
+        if self.cache is None:
+            self.cache, self._scratch = self._new_cache(), self._new_scratch()
+
+    def release(self) -> None:
+        """Gives weights and rows back; what was compiled stays. `set_params` makes them anew."""
+        self.params = self.cache = self._scratch = None
+        self._roomy = 0  # calls of `fit` in a row that a shorter cache would have done for
 
     @property
     def cache_bytes(self) -> int:

@@ -216,6 +216,21 @@ def test_after_warm_up_nothing_is_compiled():
     assert not compiled
 
 
+def test_an_engine_gives_its_memory_back_and_goes_on_with_new_weights_without_compiling():
+    engine = Engine(MODEL, BYTES, slots=2, max_len=64)
+    ask = lambda: [reply.tokens for reply in engine.complete([[1, 2, 3], [4, 5]], 8)]
+    before, cache = ask(), engine.pool.cache
+    engine.release()
+    assert engine.pool.params is None and engine.pool.cache is None
+    other = jax.tree.map(lambda p: p[::-1], MODEL.params)
+    compiled = compilations()
+    engine.set_params(other)
+    assert engine.pool.cache is not cache and ask() != before
+    engine.release()
+    engine.set_params(MODEL.params)
+    assert ask() == before and not compiled
+
+
 def test_a_tool_runs_without_stopping_the_other_row():
     special = BYTES.encode_special
     call = [special("<|python_start|>"), *b"6*7", special("<|python_end|>")]
