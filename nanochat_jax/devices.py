@@ -1,4 +1,4 @@
-"""Chooses what JAX runs on, before JAX first looks: platform, virtual devices, compile cache.
+"""Chooses what JAX runs on, before JAX first looks: platform, devices, memory, compile cache.
 
 Nothing here imports JAX at module level; `prepare` must come before the first computation.
 """
@@ -9,6 +9,7 @@ import os
 import pathlib
 from typing import Any
 
+from nanochat_jax import gpu_process
 from nanochat_jax.config.mesh import mesh_size
 
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
@@ -61,12 +62,13 @@ def prepare(
     device_type: str = "", mesh: str = "", simulate: bool = False, *, virtual: int | None = None,
     threads: bool = False, cache: pathlib.Path | None = None,
 ) -> str:  # fmt: skip
-    """Sets JAX up and returns the kind of device. On a CPU it makes virtual devices.
+    """Sets JAX up and returns the kind of device. On a CPU it makes virtual devices; on GPUs it
+    sets the pool and XLA's flags where the user has not (`gpu_process`).
 
     Args:
         virtual: CPU devices to make when the mesh does not say (None: one).
         threads: keep XLA's threads though there are several; one of them alone may be used then.
-        cache: folder of the persistent compilation cache.
+        cache: folder of the persistent compilation cache; XLA's autotuning results lie there too.
     """
     # JAX settles on its devices when it is first used and never again in a process: environment
     # variables before the import, jax.config before the first computation.
@@ -84,6 +86,10 @@ def prepare(
             # One device a core with single-threaded kernels beats one device with XLA's threads
             # at the sizes people train on a CPU.
             os.environ["XLA_FLAGS"] = f"{flags} {ONE_THREAD}".strip()
+    if kind == "gpu":
+        files = len(glob.glob("/dev/nvidia[0-9]*"))
+        gpus = mesh_size(mesh) or gpu_process.visible_gpus(os.environ, files)
+        os.environ |= gpu_process.environment(gpus, os.environ)
     import jax
 
     if kind == "cpu":

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "nanochat_jax"
 
 # Each row may import itself and the rows above.
 LAYERS = (
-    ("_rustbpe", "files", "results"),
+    ("_rustbpe", "files", "gpu_process", "results"),
     ("config",),
     ("devices",),
     ("tokenizer",),
@@ -44,6 +44,7 @@ PURE = (
     "evals/core/batches.py",
     "evals/core/prompts.py",
     "evals/shares.py",
+    "gpu_process.py",
     "interop/eras.py",
     "interop/names.py",
     "interop/optim_files.py",
