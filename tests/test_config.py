@@ -20,14 +20,14 @@ EVERY_STAGE = (
 )
 LEFT_OUT = {
     "tokenizer": "config device_type",
-    "base": f"{EVERY_STAGE} core_metric_every core_metric_max_per_task",
+    "base": f"{EVERY_STAGE} core_metric_every core_metric_max_per_task fp8",
     "mid": f"{EVERY_STAGE} task_data",
     "sft": f"{EVERY_STAGE} task_data eval_steps eval_metrics_every eval_metrics_tasks "
     "eval_metrics_max_problems chatcore_max_sample",
     "rl": f"{EVERY_STAGE} task_data eval_examples eval_samples",
 }
 PER_CALL = set(
-    "resume resume_from_step init run device_type mesh simulate_devices attention remat".split()
+    "resume resume_from_step init run device_type mesh simulate_devices attention remat fp8".split()
 )
 
 
@@ -109,7 +109,7 @@ def test_a_fingerprint_leaves_out_what_it_always_left_out(stage):
 
 def test_a_resumed_run_takes_over_all_but_what_belongs_to_the_call():
     typed = dict(run="theirs", mesh="2", device_type="cpu", init="x", resume_from_step=3)
-    typed |= dict(attention="xla", remat="full")
+    typed |= dict(attention="xla", remat="full", fp8=True)
     saved = flatten(STAGES["base"](**typed, resume=True, simulate_devices=True, depth=3, seed=7))
     again, usual = flatten(settle(read("base"), saved=saved)), flatten(STAGES["base"]())
     assert {name for name in saved if again[name] != saved[name]} == PER_CALL

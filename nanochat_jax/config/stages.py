@@ -98,6 +98,9 @@ class BaseTrain(Stage):
     loader: Literal["stream", "bestfit"] = "stream"
     """rows cut from one token stream, or whole documents packed best-fit"""
     embedded_world: bool = False  # train on the embedded world while base_data/ is empty
+    fp8: PerCall[bool] = False
+    """multiply the blocks' matrices in 8 bits: for NVIDIA GPUs from H100 on and, as smaller models
+    gain nothing, from about 24 layers on; emulated on a CPU, to try it"""
     # The original deals row groups out to its processes, so its order depends on their number.
     loader_ranks: int = 1  # read in the order of the original on this many ranks
     core_metric_every: Cosmetic[int] = 2000  # steps between CORE evaluations; -1: never

@@ -48,7 +48,7 @@ class Block(Layer):
     attention: str
 
     def setup(self):
-        types = self.cfg, self.dtype, self.param_dtype
+        types = self.cfg, self.dtype, self.param_dtype, self.fp8
         self.attn = Attention(*types, self.window, self.gated, self.attention)
         self.mlp = MLP(*types)
 
@@ -67,12 +67,14 @@ class GPT(Layer):
     bfloat16; "pallas" on NVIDIA GPUs, for one token after what is cached. What a kernel is not for
     goes through XLA.
     `remat`: what a block keeps for its backward pass, see `models/remat.py`.
+    `fp8`: the blocks' large matrices multiply in eight bits, see `models/fp8.py`.
     """
 
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     attention: str = "xla"
     remat: str = "none"
+    fp8: bool = False
 
     def setup(self):
         c, gated = self.cfg, self.cfg.value_embed_layers
@@ -84,12 +86,14 @@ class GPT(Layer):
         self.wte = table(c.n_embd, embedding_init=normal(0.8 if c.init == "current" else 1.0))
         block = rematerialised(Block, self.remat)
         own = lambda i: (c.masks[i], i in gated, self.attention)
-        self.h = [block(c, self.dtype, self.param_dtype, *own(i)) for i in range(c.n_layer)]
+        self.h = [
+            block(c, self.dtype, self.param_dtype, self.fp8, *own(i)) for i in range(c.n_layer)
+        ]
         # Not tied to `wte`: nanochat trains the two at rates about 40 to 50 times apart, and
         # starts this one at (nearly) zero, where embeddings must differ from the start. So the
         # first loss is ln(vocabulary): no step is spent on unlearning chance preferences.
         head_init = normal(0.001) if c.init == "current" else zeros
-        self.lm_head = self.matrix(c.padded_vocab_size, head_init)
+        self.lm_head = self.matrix(c.padded_vocab_size, head_init, fp8=False)
         uniform = centered_uniform((3.0 / c.n_embd) ** 0.5)
         width = c.n_kv_head * c.head_dim
         self.value_embeds = {str(i): table(width, embedding_init=uniform) for i in gated}

@@ -7,6 +7,7 @@ import jax
 from jax import lax
 
 from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.models.fp8 import dot_general
 
 
 class Linear(nn.Dense):
@@ -29,13 +30,16 @@ class Linear(nn.Dense):
 
 
 class Layer(nn.Module):
-    """What attention, MLP and block have in common: the model's config and its two types."""
+    """What attention, MLP and block have in common: the model's config, its two types, and whether
+    large matrices multiply in eight bits (`models/fp8.py`)."""
 
     cfg: GPTConfig
     dtype: Any
     param_dtype: Any
+    fp8: bool
 
     @nn.nowrap
-    def matrix(self, width: int, init: nn.initializers.Initializer) -> Linear:
-        """A matrix to `width` channels; nothing in the model has a bias."""
-        return Linear(width, False, self.dtype, self.param_dtype, kernel_init=init)
+    def matrix(self, width: int, init: nn.initializers.Initializer, fp8: bool = True) -> Linear:
+        """A matrix to `width` channels; nothing in the model has a bias. `fp8` False: never so."""
+        dot = dot_general if fp8 and self.fp8 else None
+        return Linear(width, False, self.dtype, self.param_dtype, kernel_init=init, dot_general=dot)

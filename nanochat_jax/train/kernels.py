@@ -1,9 +1,10 @@
-"""How a run computes attention and what its backward pass keeps: chosen for the machine at hand.
+"""How a run computes: attention, what the backward pass keeps, 8 bits; for the machine at hand.
 
-Neither changes what a model means. A choice that was left open is told with its reason.
+None of it changes what a model means. A choice that was left open is told with its reason.
 """
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -79,6 +80,25 @@ def _results(attention: str, window: int | None, q, k, v, cotangent) -> tuple[ja
     run = lambda q, k, v: whole_rows(attention, q, k, v, position_BT, window)
     both = jax.jit(lambda q, k, v, d: ((out := jax.vjp(run, q, k, v))[0], *out[1](d)))
     return jax.block_until_ready(both(q, k, v, cotangent))
+
+
+def check_fp8(device: Any) -> None:
+    """Says where eight-bit products are emulated.
+
+    Raises:
+        ValueError: a GPU that has none.
+    """
+    if device.platform != "gpu":
+        log.warning("fp8: emulated on this %s: right numbers, slower than without", device.platform)
+        return
+    capability = str(getattr(device, "compute_capability", ""))
+    # Compute capability 8.9 is Ada: the first with float8 tensor cores, and with XLA's use of them.
+    # AMD's names ("gfx942") are no numbers, and its older cards' float8 is of another kind.
+    if not re.fullmatch(r"\d+\.\d+", capability) or float(capability) < 8.9:
+        raise ValueError(
+            "--fp8 needs an NVIDIA GPU of compute capability 8.9 or more (H100, L40S, RTX 40); got "
+            f"{device.device_kind} ({capability or 'none'}): leave --fp8 out"
+        )
 
 
 def choose_remat(wanted: str, peak_of: Callable[[str], int]) -> str:

@@ -158,16 +158,19 @@ def trainer(
     # Donated, so that old and new state never lie in memory together; the places of the result
     # are pinned, or the compiler may choose others and the next step compiles anew.
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
-    return Trainer(gpt, tx, mesh, jitted, jax.tree.map(typed, state, places))
+    # Steps alone: a score in eight bits would be that of another model than the one that is saved.
+    return Trainer(gpt.clone(fp8=False), tx, mesh, jitted, jax.tree.map(typed, state, places))
 
 
 def for_this_machine(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh, **run: Any) -> Stage:
     """The config with `--attention auto` and `--remat auto` settled, by trying; `run` as `trainer`.
 
     Raises:
-        ValueError: a kernel that was asked for by name does not run here.
+        ValueError: a kernel that was asked for by name does not run here, or `--fp8`.
     """
     dtype = compute_dtype(config.dtype)
+    if isinstance(config, BaseTrain) and config.fp8:
+        kernels.check_fp8(mesh.devices.flat[0])
     attention = kernels.choose_attention(config.attention, cfg, dtype)
     config = dataclasses.replace(config, attention=attention)
 
@@ -188,7 +191,9 @@ def model_of(cfg: GPTConfig, config: Stage) -> GPT:
     run from shapes) is what works everywhere."""
     attention = kernels.anywhere(cfg) if config.attention == "auto" else config.attention
     remat = "none" if config.remat == "auto" else config.remat
-    return GPT(cfg, dtype=compute_dtype(config.dtype), attention=attention, remat=remat)
+    fp8 = isinstance(config, BaseTrain) and config.fp8
+    dtype = compute_dtype(config.dtype)
+    return GPT(cfg, dtype=dtype, attention=attention, remat=remat, fp8=fp8)
 
 
 def abstract_run(

@@ -2,7 +2,9 @@
 
 import dataclasses
 import logging
+from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -49,6 +51,27 @@ def test_a_kernel_with_wrong_numbers_is_found_out(monkeypatch):
     assert "off by" in kernels.cudnn_fault(CFG, jnp.float32)
     monkeypatch.setattr(kernels, "whole_rows", lambda a, *rest: right("blocks", *rest))
     assert kernels.cudnn_fault(CFG, jnp.bfloat16) is None
+
+
+def gpu(capability, kind="NVIDIA"):
+    return SimpleNamespace(platform="gpu", device_kind=kind, compute_capability=capability)
+
+
+@pytest.mark.parametrize("capability", ["8.0", "7.5", "gfx942", ""])
+def test_eight_bits_are_refused_where_a_gpu_has_none(capability):
+    with pytest.raises(ValueError, match=rf"8\.9 or more.*got NVIDIA \({capability or 'none'}\): "):
+        kernels.check_fp8(gpu(capability))
+
+
+@pytest.mark.parametrize("capability", ["8.9", "9.0", "10.0", "12.1"])
+def test_eight_bits_run_on_newer_gpus_without_a_word(capability, caplog):
+    kernels.check_fp8(gpu(capability))
+    assert not caplog.records
+
+
+def test_on_a_cpu_eight_bits_are_emulated_and_it_says_so(caplog):
+    kernels.check_fp8(jax.devices()[0])
+    assert "emulated on this cpu" in caplog.text
 
 
 class Device:

@@ -1,5 +1,7 @@
 """The assembly of a run: one for every stage, from shapes alone, its source opened once."""
 
+import dataclasses
+
 import jax
 import pytest
 
@@ -34,6 +36,16 @@ def test_the_step_of_every_stage_lowers_from_shapes_alone(stage):
     text = lowered.as_text()
     donated = text.count("tf.aliasing_output") + text.count("jax.buffer_donor")
     assert donated >= len(jax.tree.leaves(state))
+
+
+def test_fp8_is_for_steps_and_no_evaluation():
+    cfg = dataclasses.replace(CFG, n_embd=128)
+    for fp8 in (False, True):
+        config = dataclasses.replace(CONFIGS["base"], fp8=fp8)
+        made = setup.trainer(config, cfg, sharding.make_mesh("1"), steps=9)
+        step, *args = setup.abstract_run(config, cfg, sharding.make_mesh("1"))
+        assert ("f8E5M2" in step.lower(*args).as_text()) == fp8
+        assert not made.gpt.fp8 and setup.model_of(cfg, config).fp8 == fp8
 
 
 @pytest.mark.parametrize(
