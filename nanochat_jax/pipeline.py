@@ -93,7 +93,8 @@ def run(stage: str, config: Stage | TokenizerTrain) -> None:
 
     start_logging()
     section = stages.run(stage, config)
-    if stage == "tokenizer":
+    # Twice: more shards may have come since the tokenizer was trained on the first of them.
+    if stage in ("tokenizer", "base"):
         data = shards.describe(shards.find_shards(base_dir()))
         report.write(base_dir(), Section(DATA, figures=data))
     report.write(base_dir(), section)

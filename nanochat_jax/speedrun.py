@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nanochat_jax import pipeline
@@ -39,12 +39,14 @@ def run(argv: Sequence[str]) -> None:
     kind = pipeline.prepare_devices(configs["base"])
     root = base_dir()
     log.info("speedrun on %s, %s; everything lies in %s", kind, config.config or "defaults", root)
-    _data(config, configs)
+    rest_of_data = _data(config, configs)
     from nanochat_jax import report
 
     if config.fresh or not report.begun(root):
         report.reset(root)
     for stage in stages:
+        if stage == "base":
+            rest_of_data()
         # Anew: what a chat stage takes over from the checkpoint before it is known only now.
         ran = _stage(stage, configure(stage, config), config.fresh)
         _evaluate(stage, configs["eval"], ran)
@@ -105,14 +107,30 @@ def _evaluate(stage: str, config: Any, ran: bool) -> None:
         pipeline.evaluate(dataclasses.replace(config, source=stage))
 
 
-def _data(config: Speedrun, configs: Mapping[str, Any]) -> None:
-    """Fetches what is missing, where the config trains on downloaded text."""
-    if not config.download:
-        return
-    from nanochat_jax.data import download
+def _data(config: Speedrun, configs: Mapping[str, Any]) -> Callable[[], None]:
+    """Fetches what the tokenizer reads, where the config trains on downloaded text.
 
-    root = base_dir()
-    download.shards(root, config.download, recipe=configs["base"].recipe)
-    download.identity(root)
-    download.words(root)
-    download.eval_bundle(root)
+    Returns what fetches the rest: it is called before base training. Meanwhile shards arrive in a
+    process of their own.
+    """
+    if not config.download:
+        return lambda: None
+    from nanochat_jax.data import ahead, download
+
+    root, recipe = base_dir(), configs["base"].recipe
+    first = configs["tokenizer"].num_shards + 1  # the last by name is for validation
+    if first < 1 or config.download <= first:
+        download.shards(root, config.download, recipe=recipe)
+        finish = lambda: None
+    else:
+        download.shards(root, first, recipe=recipe)
+        process = ahead.start(root, config.download, recipe)
+        finish = lambda: ahead.finish(process, root, config.download, recipe)
+
+    def rest() -> None:
+        finish()
+        download.identity(root)
+        download.words(root)
+        download.eval_bundle(root)
+
+    return rest

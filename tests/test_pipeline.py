@@ -9,8 +9,10 @@ import sys
 import pytest
 
 from nanochat_jax import pipeline, speedrun
+from nanochat_jax.config import scaling
 from nanochat_jax.config.program import Speedrun
 from nanochat_jax.config.stages import BaseTrain, TokenizerTrain
+from nanochat_jax.train import base
 from scripts import train as train_program
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -199,6 +201,24 @@ def test_the_d20_run_is_the_guide_s():
     assert (config.depth, config.total_batch_size, config.target_param_data_ratio) == (
         20, 524288, 20.0,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["d20", "d26", "d32", "speedrun24", *(f"gpu-{n}gb" for n in (8, 12, 16, 24, 48))]
+)
+def test_a_config_for_gpus_saves_on_the_way_and_downloads_what_it_will_read(name):
+    file = f"--config={ROOT / 'configs' / name}.toml"
+    config, chain = (pipeline.configure(s, [file]) for s in ("base", "speedrun"))
+    tokenizer = pipeline.configure("tokenizer", [file])
+    cfg = base.model_config(config, tokenizer.vocab_size)
+    plan = scaling.plan(cfg, config)
+    assert 0 < config.save_every <= plan.num_iterations / 4
+    assert 0 < tokenizer.num_shards < chain.download
+    # A shard holds 250 million characters, a token of text about 4.8, and of what is read best-fit
+    # packing crops about 35 % (nanochat's README and dev/LOG.md).
+    kept = 0.65 if config.loader == "bestfit" else 1.0
+    shards = plan.total_tokens * 4.8 / kept / 250e6
+    assert shards < chain.download < 1.6 * shards + 8
 
 
 def test_what_all_stages_share_reaches_each_from_the_speedrun(base_dir):

@@ -71,10 +71,18 @@ class TokenizerTrain:
     device_type: PerCall[str] = ""  # taken and ignored: this stage needs no accelerator
     # The original's default; its own speedrun reads 2 billion, which is what `current` has.
     max_chars: int = 10_000_000_000  # characters to train on
+    # So that others may arrive while it trains: its text is the same whichever have. No part of a
+    # fingerprint, for what was read is.
+    num_shards: Cosmetic[int] = -1
+    """train on the first so many shards alone; -1: all that are here"""
     # So that no one document weighs much in the counts.
     doc_cap: int = 10_000  # characters of one document at most
     vocab_size: int = 65536  # ids in all: bytes, merges and the nine special tokens
     embedded_world: bool = False  # train on the embedded world while base_data/ is empty
+
+    def __post_init__(self) -> None:
+        if self.num_shards == 0 or self.num_shards < -1:
+            raise ValueError(f"num_shards is {self.num_shards}; set it to 1 or more, -1 for all")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The tokenizer stage: documents of the training shards -> `tokenizer/` in the base directory."""
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -25,7 +26,7 @@ RECORD = "train.json"
 
 def fingerprint(config: TokenizerTrain, root: pathlib.Path) -> dict[str, Any]:
     """What decides this stage's result: its settings and the shards it reads."""
-    data = find_data(root, config.embedded_world)
+    data = _data(config, root)
     read = {"shards": [path.name for path in data.train], "source": data.source}
     return values.fingerprint(config) | read
 
@@ -38,7 +39,7 @@ def done(root: pathlib.Path) -> dict[str, Any] | None:
 
 def run(config: TokenizerTrain, root: pathlib.Path) -> Section:
     """Trains, checks a round trip, saves. Returns the section of the report."""
-    data = find_data(root, config.embedded_world)
+    data = _data(config, root)
     started = time.perf_counter()
     extra = words.tokenizer_extra() if data.source == paths.WORLD_DATA else iter(())
     texts = itertools.chain(documents(data, config.max_chars, config.doc_cap), extra)
@@ -54,6 +55,12 @@ def run(config: TokenizerTrain, root: pathlib.Path) -> Section:
     files.write_json(folder / RECORD, record)
     log.info("tokenizer: %d ids in %.1f s -> %s", tokenizer.get_vocab_size(), seconds, folder)
     return Section(TRAINING["tokenizer"], values.flatten(config), figures)
+
+
+def _data(config: TokenizerTrain, root: pathlib.Path) -> shards.Shards:
+    """What this stage reads of the shards in use."""
+    data, most = find_data(root, config.embedded_world), config.num_shards
+    return dataclasses.replace(data, train=data.train[:most]) if most > 0 else data
 
 
 def find_data(root: pathlib.Path, embedded_world: bool) -> shards.Shards:

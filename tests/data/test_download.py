@@ -8,7 +8,11 @@ import zipfile
 
 import pytest
 
-from nanochat_jax.data import download, shards
+from nanochat_jax import speedrun
+from nanochat_jax.config.program import Speedrun
+from nanochat_jax.config.stages import BaseTrain, TokenizerTrain
+from nanochat_jax.data import ahead, download, shards
+from nanochat_jax.train import tokenizer
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -141,3 +145,53 @@ def test_a_broken_bundle_leaves_nothing(tmp_path, server, monkeypatch):
     with pytest.raises(ValueError, match="no zip archive"):
         download.eval_bundle(tmp_path / "base")
     assert not list((tmp_path / "base").iterdir())
+
+
+def test_shards_arrive_beside_other_work_and_all_are_here_at_the_end(
+    tmp_path, server, parquet, monkeypatch
+):
+    server.files = {f"shard_{i:05d}.parquet": parquet for i in range(4)}
+    monkeypatch.setenv(download.BASE_VARIABLE, server.url)
+    process = ahead.start(tmp_path, 4, "classic")
+    ahead.finish(process, tmp_path, 4, "classic")
+    assert len(shards.list_shards(tmp_path / "base_data")) == 4
+    assert set(server.requests.values()) == {1}
+
+
+def test_what_the_process_beside_could_not_fetch_is_fetched_or_told_at_the_end(
+    tmp_path, server, parquet, monkeypatch
+):
+    server.files = {"shard_00000.parquet": parquet}
+    monkeypatch.setenv(download.BASE_VARIABLE, server.url)
+    process = ahead.start(tmp_path, 2, "classic")
+    process.terminate()
+    with pytest.raises(ValueError, match="shard_00001"):
+        ahead.finish(process, tmp_path, 2, "classic")
+    assert [p.name for p in shards.list_shards(tmp_path / "base_data")] == ["shard_00000.parquet"]
+
+
+def test_a_speedrun_trains_its_tokenizer_on_the_first_shards_while_the_others_arrive(
+    base_dir, server, parquet, monkeypatch
+):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as bundle:
+        bundle.writestr("eval_bundle/core.yaml", "icl_tasks: []")
+    server.files = {f"shard_{i:05d}.parquet": parquet for i in range(5)} | {
+        "identity_conversations.jsonl": b"[]\n",
+        "words_alpha.txt": b"a\n",
+        "eval_bundle.zip": archive.getvalue(),
+    }
+    monkeypatch.setenv(download.BASE_VARIABLE, server.url)
+    server.trouble = {"shard_00004.parquet": ["500"]}  # comes late
+    configs = {"base": BaseTrain(), "tokenizer": TokenizerTrain(num_shards=1)}
+    rest = speedrun._data(Speedrun(download=5), configs)
+    here = tokenizer.fingerprint(configs["tokenizer"], base_dir)
+    assert here["shards"] == ["shard_00000.parquet"]
+    rest()
+    assert len(shards.find_shards(base_dir).train) == 4
+    assert tokenizer.fingerprint(configs["tokenizer"], base_dir) == here
+    assert (base_dir / "eval_bundle").is_dir() and (base_dir / "words_alpha.txt").exists()
+    # Again: everything is here, so nothing is asked for.
+    asked = sum(server.requests.values())
+    speedrun._data(Speedrun(download=5), configs)()
+    assert sum(server.requests.values()) == asked
