@@ -19,7 +19,7 @@ EVERY_STAGE = (
     "eval_tokens sample_every save_every attention remat"
 )
 LEFT_OUT = {
-    "tokenizer": "config device_type",
+    "tokenizer": "config device_type num_shards",
     "base": f"{EVERY_STAGE} core_metric_every core_metric_max_per_task fp8",
     "mid": f"{EVERY_STAGE} task_data",
     "sft": f"{EVERY_STAGE} task_data eval_steps eval_metrics_every eval_metrics_tasks "
