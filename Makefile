@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 VENV := .venv
 ALL := .venv-all
+GPU := .venv-gpu
 PY := $(VENV)/bin/python
 SOURCES := pyproject.toml rustbpe/Cargo.toml $(wildcard rustbpe/src/*.rs)
 ACCELERATOR := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda)
@@ -15,7 +16,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
   command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
   && { command -v $$p; break; }; done)
 
-.PHONY: speedrun test test-all test-original chat web lint format bench setup clean
+.PHONY: speedrun test test-all test-gpu test-original chat web lint format bench setup clean
 
 speedrun: $(VENV)/.ready ## raw text to a chat model, then the report
 	$(PY) -m scripts.speedrun $(ARGS)
@@ -25,6 +26,9 @@ test: $(VENV)/.ready ## everything that is quick and needs no torch
 
 test-all: test $(ALL)/.ready ## also the slow laws, torch and transformers, a real browser
 	NANOCHAT_TEST_ALL=1 $(ALL)/bin/python -m pytest -q -m slow -n $(JOBS) --dist loadfile $(ARGS)
+
+test-gpu: $(GPU)/.ready ## the shipped configs compiled for their GPUs by XLA, on a machine without one
+	NANOCHAT_TEST_GPU=1 JAX_PLATFORMS=cpu $(GPU)/bin/python -m pytest -q -n $(JOBS) tests/gpu $(ARGS)
 
 test-original: $(ALL)/.ready ## ORIGINAL=CLONE of karpathy/nanochat: it loads and trains what we export
 	NANOCHAT_ORIGINAL="$(abspath $(ORIGINAL))" $(ALL)/bin/python -m pytest -q -s tests/interop/original.py $(ARGS)
@@ -49,7 +53,7 @@ bench: $(VENV)/.ready ## every measured claim again
 setup: $(VENV)/.ready
 
 clean: ## environments, build products, caches (not what was trained)
-	rm -rf $(VENV) $(ALL) rustbpe/target .cache .pytest_cache .ruff_cache nanochat_jax/_rustbpe*.so
+	rm -rf $(VENV) $(ALL) $(GPU) rustbpe/target .cache .pytest_cache .ruff_cache nanochat_jax/_rustbpe*.so
 
 $(VENV)/.ready: $(SOURCES)
 	$(call environment,$(VENV),$(EXTRAS))
@@ -62,19 +66,38 @@ $(ALL)/.ready: $(SOURCES)
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null 2>&1; } \
 	  || echo "no Chromium here: the page's tests will be skipped (install the package chromium)"
 
-# $(1): folder, $(2): extras. Says what it does: the first time takes a minute or two. Where uv is
-# not at hand it is brought into the environment: it resolves in seconds what takes pip minutes.
-define environment
-	@test -n "$(PYTHON)$(UV)" || { echo "nanochat-jax needs Python 3.11 or newer; found none: install one, or say PYTHON=/path/to/python"; exit 1; }
-	@command -v cargo >/dev/null 2>&1 || echo "no Rust toolchain found: the build will try to fetch one; if that fails install it from https://rustup.rs"
-	@echo "setting up $(1): packages [$(2)]$(if $(findstring cuda,$(2)), with the CUDA build of JAX), then compiling rustbpe (one or two minutes the first time)"
-	@uv="$(UV)"; py=$(1)/bin/python; \
+# JAX with its compiler for NVIDIA GPUs, of one version. The rest of jax[cuda12], 3 GB, is what a GPU
+# runs; cuDNN is asked what it can do before attention is lowered to it, and ptxas (of nvcc) for
+# registers. Of this project only what the compiled programs import; nothing of it is installed.
+GPU_PACKAGES := jax|flax|optax|orbax-checkpoint|grain|numpy|tyro|pyarrow|tqdm|pytest|pytest-timeout|pytest-xdist
+$(GPU)/.ready: pyproject.toml
+	@echo "setting up $(GPU): JAX with its compiler for GPUs (2.5 GB)"
+	@$(call with_pip,$(GPU)); \
+	install $$(sed -nE 's/^    "(($(GPU_PACKAGES))[<>=][^"]*)",.*/\1/p' pyproject.toml) \
+	&& jax=$$($$py -c 'import importlib.metadata as m; print(m.version("jax"))') \
+	&& install --no-deps jax-cuda12-plugin==$$jax jax-cuda12-pjrt==$$jax nvidia-cudnn-cu12 nvidia-cuda-nvcc-cu12
+	@touch $@
+
+# $(1): folder, made if missing. Gives `$$py` and `install`: by uv, which resolves in seconds what
+# takes pip minutes, and is brought into the environment where it is not at hand; else by pip.
+define with_pip
+test -n "$(PYTHON)$(UV)" || { echo "nanochat-jax needs Python 3.11 or newer; found none: install one, or say PYTHON=/path/to/python"; exit 1; }; \
+	uv="$(UV)"; py=$(1)/bin/python; \
 	if [ -n "$$uv" ]; then test -x $$py || "$$uv" venv -q $(if $(PYTHON),--python $(PYTHON)) $(1); \
 	else \
 	  test -x $$py || $(PYTHON) -m venv $(1); \
 	  $$py -m pip install -q --disable-pip-version-check 'uv>=0.5' && uv=$(1)/bin/uv; \
 	fi; \
-	if [ -n "$$uv" ] && "$$uv" pip install -q --python $$py -e '.[$(2)]'; then :; \
-	else echo "without uv: pip takes some minutes more"; $$py -m pip install -q --disable-pip-version-check -e '.[$(2)]'; fi
+	install() { \
+	  if [ -n "$$uv" ] && "$$uv" pip install -q --python $$py "$$@"; then :; \
+	  else echo "without uv: pip takes some minutes more"; $$py -m pip install -q --disable-pip-version-check "$$@"; fi; \
+	}
+endef
+
+# $(1): folder, $(2): extras. Says what it does: the first time takes a minute or two.
+define environment
+	@command -v cargo >/dev/null 2>&1 || echo "no Rust toolchain found: the build will try to fetch one; if that fails install it from https://rustup.rs"
+	@echo "setting up $(1): packages [$(2)]$(if $(findstring cuda,$(2)), with the CUDA build of JAX), then compiling rustbpe (one or two minutes the first time)"
+	@$(call with_pip,$(1)); install -e '.[$(2)]'
 	@touch $(1)/.ready
 endef

@@ -5,7 +5,7 @@ folder that the environment names, a package in the environment of `make test-al
 browser and a sandbox.
 """
 
-import importlib
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -53,3 +53,20 @@ def chromium() -> str:
     """The system's browser."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     return found or missing("no Chromium: apt-get install chromium")
+
+
+def cuda_compiler() -> None:
+    """JAX's compiler for NVIDIA GPUs, which needs none: `make test-gpu` must have it."""
+    wanted = ("jax_cuda12_plugin", "nvidia.cudnn", "nvidia.cuda_nvcc")
+    lacking = [name for name in wanted if not _exists(name)]
+    if lacking:
+        (pytest.fail if os.environ.get("NANOCHAT_TEST_GPU") else pytest.skip)(
+            f"no {', '.join(lacking)}: make test-gpu has JAX's compiler for GPUs"
+        )
+
+
+def _exists(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False

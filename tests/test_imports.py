@@ -24,6 +24,7 @@ LAYERS = (
     ("serve",),
     ("evals",),
     ("train",),
+    ("aot",),
     ("report", "interop"),
     ("pipeline",),
     ("speedrun",),

@@ -13,7 +13,7 @@ from nanochat_jax.models import cache as kv
 from nanochat_jax.models.attend_one import attend_one
 from nanochat_jax.models.attention import attend, rms_norm, rotate
 from nanochat_jax.models.gpt import GPT, init_params
-from tests.gpu import text_for_gpu
+from tests.lowered import text_for_gpu
 
 EPS, SCALE = 1e-6, 1.2
 

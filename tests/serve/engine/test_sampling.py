@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nanochat_jax.serve.engine.draw_kernel import draw
 from nanochat_jax.serve.engine.rows import idle_rows
 from nanochat_jax.serve.engine.sampling import sample, sampling_probs, uniform
-from tests.gpu import text_for_gpu
+from tests.lowered import text_for_gpu
 
 V = 50
 

@@ -1,0 +1,65 @@
+"""The programs of a run, compiled for cards: the training step of any stage."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from jax.sharding import Mesh
+
+from nanochat_jax.aot import hlo, target
+from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.config.resolve import resolve
+from nanochat_jax.config.stages import Stage
+from nanochat_jax.train import base, setup
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled program: its optimised HLO, the bytes it needs on each card, seconds it took."""
+
+    text: str
+    peak: int
+    seconds: float
+
+    @functools.cached_property
+    def module(self) -> hlo.Module:
+        return hlo.parse(self.text)
+
+
+def settled(stage: str, argv: Sequence[str]) -> tuple[Any, GPTConfig]:
+    """A stage's config and the model that its file describes, as from a fresh base directory.
+
+    Flags are the stage's; the model is the one that base training of the same file makes, with
+    the vocabulary of the file's tokenizer.
+    """
+    config = resolve(stage, argv)
+    file = [f"--config={config.config}"] if config.config else []
+    base_config = config if stage == "base" else resolve("base", file)
+    vocabulary = resolve("tokenizer", [*file, f"--recipe={base_config.recipe}"]).vocab_size
+    return config, base.model_config(base_config, vocabulary)
+
+
+def for_card(config: Stage) -> Stage:
+    """The config with what a GPU chooses for `auto`: bfloat16, cuDNN's attention, no remat."""
+    auto = dict(dtype="bfloat16", attention="cudnn", remat="none")
+    return dataclasses.replace(
+        config, **{name: value for name, value in auto.items() if vars(config)[name] == "auto"}
+    )
+
+
+def step(config: Stage, cfg: GPTConfig, mesh: Mesh) -> Program:
+    """The training step of a config in which nothing is left open."""
+    run, state, batch = setup.abstract_run(config, cfg, mesh)
+    return compiled(run.lower(state, batch), mesh.size)
+
+
+def compiled(lowered: Any, devices: int, **options: str) -> Program:
+    """What XLA makes of a lowered program for the cards that its arguments lie on."""
+    began = time.monotonic()
+    made = lowered.compile(compiler_options=target.options(devices) | options)
+    memory = made.memory_analysis()
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    peak = max(memory.peak_memory_in_bytes, kept + memory.temp_size_in_bytes)
+    return Program(made.as_text(), peak, time.monotonic() - began)
