@@ -24,8 +24,8 @@ class Done(NamedTuple):
 class Way:
     """A script's way, waiting in a process to be asked."""
 
-    def __init__(self, script: str, name: str, argv: Sequence[str]):
-        command = [sys.executable, script, *argv, WAY, name]
+    def __init__(self, script: str, name: str, argv: Sequence[str], python: str = sys.executable):
+        command = [python, script, *argv, WAY, name]
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.name, self.process = name, subprocess.Popen(command, text=True, **pipes)
 
@@ -41,6 +41,11 @@ class Way:
         if not line:
             raise RuntimeError(f"{' '.join(self.process.args)} ended; run it by hand to see why")
         return Done(*json.loads(line))
+
+    def end(self) -> None:
+        """Asks nothing more."""
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def serve(do: Callable[[], Any]) -> None:
@@ -66,5 +71,4 @@ def in_turn(
             yield {way.name: way.ask() for way in ways}
     finally:
         for way in ways:
-            way.process.stdin.close()
-            way.process.wait()
+            way.end()
