@@ -97,7 +97,7 @@ def check_fp8(device: Any) -> None:
     if not re.fullmatch(r"\d+\.\d+", capability) or float(capability) < 8.9:
         raise ValueError(
             "--fp8 needs an NVIDIA GPU of compute capability 8.9 or more (H100, L40S, RTX 40); got "
-            f"{device.device_kind} ({capability or 'none'}): leave --fp8 out"
+            f"{device.device_kind} ({capability or 'none'}): leave --fp8 out, or type --no-fp8"
         )
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +23,7 @@ import pytest
 
 from nanochat_jax.checkpoint import load_model, store
 from nanochat_jax.interop import nanochat
+from nanochat_jax.models import fp8
 from tests import needs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +76,18 @@ for x, y, momentum in zip(data["inputs"], data["targets"], data["momentum"]):
     model.zero_grad(set_to_none=True)
     losses.append(loss.item())
 np.save(sys.argv[2], losses)
+"""
+
+FP8 = """
+import sys, numpy as np, torch
+from nanochat.fp8 import Float8Linear
+data = {k: torch.tensor(v) for k, v in np.load(sys.argv[1]).items()}
+linear = Float8Linear(*data["kernel"].shape, bias=False)
+linear.weight.data = data["kernel"].T.contiguous()
+x = data["x"].requires_grad_()
+y = linear(x)
+y.backward(data["dy"])
+np.savez(sys.argv[2], y=y.detach(), x=x.grad, kernel=linear.weight.grad.T)
 """
 
 
@@ -156,6 +170,25 @@ def test_it_goes_on_from_our_export_with_our_losses(exported, tmp_path):
     np.testing.assert_allclose(got, want, atol=1e-3)
 
 
+@pytest.mark.skipif(CLASSIC, reason="the original of October 2025 has no 8-bit products")
+def test_its_8_bit_products_and_gradients_are_ours(tmp_path):
+    draw = np.random.default_rng(3).standard_t
+    sizes = {"x": (2, 64, 256, 3.0), "kernel": (256, 512, 0.02), "dy": (2, 64, 512, 1e-5)}
+    given = {k: (draw(4, s[:-1]) * s[-1]).astype(np.float32) for k, s in sizes.items()}
+    np.savez(tmp_path / "in.npz", **given)
+    where = [str(tmp_path / "in.npz"), str(tmp_path / "out.npz")]
+    theirs(tmp_path, tmp_path / "stubs", "-c", FP8, *where)
+    y_BTO, back = jax.vjp(
+        lambda x, kernel: fp8.dot_general(x, kernel, (((2,), (0,)), ((), ()))),
+        given["x"], given["kernel"],
+    )  # fmt: skip
+    want = dict(zip(("y", "x", "kernel"), (y_BTO, *back(given["dy"])), strict=True))
+    for name, got in np.load(tmp_path / "out.npz").items():
+        off = np.abs(got - np.asarray(want[name])).max() / np.abs(got).max()
+        print(f"largest difference of 8-bit products, {name}: {off:.1e} of the largest entry")
+        assert off < 1e-6
+
+
 def base_training_resumes(base: Path, out: Path, tmp_path: Path) -> tuple[list[float], list[float]]:
     """(their losses, ours) of the base stage resumed in the middle by each's own program."""
     again = tmp_path / "again"
@@ -185,8 +218,6 @@ def unsmoothed(printed: str, smooth: float) -> list[float]:
 
 def optimizers_go_on(base: Path, out: Path, tmp_path: Path) -> tuple[list[float], list[float]]:
     """(their losses, ours) of steps on given batches, from the exported optimizers."""
-    import jax
-
     from nanochat_jax.config.resolve import read, settle
     from nanochat_jax.models.gpt import GPT
     from nanochat_jax.train.optimizer import make_optimizer
