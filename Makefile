@@ -28,7 +28,7 @@ test-all: test $(ALL)/.ready ## also the slow laws, torch and transformers, a re
 	NANOCHAT_TEST_ALL=1 $(ALL)/bin/python -m pytest -q -m slow -n $(JOBS) --dist loadfile $(ARGS)
 
 test-gpu: $(GPU)/.ready ## the shipped configs compiled for their GPUs by XLA, on a machine without one
-	NANOCHAT_TEST_GPU=1 JAX_PLATFORMS=cpu $(GPU)/bin/python -m pytest -q -n $(JOBS) tests/gpu $(ARGS)
+	NANOCHAT_TEST_GPU=1 JAX_PLATFORMS=cpu $(GPU)/bin/python -m pytest -q -n $(JOBS) --dist worksteal tests/gpu $(ARGS)
 
 test-original: $(ALL)/.ready ## ORIGINAL=CLONE of karpathy/nanochat: it loads and trains what we export
 	NANOCHAT_ORIGINAL="$(abspath $(ORIGINAL))" $(ALL)/bin/python -m pytest -q -s tests/interop/original.py $(ARGS)

@@ -74,11 +74,11 @@ def largest(module: Module, count: int = 5) -> list[tuple[int, str]]:
 
 
 def collectives(module: Module) -> list[Collective]:
-    """Every exchange between devices, in the order of the text."""
+    """Every exchange between devices, in the order of the text; XLA fuses small ones."""
     loops = module.in_loops()
     return [
         collective(module.computations[c], i, in_loop=c in loops)
-        for c, i in module.launched()
+        for c, i in module.instructions()
         if i.op.removesuffix("-start") in COLLECTIVES
     ]
 

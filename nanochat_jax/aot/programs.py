@@ -17,11 +17,13 @@ from nanochat_jax.train import base, setup
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A compiled program: its optimised HLO, the bytes it needs on each card, seconds it took."""
+    """A compiled program: its optimised HLO, the bytes it needs on each card, seconds it took to
+    compile; `tokens` of a run of it, over all devices."""
 
     text: str
     peak: int
     seconds: float
+    tokens: int
 
     @functools.cached_property
     def module(self) -> hlo.Module:
@@ -52,14 +54,14 @@ def for_card(config: Stage) -> Stage:
 def step(config: Stage, cfg: GPTConfig, mesh: Mesh) -> Program:
     """The training step of a config in which nothing is left open."""
     run, state, batch = setup.abstract_run(config, cfg, mesh)
-    return compiled(run.lower(state, batch), mesh.size)
+    return compiled(run.lower(state, batch), mesh.size, batch.inputs_ART.size)
 
 
-def compiled(lowered: Any, devices: int, **options: str) -> Program:
+def compiled(lowered: Any, devices: int, tokens: int, **options: str) -> Program:
     """What XLA makes of a lowered program for the cards that its arguments lie on."""
     began = time.monotonic()
     made = lowered.compile(compiler_options=target.options(devices) | options)
     memory = made.memory_analysis()
     kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     peak = max(memory.peak_memory_in_bytes, kept + memory.temp_size_in_bytes)
-    return Program(made.as_text(), peak, time.monotonic() - began)
+    return Program(made.as_text(), peak, time.monotonic() - began, tokens)

@@ -39,9 +39,11 @@ def mesh(card: Card, text: str) -> Mesh:
     return sharding.make_mesh(text or "1", found.devices)
 
 
-def options(devices: int) -> dict[str, str]:
+def options(devices: int) -> dict[str, Any]:
     """XLA's options for so many cards: those of a process that runs on them, and `NO_CARD`."""
-    return NO_CARD | (SEVERAL_DEVICES if devices > 1 else {})
+    own = SEVERAL_DEVICES if devices > 1 else {}
+    # What a flag of XLA_FLAGS calls true is True here.
+    return NO_CARD | {name: value == "true" or value for name, value in own.items()}
 
 
 def abstract_mesh(card: Card, mesh: Mesh) -> Any:

@@ -24,7 +24,7 @@ ATTENTION = "\n".join(
 
 
 def found(body: str = ATTENTION, entry: str = "", peak: int = 10**9, **budget) -> list[str]:
-    program = Program(module(body, entry), peak, 0.0)
+    program = Program(module(body, entry), peak, 0.0, 0)
     kept = Budget(**{"peak_gb": 2.0, "sent_gb": 0.1} | budget)
     return faults(program, kept, CONFIG, CFG, GPU)
 
@@ -108,3 +108,9 @@ def test_products_in_eight_bits_are_counted_by_both_operands():
     )
     assert audit.float8_products(parse(module(body=both))) == 1
     assert audit.float8_products(parse(module(body=f8))) == 0
+
+
+def test_an_exchange_that_is_fused_into_a_kernel_is_seen():
+    reduce = "  %ar = f32[] all-reduce(%p0), replica_groups=[1,8]<=[8], to_apply=%region_0.0"
+    (fused, _) = audit.collectives(parse(module(fused=reduce)))
+    assert (fused.op, fused.in_loop) == ("all-reduce", True)

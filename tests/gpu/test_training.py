@@ -23,5 +23,9 @@ def test_the_step_keeps_its_budget(name):
     program = programs.step(config, cfg, mesh)
     found = faults(program, Budget(**case), config, cfg, gpu)
     sent = sum(c.sent for c in audit.collectives(program.module)) / 1e9
-    print(f"\n{name}: {program.peak / 1e9:.2f} GB, sends {sent:.2f} GB, {program.seconds:.0f} s")
+    twice = len(audit.rematerialised(program.module))
+    print(
+        f"\n{name}: {program.peak / 1e9:.2f} GB, sends {sent:.2f} GB, {twice} XLA remat", end=", "
+    )
+    print(f"{audit.float8_products(program.module)} float8, {program.seconds:.0f} s")
     assert not found, "\n".join(found)
