@@ -2,6 +2,8 @@
 
 import argparse
 import difflib
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,6 +63,16 @@ def take(argv: Sequence[str], name: str) -> tuple[str | None, list[str]]:
     parser.add_argument(f"--{name}", nargs="?", dest="value")
     known, rest = parser.parse_known_args(argv)
     return known.value, rest
+
+
+def command_with(name: str, value: str, *more: str) -> str:
+    """The command that started this process, with another value of one long flag, and with the
+    arguments `more` where they are absent."""
+    _, *argv = sys.orig_argv
+    for spelling in (name, name.replace("-", "_")):
+        _, argv = take(argv, spelling)
+    absent = [arg for arg in more if arg not in argv]
+    return shlex.join(["python", *argv, f"--{name}", value, *absent])
 
 
 def _table(cls: type) -> Mapping[str, str]:

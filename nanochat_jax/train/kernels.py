@@ -1,11 +1,10 @@
-"""How a run computes: attention, what the backward pass keeps, 8 bits; for the machine at hand.
+"""How a run computes: attention and 8 bits, for the machine at hand.
 
-None of it changes what a model means. A choice that was left open is told with its reason.
+Neither changes what a model means. A choice that was left open is told with its reason.
 """
 
 import logging
 import re
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,10 +15,8 @@ from nanochat_jax.models.attention import whole_rows
 
 log = logging.getLogger(__name__)
 
-REMAT = ("none", "dots", "full")  # from what computes least to what keeps least
 # TO MEASURE
 SHORT_ROW = 256
-USABLE = 0.95  # of a device's pool: the rest is for collectives and what lies beside the step
 
 
 def choose_attention(wanted: str, cfg: GPTConfig, dtype: Any) -> str:
@@ -99,30 +96,3 @@ def check_fp8(device: Any) -> None:
             "--fp8 needs an NVIDIA GPU of compute capability 8.9 or more (H100, L40S, RTX 40); got "
             f"{device.device_kind} ({capability or 'none'}): leave --fp8 out, or type --no-fp8"
         )
-
-
-def choose_remat(wanted: str, peak_of: Callable[[str], int]) -> str:
-    """`none`, `dots` or `full` for `--remat`: the first whose step fits on the device.
-
-    Args:
-        peak_of: bytes on a device that the compiled step needs at its peak, by what is kept.
-    """
-    stats = jax.local_devices()[0].memory_stats() or {}
-    limit = USABLE * stats.get("bytes_limit", 0)
-    if wanted != "auto" or not limit:
-        return "none" if wanted == "auto" else wanted
-    for kept in REMAT:
-        try:
-            peak = peak_of(kept)
-        except jax.errors.JaxRuntimeError as error:  # some compilers refuse what does not fit
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            continue
-        if peak <= limit:
-            log.info("remat: %s (%.1f GB of %.1f GB)", kept, peak / 1e9, limit / 1e9)
-            return kept
-    log.warning(
-        "remat: full, and even that may not fit into %.1f GB: lower --device-batch-size",
-        limit / 1e9,
-    )
-    return REMAT[-1]

@@ -23,7 +23,7 @@ from nanochat_jax.config.stages import BaseTrain, RLTrain, Stage, tokens_per_ste
 from nanochat_jax.devices import compute_dtype
 from nanochat_jax.models.gpt import GPT, init_params
 from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.train import base, chat, kernels, metrics, origin, rl
+from nanochat_jax.train import base, chat, kernels, memory, metrics, origin, rl
 from nanochat_jax.train.curriculum import Curriculum, RunContext, StepRows
 from nanochat_jax.train.optimizer import make_optimizer
 from nanochat_jax.train.origin import Origin
@@ -166,23 +166,39 @@ def for_this_machine(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh, **r
     """The config with `--attention auto` and `--remat auto` settled, by trying; `run` as `trainer`.
 
     Raises:
-        ValueError: a kernel that was asked for by name does not run here, or `--fp8`.
+        ValueError: a kernel that was asked for by name does not run here, or `--fp8`; or no step
+            fits.
     """
     dtype = compute_dtype(config.dtype)
     if isinstance(config, BaseTrain) and config.fp8:
         kernels.check_fp8(mesh.devices.flat[0])
     attention = kernels.choose_attention(config.attention, cfg, dtype)
     config = dataclasses.replace(config, attention=attention)
+    peak_of = partial(peak_bytes, cfg=cfg, mesh=mesh, **run)
+    sizes = batch_sizes(config, cfg, mesh)
+    return memory.choose_remat(config, sizes, peak_of, memory.pool_bytes())
 
-    def peak(remat: str) -> int:
-        tried = dataclasses.replace(config, remat=remat)
-        step, state, batch = abstract_run(tried, cfg, mesh, **run)
-        m = step.lower(state, batch).compile().memory_analysis()
-        kept = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
-        # Not every backend's peak counts temporary arrays.
-        return max(m.peak_memory_in_bytes, kept + m.temp_size_in_bytes)
 
-    return dataclasses.replace(config, remat=kernels.choose_remat(config.remat, peak))
+def does_not_fit(run: Run, error: BaseException) -> str:
+    """What a person is told whose run ended for want of memory."""
+    config, cfg, mesh = run.config, run.trainer.gpt.cfg, run.trainer.mesh
+    config = dataclasses.replace(config, remat=run.trainer.gpt.remat)
+    shapes = dict(steps=run.curriculum.steps, params=run.trainer.state.params)
+    peak_of = partial(peak_bytes, cfg=cfg, mesh=mesh, **shapes)
+    limit = memory.pool_bytes() or memory.machine_bytes()
+    # What it has saved is not to be done again.
+    resume = ["--resume"] if store.steps(run.directory) else []
+    sizes = batch_sizes(config, cfg, mesh)
+    return memory.too_large(memory.asked_for(error), config, sizes, peak_of, limit, resume)
+
+
+def peak_bytes(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh, **run: Any) -> int:
+    """Bytes on a device that the compiled step needs at its peak; `run` as `trainer`."""
+    step, state, batch = abstract_run(config, cfg, mesh, **run)
+    m = step.lower(state, batch).compile().memory_analysis()
+    kept = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
+    # Not every backend's peak counts temporary arrays.
+    return max(m.peak_memory_in_bytes, kept + m.temp_size_in_bytes)
 
 
 def model_of(cfg: GPTConfig, config: Stage) -> GPT:
@@ -217,20 +233,29 @@ def abstract_run(
     return made.step, made.state, Batch(tokens, tokens, jnp.float32(0), weights)
 
 
+def step_tokens(config: Stage, cfg: GPTConfig) -> int:
+    """Tokens of an optimizer step of any stage."""
+    base_run = isinstance(config, BaseTrain)
+    return scaling.plan(cfg, config).total_batch_size if base_run else tokens_per_step(config)
+
+
+def batch_sizes(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh) -> list[int]:
+    """The values of `device_batch_size` that divide the stage's step, ascending."""
+    rows, rest = divmod(step_tokens(config, cfg), config.max_seq_len * mesh.size)
+    return [] if rest else [size for size in range(1, rows + 1) if rows % size == 0]
+
+
 def micro_batches(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh) -> int:
     """Micro-batches (`device_batch_size` x `max_seq_len` tokens on one device) of a step.
 
     Raises:
         ValueError: the batch does not divide; the message says what would fit.
     """
-    base_run = isinstance(config, BaseTrain)
-    total = scaling.plan(cfg, config).total_batch_size if base_run else tokens_per_step(config)
-    B, T, devices = config.device_batch_size, config.max_seq_len, mesh.size
+    total, B, T = step_tokens(config, cfg), config.device_batch_size, config.max_seq_len
+    devices = mesh.size
     if total % (B * T * devices) == 0:
         return total // (B * T)
-    rows, rest = divmod(total, T * devices)
-    if rows and not rest:
-        fits = [b for b in range(1, rows + 1) if rows % b == 0]
+    if fits := batch_sizes(config, cfg, mesh):
         advice = f"set --device-batch-size to one of {', '.join(map(str, fits[-6:]))}"
     elif isinstance(config, RLTrain):
         advice = f"set --num-samples to a multiple of {B * devices}"

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import pathlib
+import traceback
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.stages import Stage, TokenizerTrain
 from nanochat_jax.config.values import flatten
 from nanochat_jax.results import TRAINING, Section
-from nanochat_jax.train import loop, origin, setup, tokenizer
+from nanochat_jax.train import loop, memory, origin, setup, tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -22,21 +23,35 @@ def run(stage: str, config: Stage | TokenizerTrain) -> Section:
 
     Raises:
         FileNotFoundError: no data, no tokenizer, or no checkpoint to begin at.
-        ValueError: settings that do not fit together; the message says what would.
+        ValueError: settings that do not fit together, or a step that does not fit into memory; the
+            message says what would.
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     root = base_dir()
     if isinstance(config, TokenizerTrain):
         return tokenizer.run(config, root)
     prepared = setup.prepare(stage, config, root)
-    state = prepared.first_state()
+    try:
+        done = _trained(prepared)
+    except jax.errors.JaxRuntimeError as error:
+        if not memory.exhausted(error):
+            raise
+        # The frames hold the run's arrays, and what is compiled now is timed on the same device.
+        traceback.clear_frames(error.__traceback__)
+        raise ValueError(setup.does_not_fit(prepared, error)) from None
+    figures = prepared.curriculum.figures(common_figures(done))
+    return Section(TRAINING[stage], flatten(prepared.config), figures)
+
+
+def _trained(run: setup.Run) -> loop.Loop:
+    """The run's loop, at its end."""
+    state = run.first_state()
     # Last of all: a run that cannot begin must leave the one before it where it is, and the
     # checkpoint that this one begins with may lie in the very folder that is moved.
-    if prepared.start.resumed is None:
-        origin.move_aside(prepared.directory)
-    log.info("%s", prepared.curriculum.summary)
-    figures = prepared.curriculum.figures(common_figures(loop.train(prepared, state)))
-    return Section(TRAINING[stage], flatten(prepared.config), figures)
+    if run.start.resumed is None:
+        origin.move_aside(run.directory)
+    log.info("%s", run.curriculum.summary)
+    return loop.train(run, state)
 
 
 def status(

@@ -72,36 +72,3 @@ def test_eight_bits_run_on_newer_gpus_without_a_word(capability, caplog):
 def test_on_a_cpu_eight_bits_are_emulated_and_it_says_so(caplog):
     kernels.check_fp8(jax.devices()[0])
     assert "emulated on this cpu" in caplog.text
-
-
-class Device:
-    def memory_stats(self):
-        return {"bytes_limit": 100}
-
-
-PEAKS = {"none": 120, "dots": 96, "full": 40}
-
-
-def test_remat_is_the_first_that_fits_with_a_reserve(monkeypatch):
-    monkeypatch.setattr(kernels.jax, "local_devices", lambda: [Device()])
-    assert kernels.choose_remat("auto", PEAKS.get) == "full"  # 96 of 100 leaves too little
-    assert kernels.choose_remat("auto", {**PEAKS, "dots": 90}.get) == "dots"
-    assert kernels.choose_remat("auto", {**PEAKS, "none": 90}.get) == "none"
-    assert kernels.choose_remat("none", PEAKS.get) == "none"
-
-
-def test_a_step_that_its_compiler_refuses_does_not_fit_and_other_errors_are_errors(monkeypatch):
-    monkeypatch.setattr(kernels.jax, "local_devices", lambda: [Device()])
-
-    def peak(kept, message="RESOURCE_EXHAUSTED: ran out of memory"):
-        if kept == "none":
-            raise kernels.jax.errors.JaxRuntimeError(message)
-        return 50
-
-    assert kernels.choose_remat("auto", peak) == "dots"
-    with pytest.raises(kernels.jax.errors.JaxRuntimeError, match="INTERNAL"):
-        kernels.choose_remat("auto", lambda kept: peak(kept, "INTERNAL: broken"))
-
-
-def test_where_memory_is_not_told_nothing_is_computed_again():
-    assert kernels.choose_remat("auto", PEAKS.get) == "none"
