@@ -13,7 +13,7 @@ from nanochat_jax.config import flags
 from nanochat_jax.config.errors import nearest, start_logging
 from nanochat_jax.config.paths import base_dir, compilation_cache
 from nanochat_jax.config.program import Eval, Program
-from nanochat_jax.config.resolve import read, settle
+from nanochat_jax.config.resolve import Layers, read, settle
 from nanochat_jax.config.stages import STAGES, Stage, TokenizerTrain, rows_per_step
 from nanochat_jax.results import DATA, Section
 
@@ -39,6 +39,11 @@ def default_file() -> pathlib.Path | None:
     return path if path.exists() else None
 
 
+def layers_of(section: str, argv: Sequence[str] = (), **given: Any) -> Layers:
+    """What files and flags say of a program; `given` as of `resolve.read`."""
+    return read(section, argv, default_file=default_file(), **given)
+
+
 def configure(
     section: str, argv: Sequence[str] = (), *, values: Mapping[str, Any] | None = None,
     prog: str | None = None,
@@ -52,7 +57,7 @@ def configure(
     Raises:
         ValueError: wrong settings, or a damaged checkpoint.
     """
-    layers = read(section, argv, values=values, default_file=default_file(), prog=prog)
+    layers = layers_of(section, argv, values=values, prog=prog)
     config = layers.config()
     if not isinstance(config, Stage):
         return config

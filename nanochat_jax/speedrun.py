@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 STAGES = ("tokenizer", "base", "mid", "sft")
 # Flags of the speedrun that hold for every stage that knows them.
 SHARED = {*Shared.__dataclass_fields__, "run", "task_data"}
+ROWS = "device_batch_size"
 
 
 def run(argv: Sequence[str]) -> None:
@@ -31,11 +32,12 @@ def run(argv: Sequence[str]) -> None:
     """
     start_logging()
     started = time.perf_counter()
-    config = pipeline.configure("speedrun", argv, prog="scripts.speedrun")
+    layers = pipeline.layers_of("speedrun", argv, prog="scripts.speedrun")
+    config, handed = layers.config(), layers.handed_on()
     if config.task_data:
         hub.folder_of(config.task_data)  # now, not when the first chat stage misses it
     stages = (*STAGES, "rl") if config.rl else STAGES
-    configs = {stage: configure(stage, config) for stage in (*stages, "eval")}
+    configs = {stage: configure(stage, config, handed) for stage in (*stages, "eval")}
     kind = pipeline.prepare_devices(configs["base"])
     root = base_dir()
     log.info("speedrun on %s, %s; everything lies in %s", kind, config.config or "defaults", root)
@@ -48,7 +50,7 @@ def run(argv: Sequence[str]) -> None:
         if stage == "base":
             rest_of_data()
         # Anew: what a chat stage takes over from the checkpoint before it is known only now.
-        ran = _stage(stage, configure(stage, config), config.fresh)
+        ran = _stage(stage, configure(stage, config, handed), config.fresh, handed)
         _evaluate(stage, configs["eval"], ran)
     path = report.generate(root)
     log.info("\n%s", report.summary(root))
@@ -58,17 +60,25 @@ def run(argv: Sequence[str]) -> None:
     log.info("now talk to it:  make chat   or   make web   (%s)", talk)
 
 
-def configure(section: str, config: Speedrun) -> Any:
-    """The config of one stage or of the evaluation: the speedrun's file, and what all share.
+def configure(section: str, config: Speedrun, handed: Mapping[str, Any] | None = None) -> Any:
+    """The config of one stage or of the evaluation: the speedrun's file, what all share, and what
+    is `handed` on to every stage that knows it.
 
     The file counts as named, also where it is the default: a speedrun is one recipe from start to
     end, and no stage of it shall follow a checkpoint away from that.
     """
-    shared = {name: vars(config)[name] for name in SHARED & set(fields(SECTIONS[section]))}
-    return pipeline.configure(section, values={name: v for name, v in shared.items() if v})
+    known = set(fields(SECTIONS[section]))
+    shared = {name: value for name in SHARED & known if (value := vars(config)[name])}
+    given = {name: value for name, value in (handed or {}).items() if name in known}
+    made = pipeline.configure(section, values=shared | given)
+    if ROWS not in given or section in ("base", "mid"):
+        return made
+    # These count in rows: a step of theirs may have fewer than a micro-batch of base has.
+    own = getattr(pipeline.configure(section, values=shared), ROWS)
+    return dataclasses.replace(made, **{ROWS: min(own, given[ROWS])})
 
 
-def _stage(stage: str, config: Any, fresh: bool) -> bool:
+def _stage(stage: str, config: Any, fresh: bool, handed: Mapping[str, Any]) -> bool:
     """Runs a stage unless it is done; True if it ran. Goes on where an earlier run was stopped."""
     from nanochat_jax.train import stages
 
@@ -77,6 +87,9 @@ def _stage(stage: str, config: Any, fresh: bool) -> bool:
         log.info("\n=== %s ===", stage)
         pipeline.run(stage, config)
         return True
+    # Who lowers the batch because a later stage ran out of memory keeps what is done.
+    if ROWS in handed and ROWS in have:
+        want = want | {ROWS: have[ROWS]}
     # Never trained again unasked: it may be days of work that a changed line would throw away.
     if have != want:
         raise ValueError(

@@ -12,7 +12,7 @@ from nanochat_jax import pipeline, speedrun
 from nanochat_jax.config import scaling
 from nanochat_jax.config.program import Speedrun
 from nanochat_jax.config.stages import BaseTrain, TokenizerTrain
-from nanochat_jax.train import base
+from nanochat_jax.train import base, stages
 from scripts import train as train_program
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -227,6 +227,49 @@ def test_what_all_stages_share_reaches_each_from_the_speedrun(base_dir):
         shared = speedrun.configure(stage, config)
         assert (shared.task_data, shared.mesh) == ("rows", "2")
     assert speedrun.configure("base", config).mesh == "2"
+
+
+def handed(*argv):
+    """Stage -> its config in a speedrun with these flags."""
+    layers = pipeline.layers_of("speedrun", argv)
+    stages = ("base", "mid", "sft", "rl", "eval")
+    return {s: speedrun.configure(s, layers.config(), layers.handed_on()) for s in stages}
+
+
+def test_the_flags_of_memory_are_every_stage_s_where_they_are_typed(tmp_path, base_dir):
+    table = "[base]\nfp8 = true\nremat = 'dots'\n[sft]\nremat = 'none'\n[rl]\nremat = 'none'\n"
+    (tmp_path / "c.toml").write_text(f"device_batch_size = 8\n{table}")
+    file = f"--config={tmp_path / 'c.toml'}"
+    stages = handed(file)
+    rows = [config.device_batch_size for config in stages.values()]
+    assert rows == [8, 8, 8, 8, 8] and stages["base"].fp8
+    assert [stages[s].remat for s in ("base", "mid", "sft")] == ["dots", "auto", "none"]
+    stages = handed(file, "--device-batch-size=16", "--remat=full", "--attention=xla", "--no-fp8")
+    assert [config.device_batch_size for config in stages.values()] == [16, 16, 8, 8, 8]
+    assert not stages["base"].fp8
+    trained = [stages[s] for s in ("base", "mid", "sft", "rl")]
+    assert {(config.remat, config.attention) for config in trained} == {("full", "xla")}
+    stages = handed(file, "--device-batch-size=2")
+    assert {config.device_batch_size for config in stages.values()} == {2}
+
+
+def test_the_speedrun_s_own_table_hands_on_too_and_stages_count_their_own_rows(tmp_path, base_dir):
+    (tmp_path / "c.toml").write_text("[speedrun]\ndevice_batch_size = 16\n")
+    stages = handed(f"--config={tmp_path / 'c.toml'}")
+    rows = {stage: config.device_batch_size for stage, config in stages.items()}
+    assert rows == {"base": 16, "mid": 16, "sft": 4, "rl": 8, "eval": 16}
+
+
+def test_a_smaller_batch_in_a_speedrun_keeps_the_stages_that_are_done(monkeypatch):
+    done = {"seed": 1, "device_batch_size": 32}
+    status = lambda want: monkeypatch.setattr(stages, "status", lambda *_: (want, done, True))
+    status(done | {"device_batch_size": 8})
+    assert not speedrun._stage("base", None, False, {"device_batch_size": 8})
+    with pytest.raises(ValueError, match="device_batch_size: was 32, now 8"):
+        speedrun._stage("base", None, False, {})
+    status(done | {"device_batch_size": 8, "seed": 2})
+    with pytest.raises(ValueError, match="other settings: seed: was 1, now 2;"):
+        speedrun._stage("base", None, False, {"device_batch_size": 8})
 
 
 def test_a_missing_folder_of_task_files_is_named_before_anything_is_trained(base_dir):

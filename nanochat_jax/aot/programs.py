@@ -12,7 +12,7 @@ from nanochat_jax.aot import hlo, target
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.resolve import resolve
 from nanochat_jax.config.stages import Stage
-from nanochat_jax.train import base, setup
+from nanochat_jax.train import base, memory, setup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,4 @@ def compiled(lowered: Any, devices: int, tokens: int, **options: str) -> Program
     """What XLA makes of a lowered program for the cards that its arguments lie on."""
     began = time.monotonic()
     made = lowered.compile(compiler_options=target.options(devices) | options)
-    memory = made.memory_analysis()
-    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    peak = max(memory.peak_memory_in_bytes, kept + memory.temp_size_in_bytes)
-    return Program(made.as_text(), peak, time.monotonic() - began, tokens)
+    return Program(made.as_text(), memory.program_bytes(made), time.monotonic() - began, tokens)

@@ -19,6 +19,7 @@ class FieldKind(enum.Enum):
 
     COSMETIC = "cosmetic"
     PER_CALL = "per call"
+    HANDED_ON = "handed on"
 
 
 # How a run is watched or saved. Another value leaves a finished stage valid, so it is no part of
@@ -27,11 +28,16 @@ Cosmetic = Annotated[T, FieldKind.COSMETIC]
 # Cosmetic, and of this call alone: `--resume` does not take it over, since the run may go on
 # under another name, on another machine or on another number of devices.
 PerCall = Annotated[T, FieldKind.PER_CALL]
+# Of the speedrun: where it is named, it stands in every stage that knows it. A key at the top of a
+# file reaches the stages by itself, below what their own tables say, so it does not count here.
+HandedOn = Annotated[T, FieldKind.HANDED_ON]
 
 LOCAL_RUN = "dummy"  # the original's name for a run that logs to disk alone
 Device = Literal["", "cpu", "gpu", "cuda", "tpu", "mps"]
 Recipe = Literal["classic", "current"]
 Source = Literal["base", "mid", "sft", "rl"]
+Attention = Literal["auto", "cudnn", "blocks", "xla"]
+Remat = Literal["auto", "none", "dots", "full"]
 also = lambda *flags: tyro.conf.arg(aliases=flags)
 
 
@@ -64,6 +70,12 @@ class Speedrun(Shared):
     run: str = dataclasses.field(default_factory=wandb_run)
     """name for wandb; `dummy` logs to disk alone"""
     task_data: str = ""  # local folder of task files instead of the Hugging Face hub
+    device_batch_size: HandedOn[int] = 32
+    """rows of one micro-batch on one device, in base and mid; sft, rl and bits per byte take no
+    more than these. Not named: as each stage says"""
+    attention: HandedOn[Attention] = "auto"  # of every stage, where it is named
+    remat: HandedOn[Remat] = "auto"  # of every stage, where it is named
+    fp8: HandedOn[bool] = False  # of base training, where it is named
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

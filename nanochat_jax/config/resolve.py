@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nanochat_jax.config import flags, inherit
-from nanochat_jax.config.program import Eval, Speedrun
+from nanochat_jax.config.program import Eval, FieldKind, Speedrun
 from nanochat_jax.config.serve import ChatCLI, ChatWeb
 from nanochat_jax.config.stages import STAGES, recipes_of
 from nanochat_jax.config.values import build, check_known, fields, kept_on_resume
@@ -49,6 +49,11 @@ class Layers:
         above = {**inherited, **file, **path, **self.flags}
         return build(SECTIONS[self.section], {**self._recipe(above), **above}, where=self.path)
 
+    def handed_on(self) -> dict[str, Any]:
+        """What the program's own table or the flags name of the fields that are handed on."""
+        known, named = fields(SECTIONS[self.section]), {**self.file, **self.flags}
+        return {n: v for n, v in named.items() if known[n].kind is FieldKind.HANDED_ON}
+
     def _recipe(self, above: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the recipe sets that `above` names, else the program's usual one."""
         cls, recipes = SECTIONS[self.section], recipes_of(self.section)
@@ -79,7 +84,9 @@ def read(
     named = given.get("config") or flags.take(argv, "config")[0]
     path = pathlib.Path(named) if named else default_file
     table = read_toml(path) if path else {}
-    shared = {n: v for n, v in table.items() if not isinstance(v, dict) and n in fields(cls)}
+    known = fields(cls)
+    own = {n for n, field in known.items() if field.kind is not FieldKind.HANDED_ON}
+    shared = {n: v for n, v in table.items() if n in own and not isinstance(v, dict)}
     file = shared | table.get(section, {})
     layers = Layers(section, file, given, str(path or ""), bool(named))
     if not argv:

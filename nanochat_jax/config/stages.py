@@ -10,7 +10,17 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from nanochat_jax.config.optim import DEFAULTS, OptimConfig
-from nanochat_jax.config.program import Cosmetic, PerCall, Program, Recipe, Source, also, wandb_run
+from nanochat_jax.config.program import (
+    Attention,
+    Cosmetic,
+    PerCall,
+    Program,
+    Recipe,
+    Remat,
+    Source,
+    also,
+    wandb_run,
+)
 
 # Facts, arithmetic, a calendar, an opinion: what a base model knows at a glance.
 # Source: nanochat `scripts/base_train.py`.
@@ -48,10 +58,10 @@ class Stage(Program):
     """steps between checkpoints; -1: only at the end"""
     init_lr_frac: float = 1.0
     """all learning rates are multiplied by this once"""
-    attention: PerCall[Literal["auto", "cudnn", "blocks", "xla"]] = "auto"
+    attention: PerCall[Attention] = "auto"
     """how attention is computed: cudnn (bfloat16 on NVIDIA GPUs), blocks (anywhere), xla (all
     scores at once); auto: cudnn where it runs, else blocks, or xla for short rows"""
-    remat: PerCall[Literal["auto", "none", "dots", "full"]] = "auto"
+    remat: PerCall[Remat] = "auto"
     """what the backward pass computes again to save memory: none; all but products and attention
     (dots); all but attention (full); auto: the first that fits"""
     optim: OptimConfig = OptimConfig()

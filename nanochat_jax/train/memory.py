@@ -34,6 +34,14 @@ def machine_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def program_bytes(compiled: jax.stages.Compiled) -> int:
+    """Bytes on a device that a compiled program needs at its peak, its arguments included."""
+    m = compiled.memory_analysis()
+    kept = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
+    # Not every backend's peak counts temporary arrays.
+    return max(m.peak_memory_in_bytes, kept + m.temp_size_in_bytes)
+
+
 def exhausted(error: BaseException) -> bool:
     """Whether XLA's compiler, or a device, ran out of memory."""
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)

@@ -174,31 +174,29 @@ def for_this_machine(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh, **r
         kernels.check_fp8(mesh.devices.flat[0])
     attention = kernels.choose_attention(config.attention, cfg, dtype)
     config = dataclasses.replace(config, attention=attention)
-    peak_of = partial(peak_bytes, cfg=cfg, mesh=mesh, **run)
+    peak = partial(peak_bytes, cfg=cfg, mesh=mesh, **run)
     sizes = batch_sizes(config, cfg, mesh)
-    return memory.choose_remat(config, sizes, peak_of, memory.pool_bytes())
+    return memory.choose_remat(config, sizes, peak, memory.pool_bytes())
 
 
 def does_not_fit(run: Run, error: BaseException) -> str:
     """What a person is told whose run ended for want of memory."""
     config, cfg, mesh = run.config, run.trainer.gpt.cfg, run.trainer.mesh
-    config = dataclasses.replace(config, remat=run.trainer.gpt.remat)
+    gpt = run.trainer.gpt
+    config = dataclasses.replace(config, attention=gpt.attention, remat=gpt.remat)
     shapes = dict(steps=run.curriculum.steps, params=run.trainer.state.params)
-    peak_of = partial(peak_bytes, cfg=cfg, mesh=mesh, **shapes)
+    peak = partial(peak_bytes, cfg=cfg, mesh=mesh, **shapes)
     limit = memory.pool_bytes() or memory.machine_bytes()
     # What it has saved is not to be done again.
     resume = ["--resume"] if store.steps(run.directory) else []
     sizes = batch_sizes(config, cfg, mesh)
-    return memory.too_large(memory.asked_for(error), config, sizes, peak_of, limit, resume)
+    return memory.too_large(memory.asked_for(error), config, sizes, peak, limit, resume)
 
 
 def peak_bytes(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh, **run: Any) -> int:
     """Bytes on a device that the compiled step needs at its peak; `run` as `trainer`."""
     step, state, batch = abstract_run(config, cfg, mesh, **run)
-    m = step.lower(state, batch).compile().memory_analysis()
-    kept = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
-    # Not every backend's peak counts temporary arrays.
-    return max(m.peak_memory_in_bytes, kept + m.temp_size_in_bytes)
+    return memory.program_bytes(step.lower(state, batch).compile())
 
 
 def model_of(cfg: GPTConfig, config: Stage) -> GPT:
