@@ -1,7 +1,9 @@
 """The mesh, and the one table that says where every array of a training run lies.
 
-Two axes: `data` splits the rows of a batch and the optimizer's state (ZeRO-1); `fsdp` does the
-same and splits the parameters at rest too. A dimension that the devices do not divide stays whole.
+Both axes split the rows of a batch, and what a run keeps between its steps: parameters, moments
+and gradients. They differ in how weights come together to compute (`train/exchange.py`): over
+`data` all at once, over `fsdp` layer by layer. A dimension that the devices do not divide stays
+whole.
 """
 
 import math
@@ -15,14 +17,17 @@ from jax.sharding import PartitionSpec as P
 
 from nanochat_jax.config.mesh import AXES, parse_mesh
 
+DATA, FSDP = AXES
+# A share on the `fsdp` axis is then one piece, of which `data` has pieces.
+REST = P((FSDP, DATA))
 # First match wins; the path of an array is its keys joined by "/". Arrays smaller than `SMALL`
 # are kept whole: their traffic would be all latency.
-# The moments of a parameter are read by its update alone: each device may keep and update a share
-# of them (ZeRO), while weights are needed by everyone in every forward pass.
+# A parameter in float32 and its moments are read by its update alone, so each device keeps and
+# updates a share of them (ZeRO). What everyone needs in every forward pass is a copy in the type
+# that computes: half the bytes to send, and none to keep.
 TABLE: tuple[tuple[str, P], ...] = (
     (r"(^|/)second_momentum_buffer/", P()),
-    (r"(^|/)(exp_avg|exp_avg_sq|momentum_buffer)/", P(AXES)),
-    (r"/(kernel|embedding)$", P("fsdp")),
+    (r"/(kernel|embedding)$", REST),
     (r"", P()),
 )
 SMALL = 1024
@@ -60,19 +65,17 @@ def spec(mesh: Mesh, path: str, shape: Sequence[int]) -> P:
     wanted = next(spec for pattern, spec in TABLE if re.search(pattern, path))
     if not wanted or not shape or math.prod(shape) < SMALL:
         return P()
-    axes = wanted[0] if isinstance(wanted[0], tuple) else (wanted[0],)
-    parts = math.prod(mesh.shape[axis] for axis in axes)
-    return wanted if parts > 1 and shape[0] % parts == 0 else P()
+    return wanted if mesh.size > 1 and shape[0] % mesh.size == 0 else P()
 
 
 def shardings(mesh: Mesh, tree: Any) -> Any:
     """The sharding of every leaf (array or ShapeDtypeStruct) of parameters, state or both."""
-    return _by_path(lambda path, x: NamedSharding(mesh, spec(mesh, path, x.shape)), tree)
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(mesh, tree))
 
 
-def optimizer_specs(mesh: Mesh, params: Any) -> Any:
-    """Parameter by parameter, how the optimizer's moments of it are split, and so its gradient."""
-    return _by_path(lambda path, x: spec(mesh, f"exp_avg/{path}", x.shape), params)
+def specs(mesh: Mesh, tree: Any) -> Any:
+    """The same as `PartitionSpec`s: how every leaf lies on the mesh."""
+    return _by_path(lambda path, x: spec(mesh, path, x.shape), tree)
 
 
 def _by_path(place: Callable[[str, Any], Any], tree: Any) -> Any:

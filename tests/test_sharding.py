@@ -72,19 +72,15 @@ def test_a_mesh_has_both_axes_and_leaves_sharding_to_the_compiler():
     assert sharding.make_mesh(None).size == jax.device_count()
 
 
-def test_on_the_data_axis_only_the_optimizer_state_is_split():
-    got = specs(sharding.make_mesh("4"))
-    assert jax.tree.leaves(got["params"]) == [P()] * 4
-    both = P(sharding.AXES)
+@pytest.mark.parametrize("text", ["4", "data=2,fsdp=2", "fsdp=4"])
+def test_matrices_and_their_moments_are_split_over_both_axes_where_these_divide_them(text):
+    got = specs(sharding.make_mesh(text))
+    both = P(("fsdp", "data"))
+    assert got["params"]["wte"]["embedding"] == both
+    assert got["params"]["h_0"]["attn"]["c_q"]["kernel"] == both
+    assert got["params"]["odd"]["kernel"] == P()
     assert got["opt_state"]["adam"]["exp_avg"]["wte"]["embedding"] == both
     assert got["opt_state"]["muon"]["momentum_buffer"]["h_0"]["attn"]["c_q"]["kernel"] == both
-
-
-def test_on_the_fsdp_axis_parameters_are_split_where_it_divides_them():
-    got = specs(sharding.make_mesh("data=2,fsdp=2"))
-    assert got["params"]["wte"]["embedding"] == P("fsdp")
-    assert got["params"]["h_0"]["attn"]["c_q"]["kernel"] == P("fsdp")
-    assert got["params"]["odd"]["kernel"] == P()
 
 
 def test_small_arrays_and_scalars_stay_whole():

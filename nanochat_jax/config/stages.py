@@ -64,6 +64,8 @@ class Stage(Program):
     remat: PerCall[Remat] = "auto"
     """what the backward pass computes again to save memory: none; all but products and attention
     (dots); all but attention (full); auto: the first that fits"""
+    reduce_dtype: PerCall[Literal["auto", "float32", "bfloat16"]] = "auto"
+    """type in which devices exchange gradients; auto: the compute type"""
     optim: OptimConfig = OptimConfig()
 
     def __post_init__(self) -> None:

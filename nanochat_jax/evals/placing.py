@@ -36,13 +36,14 @@ def mesh_of(model: Model) -> Mesh | None:
 
 
 def on_mesh(model: Model, mesh: Mesh | None) -> tuple[Model, Mesh | None]:
-    """The model with its parameters on the mesh (None: where they are); one device is no mesh."""
+    """The model with its parameters on each device of the mesh (None: where they are); one device
+    is no mesh."""
     held = mesh_of(model)
     mesh = mesh or held
     if mesh is None or mesh.size == 1:
         return model, None
     if mesh != held:
-        params = jax.device_put(model.params, sharding.shardings(mesh, model.params))
+        params = jax.device_put(model.params, sharding.replicated(mesh))
         model = dataclasses.replace(model, params=params)
     return model, mesh
 

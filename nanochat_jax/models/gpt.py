@@ -5,6 +5,7 @@ Source: nanochat `nanochat/gpt.py`, October 2025 and July 2026.
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -68,6 +69,8 @@ class GPT(Layer):
     goes through XLA.
     `remat`: what a block keeps for its backward pass, see `models/remat.py`.
     `fp8`: the blocks' large matrices multiply in eight bits, see `models/fp8.py`.
+    `gather`: `(name, parameters) -> parameters` makes a block's parameters whole as it runs, and
+    again in its backward pass; None: they are whole.
     """
 
     dtype: Any = jnp.float32
@@ -75,6 +78,7 @@ class GPT(Layer):
     attention: str = "xla"
     remat: str = "none"
     fp8: bool = False
+    gather: Callable[[str, Params], Params] | None = None
 
     def setup(self):
         c, gated = self.cfg, self.cfg.value_embed_layers
@@ -84,10 +88,12 @@ class GPT(Layer):
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         table = partial(nn.Embed, c.padded_vocab_size, **types)
         self.wte = table(c.n_embd, embedding_init=normal(0.8 if c.init == "current" else 1.0))
-        block = rematerialised(Block, self.remat)
+        block = lambda i: rematerialised(
+            Block, self.remat, self.gather and partial(self.gather, f"h_{i}")
+        )
         own = lambda i: (c.masks[i], i in gated, self.attention)
         self.h = [
-            block(c, self.dtype, self.param_dtype, self.fp8, *own(i)) for i in range(c.n_layer)
+            block(i)(c, self.dtype, self.param_dtype, self.fp8, *own(i)) for i in range(c.n_layer)
         ]
         # Not tied to `wte`: nanochat trains the two at rates about 40 to 50 times apart, and
         # starts this one at (nearly) zero, where embeddings must differ from the start. So the

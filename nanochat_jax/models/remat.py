@@ -1,5 +1,6 @@
 """What the backward pass keeps of a block, and what it computes again from that."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -7,17 +8,28 @@ import flax.linen as nn
 NAME = "attention"  # of what `block_attention` gives its backward pass
 
 
-def rematerialised(block: type[nn.Module], kept: str) -> type[nn.Module]:
+def rematerialised(
+    block: type[nn.Module], kept: str, gather: Callable[[Any], Any] | None = None
+) -> type[nn.Module]:
     """The block as a module whose backward pass keeps less.
 
     Args:
         kept: "none": all that the backward pass needs, nothing is computed twice; "dots": the
             results of products and attention, so that only norms, rotations and other pointwise
             chains run again; "full": the results of attention alone, a third more products.
+        gather: makes the block's parameters whole, from shares; what it gives is never kept.
     """
-    if kept == "none":
+    if gather is not None:
+        whole = lambda tree: {"params": gather(tree["params"])}
+        block = nn.map_variables(block, "params", whole)
+    if kept == "none" and gather is None:
         return block
-    return nn.remat(block, policy={"dots": _products_too, "full": _attention}[kept])
+    policies = {"none": _all_but_gathered, "dots": _products_too, "full": _attention}
+    return nn.remat(block, policy=policies[kept])
+
+
+def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
+    return primitive.name != "all_gather"
 
 
 def _attention(primitive: Any, *_: Any, **params: Any) -> bool:

@@ -1,7 +1,7 @@
 """One training step, pure: `TrainState, Batch -> TrainState, metrics`.
 
-Each device takes the gradient of its own rows, over all micro-batches; then one reduction hands
-every device the part of the sum that its share of the optimizer's state needs.
+Each device takes the gradient of its own rows, over all micro-batches, and gets that part of the
+sum whose parameters and moments it keeps; `train/exchange.py` says what travels for that, and when.
 """
 
 from typing import Any
@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from nanochat_jax.models.loss import weighted_loss
-from nanochat_jax.sharding import AXES, optimizer_specs
+from nanochat_jax.sharding import AXES, specs
+from nanochat_jax.train.exchange import Exchange
 from nanochat_jax.train.schedules import Schedule
 
 
@@ -48,16 +49,18 @@ class Batch:
 
 def train_step(
     model: Any, tx: optax.GradientTransformationExtraArgs, schedule: Schedule, rows_per_micro: int,
-    state: TrainState, batch: Batch, *, mesh: Mesh | None = None,
+    state: TrainState, batch: Batch, *, mesh: Mesh | None = None, reduce_dtype: Any = jnp.float32,
 ) -> tuple[TrainState, dict[str, jax.Array]]:  # fmt: skip
     """The next state, and scalars: loss, norm of the gradient before clipping, the schedule's.
 
-    `model` is a `GPT`; rows come in micro-batches of `rows_per_micro`.
+    `model` is a `GPT`; rows come in micro-batches of `rows_per_micro`; `mesh` and `reduce_dtype`
+    are those of `gradients`.
     """
     targets_ART, weights_ART = batch.targets_ART, batch.weights_ART
     if weights_ART is None:
         weights_ART = mean_weights(targets_ART, rows_per_micro)
-    loss, grads = gradients(model, state.params, batch.inputs_ART, targets_ART, weights_ART, mesh)
+    rows = batch.inputs_ART, targets_ART, weights_ART
+    loss, grads = gradients(model, state.params, *rows, mesh, reduce_dtype)
     hyper = schedule(state.step, batch.progress)
     updates, opt_state = tx.update(grads, state.opt_state, state.params, hyper=hyper)
     params = optax.apply_updates(state.params, updates)
@@ -83,49 +86,42 @@ def mean_weights(targets_ART: jax.Array, rows_per_micro: int) -> jax.Array:
 
 def gradients(
     model: Any, params: Any, inputs_ART: jax.Array, targets_ART: jax.Array, weights_ART: jax.Array,
-    mesh: Mesh | None = None,
+    mesh: Mesh | None = None, reduce_dtype: Any = jnp.float32,
 ) -> tuple[jax.Array, Any]:  # fmt: skip
     """Sum over all tokens of weight x nll, and its gradient in float32.
 
-    With a mesh, rows are split over its devices and each gradient comes out split as the
-    optimizer's state of its parameter is (reduce-scatter), or whole where that is whole.
+    With a mesh, rows are split over its devices and each gradient comes out as its parameter lies;
+    those of divided parameters are sent and summed in `reduce_dtype`.
     """
+    rows = inputs_ART, targets_ART, weights_ART
     if mesh is None or mesh.size == 1:
-        return _accumulate(model, params, inputs_ART, targets_ART, weights_ART)
+        return _accumulate(model, compute_copy(params, model.dtype), *rows)
 
-    specs = optimizer_specs(mesh, params)
+    exchange = Exchange(mesh, specs(mesh, params), reduce_dtype)
+    own = model.clone(gather=exchange.whole) if exchange.layerwise else model
 
     # Written out with `shard_map`: left to the compiler, each micro-batch's gradient may be reduced
     # inside of the loop.
     def local(params: Any, *rows: jax.Array) -> tuple[jax.Array, Any]:
-        loss, grads = _accumulate(model, params, *rows)
-        return lax.psum(loss, AXES), jax.tree.map(_reduce, grads, specs)
+        params = exchange.once(compute_copy(params, model.dtype))
+        loss, grads = _accumulate(own, params, *rows)
+        return lax.psum(loss, AXES), exchange.summed(grads)
 
-    places = (P(), *[P(None, AXES)] * 3)
+    places = (exchange.specs, *[P(None, AXES)] * 3)
     split = jax.shard_map(
-        local, mesh=mesh, in_specs=places, out_specs=(P(), specs), check_vma=False
+        local, mesh=mesh, in_specs=places, out_specs=(P(), exchange.specs), check_vma=False
     )
-    return split(params, inputs_ART, targets_ART, weights_ART)
-
-
-def _reduce(grad: jax.Array, split: P) -> jax.Array:
-    """The sum over devices: this device's part of it, or all."""
-    # Once a step and not once a micro-batch: traffic then does not grow with accumulation. A
-    # device needs no more of the sum than its share of the optimizer's state works on (ZeRO).
-    if split:
-        return lax.psum_scatter(grad, AXES, scatter_dimension=0, tiled=True)
-    return lax.psum(grad, AXES)
+    return split(params, *rows)
 
 
 def _accumulate(
     model: Any, params: Any, inputs_ART: jax.Array, targets_ART: jax.Array, weights_ART: jax.Array
 ) -> tuple[jax.Array, Any]:
     """Loss and float32 gradient summed over the accumulation axis, one micro-batch at a time."""
-    params = _compute_copy(params, model.dtype)
 
     def loss_fn(params: Any, x_RT: jax.Array, y_RT: jax.Array, w_RT: jax.Array) -> jax.Array:
         params = jax.tree_util.tree_map_with_path(_fence, params)
-        return weighted_loss(model, params, x_RT, y_RT, w_RT)
+        return weighted_loss(model, _outside_blocks(model, params), x_RT, y_RT, w_RT)
 
     def micro(total: tuple[jax.Array, Any], rows: tuple[jax.Array, ...]) -> tuple[Any, None]:
         out = jax.value_and_grad(loss_fn)(params, *rows)
@@ -140,7 +136,15 @@ def _accumulate(
     return lax.scan(micro, start, rows)[0]
 
 
-def _compute_copy(params: Any, dtype: Any) -> Any:
+def _outside_blocks(model: Any, params: Any) -> Any:
+    """The parameters with those of no block whole: a block gathers its own as it runs."""
+    if model.gather is None:
+        return params
+    of_block = lambda name: name.startswith("h_")
+    return {k: p if of_block(k) else model.gather(k, p) for k, p in params.items()}
+
+
+def compute_copy(params: Any, dtype: Any) -> Any:
     """The matrices in the type that computes, made once a step and not once a micro-batch.
 
     Gradients are taken by this copy: they are what the layers' own casts would give, for a cast's

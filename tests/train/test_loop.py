@@ -83,11 +83,12 @@ def losses(directory):
     return [(e["step"], e["train/loss"]) for e in lines if "train/loss" in e]
 
 
-def test_a_resumed_run_ends_with_the_same_bytes(tmp_path):
+@pytest.mark.parametrize("mesh", ["1", "4", pytest.param("data=2,fsdp=2", marks=pytest.mark.slow)])
+def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, mesh):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(whole)
-    train(parts, steps=4)
-    train(parts, saved=store.find(parts, 2))
+    train(whole, mesh=mesh)
+    train(parts, mesh=mesh, steps=4)
+    train(parts, mesh=mesh, saved=store.find(parts, 2))
     assert files(whole / "000006") == files(parts / "000006")
     assert losses(whole) == losses(parts) and len(losses(whole)) == STEPS
 
@@ -100,6 +101,22 @@ def test_the_loss_does_not_depend_on_the_mesh(tmp_path, mesh):
     train(tmp_path / "many", save_every=-1, optim=exact, mesh=mesh)
     one, many = losses(tmp_path / "one"), losses(tmp_path / "many")
     np.testing.assert_allclose(many, one, rtol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "then"), [("4", "data=2,fsdp=2"), ("data=1,fsdp=4", "1")])
+def test_a_run_goes_on_on_another_mesh_with_the_same_state(tmp_path, first, then):
+    exact = OptimConfig(muon_dtype="float32")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(whole, mesh=first, optim=exact)
+    train(parts, mesh=first, optim=exact, steps=4)
+    saved = store.find(parts, 4)
+    other = setup.trainer(BaseTrain(), CFG, sharding.make_mesh(then), steps=STEPS)
+    places = other.state
+    for read, like in ((saved.params, places.params), (saved.optimizer, places.opt_state)):
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(read(like)), read())
+    train(parts, mesh=then, optim=exact, saved=saved)
+    np.testing.assert_allclose(losses(parts), losses(whole), rtol=2e-5)
 
 
 def test_ctrl_c_saves_and_the_rest_is_as_if_nothing_had_happened(tmp_path):

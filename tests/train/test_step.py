@@ -38,11 +38,11 @@ def batch_of(A: int, R: int, ignored: float = 0.4) -> Batch:
     return Batch(ids[:, :-1].reshape(A, R, T), targets.reshape(A, R, T), np.float32(0.5))
 
 
-def runner(params, rows, mesh=None, model=MODEL):
+def runner(params, rows, mesh=None, model=MODEL, **exchanged):
     """A compiled step and its first state, placed on the mesh."""
     tx = make_optimizer(CFG, OPTIM, params, mesh=mesh)
     state = TrainState.create(params, tx)
-    step = partial(train_step, model, tx, make_schedule(OPTIM, 100), rows, mesh=mesh)
+    step = partial(train_step, model, tx, make_schedule(OPTIM, 100), rows, mesh=mesh, **exchanged)
     if mesh is None:
         return jax.jit(step), state
     places = sharding.shardings(mesh, state)
@@ -136,7 +136,8 @@ def test_how_rows_are_accumulated_does_not_change_the_step(key, shape):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("text", "shape"), [("2", (1, 8)), ("4", (2, 4)), ("data=2,fsdp=2", (1, 8))]
+    ("text", "shape"),
+    [("2", (1, 8)), ("4", (2, 4)), ("data=2,fsdp=2", (1, 8)), ("data=1,fsdp=4", (2, 4))],
 )
 def test_devices_share_the_rows_and_the_run_is_the_same(key, text, shape):
     got = steps(params_of(key), batch_of(*shape), 2, sharding.make_mesh(text))
