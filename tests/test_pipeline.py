@@ -244,11 +244,13 @@ def test_the_flags_of_memory_are_every_stage_s_where_they_are_typed(tmp_path, ba
     rows = [config.device_batch_size for config in stages.values()]
     assert rows == [8, 8, 8, 8, 8] and stages["base"].fp8
     assert [stages[s].remat for s in ("base", "mid", "sft")] == ["dots", "auto", "none"]
-    stages = handed(file, "--device-batch-size=16", "--remat=full", "--attention=xla", "--no-fp8")
+    typed = ["--remat=full", "--reduce-dtype=float32"]
+    stages = handed(file, "--device-batch-size=16", *typed, "--attention=xla", "--no-fp8")
     assert [config.device_batch_size for config in stages.values()] == [16, 16, 8, 8, 8]
     assert not stages["base"].fp8
     trained = [stages[s] for s in ("base", "mid", "sft", "rl")]
     assert {(config.remat, config.attention) for config in trained} == {("full", "xla")}
+    assert {config.reduce_dtype for config in trained} == {"float32"}
     stages = handed(file, "--device-batch-size=2")
     assert {config.device_batch_size for config in stages.values()} == {2}
 

@@ -38,6 +38,7 @@ Recipe = Literal["classic", "current"]
 Source = Literal["base", "mid", "sft", "rl"]
 Attention = Literal["auto", "cudnn", "blocks", "xla"]
 Remat = Literal["auto", "none", "dots", "full"]
+ReduceDtype = Literal["auto", "float32", "bfloat16"]
 also = lambda *flags: tyro.conf.arg(aliases=flags)
 
 
@@ -75,6 +76,7 @@ class Speedrun(Shared):
     more than these. Not named: as each stage says"""
     attention: HandedOn[Attention] = "auto"  # of every stage, where it is named
     remat: HandedOn[Remat] = "auto"  # of every stage, where it is named
+    reduce_dtype: HandedOn[ReduceDtype] = "auto"  # of every stage, where it is named
     fp8: HandedOn[bool] = False  # of base training, where it is named
 
 

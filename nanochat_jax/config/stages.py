@@ -16,6 +16,7 @@ from nanochat_jax.config.program import (
     PerCall,
     Program,
     Recipe,
+    ReduceDtype,
     Remat,
     Source,
     also,
@@ -64,8 +65,9 @@ class Stage(Program):
     remat: PerCall[Remat] = "auto"
     """what the backward pass computes again to save memory: none; all but products and attention
     (dots); all but attention (full); auto: the first that fits"""
-    reduce_dtype: PerCall[Literal["auto", "float32", "bfloat16"]] = "auto"
-    """type in which devices exchange gradients; auto: the compute type"""
+    # Of the call, as the mesh is: on one device nothing is exchanged, whatever stands here.
+    reduce_dtype: PerCall[ReduceDtype] = "auto"
+    """type in which gradients are summed over devices; auto: the compute type"""
     optim: OptimConfig = OptimConfig()
 
     def __post_init__(self) -> None:
