@@ -38,7 +38,13 @@ class ListShards:
 
 @dataclasses.dataclass(frozen=True)
 class VerifyShards:
-    """Read every document of every shard; damage is named by file, row group and row."""
+    """Read every document of every shard; damage is named by file, row group and row.
+
+    A shard whose size or SHA-256 is not that of manifest.json, which download and add write, is
+    named too.
+    """
+
+    write: bool = False  # add the digests of shards that have none: those put there by hand
 
 
 @dataclasses.dataclass(frozen=True)

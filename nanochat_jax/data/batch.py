@@ -1,9 +1,18 @@
 """What every loader yields."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+
+
+class Piece(NamedTuple):
+    """Tokens `start` to `stop` of one document (its bos counts) or conversation. `source` names it:
+    a `Position` of the shards, or an index of the mixture."""
+
+    source: Any
+    start: int
+    stop: int
 
 
 class MicroBatch(NamedTuple):
@@ -11,7 +20,9 @@ class MicroBatch(NamedTuple):
 
     A target of -1 has no loss. `progress` is the share of the pass over a finite mixture that is
     over, 0 to 1; a pretraining loader has no end and leaves it 0. `last` is true from the pull on
-    which the pass ended. `position` is what the original's checkpoint would hold here.
+    which the pass ended. `position` is what the original's checkpoint would hold here. `pieces` of
+    a row say where its T + 1 tokens (the inputs and the last target) come from, in their order;
+    what they do not reach is padding.
     """
 
     inputs: np.ndarray  # int32 [B, T]
@@ -20,6 +31,7 @@ class MicroBatch(NamedTuple):
     progress: float = 0.0
     last: bool = False
     position: Mapping[str, int] | None = None
+    pieces: Sequence[Sequence[Piece]] = ()
 
 
 def one_pass(batches: Iterable[MicroBatch], most: int | None = None) -> Iterator[MicroBatch]:

@@ -13,7 +13,7 @@ import grain
 import numpy as np
 
 from nanochat_jax.data import packing
-from nanochat_jax.data.batch import MicroBatch
+from nanochat_jax.data.batch import MicroBatch, Piece
 from nanochat_jax.data.ranks import PREFETCH, in_turn
 from nanochat_jax.tokenizer import Tokenizer
 
@@ -123,9 +123,10 @@ class MidStream:
         self._begin()
 
     def pull(self) -> MicroBatch:
-        inputs, targets, _ = self._tokens.cut(*self.shape)
+        inputs, targets, pieces = self._tokens.cut(*self.shape)
         cursor = self.cursor
-        return MicroBatch(inputs, targets, cursor.epoch, cursor.at / cursor.size, cursor.passed)
+        progress = cursor.at / cursor.size
+        return MicroBatch(inputs, targets, cursor.epoch, progress, cursor.passed, pieces=pieces)
 
     def get_state(self) -> dict[str, Any]:
         waiting = [] if self._tokens.begun is None else [self._tokens.begun]
@@ -152,16 +153,19 @@ class Padded:
         self.pad, self.taken = cursor.tokenizer.encode_special("<|assistant_end|>"), 0
 
     def pull(self) -> MicroBatch:
-        rows = [self.cursor.take()[1:] for _ in range(self.batch)]
+        rows = [self.cursor.take() for _ in range(self.batch)]
         self.taken += self.batch
-        longest = max(len(ids) for ids, _ in rows) - 1
+        longest = max(len(ids) for _, ids, _ in rows) - 1
         width = packing.padded_width(longest, self.seq_len, self.bucket)
         fill = lambda x, value: [*x, *[value] * (width + 1 - len(x))]
-        filled = np.asarray([(fill(ids, self.pad), fill(mask, 0)) for ids, mask in rows])
+        filled = np.asarray([(fill(ids, self.pad), fill(mask, 0)) for _, ids, mask in rows])
         inputs, targets = packing.supervised(*filled.swapaxes(0, 1))
         # From the count of all ranks, so that the schedule is the same whichever rank is pulled.
         progress = min(1.0, self.taken * self.cursor.ranks / self.cursor.size)
-        return MicroBatch(inputs, targets, self.cursor.epoch, progress, self.cursor.passed)
+        pieces = [[Piece(index, 0, len(ids))] for index, ids, _ in rows]
+        return MicroBatch(
+            inputs, targets, self.cursor.epoch, progress, self.cursor.passed, pieces=pieces
+        )
 
     def get_state(self) -> dict[str, Any]:
         return {"cursor": self.cursor.state(), "taken": self.taken}
@@ -187,12 +191,12 @@ class Packed:
         self._buffer: list[tuple[int, list[int], list[int]]] = []
 
     def pull(self) -> MicroBatch:
-        ids, mask = np.asarray([self._row() for _ in range(self.batch)]).swapaxes(0, 1)
-        inputs, targets = packing.supervised(ids, mask)
+        ids, masks, pieces = zip(*(self._row() for _ in range(self.batch)), strict=True)
+        inputs, targets = packing.supervised(np.asarray(ids), np.asarray(masks))
         # The pass ends when all were placed, not when all were read: some still wait in the buffer.
         consumed = self.cursor.rank + self.placed * self.cursor.ranks
         size, epoch = self.cursor.size, self.cursor.epoch
-        return MicroBatch(inputs, targets, epoch, consumed / size, consumed >= size)
+        return MicroBatch(inputs, targets, epoch, consumed / size, consumed >= size, pieces=pieces)
 
     def get_state(self) -> dict[str, Any]:
         return {
@@ -205,17 +209,19 @@ class Packed:
         self._buffer = [(i, *self.cursor.read(i)) for i in state["buffer"]]
         self.placed, self.dropped = int(state["placed"]), int(state["dropped"])
 
-    def _row(self) -> tuple[list[int], list[int]]:
-        ids, mask = [], []
+    def _row(self) -> tuple[list[int], list[int], list[Piece]]:
+        """Ids and mask of a full row, and its conversations."""
+        ids, mask, pieces = [], [], []
         while room := self.capacity - len(ids):
             self._fill()
             i, fits = packing.choose([len(entry[1]) for entry in self._buffer], room)
             if not fits:
-                return ids + [self.bos] * room, mask + [0] * room
-            _, more_ids, more_mask = self._buffer.pop(i)
+                return ids + [self.bos] * room, mask + [0] * room, pieces
+            index, more_ids, more_mask = self._buffer.pop(i)
             ids, mask = [*ids, *more_ids], [*mask, *more_mask]
+            pieces.append(Piece(index, 0, len(more_ids)))
             self.placed += 1
-        return ids, mask
+        return ids, mask, pieces
 
     def _fill(self) -> None:
         """Fills the buffer; drops what can never be placed once that is all it holds."""

@@ -4,7 +4,7 @@ import pathlib
 
 from nanochat_jax.config.data import AddTexts, Download, ListShards, VerifyShards
 from nanochat_jax.config.paths import base_data, base_dir
-from nanochat_jax.data import download, importer, shards
+from nanochat_jax.data import download, importer, manifest, shards
 
 
 def run(command: Download | AddTexts | ListShards | VerifyShards) -> int:
@@ -13,7 +13,7 @@ def run(command: Download | AddTexts | ListShards | VerifyShards) -> int:
         return _download(command)
     if isinstance(command, AddTexts):
         return _add(command)
-    return _list() if isinstance(command, ListShards) else _verify()
+    return _list() if isinstance(command, ListShards) else _verify(command)
 
 
 def _download(command: Download) -> int:
@@ -49,15 +49,32 @@ def _list() -> int:
     return 0
 
 
-def _verify() -> int:
+def _verify(command: VerifyShards) -> int:
     found = shards.find_shards(base_dir())
-    damaged = 0
-    for path in (*found.train, found.val):
+    files, folder = (*found.train, found.val), found.val.parent
+    entries, damaged = manifest.read(folder), 0
+    for path in files:
         # One damaged shard says nothing of the others: all are read, and each is named.
         try:
+            known = _check_digest(path, entries.get(path.name), command.write)
             count = sum(map(len, shards.iter_documents([path])))
-            print(f"  {path.name}  {count:,} documents, all readable")
+            print(f"  {path.name}  {count:,} documents, all readable; {known}")
         except ValueError as error:
             damaged += 1
             print(f"  {path.name}  DAMAGED: {error}")
-    return 1 if damaged else 0
+    missing = sorted(entries.keys() - {path.name for path in files})
+    for name in missing:
+        print(f"  {name}  MISSING: get it again, or delete {folder / manifest.NAME}")
+    return 1 if damaged or missing else 0
+
+
+def _check_digest(path: pathlib.Path, entry: manifest.Entry | None, write: bool) -> str:
+    """What is to be said of a shard's digest; raises ValueError where it is another one."""
+    if entry is None and not write:
+        return "no digest recorded (verify --write adds it)"
+    digest = manifest.digests([path])
+    if entry is None:
+        manifest.record(path.parent, digest)
+        return "digest recorded"
+    manifest.check(path, entry, digest[path.name])
+    return "digest as recorded"

@@ -4,6 +4,7 @@ Every file is whole or absent, and a shard is one that opens.
 Source: nanochat `nanochat/dataset.py`, `speedrun.sh` (names and addresses).
 """
 
+import hashlib
 import http.client
 import logging
 import os
@@ -18,6 +19,7 @@ from typing import IO
 from tqdm.contrib.concurrent import thread_map
 
 from nanochat_jax.config import paths
+from nanochat_jax.data import manifest
 from nanochat_jax.data.shards import open_shard, shard_name
 from nanochat_jax.files import whole_file, whole_folder
 from nanochat_jax.tasks.hub import WORDS_URL
@@ -55,9 +57,10 @@ def shards(
 
     def failure(path: pathlib.Path) -> ValueError | None:
         try:
-            get(f"{url}/{path.name}", path, pause_s=pause_s)
+            digest = _fetch(f"{url}/{path.name}", path, pause_s)
         except ValueError as error:
             return error
+        manifest.record(folder, {path.name: digest})
 
     # Ctrl-C stops it now, not after the hundreds of shards that wait: `map` takes those back.
     tried = thread_map(
@@ -109,27 +112,49 @@ def _from(usual: str, path: pathlib.Path) -> pathlib.Path:
 
 def get(url: str, path: pathlib.Path, *, pause_s: float = 1.0) -> pathlib.Path:
     """The file at `url`, fetched if it is not there; raises ValueError with the last reason."""
-    if path.exists():
-        return path
-    try:
-        with whole_file(path) as file:
-            _fetch(url, file, path.suffix, pause_s)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise ValueError(f"could not fetch {url}: {error}") from None
+    if not path.exists():
+        _fetch(url, path, pause_s)
     return path
 
 
-def _fetch(url: str, file: IO[bytes], suffix: str, pause_s: float) -> None:
-    """Writes the body to `file`; raises the last try's error."""
+class _Arriving:
+    """A file that is being fetched, and the digest of what it holds so far."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, chunk: bytes) -> None:
+        self.digest.update(chunk)
+        self.file.write(chunk)
+
+    def restart(self) -> None:
+        """Throws away what has come."""
+        self.file.truncate(self.file.seek(0))
+        self.digest = hashlib.sha256()
+
+
+def _fetch(url: str, path: pathlib.Path, pause_s: float) -> str:
+    """Fetches the file at `url` to `path` and returns its SHA-256; raises as `get`."""
+    try:
+        with whole_file(path) as file:
+            arriving = _Arriving(file)
+            _try(url, arriving, path.suffix, pause_s)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise ValueError(f"could not fetch {url}: {error}") from None
+    return arriving.digest.hexdigest()
+
+
+def _try(url: str, arriving: _Arriving, suffix: str, pause_s: float) -> None:
+    """Fetches the body, again where that may help; raises the last try's error."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _stream(url, file)
+            _stream(url, arriving)
             if suffix == ".parquet":
-                open_shard(pathlib.Path(file.name)).close()
+                open_shard(pathlib.Path(arriving.file.name)).close()
             return
         except (OSError, ValueError, http.client.HTTPException) as error:
             if not isinstance(error, ConnectionError):  # after a cut one the next try goes on here
-                file.truncate(file.seek(0))
+                arriving.restart()
             # Not there, or not for us: to ask again changes nothing.
             final = isinstance(error, urllib.error.HTTPError) and error.code in (401, 403, 404)
             if final or attempt == ATTEMPTS:
@@ -137,14 +162,14 @@ def _fetch(url: str, file: IO[bytes], suffix: str, pause_s: float) -> None:
             time.sleep(pause_s * 2**attempt)
 
 
-def _stream(url: str, file: IO[bytes]) -> None:
-    """Appends the body to `file`, continuing where an earlier try was cut off if the server can."""
-    have = file.tell()
+def _stream(url: str, arriving: _Arriving) -> None:
+    """Appends the body, continuing where an earlier try was cut off if the server can."""
+    have = arriving.file.tell()
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
         if reply.status != 206:
-            file.truncate(file.seek(0))
-        shutil.copyfileobj(reply, file)
-        file.flush()
+            arriving.restart()
+        shutil.copyfileobj(reply, arriving)
+        arriving.file.flush()
         if missing := getattr(reply, "length", 0):  # what a `file:` address gives has none
             raise ConnectionError(f"the connection ended {missing} bytes before the end")

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from nanochat_jax.config import paths
-from nanochat_jax.data import shards
+from nanochat_jax.data import manifest, shards
 from nanochat_jax.files import write_text
 from nanochat_jax.tasks.conversation import read_conversations
 from nanochat_jax.tasks.jsonl import open_text, read_values
@@ -64,11 +64,18 @@ def add_documents(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) 
         val.append(train.pop())  # a few documents alone: one of them validates
     # Validation first: killed behind it, the import can be called again and finds what is missing;
     # without it the folder would be one of shards put there by hand, which takes nothing more.
-    shards.write_shard(folder / VAL_NAME, [*_texts(existing[-1:]), *val])
+    _write(folder / VAL_NAME, [*_texts(existing[-1:]), *val])
     random.Random(0).shuffle(train)  # a run that reads a part of them meets every source
     for number, shard in enumerate(shards.cut(train, SHARD_CHARACTERS), len(existing[:-1])):
-        shards.write_shard(folder / shards.shard_name(number), shard)
+        _write(folder / shards.shard_name(number), shard)
     return Added(len(train), len(val), duplicates, len(files))
+
+
+def _write(path: pathlib.Path, texts: Sequence[str]) -> None:
+    """Writes a shard and its digest. Killed between the two it has none, and no wrong one."""
+    manifest.forget(path.parent, path.name)
+    shards.write_shard(path, texts)
+    manifest.record(path.parent, manifest.digests([path]))
 
 
 def add_conversations(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) -> Added:

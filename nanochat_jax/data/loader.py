@@ -13,7 +13,7 @@ import grain
 import numpy as np
 
 from nanochat_jax.data import packing
-from nanochat_jax.data.batch import MicroBatch
+from nanochat_jax.data.batch import MicroBatch, Piece
 from nanochat_jax.data.documents import Position, TokenizedDocuments
 from nanochat_jax.data.ranks import PREFETCH, in_turn
 from nanochat_jax.tokenizer import Tokenizer
@@ -54,8 +54,8 @@ class Stream:
         self._begin(docs.first())
 
     def pull(self) -> MicroBatch:
-        inputs, targets, at = self._tokens.cut(*self.shape)
-        return MicroBatch(inputs, targets, at.epoch)
+        inputs, targets, pieces = self._tokens.cut(*self.shape)
+        return MicroBatch(inputs, targets, pieces[-1][-1].source.epoch, pieces=pieces)
 
     def get_state(self) -> dict[str, Any]:
         at, _ = self._tokens.head()
@@ -94,10 +94,11 @@ class BestFit:
 
     def pull(self) -> MicroBatch:
         B, T = self.shape
-        inputs, targets = packing.shift(np.asarray([self._row(T + 1) for _ in range(B)]))
+        rows, pieces = zip(*(self._row(T + 1) for _ in range(B)), strict=True)
+        inputs, targets = packing.shift(np.asarray(rows))
         last = self._last  # the row group that was read last: what the original saves
         at = {"pq_idx": last.file, "rg_idx": last.group, "epoch": last.epoch}
-        return MicroBatch(inputs, targets, last.epoch, position=at)
+        return MicroBatch(inputs, targets, last.epoch, position=at, pieces=pieces)
 
     def get_state(self) -> dict[str, Any]:
         """The documents in the buffer, by position, the last one read, and the next."""
@@ -121,8 +122,9 @@ class BestFit:
         self._source, self._next, self._last = self.docs.batches(at), at, at
         self._places, self._ids, self._lengths = [], [], []
 
-    def _row(self, capacity: int) -> list[int]:
+    def _row(self, capacity: int) -> tuple[list[int], list[Piece]]:
         row: list[int] = []
+        pieces: list[Piece] = []
         while len(row) < capacity:
             while len(self._ids) < self.buffer_size:
                 places, ids = next(self._source)
@@ -130,9 +132,11 @@ class BestFit:
                 self._last = places[-1]
                 self._next = self._last._replace(doc=self._last.doc + 1)
             i, _ = packing.choose(self._lengths, capacity - len(row))
-            del self._places[i], self._lengths[i]
-            row += self._ids.pop(i)[: capacity - len(row)]
-        return row
+            taken = self._ids.pop(i)[: capacity - len(row)]
+            pieces.append(Piece(self._places.pop(i), 0, len(taken)))
+            del self._lengths[i]
+            row += taken
+        return row, pieces
 
     def _add(self, places: list[Position], ids: list[list[int]]) -> None:
         self._places += places

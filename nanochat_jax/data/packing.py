@@ -1,9 +1,13 @@
 """Documents of ids into rows: plain lists and numpy arrays, no files."""
 
+import bisect
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
+
+from nanochat_jax.data.batch import Piece
 
 Key = TypeVar("Key")
 
@@ -48,20 +52,40 @@ class TokenStream(Generic[Key]):
             self._head = next(self._documents)
         return self._head
 
-    def cut(self, batch: int, seq_len: int) -> tuple[np.ndarray, np.ndarray, Key]:
-        """(inputs, targets) int32 [batch, seq_len], and the last document they hold tokens of."""
+    def cut(self, batch: int, seq_len: int) -> tuple[np.ndarray, np.ndarray, list[list[Piece]]]:
+        """(inputs, targets) int32 [batch, seq_len], and the pieces of each row, keyed."""
         # One token more than inputs, since the last target is no input. The original takes it off
         # the stream all the same, so the next cut begins behind it: so do we.
-        count, ids = batch * seq_len + 1, []
+        count, ids, pieces = batch * seq_len + 1, [], []
         while len(ids) < count:
             key, document = self.head()
             piece = document[self.skip : self.skip + count - len(ids)]
             ids.extend(piece)
+            pieces.append(Piece(key, self.skip, self.skip + len(piece)))
             self.skip += len(piece)
             if self.skip == len(document):
                 self._head, self.skip = None, 0
         flat = np.asarray(ids, np.int32)
-        return flat[:-1].reshape(batch, seq_len), flat[1:].reshape(batch, seq_len), key
+        inputs, targets = flat[:-1].reshape(batch, seq_len), flat[1:].reshape(batch, seq_len)
+        return inputs, targets, rows_of(pieces, batch, seq_len)
+
+
+def rows_of(pieces: Sequence[Piece], batch: int, seq_len: int) -> list[list[Piece]]:
+    """Pieces of `batch * seq_len + 1` tokens laid end to end -> those of each row of T + 1, whose
+    last token is the first of the next row."""
+    begins = [0, *itertools.accumulate(p.stop - p.start for p in pieces)]
+    rows = []
+    for begin in range(0, batch * seq_len, seq_len):
+        end = begin + seq_len + 1
+        of_row = range(bisect.bisect(begins, begin) - 1, bisect.bisect_left(begins, end))
+        rows.append([_between(pieces[i], begin - begins[i], end - begins[i]) for i in of_row])
+    return rows
+
+
+def _between(piece: Piece, begin: int, end: int) -> Piece:
+    """What of a piece lies between two places, counted from its own beginning."""
+    length = piece.stop - piece.start
+    return piece._replace(start=piece.start + max(0, begin), stop=piece.start + min(end, length))
 
 
 def choose(lengths: Sequence[int], room: int) -> tuple[int, bool]:

@@ -1,9 +1,18 @@
 """The base stage: a model from nothing (or from `--init`) learns to continue packed documents."""
 
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grain
+
 from nanochat_jax.config import paths, scaling
 from nanochat_jax.config.gpt import GPTConfig, param_counts, recipe_model_defaults, shape_of_depth
 from nanochat_jax.config.stages import BaseTrain
+from nanochat_jax.data import ledger
 from nanochat_jax.data.loader import pretraining_loader
+from nanochat_jax.data.shards import Shards
+from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import hooks
 from nanochat_jax.train.curriculum import Curriculum, RunContext, loader_rows
 from nanochat_jax.train.tokenizer import find_data
@@ -17,20 +26,31 @@ def model_config(config: BaseTrain, vocab_size: int) -> GPTConfig:
     return GPTConfig(**{**defaults, **shape, **given, "vocab_size": vocab_size})
 
 
+def shards_of(config: BaseTrain, root: pathlib.Path, recorded: Mapping[str, Any] | None) -> Shards:
+    """The shards that a run reads: those it began with, or those in use where it begins."""
+    if recorded:
+        return ledger.same_shards(root, recorded)
+    return find_data(root, config.embedded_world)
+
+
+def loader(config: BaseTrain, tokenizer: Tokenizer) -> Callable[..., grain.IterDataset]:
+    """`pretraining_loader` with the run's rows; takes the files, and `ranks` and `prefetch`."""
+    rows = (tokenizer, config.device_batch_size, config.max_seq_len)
+    return lambda files, **kw: pretraining_loader(files, *rows, kind=config.loader, **kw)
+
+
 def curriculum(config: BaseTrain, context: RunContext) -> Curriculum:
     """Documents to the horizon of the scaling plan.
 
     Raises:
         FileNotFoundError: there are no shards.
-        ValueError: the settings name no horizon.
+        ValueError: the settings name no horizon, or the shards of a resumed run have changed.
     """
     cfg, tokenizer, devices = context.cfg, context.tokenizer, context.mesh.size
-    data, plan = find_data(context.root, config.embedded_world), scaling.plan(cfg, config)
+    data, plan = shards_of(config, context.root, context.recorded), scaling.plan(cfg, config)
     # One recipe of rows for both splits: a validation loss on rows cut in another way would not
     # be that of the training's task.
-    batches = lambda files, **kw: pretraining_loader(
-        files, tokenizer, config.device_batch_size, config.max_seq_len, kind=config.loader, **kw
-    )
+    batches = loader(config, tokenizer)
     val = lambda: batches([data.val])
     counts, steps, tokens = param_counts(cfg)["total"], plan.num_iterations, plan.total_batch_size
     own = {
@@ -54,5 +74,6 @@ def curriculum(config: BaseTrain, context: RunContext) -> Curriculum:
             hooks.samples_hook(config, tokenizer),
         ),
         figures=lambda common: own | common,
+        data=ledger.of_shards(data),
         flops_per_token=plan.flops_per_token,
     )

@@ -10,12 +10,18 @@ with it. Source: nanochat `scripts/mid_train.py`, `scripts/chat_sft.py`.
 
 import functools
 import logging
+import pathlib
+from collections.abc import Callable
+
+import grain
 
 from nanochat_jax import tasks
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.gpt import flops_per_token
 from nanochat_jax.config.stages import MidTrain, SFTTrain, tokens_per_step
+from nanochat_jax.data import ledger
 from nanochat_jax.data.chats import mid_loader, sft_loader
+from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import hooks
 from nanochat_jax.train.curriculum import Curriculum, RunContext, loader_rows
 from nanochat_jax.train.origin import Origin
@@ -23,26 +29,39 @@ from nanochat_jax.train.origin import Origin
 log = logging.getLogger(__name__)
 
 
+def mixture(config: MidTrain | SFTTrain, root: pathlib.Path, split: str) -> tasks.Mixture:
+    """The conversations of one split, `train` or `val`."""
+    names = config.mixture if split == "train" else config.val_mixture
+    stage = "sft" if isinstance(config, SFTTrain) else "mid"
+    return tasks.build(names, root, split, stage=stage, task_data=config.task_data or None)
+
+
+def loader(config: MidTrain | SFTTrain, tokenizer: Tokenizer) -> Callable[..., grain.IterDataset]:
+    """`mid_loader` or `sft_loader` with the run's rows; takes the items, and `prefetch`."""
+    sft = isinstance(config, SFTTrain)
+    make = functools.partial(sft_loader, kind=config.packing) if sft else mid_loader
+    rows = (tokenizer, config.device_batch_size, config.max_seq_len)
+    return lambda items, **kw: make(items, *rows, **kw)
+
+
 def curriculum(config: MidTrain | SFTTrain, context: RunContext) -> Curriculum:
     """Passes over the mixture, or `num_iterations` steps.
 
     Raises:
         FileNotFoundError: no data for the mixture.
-        ValueError: a mixture without rows.
+        ValueError: a mixture without rows, or another one than the resumed run's.
     """
     sft, tokenizer, root = isinstance(config, SFTTrain), context.tokenizer, context.root
     stage, eval_tokens = "sft" if sft else "mid", config.eval_tokens
-    B, T = config.device_batch_size, config.max_seq_len
     if sft and config.eval_steps:
-        eval_tokens = config.eval_steps * B * T
-    data = config.task_data or None
-    mixture = lambda names, split: tasks.build(names, root, split, stage=stage, task_data=data)
-    loader = functools.partial(sft_loader, kind=config.packing) if sft else mid_loader
-    train = mixture(config.mixture, "train")
+        eval_tokens = config.eval_steps * config.device_batch_size * config.max_seq_len
+    train, batches = mixture(config, root, "train"), loader(config, tokenizer)
+    if context.recorded:
+        ledger.check_mixture(train, context.recorded)
     # Built at the first evaluation and kept: a run that never evaluates needs no such rows.
-    validation = functools.cache(lambda: mixture(config.val_mixture, "val"))
-    val = lambda: loader(validation(), tokenizer, B, T)
-    rows, steps = loader(train, tokenizer, B, T), steps_of(config, len(train))
+    validation = functools.cache(lambda: mixture(config, root, "val"))
+    val = lambda: batches(validation())
+    rows, steps = batches(train), steps_of(config, len(train))
     micro_batches, devices = context.micro_batches, context.mesh.size
     chat_scores = (hooks.chat_scores_hook(config, tokenizer, root),) if sft else ()
     return Curriculum(
@@ -55,6 +74,7 @@ def curriculum(config: MidTrain | SFTTrain, context: RunContext) -> Curriculum:
             hooks.samples_hook(config, tokenizer),
         ),
         figures=lambda common: common | {"Training rows": len(train)},
+        data=ledger.of_mixture(train),
         flops_per_token=flops_per_token(context.cfg),
     )
 

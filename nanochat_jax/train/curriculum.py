@@ -31,6 +31,7 @@ class RunContext(NamedTuple):
     micro_batches: int  # of a step
     root: pathlib.Path
     directory: pathlib.Path  # where the run's checkpoints go
+    recorded: Mapping[str, Any] | None = None  # the data that a resumed run began with
 
 
 class StepRows(NamedTuple):
@@ -49,9 +50,9 @@ class StepRows(NamedTuple):
 
 
 # What is known before a step begins: the loader's position before its rows, which belongs into a
-# checkpoint of this moment, and what makes them (rollouts ask for the model of this moment, which
-# devices then bring together; a loader does not); None: the data are over and so is the run.
-Upcoming = tuple[Any, Callable[[Callable[[], Model]], StepRows] | None]
+# checkpoint of this moment, and what makes them (rollouts need the model of this moment, a loader
+# does not look at it); None: the data are over and so is the run.
+Upcoming = tuple[Any, Callable[[Model], StepRows] | None]
 # (first step, loader position of a checkpoint or None) -> one `Upcoming` a step; the last has no
 # rows. A function of both alone, so that a resumed run sees what an uninterrupted one does.
 RowSource = Callable[[int, Any], Iterator[Upcoming]]
@@ -65,6 +66,7 @@ class Curriculum:
         summary: what is about to be trained, for the log.
         steps: optimizer steps; None: until the data have been seen once.
         figures: the run's common figures -> those that the report shows.
+        data: what its checkpoints say of the data (`data/ledger.py`).
         flops_per_token: for the utilisation; 0 where a step does more than train (rollouts).
     """
 
@@ -73,6 +75,7 @@ class Curriculum:
     rows: RowSource
     hooks: Sequence[Hook]
     figures: Callable[[Figures], Figures] = lambda common: common
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     flops_per_token: float = 0.0
 
 
@@ -97,7 +100,7 @@ def loader_rows(
                 yield position, None
                 return
             made = _stack(micros, micro_batches // devices, tokens)
-            yield position, lambda _, made=made: made
+            yield position, lambda model, made=made: made
 
     return rows
 

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import logging
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from nanochat_jax.checkpoint import find_checkpoint, load_tokenizer, store
@@ -31,6 +32,11 @@ class Origin:
     def saved(self) -> store.Saved | None:
         """The checkpoint whose weights the run begins with."""
         return self.resumed or self.source
+
+    @property
+    def data(self) -> Mapping[str, Any] | None:
+        """The data that a resumed run began with; None: it is new, or its checkpoint is old."""
+        return self.resumed.meta.get("data") if self.resumed else None
 
     def model_config(self) -> GPTConfig | None:
         return self.saved.cfg if self.saved else None

@@ -14,13 +14,14 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from nanochat_jax.config.stages import RLTrain, rows_per_step
+from nanochat_jax.data import ledger
 from nanochat_jax.evals.generative import (
     EnginePool,
     GradedProblem,
@@ -51,6 +52,8 @@ def curriculum(config: RLTrain, context: RunContext) -> Curriculum:
         Questions(names, context.root, split, config.task_data or None)
         for names, split in ((config.mixture, "train"), (config.val_mixture, "val"))
     )
+    if context.recorded:
+        ledger.check_mixture(train.mixture, context.recorded)
     steps = config.num_iterations
     if steps <= 0:
         steps = max(1, len(train) // config.examples_per_step) * config.num_epochs
@@ -66,6 +69,7 @@ def curriculum(config: RLTrain, context: RunContext) -> Curriculum:
             hooks.samples_hook(config, context.tokenizer),
         ),
         figures=lambda common: figures(directory, common, len(train)),
+        data=ledger.of_mixture(train.mixture),
     )
 
 
@@ -140,8 +144,8 @@ def rollout_rows(sampler: Sampler, questions: Questions, directory: pathlib.Path
         sampler.context - config.max_new_tokens,
     ))  # fmt: skip
 
-    def make(model: Callable[[], Model], step: int) -> StepRows:
-        answered = sampler.rollouts(model(), questions, step)
+    def make(model: Model, step: int) -> StepRows:
+        answered = sampler.rollouts(model, questions, step)
         if any(done.cropped for done in answered):
             warn()
         made, records = rollouts.rows(

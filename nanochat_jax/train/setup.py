@@ -5,7 +5,6 @@ compilation use the same step through `trainer` and `abstract_run`, which need s
 """
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -22,14 +21,14 @@ from nanochat_jax.config import scaling
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import BaseTrain, RLTrain, Stage, tokens_per_step
 from nanochat_jax.devices import compute_dtype
-from nanochat_jax.models.gpt import GPT, Model, init_params
+from nanochat_jax.models.gpt import GPT, init_params
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import base, chat, kernels, memory, metrics, origin, rl
 from nanochat_jax.train.curriculum import Curriculum, RunContext, StepRows
 from nanochat_jax.train.optimizer import make_optimizer
 from nanochat_jax.train.origin import Origin
 from nanochat_jax.train.schedules import run_schedule
-from nanochat_jax.train.step import Batch, TrainState, compute_copy, train_step
+from nanochat_jax.train.step import Batch, TrainState, train_step
 from nanochat_jax.train.tokenizer import find_data
 
 CURRICULA: dict[str, Callable[[Any, RunContext], Curriculum]] = {
@@ -63,21 +62,7 @@ class Trainer:
     def fresh_state(self, params: Any) -> TrainState:
         """The state before any step, with those parameters and an optimizer that saw nothing."""
         places = jax.tree.map(lambda a: a.sharding, self.state)
-        params = jax.device_put(params, places.params)
-        # Zeros made where they will lie: one device may not hold them all.
-        moments = jax.jit(self.tx.init, out_shardings=places.opt_state)(params)
-        return TrainState(jax.device_put(np.int32(0), places.step), params, moments)
-
-    def model(self, state: TrainState) -> Model:
-        """The model as it is now: its matrices in the type that computes, whole on every device."""
-        if self.mesh.size == 1:
-            return Model(self.gpt, state.params)
-        return Model(self.gpt, self._whole(state.params))
-
-    @functools.cached_property
-    def _whole(self) -> Callable[[Any], Any]:
-        copy = partial(compute_copy, dtype=self.gpt.dtype)
-        return jax.jit(copy, out_shardings=sharding.replicated(self.mesh))
+        return jax.device_put(TrainState.create(params, self.tx), places)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +89,8 @@ class Run:
         if saved is not None:
             step = jax.device_put(np.int32(saved.step), like.step.sharding)
             return TrainState(step, saved.params(like.params), saved.optimizer(like.opt_state))
-        # Read to where they will lie, not whole to one device.
         drawn = lambda: init_params(trainer.gpt.cfg, jax.random.key(self.config.seed))
-        state = trainer.fresh_state(source.params(like.params) if source else drawn())
+        state = trainer.fresh_state(source.params() if source else drawn())
         if self.warm_optimizer is not None:
             state = state.replace(opt_state=self.warm_optimizer.optimizer(like.opt_state))
         return state
@@ -140,7 +124,7 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
         cfg = cfg or base.model_config(config, tokenizer.get_vocab_size())
         config = dataclasses.replace(config, max_seq_len=cfg.sequence_len)
     micro = micro_batches(config, cfg, mesh)
-    context = RunContext(cfg, tokenizer, mesh, micro, root, directory)
+    context = RunContext(cfg, tokenizer, mesh, micro, root, directory, start.data)
     curriculum = CURRICULA[stage](config, context)
     # A checkpoint that came from elsewhere may store tables in bfloat16, and keeps doing so.
     shapes = start.saved.param_shapes() if start.saved else None
@@ -170,9 +154,7 @@ def trainer(
     places = sharding.shardings(mesh, state)
     typed = lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place)
     schedule = run_schedule(optim, steps)
-    reduce = gpt.dtype if config.reduce_dtype == "auto" else jnp.dtype(config.reduce_dtype)
-    exchanged = dict(mesh=mesh, reduce_dtype=reduce)
-    step = partial(train_step, gpt, tx, schedule, config.device_batch_size, **exchanged)
+    step = partial(train_step, gpt, tx, schedule, config.device_batch_size, mesh=mesh)
     # Donated, so that old and new state never lie in memory together; the places of the result
     # are pinned, or the compiler may choose others and the next step compiles anew.
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))

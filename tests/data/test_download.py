@@ -1,6 +1,7 @@
 """Downloads against a server of our own: whole files or none, whatever the server does."""
 
 import collections
+import hashlib
 import http.server
 import io
 import threading
@@ -11,7 +12,7 @@ import pytest
 from nanochat_jax import speedrun
 from nanochat_jax.config.program import Speedrun
 from nanochat_jax.config.stages import BaseTrain, TokenizerTrain
-from nanochat_jax.data import ahead, download, shards
+from nanochat_jax.data import ahead, download, manifest, shards
 from nanochat_jax.train import tokenizer
 
 
@@ -94,11 +95,24 @@ def test_a_server_error_and_a_cut_body_are_tried_again_from_where_it_broke(
     assert server.ranges == [f"bytes={len(parquet) // 2}-"]
 
 
+def test_the_digest_of_what_arrived_is_recorded_however_often_it_was_begun(
+    tmp_path, server, parquet
+):
+    server.files = {f"shard_{i:05d}.parquet": parquet for i in range(2)}
+    server.trouble = {"shard_00000.parquet": ["cut", "500", "cut"], "shard_00001.parquet": ["500"]}
+    fetch(tmp_path, server)
+    expected = hashlib.sha256(parquet).hexdigest()
+    entries = manifest.read(tmp_path / "base_data")
+    assert [e.sha256 for e in entries.values()] == [expected] * 2
+    assert [e.bytes for e in entries.values()] == [len(parquet)] * 2
+
+
 def test_a_missing_shard_is_named_the_others_stay_and_no_rest_is_left(tmp_path, server, parquet):
     server.files = {"shard_00000.parquet": parquet}
     with pytest.raises(ValueError, match="shard_00001"):
         fetch(tmp_path, server)
-    assert [p.name for p in (tmp_path / "base_data").iterdir()] == ["shard_00000.parquet"]
+    here = sorted(p.name for p in (tmp_path / "base_data").iterdir())
+    assert here == ["manifest.json", "shard_00000.parquet"]
     assert server.requests["shard_00001.parquet"] == 1  # it is not there: no use to ask again
 
 

@@ -5,6 +5,7 @@ import json
 import random
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,7 +62,8 @@ LOADERS = {
 
 
 def same(one, two):
-    for name in MicroBatch._fields:
+    assert [*map(list, one.pieces)] == [*map(list, two.pieces)]
+    for name in {*MicroBatch._fields} - {"pieces"}:
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name), err_msg=name)
 
 
@@ -105,6 +107,38 @@ def test_a_stream_drops_no_token_but_the_last_of_each_pull(tokenizer, files):
         start = n * (2 * T + 1)
         assert batch.inputs.ravel().tolist() == stream[start : start + 2 * T]
         assert batch.targets.ravel().tolist() == stream[start + 1 : start + 2 * T + 1]
+
+
+def ids_of(name, source, tokenizer, files):
+    """The document or conversation that a piece names, read and tokenised anew."""
+    if name in ("stream", "bestfit"):
+        table = pq.ParquetFile(files[source.file]).read_row_group(source.group, columns=["text"])
+        text = table.column("text")[source.doc].as_py()
+        return [tokenizer.get_bos_token_id(), *tokenizer.encode(text)]
+    return tokenizer.render(Chats()[source], T + 1 if name == "padded" else 2048)[0]
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_the_pieces_of_a_row_tokenised_anew_are_the_row(name, tokenizer, files):
+    pads = {"padded": tokenizer.encode_special("<|assistant_end|>"),
+            "packed": tokenizer.get_bos_token_id()}  # fmt: skip
+    loader, cut = LOADERS[name](tokenizer, files), 0
+    for batch in itertools.islice(loader, 12):
+        assert len(batch.pieces) == len(batch.inputs)
+        for inputs, targets, pieces in zip(*batch[:2], batch.pieces, strict=True):
+            ids = []
+            for piece in pieces:
+                document = ids_of(name, piece.source, tokenizer, files)
+                assert 0 <= piece.start < piece.stop <= len(document)
+                cut += len(document) != piece.stop - piece.start
+                ids += document[piece.start : piece.stop]
+            room = len(inputs) + 1 - len(ids)
+            assert room == 0 or name in pads
+            ids += [pads.get(name)] * room
+            assert inputs.tolist() == ids[:-1]
+            expected = [t if t >= 0 else i for t, i in zip(targets, ids[1:], strict=True)]
+            assert expected == ids[1:]
+    assert cut or name in pads  # rows that begin or end inside a document were among them
 
 
 def test_every_best_fit_row_begins_with_a_document(tokenizer, files):

@@ -1,0 +1,80 @@
+"""The data of a run: what its checkpoints say of it, and the same again when it goes on."""
+
+import logging
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from nanochat_jax.config.values import digest
+from nanochat_jax.data import manifest, shards
+from nanochat_jax.tasks import Mixture
+
+log = logging.getLogger(__name__)
+
+
+def of_shards(data: shards.Shards) -> dict[str, Any]:
+    """The shards of a run as JSON, in their order, with what tells each apart, and a hash of all.
+
+    Raises:
+        ValueError: a shard that is not what the manifest of its folder says.
+    """
+    what = manifest.identify([*data.train, data.val])
+    val = {data.val.name: what.pop(data.val.name)}
+    return {"source": data.source, "hash": digest({**what, **val}), "train": what, "val": val}
+
+
+def same_shards(root: pathlib.Path, recorded: Mapping[str, Any]) -> shards.Shards:
+    """The shards that a run began with, whatever has come since.
+
+    A later shard could stand anywhere among them, and what was the last one would no longer
+    validate: so those that came later are not read, and the order of the data stays as it was.
+
+    Raises:
+        ValueError: a training shard has changed or is gone; the message names it.
+    """
+    folder, train, val = root / recorded["source"], recorded["train"], recorded["val"]
+    paths = {name: folder / name for name in (*train, *val)}
+    if gone := [name for name, path in paths.items() if not path.exists()]:
+        raise ValueError(
+            f"{paths[gone[0]]} is gone, and the run reads it ({len(gone)} of {len(paths)} shards "
+            "are missing); put it back, or get it again: python -m scripts.data download"
+        )
+    has_digest = [name for name, what in {**train, **val}.items() if what.startswith("sha256:")]
+    now = manifest.identify(list(paths.values()), has_digest)
+    changed = [n for n, what in {**train, **val}.items() if not _same(paths[n], what, now[n])]
+    for name in changed:
+        if name in val:
+            # No step reads it. `data add` writes it anew whenever texts are added.
+            log.warning("%s has changed: scores from here on are of other text", paths[name])
+        else:
+            raise ValueError(
+                f"{paths[name]} has changed since the run began: {now[name][:19]}, it was "
+                f"{train[name][:19]}; put that shard back, or begin anew without --resume"
+            )
+    if later := [p for p in shards.list_shards(folder) if p.name not in paths]:
+        log.info("%d shards that came after this run began are not part of it", len(later))
+    return shards.Shards(
+        tuple(paths[name] for name in train), *(paths[n] for n in val), source=recorded["source"]
+    )
+
+
+def _same(path: pathlib.Path, then: str, now: str) -> bool:
+    kind, value = then.split(":")
+    return path.stat().st_size == int(value) if kind == "bytes" else now == then
+
+
+def of_mixture(mixture: Mixture) -> dict[str, Any]:
+    """The tasks of a mixture in their order, as JSON: name and number of rows of each."""
+    return {"tasks": [[task.name, len(task)] for task in mixture.tasks]}
+
+
+def check_mixture(mixture: Mixture, recorded: Mapping[str, Any]) -> None:
+    """Raises ValueError unless the tasks have as many rows as when the run began: a position in a
+    mixture is a number of its shuffled order."""
+    then, now = recorded["tasks"], of_mixture(mixture)["tasks"]
+    if now != then:
+        say = lambda tasks: ", ".join(f"{name} {rows:,}" for name, rows in tasks)
+        raise ValueError(
+            f"the mixture has changed since the run began: {say(now)} rows, it was {say(then)}; "
+            "put the rows back, or begin anew without --resume"
+        )
