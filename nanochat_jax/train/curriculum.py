@@ -50,9 +50,9 @@ class StepRows(NamedTuple):
 
 
 # What is known before a step begins: the loader's position before its rows, which belongs into a
-# checkpoint of this moment, and what makes them (rollouts need the model of this moment, a loader
-# does not look at it); None: the data are over and so is the run.
-Upcoming = tuple[Any, Callable[[Model], StepRows] | None]
+# checkpoint of this moment, and what makes them (rollouts ask for the model of this moment, which
+# devices then bring together; a loader does not); None: the data are over and so is the run.
+Upcoming = tuple[Any, Callable[[Callable[[], Model]], StepRows] | None]
 # (first step, loader position of a checkpoint or None) -> one `Upcoming` a step; the last has no
 # rows. A function of both alone, so that a resumed run sees what an uninterrupted one does.
 RowSource = Callable[[int, Any], Iterator[Upcoming]]
@@ -100,7 +100,7 @@ def loader_rows(
                 yield position, None
                 return
             made = _stack(micros, micro_batches // devices, tokens)
-            yield position, lambda model, made=made: made
+            yield position, lambda _, made=made: made
 
     return rows
 

@@ -6,6 +6,7 @@ assembled in `train/setup.py`.
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import itertools
 import platform
@@ -21,7 +22,6 @@ from tqdm import tqdm
 
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.values import flatten
-from nanochat_jax.models.gpt import Model
 from nanochat_jax.train.compiles import CompileWatch
 from nanochat_jax.train.curriculum import StepRows
 from nanochat_jax.train.hooks import Scores
@@ -108,7 +108,7 @@ class Loop:
             if last:
                 return
             with self.compiles.during("the making of rows"):
-                rows = make(Model(run.trainer.gpt, state.params))
+                rows = make(functools.partial(run.trainer.model, state))
             with self.compiles.during(f"a step with rows of {rows.inputs.shape[-1]} tokens"):
                 state, metrics = run.trainer.step(state, run.trainer.place(rows))
             self._collect()
@@ -153,7 +153,8 @@ class Loop:
         due = [(n, hook) for n, hook in hooks if hook.due(self.step, last)]
         if due:
             self._collect()
-        model, values = Model(self.run.trainer.gpt, state.params), {}
+        values: Scores = {}
+        model = self.run.trainer.model(state) if due else None
         for n, hook in due:
             with self.compiles.during(f"evaluation {n}"):
                 values |= hook.run(model, self.step)

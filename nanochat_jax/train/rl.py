@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -144,8 +144,8 @@ def rollout_rows(sampler: Sampler, questions: Questions, directory: pathlib.Path
         sampler.context - config.max_new_tokens,
     ))  # fmt: skip
 
-    def make(model: Model, step: int) -> StepRows:
-        answered = sampler.rollouts(model, questions, step)
+    def make(model: Callable[[], Model], step: int) -> StepRows:
+        answered = sampler.rollouts(model(), questions, step)
         if any(done.cropped for done in answered):
             warn()
         made, records = rollouts.rows(

@@ -5,6 +5,7 @@ compilation use the same step through `trainer` and `abstract_run`, which need s
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,14 +22,14 @@ from nanochat_jax.config import scaling
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import BaseTrain, RLTrain, Stage, tokens_per_step
 from nanochat_jax.devices import compute_dtype
-from nanochat_jax.models.gpt import GPT, init_params
+from nanochat_jax.models.gpt import GPT, Model, init_params
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import base, chat, kernels, memory, metrics, origin, rl
 from nanochat_jax.train.curriculum import Curriculum, RunContext, StepRows
 from nanochat_jax.train.optimizer import make_optimizer
 from nanochat_jax.train.origin import Origin
 from nanochat_jax.train.schedules import run_schedule
-from nanochat_jax.train.step import Batch, TrainState, train_step
+from nanochat_jax.train.step import Batch, TrainState, compute_copy, train_step
 from nanochat_jax.train.tokenizer import find_data
 
 CURRICULA: dict[str, Callable[[Any, RunContext], Curriculum]] = {
@@ -62,7 +63,21 @@ class Trainer:
     def fresh_state(self, params: Any) -> TrainState:
         """The state before any step, with those parameters and an optimizer that saw nothing."""
         places = jax.tree.map(lambda a: a.sharding, self.state)
-        return jax.device_put(TrainState.create(params, self.tx), places)
+        params = jax.device_put(params, places.params)
+        # Zeros made where they will lie: one device may not hold them all.
+        moments = jax.jit(self.tx.init, out_shardings=places.opt_state)(params)
+        return TrainState(jax.device_put(np.int32(0), places.step), params, moments)
+
+    def model(self, state: TrainState) -> Model:
+        """The model as it is now: its matrices in the type that computes, whole on every device."""
+        if self.mesh.size == 1:
+            return Model(self.gpt, state.params)
+        return Model(self.gpt, self._whole(state.params))
+
+    @functools.cached_property
+    def _whole(self) -> Callable[[Any], Any]:
+        copy = partial(compute_copy, dtype=self.gpt.dtype)
+        return jax.jit(copy, out_shardings=sharding.replicated(self.mesh))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +104,9 @@ class Run:
         if saved is not None:
             step = jax.device_put(np.int32(saved.step), like.step.sharding)
             return TrainState(step, saved.params(like.params), saved.optimizer(like.opt_state))
+        # Read to where they will lie, not whole to one device.
         drawn = lambda: init_params(trainer.gpt.cfg, jax.random.key(self.config.seed))
-        state = trainer.fresh_state(source.params() if source else drawn())
+        state = trainer.fresh_state(source.params(like.params) if source else drawn())
         if self.warm_optimizer is not None:
             state = state.replace(opt_state=self.warm_optimizer.optimizer(like.opt_state))
         return state
@@ -154,7 +170,9 @@ def trainer(
     places = sharding.shardings(mesh, state)
     typed = lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place)
     schedule = run_schedule(optim, steps)
-    step = partial(train_step, gpt, tx, schedule, config.device_batch_size, mesh=mesh)
+    reduce = gpt.dtype if config.reduce_dtype == "auto" else jnp.dtype(config.reduce_dtype)
+    exchanged = dict(mesh=mesh, reduce_dtype=reduce)
+    step = partial(train_step, gpt, tx, schedule, config.device_batch_size, **exchanged)
     # Donated, so that old and new state never lie in memory together; the places of the result
     # are pinned, or the compiler may choose others and the next step compiles anew.
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
