@@ -7,6 +7,8 @@ The bandwidth is measured by a copy on the same device, and where the device's n
 published peak stands beside it; what fits into a CPU's own caches can be faster than that floor.
 Sampling is in the loop, as in the server. Ends with one line of JSON. Needs JAX, Flax
 and the compiled tokenizer (`nanochat_jax/_rustbpe*.so`).
+
+`--peer CLONE --peer-python PY` compares with the original's engine instead: `decode_peer.py`.
 """
 
 import argparse
@@ -34,7 +36,8 @@ from nanochat_jax.config.gpt import (  # noqa: E402
 from nanochat_jax.models.cache import init_cache  # noqa: E402
 from nanochat_jax.models.gpt import GPT, Model, init_params  # noqa: E402
 from nanochat_jax.serve.engine import decode  # noqa: E402
-from nanochat_jax.serve.engine.pool import loop_options, sampler  # noqa: E402
+from nanochat_jax.serve.engine.kernels import choose_sample  # noqa: E402
+from nanochat_jax.serve.engine.pool import loop_options  # noqa: E402
 from nanochat_jax.serve.engine.rows import idle_rows  # noqa: E402
 from nanochat_jax.serve.engine.weights import prepare  # noqa: E402
 from nanochat_jax.train.peaks import peaks  # noqa: E402
@@ -57,7 +60,15 @@ def main() -> None:
     parser.add_argument("--top-k", type=int, default=50)
     parser.add_argument("--steps", type=int, default=8, help="tokens a row per dispatch")
     parser.add_argument("--dispatches", type=int, default=24)
+    parser.add_argument("--peer", type=Path, help="checkout of the original, to be compared with")
+    parser.add_argument("--peer-python", default=sys.executable, help="interpreter with torch")
+    parser.add_argument("--rounds", type=int, default=5, help="with --peer: of both in turn")
     args = parser.parse_args()
+    if args.peer:
+        from decode_peer import compare
+
+        settings = args.rounds, args.temperature, args.top_k
+        return print(json.dumps(compare(args.peer, args.peer_python, *settings)))
     cfg = config(args)
     copied, published = copy_bandwidth(2**26 if on_cpu else 2**31), peaks(device_name())[1]
     gpt = GPT(cfg, dtype=jnp.dtype(args.dtype), param_dtype=jnp.dtype(args.dtype))
@@ -67,9 +78,8 @@ def main() -> None:
     print(f"{device_name()}: copies {copied / 1e9:.1f} GB/s {known}, d{args.depth} {types}")
     rows = [measure(model, batch, args, copied, published) for batch in args.batch]
     head = {"device": device_name(), "copy_gb_per_s": copied / 1e9, **known}
-    print(
-        json.dumps({**head, **vars(args), "weight_bytes": weight_bytes(model.params), "rows": rows})
-    )
+    run = {name: value for name, value in vars(args).items() if "peer" not in name}
+    print(json.dumps({**head, **run, "weight_bytes": weight_bytes(model.params), "rows": rows}))
 
 
 def config(args: argparse.Namespace) -> GPTConfig:
@@ -124,7 +134,7 @@ def measure(
 ) -> dict[str, float]:
     """Median time of a dispatch over `batch` rows with `context` cached tokens each."""
     specials = decode.Specials(-1, -1, (-1,))
-    chunk = partial(decode.decode_chunk, model.gpt.apply, sampler(), specials, 0)
+    chunk = partial(decode.decode_chunk, model.gpt.apply, choose_sample(), specials, 0)
     run = jax.jit(chunk, donate_argnums=1, compiler_options=loop_options())
     dtype = jnp.dtype(model.gpt.dtype)
     cache = init_cache(model.cfg, batch, args.context + args.steps, dtype)

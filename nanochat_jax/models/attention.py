@@ -10,7 +10,6 @@ import numpy as np
 
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.models import cache as kv
-from nanochat_jax.models.attend_one import attend_one
 from nanochat_jax.models.block_attention import block_attention
 from nanochat_jax.models.init import matrix_init, zeros
 from nanochat_jax.models.linear import Layer
@@ -128,6 +127,8 @@ class Attention(Layer):
         self.c_q = self.matrix(c.n_head * c.head_dim, matrix_init(c))
         self.c_k = self.matrix(c.n_kv_head * c.head_dim, matrix_init(c))
         self.c_v = self.matrix(c.n_kv_head * c.head_dim, matrix_init(c))
+        # The three side by side, as serving stores them: one product in place of three.
+        self.c_qkv = self.matrix((c.n_head + 2 * c.n_kv_head) * c.head_dim, matrix_init(c))
         # Zero, as in the MLP: a new block adds nothing, so the stream reaches the output matrix
         # unspoilt at any depth, and blocks join in as they find something to say.
         self.c_proj = self.matrix(c.n_embd, zeros)
@@ -140,7 +141,7 @@ class Attention(Layer):
         c = self.cfg
         B, T, _ = x_BTD.shape
         heads = lambda y, n: y.reshape(B, T, n, c.head_dim)
-        v_BTKH = heads(self.c_v(x_BTD), c.n_kv_head)
+        q_BTNH, k_BTKH, v_BTKH = self._projected(x_BTD)
         if self.gated:
             # What a token is, handed to attention directly: layers above need not carry it along
             # in the stream. Capacity nearly without FLOPs, since a lookup multiplies nothing. The
@@ -150,8 +151,10 @@ class Attention(Layer):
             gate_BTK = nn.sigmoid(self.ve_gate(x_BTD[..., : c.ve_gate_width]))
             gate_BTK = gate_BTK * jnp.asarray(c.ve_gate_scale, self.dtype)
             v_BTKH = v_BTKH + gate_BTK[..., None] * heads(value_embed_BTX, c.n_kv_head)
-        q_BTNH, k_BTKH = heads(self.c_q(x_BTD), c.n_head), heads(self.c_k(x_BTD), c.n_kv_head)
         if self.attention == "pallas" and past is not None and T == 1:
+            # Only here: a jax without Pallas' Triton backend shall still import this file.
+            from nanochat_jax.models.attend_one import attend_one
+
             new = q_BTNH[:, 0], k_BTKH[:, 0], v_BTKH[:, 0]
             scales = dict(window=self.window, eps=c.norm_eps, qk_scale=c.qk_scale)
             out, layer = attend_one(*new, tables, past, position_BT[:, 0], **scales)
@@ -164,6 +167,18 @@ class Attention(Layer):
         k_BSKH, v_BSKH = kv.write(past[0], k_BTKH, start_B), kv.write(past[1], v_BTKH, start_B)
         out = attend(q_BTNH, k_BSKH, v_BSKH, position_BT, self.window)
         return self.c_proj(out.reshape(B, T, -1)), (k_BSKH, v_BSKH)
+
+    def _projected(self, x_BTD: jax.Array) -> list[jax.Array]:
+        """Queries, keys and values `[B, T, heads, H]`."""
+        c = self.cfg
+        counts = np.array([c.n_head, c.n_kv_head, c.n_kv_head])
+        if self.has_variable("params", "c_qkv"):
+            ends = np.cumsum(counts * c.head_dim)
+            parts = jnp.split(self.c_qkv(x_BTD), ends[:2], axis=-1)
+        else:
+            parts = self.c_q(x_BTD), self.c_k(x_BTD), self.c_v(x_BTD)
+        shape = lambda n: (*x_BTD.shape[:2], n, c.head_dim)
+        return [y.reshape(shape(n)) for y, n in zip(parts, counts, strict=True)]
 
     def _rotated(self, x_BTNH: jax.Array, tables: tuple[jax.Array, ...]) -> jax.Array:
         """Queries or keys with their positions, of length sqrt(H) x `qk_scale`."""

@@ -18,10 +18,9 @@ from nanochat_jax.models.cache import init_cache
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine import decode
 from nanochat_jax.serve.engine.decode import DecodeOutput, PrefillInput, Rows, Specials
-from nanochat_jax.serve.engine.draw_kernel import draw
+from nanochat_jax.serve.engine.kernels import choose_sample
 from nanochat_jax.serve.engine.placement import ROWS, STEPS_ROWS, WHOLE, Placement
 from nanochat_jax.serve.engine.rows import idle_rows
-from nanochat_jax.serve.engine.sampling import sample
 from nanochat_jax.serve.engine.weights import nbytes
 
 logger = logging.getLogger(__name__)
@@ -53,11 +52,6 @@ def loop_options() -> dict[str, str]:
     """Options of XLA for the decode loop on this backend."""
     gpu = jax.default_backend() == "gpu"
     return {"xla_gpu_enable_command_buffer": RECORDED} if gpu else {}
-
-
-def sampler() -> decode.Sample:
-    """What draws tokens on this backend: on a GPU one kernel in place of a hundred small ones."""
-    return draw if jax.default_backend() == "gpu" else sample
 
 
 class Pool:
@@ -104,7 +98,7 @@ class Pool:
             return place(run, (WHOLE, ROWS, ROWS), ROWS)
 
         def steps(N):
-            run = partial(decode.decode_chunk, apply, sampler(), specials, N)
+            run = partial(decode.decode_chunk, apply, choose_sample(), specials, N)
             return place(run, (WHOLE, ROWS, ROWS, WHOLE), (ROWS, STEPS_ROWS))
 
         # What is donated is written in place: no dispatch allocates a second cache.

@@ -1,4 +1,7 @@
-"""The weights as serving wants them: cast once, or int8 with a scale for every output channel."""
+"""The weights as serving wants them: cast once, joined, turned, perhaps int8.
+
+On disk and in training they stay as they are. Letters: I inputs and O outputs of a matrix.
+"""
 
 from typing import Any
 
@@ -7,23 +10,26 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from nanochat_jax.models.gpt import Model
+from nanochat_jax.serve.engine.kernels import choose_attention
 
 # The matrices that every token reads whole. Embeddings give a line each; the gates are tiny.
-MATRICES = frozenset("c_q c_k c_v c_proj c_fc lm_head".split())
+MATRICES = frozenset("c_q c_k c_v c_qkv c_proj c_fc lm_head".split())
+# Those that are read faster as [O, I]. On an H100 at batch 1 c_fc of d20 takes 8.0 us so and 11.6
+# as it is, c_proj the other way 13.3 and 10.8. On CPUs in float32: see `models/linear.py`.
+TURNED = {("cpu", "float32"): MATRICES, ("gpu", "bfloat16"): frozenset({"c_qkv", "c_fc"})}
 LARGEST = 127  # of an int8; -128 stays unused, so that the levels lie evenly around zero
 
 
 def prepare(model: Model, dtype: Any = None, int8: bool = False) -> Model:
     """The model that computes in `dtype` (None: as it does) with its matrices stored so.
 
-    On a GPU it attends to its cache by a kernel of ours, where heads have a width for it.
+    On a GPU it attends to its cache by a kernel of ours, where that works.
     """
     computes = jnp.dtype(model.gpt.dtype)
     dtype = jnp.dtype(dtype or computes)
-    # Where the head's width is no power of two Triton has no block for it: XLA attends there.
     changes = {} if dtype == computes else {"dtype": dtype}
-    if jax.default_backend() == "gpu" and model.cfg.head_dim.bit_count() == 1:
-        changes["attention"] = "pallas"
+    if (attention := choose_attention(model.cfg, dtype)) != "xla":
+        changes["attention"] = attention
     gpt = model.gpt.clone(**changes) if changes else model.gpt
     return Model(gpt, prepare_params(model.params, dtype, int8))
 
@@ -31,13 +37,39 @@ def prepare(model: Model, dtype: Any = None, int8: bool = False) -> Model:
 def prepare_params(params: Any, dtype: Any, int8: bool) -> Any:
     """Floating matrices in `dtype`, those of `MATRICES` in int8 if asked; vectors as they are.
 
-    The model would cast them in every step: the numbers are the same, the bytes read are not.
+    The model would cast them in every step: the numbers are the same, the bytes read are not. A
+    layer's c_q, c_k and c_v become one `c_qkv`, and matrices are turned as this backend likes them.
     """
+    params = joined(params)
     params = as_int8(params) if int8 else params
     # Vectors are the scalars of layers and the scales of int8: a cast would save nothing and round
     # what multiplies whole channels.
     floats = lambda x: x.ndim > 1 and jnp.issubdtype(x.dtype, jnp.floating)
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype) if floats(x) else jnp.asarray(x), params)
+    params = jax.tree.map(lambda x: jnp.asarray(x, dtype) if floats(x) else jnp.asarray(x), params)
+    kind = jax.default_backend(), jnp.dtype(dtype).name
+    return turned(params, TURNED.get(kind, frozenset()))
+
+
+def joined(params: Any) -> Any:
+    """Each layer's `c_q`, `c_k`, `c_v` side by side as `c_qkv`: one product in place of three."""
+    flat = _flat(params)
+    for *layer, _, leaf in [path for path in flat if "c_q" in path]:
+        parts = [flat.pop((*layer, name, leaf)) for name in ("c_q", "c_k", "c_v")]
+        flat[*layer, "c_qkv", leaf] = jnp.concatenate(parts, axis=-1)
+    return traverse_util.unflatten_dict(flat) if flat else params
+
+
+def turned(params: Any, names: frozenset[str]) -> Any:
+    """The kernels of `names` as `turned` [O, I]."""
+    flat = _flat(params)
+    for *matrix, leaf in [path for path in flat if path[-1] == "kernel" and path[-2] in names]:
+        flat[*matrix, "turned"] = flat.pop((*matrix, leaf)).T
+    return traverse_util.unflatten_dict(flat) if flat else params
+
+
+def _flat(params: Any) -> dict[tuple[str, ...], jax.Array]:
+    """Path -> leaf; empty for parameters without names."""
+    return dict(traverse_util.flatten_dict(params)) if isinstance(params, dict) else {}
 
 
 def as_int8(params: Any) -> Any:

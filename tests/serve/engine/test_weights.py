@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nanochat_jax.models.linear import Linear
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.engine.weights import as_int8, nbytes, prepare, prepare_params
 from tests.serve.world import BYTES, random_model
@@ -72,3 +73,25 @@ def test_new_weights_are_prepared_as_the_first_were():
 def test_integers_are_no_weights():
     script = jnp.zeros((2, 3), jnp.int32)
     assert prepare_params(script, jnp.bfloat16, False).dtype == jnp.int32
+
+
+def test_three_matrices_become_one_and_the_logits_stay():
+    stored = prepare(MODEL).params["h_0"]["attn"]
+    assert "c_q" not in stored and stored["c_qkv"]["turned"].shape == (128, 64)
+    own = MODEL.params["h_0"]["attn"]
+    parts = np.concatenate([own[name]["kernel"] for name in ("c_q", "c_k", "c_v")], axis=1)
+    np.testing.assert_array_equal(stored["c_qkv"]["turned"], parts.T)
+    ids_BT = np.array(PROMPTS)
+    np.testing.assert_allclose(prepare(MODEL)(ids_BT), MODEL(ids_BT), atol=2e-5)
+
+
+@pytest.mark.parametrize("width", [64, 512])
+def test_a_row_times_a_turned_matrix_does_not_depend_on_how_many_rows_there_are(width):
+    linear = Linear(96, False)
+    draw = lambda seed, *shape: jax.random.normal(jax.random.key(seed), shape)
+    params, x_ND = {"params": {"turned": draw(0, 96, width)}}, draw(1, 130, width)
+    product = jax.jit(lambda x_ND: linear.apply(params, x_ND))
+    whole = product(x_ND)
+    np.testing.assert_allclose(whole, x_ND @ params["params"]["turned"].T, atol=2e-4)
+    for rows in (2, 7, 8, 9, 16, 24, 32, 33, 64, 128):
+        np.testing.assert_array_equal(product(x_ND[:rows]), whole[:rows], err_msg=str(rows))

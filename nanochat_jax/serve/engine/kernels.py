@@ -1,0 +1,104 @@
+"""Which kernels decoding uses here: ours for NVIDIA GPUs where they come out right, else XLA's.
+
+Ours are written for Pallas' Triton backend, which jax 0.12 calls deprecated. So they are never
+taken on trust: each is compiled and run on a small case first, and what XLA does instead chooses
+the same tokens.
+"""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.models import cache as kv
+from nanochat_jax.models.attention import attend, rms_norm, rotary_tables, rotate
+from nanochat_jax.serve.engine.decode import Sample
+from nanochat_jax.serve.engine.sampling import sample
+
+log = logging.getLogger(__name__)
+
+
+def choose_attention(cfg: GPTConfig, dtype: Any) -> str:
+    """`pallas` or `xla`: how `GPT` attends with one new token a row."""
+    # Where the head's width is no power of two Triton has no block for it.
+    if jax.default_backend() != "gpu" or cfg.head_dim.bit_count() != 1:
+        return "xla"
+    return "pallas" if _works("attention", lambda: attention_fault(cfg, dtype)) else "xla"
+
+
+def choose_sample() -> Sample:
+    """What draws tokens: on a GPU one kernel in place of a hundred small ones."""
+    if jax.default_backend() != "gpu" or not _works("drawing tokens", draw_fault):
+        return sample
+    from nanochat_jax.serve.engine.draw_kernel import draw
+
+    return draw
+
+
+def _works(what: str, fault: Callable[[], str | None]) -> bool:
+    try:
+        reason = fault()
+    except Exception as error:  # Pallas', the compiler's and the driver's have no type in common
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    if reason is None:
+        log.info("%s: our kernel (tried on a small case)", what)
+    else:
+        log.warning("SLOW DECODING: %s goes through XLA, our kernel fails here: %s", what, reason)
+    return reason is None
+
+
+@functools.cache
+def attention_fault(cfg: GPTConfig, dtype: Any) -> str | None:
+    """What is wrong with the kernel's numbers for this model's heads and windows; None: nothing."""
+    from nanochat_jax.models.attend_one import attend_one
+
+    B, S = 4, 200
+    length_B = jnp.asarray([0, 64, 130, S - 1], jnp.int32)
+    keys = jax.random.split(jax.random.key(0), 5)
+    draw = lambda key, *shape: jax.random.normal(key, (*shape, cfg.head_dim), dtype)
+    q_BTNH, k_BTKH, v_BTKH = (
+        draw(key, B, 1, n)
+        for key, n in zip(keys, (cfg.n_head, cfg.n_kv_head, cfg.n_kv_head), strict=False)
+    )
+    past = tuple(draw(key, B, S, cfg.n_kv_head) for key in keys[3:])
+    tables = rotary_tables(cfg, length_B[:, None], dtype)
+
+    def plain(window):
+        turned = lambda x: rms_norm(rotate(x, tables), cfg.norm_eps) * cfg.qk_scale
+        put = lambda cache, new: kv.write(cache, new, length_B)
+        layer = put(past[0], turned(k_BTKH)), put(past[1], v_BTKH)
+        return attend(turned(q_BTNH), *layer, length_B[:, None], window)[:, 0], *layer
+
+    def ours(window):
+        new = (x[:, 0] for x in (q_BTNH, k_BTKH, v_BTKH))
+        scales = dict(window=window, eps=cfg.norm_eps, qk_scale=cfg.qk_scale)
+        out, layer = attend_one(*new, tables, past, length_B, **scales)
+        return out, *layer
+
+    for window in {None if w is None else min(w, 70) for w in cfg.masks}:
+        pairs = zip(jax.jit(ours, static_argnums=0)(window), plain(window), strict=True)
+        for got, expected in pairs:
+            off, size = (jnp.linalg.norm(x.astype(jnp.float32)) for x in (got - expected, expected))
+            if not off <= 0.03 * size:
+                return f"its numbers are off by {float(off / size):.1%}"
+    return None
+
+
+@functools.cache
+def draw_fault() -> str | None:
+    """How many tokens the kernel draws differently than `sample`; None: none."""
+    from nanochat_jax.serve.engine.draw_kernel import draw
+
+    rng, B = np.random.default_rng(0), 64
+    logits_BV = jnp.asarray(2 * rng.normal(size=(B, 1000)), jnp.float32)
+    choices = (0.0, 0.5, 1.0), (0, 1, 5, 50), (1.0, 0.9, 0.3)
+    settings = [rng.choice(c, B) for c in choices] + [rng.uniform(size=B)]
+    types = jnp.float32, jnp.int32, jnp.float32, jnp.float32
+    arrays = [jnp.asarray(x, dtype) for x, dtype in zip(settings, types, strict=True)]
+    wrong = int(jnp.sum(jax.jit(draw)(logits_BV, *arrays) != jax.jit(sample)(logits_BV, *arrays)))
+    return f"{wrong} of {B} tokens are not those that XLA draws" if wrong else None

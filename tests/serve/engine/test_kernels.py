@@ -1,0 +1,64 @@
+"""Our kernels are tried before they are used; where they fail XLA decodes, and that is told.
+
+On a CPU they cannot be compiled: that is the failure. Interpreted they come out right.
+"""
+
+import logging
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from nanochat_jax.models import attend_one
+from nanochat_jax.serve.engine import draw_kernel, kernels
+from nanochat_jax.serve.engine.sampling import sample
+from tests.serve.world import random_model
+
+MODEL = random_model(n_embd=64)
+CFG = MODEL.cfg
+
+
+@pytest.fixture(autouse=True)
+def nothing_tried_yet():
+    yield
+    kernels.attention_fault.cache_clear()
+    kernels.draw_fault.cache_clear()
+
+
+def test_kernels_that_fail_are_replaced_by_xla_and_it_is_told(monkeypatch, caplog):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with caplog.at_level(logging.WARNING):
+        assert kernels.choose_sample() is sample
+        assert kernels.choose_attention(CFG, jnp.float32) == "xla"
+    assert caplog.text.count("SLOW DECODING") == 2 and "interpret mode" in caplog.text
+
+
+def test_a_kernel_that_draws_other_tokens_is_found_out(monkeypatch):
+    first = lambda logits_BV, *_: jnp.argmax(logits_BV, axis=-1)
+    monkeypatch.setattr(draw_kernel, "draw", first)
+    assert "tokens are not those" in kernels.draw_fault()
+
+
+def test_a_kernel_with_wrong_numbers_is_found_out(monkeypatch):
+    def halved(q_BNH, k_BKH, v_BKH, tables, past, length_B, **_):
+        return q_BNH / 2, past
+
+    monkeypatch.setattr(attend_one, "attend_one", halved)
+    assert "off by" in kernels.attention_fault(CFG, jnp.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_kernel_of_attention_passes_where_it_runs(monkeypatch, dtype):
+    run = partial(attend_one.attend_one, interpret=True)
+    monkeypatch.setattr(attend_one, "attend_one", run)
+    for recipe in ("classic", "current"):
+        cfg = random_model(recipe, n_embd=64).cfg
+        assert kernels.attention_fault(cfg, jnp.dtype(dtype)) is None
+
+
+@pytest.mark.slow
+def test_the_kernel_that_draws_passes_where_it_runs(monkeypatch):
+    monkeypatch.setattr(draw_kernel, "draw", partial(draw_kernel.draw, interpret=True))
+    assert kernels.draw_fault() is None
