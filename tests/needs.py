@@ -55,14 +55,20 @@ def chromium() -> str:
     return found or missing("no Chromium: apt-get install chromium")
 
 
+CUDA_COMPILER = ("jax_cuda12_plugin", "nvidia.cudnn", "nvidia.cuda_nvcc")
+
+
 def cuda_compiler() -> None:
     """JAX's compiler for NVIDIA GPUs, which needs none: `make test-gpu` must have it."""
-    wanted = ("jax_cuda12_plugin", "nvidia.cudnn", "nvidia.cuda_nvcc")
-    lacking = [name for name in wanted if not _exists(name)]
-    if lacking:
+    if lacking := without(*CUDA_COMPILER):
         (pytest.fail if os.environ.get("NANOCHAT_TEST_GPU") else pytest.skip)(
             f"no {', '.join(lacking)}: make test-gpu has JAX's compiler for GPUs"
         )
+
+
+def without(*names: str) -> list[str]:
+    """Those of the packages that are not here."""
+    return [name for name in names if not _exists(name)]
 
 
 def _exists(name: str) -> bool:

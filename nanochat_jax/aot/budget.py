@@ -7,7 +7,6 @@ from nanochat_jax.aot.cards import Card
 from nanochat_jax.aot.programs import Program
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import Stage
-from nanochat_jax.gpu_process import FRACTION
 from nanochat_jax.models.loss import tile_rows
 
 
@@ -31,7 +30,7 @@ def faults(
 
 
 def _memory(program: Program, budget: Budget, card: Card) -> list[str]:
-    peak, pool = program.peak / 1e9, card.memory * float(FRACTION) / 1e9
+    peak, pool = program.peak / 1e9, card.pool / 1e9
     twice = audit.rematerialised(program.module)
     return [
         *([f"peak {peak:.2f} GB, budget {budget.peak_gb} GB"] if peak > budget.peak_gb else []),

@@ -5,6 +5,7 @@ import pathlib
 import tomllib
 
 from nanochat_jax.config.values import check_known
+from nanochat_jax.gpu_process import FRACTION
 
 TABLE = pathlib.Path(__file__).with_name("cards.toml")
 
@@ -42,14 +43,14 @@ class Card:
         return int(self.gib * 2**30 * VISIBLE)
 
     @property
+    def pool(self) -> int:
+        """Bytes of JAX's pool of it, as our programs set that up."""
+        return int(self.memory * float(FRACTION))
+
+    @property
     def flops(self) -> float:
         """Peak FLOP/s of dense bfloat16 products that are summed in float32."""
         return self.tflops * 1e12
-
-    @property
-    def has_fp8(self) -> bool:
-        """Whether its tensor cores multiply float8 (from Ada on), at twice the speed."""
-        return float(self.capability) >= 8.9
 
 
 def card(name: str) -> Card:

@@ -28,8 +28,8 @@ def run(argv: Sequence[str]) -> str:
     gpu = card(device or "h100-80gb")
     config, cfg = programs.settled(stage or "base", argv)
     mesh = target.mesh(gpu, config.mesh)
-    config = programs.for_card(config)
-    found = figures(programs.step(config, cfg, mesh), config, cfg, gpu, mesh.size)
+    config, program = programs.fitted(config, cfg, gpu, mesh)
+    found = figures(program, config, cfg, gpu, mesh.size)
     return json.dumps(found) if as_json else text(found)
 
 
@@ -42,7 +42,7 @@ def figures(
     peak = gpu.flops * devices
     return {
         "device": gpu.name, "devices": devices, "peak_gb": program.peak / 1e9,
-        "memory_gb": gpu.memory / 1e9, "step_ms": 1e3 * time.seconds, "tokens": program.tokens,
+        "pool_gb": gpu.pool / 1e9, "step_ms": 1e3 * time.seconds, "tokens": program.tokens,
         "tokens_per_s": tokens_per_s, "mfu": 100 * flops_per_token(cfg) * tokens_per_s / peak,
         "ms": {bound: 1e3 * s for bound, s in time.seconds_by_bound().items()},
         "waiting_ms": 1e3 * time.waiting,
@@ -66,7 +66,7 @@ def text(f: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{f['devices']} x {f['device']}: compiled, not measured",
-            f"memory     {f['peak_gb']:.1f} of {f['memory_gb']:.1f} GB "
+            f"memory     {f['peak_gb']:.1f} GB of a pool of {f['pool_gb']:.1f} "
             f"(attention {f['attention']}, remat {f['remat']}, XLA repeats {f['xla_remat']})",
             f"step       {f['step_ms']:.1f} ms for {f['tokens']:,} tokens",
             f"speed      {f['tokens_per_s']:,.0f} tokens/s, MFU {f['mfu']:.1f} %",

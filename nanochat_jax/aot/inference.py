@@ -18,6 +18,7 @@ from nanochat_jax.evals.core.batches import Shape
 from nanochat_jax.models.cache import init_cache
 from nanochat_jax.models.gpt import GPT, init_params
 from nanochat_jax.serve.engine import decode as engine
+from nanochat_jax.serve.engine import weights
 from nanochat_jax.serve.engine.draw_kernel import draw
 from nanochat_jax.serve.engine.placement import ROWS, STEPS_ROWS, WHOLE, Placement
 from nanochat_jax.serve.engine.pool import RECORDED
@@ -26,13 +27,13 @@ from nanochat_jax.serve.engine.rows import idle_rows
 
 def decode(cfg: GPTConfig, card: Card, mesh: Mesh, slots: int, length: int, steps: int) -> Program:
     """A dispatch of the engine's loop: `steps` tokens for each of `slots` rows of a cache of
-    `length` tokens, spread over the mesh; weights and cache in bfloat16, kernels as on a GPU."""
+    `length` tokens, spread over the mesh; bfloat16, weights and kernels as on a GPU."""
     gpt = GPT(cfg, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16, attention="pallas")
     rows, nothing = idle_rows(slots, steps), engine.Specials(-1, -1, (-1,))
     run = partial(engine.decode_chunk, gpt.apply, draw, nothing, 0)
     run = Placement(mesh, slots).map(run, (WHOLE, ROWS, ROWS, WHOLE), (ROWS, STEPS_ROWS))
     arguments = (
-        _params(cfg, mesh, jnp.bfloat16),
+        target.shaped(mesh, jax.eval_shape(partial(_serving_params, cfg)), WHOLE),
         target.shaped(
             mesh, jax.eval_shape(lambda: init_cache(cfg, slots, length, gpt.dtype)), ROWS
         ),
@@ -67,8 +68,13 @@ def bits_per_byte(cfg: GPTConfig, mesh: Mesh, rows: int) -> Program:
     return compiled(lowered, mesh.size, mesh.size * rows * cfg.sequence_len)
 
 
-def _params(cfg: GPTConfig, mesh: Mesh, dtype: Any = jnp.float32) -> Any:
-    shapes = jax.eval_shape(lambda: init_params(cfg, jax.random.key(0), param_dtype=dtype))
+def _serving_params(cfg: GPTConfig) -> Any:
+    drawn = init_params(cfg, jax.random.key(0), param_dtype=jnp.bfloat16)
+    return weights.turned(weights.joined(drawn), weights.TURNED["gpu", "bfloat16"])
+
+
+def _params(cfg: GPTConfig, mesh: Mesh) -> Any:
+    shapes = jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))
     return target.shaped(mesh, shapes, P())
 
 

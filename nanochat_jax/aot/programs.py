@@ -9,10 +9,11 @@ from typing import Any
 from jax.sharding import Mesh
 
 from nanochat_jax.aot import hlo, target
+from nanochat_jax.aot.cards import Card
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.resolve import resolve
-from nanochat_jax.config.stages import Stage
-from nanochat_jax.train import base, memory, setup
+from nanochat_jax.config.stages import BaseTrain, Stage
+from nanochat_jax.train import base, kernels, memory, setup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +44,24 @@ def settled(stage: str, argv: Sequence[str]) -> tuple[Any, GPTConfig]:
     return config, base.model_config(base_config, vocabulary)
 
 
-def for_card(config: Stage) -> Stage:
-    """The config with what a GPU chooses for `auto`: bfloat16, cuDNN's attention, no remat."""
-    auto = dict(dtype="bfloat16", attention="cudnn", remat="none")
-    return dataclasses.replace(
-        config, **{name: value for name, value in auto.items() if vars(config)[name] == "auto"}
-    )
+def fitted(config: Stage, cfg: GPTConfig, card: Card, mesh: Mesh) -> tuple[Stage, Program]:
+    """(the config with what is open settled as on a GPU, its training step): bfloat16, cuDNN's
+    attention, the first `remat` that fits into the card's pool.
+
+    Raises:
+        ValueError: nothing fits, and the message says which batch would; or a card without what
+            the config asks for.
+    """
+    gpu = dict(dtype="bfloat16", attention="cudnn")
+    open_ = {name: value for name, value in gpu.items() if vars(config)[name] == "auto"}
+    config = dataclasses.replace(config, **open_)
+    if isinstance(config, BaseTrain) and config.fp8:
+        kernels.check_fp8(mesh.devices.flat[0])
+    program = functools.cache(lambda config: step(config, cfg, mesh))
+    sizes = setup.batch_sizes(config, cfg, mesh)
+    limit = int(card.pool * memory.USABLE)
+    config = memory.choose_remat(config, sizes, lambda tried: program(tried).peak, limit)
+    return config, program(config)
 
 
 def step(config: Stage, cfg: GPTConfig, mesh: Mesh) -> Program:
