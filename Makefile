@@ -27,7 +27,7 @@ test: $(VENV)/.ready ## everything that is quick and needs no torch
 test-all: test $(ALL)/.ready ## also the slow laws, torch and transformers, a real browser
 	NANOCHAT_TEST_ALL=1 $(ALL)/bin/python -m pytest -q -m slow -n $(JOBS) --dist loadfile $(ARGS)
 
-test-gpu: $(GPU)/.ready ## the shipped configs compiled for their GPUs by XLA, on a machine without one
+test-gpu: $(VENV)/.ready $(GPU)/.ready ## the shipped configs compiled for their GPUs by XLA, on a machine without one
 	NANOCHAT_TEST_GPU=1 JAX_PLATFORMS=cpu $(GPU)/bin/python -m pytest -q -n $(JOBS) --dist worksteal tests/gpu $(ARGS)
 
 test-original: $(ALL)/.ready ## ORIGINAL=CLONE of karpathy/nanochat: it loads and trains what we export
@@ -68,7 +68,7 @@ $(ALL)/.ready: $(SOURCES)
 
 # JAX with its compiler for NVIDIA GPUs, of one version. The rest of jax[cuda12], 3 GB, is what a GPU
 # runs; cuDNN is asked what it can do before attention is lowered to it, and ptxas (of nvcc) for
-# registers. Of this project only what the compiled programs import; nothing of it is installed.
+# registers. Of this project nothing is installed: rustbpe lies where `make setup` compiled it.
 GPU_PACKAGES := jax|flax|optax|orbax-checkpoint|grain|numpy|tyro|pyarrow|tqdm|pytest|pytest-timeout|pytest-xdist
 $(GPU)/.ready: pyproject.toml
 	@echo "setting up $(GPU): JAX with its compiler for GPUs (2.5 GB)"

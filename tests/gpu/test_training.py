@@ -8,8 +8,11 @@ import pytest
 from nanochat_jax.aot import audit, programs, target
 from nanochat_jax.aot.budget import Budget, faults
 from nanochat_jax.aot.cards import card
+from nanochat_jax.aot.command import figures
 
 CASES = tomllib.loads(pathlib.Path(__file__).with_name("budgets.toml").read_text())
+
+pytestmark = pytest.mark.timeout(900)  # the largest takes a minute of a free core
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -21,6 +24,8 @@ def test_the_step_keeps_its_budget(name):
     mesh = target.mesh(gpu, case.pop("mesh", "1"))
     config, program = programs.fitted(config, cfg, gpu, mesh)
     print(f"\n{name}: remat {config.remat}, {described(program)}")
+    speed = figures(program, config, cfg, gpu, mesh.size)
+    print("{step_ms:.0f} ms, {tokens_per_s:,.0f} tokens/s, MFU {mfu:.1f} %".format_map(speed))
     found = faults(program, Budget(**case), config, cfg, gpu)
     assert not found, "\n".join(found)
 
