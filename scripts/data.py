@@ -1,9 +1,9 @@
-"""Text to train on: `python -m scripts.data download|add|list|verify|identity`."""
+"""Text to train on: `python -m scripts.data download|add|list|verify|trace|identity`."""
 
 import sys
 
 from nanochat_jax.config import flags
-from nanochat_jax.config.data import COMMANDS, MakeIdentity
+from nanochat_jax.config.data import COMMANDS, MakeIdentity, Trace
 from nanochat_jax.config.errors import friendly_errors, start_logging
 
 
@@ -13,6 +13,8 @@ def main(argv: list[str]) -> int:
         command = flags.command(COMMANDS, argv, prog="scripts.data", description=__doc__)
         if isinstance(command, MakeIdentity):
             from nanochat_jax.identity.make import run
+        elif isinstance(command, Trace):
+            from nanochat_jax.train.trace import run
         else:
             from nanochat_jax.data.commands import run
         return run(command)

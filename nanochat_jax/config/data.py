@@ -1,7 +1,7 @@
-"""The flags of `scripts.data download|add|list|verify|identity`."""
+"""The flags of `scripts.data download|add|list|verify|trace|identity`."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -48,6 +48,19 @@ class VerifyShards:
 
 
 @dataclasses.dataclass(frozen=True)
+class Trace:
+    """Show which documents or conversations were in the rows of a training step.
+
+    They are read again as the run's loader read them, from the last checkpoint before that step.
+    """
+
+    step: int  # as metrics.jsonl numbers it
+    stage: Literal["base", "mid", "sft"] = "base"  # whose run
+    row: int = -1  # one row of the step; -1: all
+    model_tag: Annotated[str, also("-g")] = ""  # name of its checkpoint directory
+
+
+@dataclasses.dataclass(frozen=True)
 class MakeIdentity:
     """Write conversations in which the model says who it is; `--mixture ... identity` trains them.
 
@@ -70,5 +83,5 @@ class MakeIdentity:
 
 COMMANDS: dict[str, type] = {
     "download": Download, "add": AddTexts, "list": ListShards, "verify": VerifyShards,
-    "identity": MakeIdentity,
+    "trace": Trace, "identity": MakeIdentity,
 }  # fmt: skip

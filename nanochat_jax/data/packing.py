@@ -77,15 +77,13 @@ def rows_of(pieces: Sequence[Piece], batch: int, seq_len: int) -> list[list[Piec
     rows = []
     for begin in range(0, batch * seq_len, seq_len):
         end = begin + seq_len + 1
-        of_row = range(bisect.bisect(begins, begin) - 1, bisect.bisect_left(begins, end))
-        rows.append([_between(pieces[i], begin - begins[i], end - begins[i]) for i in of_row])
+        first, last = bisect.bisect(begins, begin) - 1, bisect.bisect_left(begins, end) - 1
+        row = list(pieces[first : last + 1])
+        # What of the last piece lies behind the row, and of the first before it.
+        row[-1] = row[-1]._replace(stop=row[-1].stop - max(0, begins[last + 1] - end))
+        row[0] = row[0]._replace(start=row[0].start + begin - begins[first])
+        rows.append(row)
     return rows
-
-
-def _between(piece: Piece, begin: int, end: int) -> Piece:
-    """What of a piece lies between two places, counted from its own beginning."""
-    length = piece.stop - piece.start
-    return piece._replace(start=piece.start + max(0, begin), stop=piece.start + min(end, length))
 
 
 def choose(lengths: Sequence[int], room: int) -> tuple[int, bool]:

@@ -72,6 +72,13 @@ def shuffled(rows: Any, seed: int = 42) -> Reordered:
     return Reordered(rows, np.random.default_rng(seed).permutation(len(rows)))
 
 
+def source_row(rows: Any, index: int) -> int:
+    """The number of a row among those that were read, before any shuffle or slice."""
+    while isinstance(rows, Reordered):
+        rows, index = rows.rows, int(rows.order[index])
+    return index
+
+
 class Mixture:
     """All rows of all tasks; name a task twice to see its rows twice.
 
