@@ -10,14 +10,16 @@ FORWARD, BACKWARD = "__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"
 
 
 class Collective(NamedTuple):
-    """One exchange: `sent` bytes that each device sends, once a run of it; `devices` take part."""
+    """One exchange: `sent` bytes that each device sends in each of its `times` a step; `devices`
+    take part."""
 
     name: str
     op: str
     dtype: str
     sent: int
     devices: int
-    in_loop: bool
+    in_loop: bool = False
+    times: int = 1
 
 
 def rematerialised(module: Module) -> list[str]:
@@ -75,16 +77,21 @@ def largest(module: Module, count: int = 5) -> list[tuple[int, str]]:
 
 def collectives(module: Module) -> list[Collective]:
     """Every exchange between devices, in the order of the text; XLA fuses small ones."""
-    loops = module.in_loops()
+    loops, runs = module.in_loops(), module.runs()
     return [
-        collective(module.computations[c], i, in_loop=c in loops)
+        collective(module.computations[c], i)._replace(in_loop=c in loops, times=runs[c])
         for c, i in module.instructions()
         if i.op.removesuffix("-start") in COLLECTIVES
     ]
 
 
-def collective(computation: Computation, i: Instruction, *, in_loop: bool = False) -> Collective:
-    """What a collective sends, by the ring algorithms that NCCL uses.
+def sent(module: Module) -> int:
+    """Bytes that each device sends to others in a run of the program."""
+    return sum(c.sent * c.times for c in collectives(module))
+
+
+def collective(computation: Computation, i: Instruction) -> Collective:
+    """What a collective sends, once, by the ring algorithms that NCCL uses.
 
     Source: nccl-tests, `doc/PERFORMANCE.md`: each of n devices sends (n - 1) / n of the whole
     array to gather, scatter or exchange it, twice that to reduce it everywhere.
@@ -94,7 +101,7 @@ def collective(computation: Computation, i: Instruction, *, in_loop: bool = Fals
     whole = sum(array.nbytes for array in arrays) * (n if op == "all-gather" else 1)
     share = {"all-reduce": 2 * (n - 1) / n, "collective-permute": 1.0}.get(op, (n - 1) / n)
     dtypes = "+".join(sorted({array.dtype for array in arrays}))
-    return Collective(i.name, op, dtypes, round(whole * share), n, in_loop)
+    return Collective(i.name, op, dtypes, round(whole * share), n)
 
 
 def group_size(attributes: str) -> int:

@@ -40,8 +40,8 @@ def _memory(program: Program, budget: Budget, card: Card) -> list[str]:
 
 
 def _traffic(program: Program, budget: Budget) -> list[str]:
-    every = audit.collectives(program.module)
-    sent, inside = sum(c.sent for c in every) / 1e9, [c.name for c in every if c.in_loop]
+    sent = audit.sent(program.module) / 1e9
+    inside = [c.name for c in audit.collectives(program.module) if c.in_loop]
     return [
         *([f"sends {sent:.2f} GB, budget {budget.sent_gb} GB"] if sent > budget.sent_gb else []),
         *([f"exchanges in a loop: {inside}"] if len(inside) > budget.in_loop else []),

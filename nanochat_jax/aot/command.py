@@ -46,7 +46,7 @@ def figures(
         "tokens_per_s": tokens_per_s, "mfu": 100 * flops_per_token(cfg) * tokens_per_s / peak,
         "ms": {bound: 1e3 * s for bound, s in time.seconds_by_bound().items()},
         "waiting_ms": 1e3 * time.waiting,
-        "sent_gb": sum(c.sent for c in audit.collectives(program.module)) / 1e9,
+        "sent_gb": audit.sent(program.module) / 1e9,
         "kernels": [kind._asdict() for kind in time.largest()],
         "largest_gb": [[size / 1e9, shape] for size, shape in audit.largest(program.module)],
         "remat": config.remat, "attention": config.attention,

@@ -3,6 +3,7 @@
 Only what XLA prints (`compiled.as_text()`) is relied on; its protos are not in any Python package.
 """
 
+import collections
 import dataclasses
 import math
 import re
@@ -111,6 +112,19 @@ class Module:
         """Names of the computations that run in some loop."""
         bodies = {b for _, i in self.instructions() if i.op == "while" for b in i.called("body")}
         return self.reachable(bodies)
+
+    def runs(self) -> dict[str, int]:
+        """How often each computation runs in one run of the program; a loop whose length depends
+        on data counts one turn."""
+        found: dict[str, int] = collections.Counter()
+        waiting = [(self.entry, 1)]
+        while waiting:
+            name, times = waiting.pop()
+            found[name] += times
+            for i in self.computations[name].values():
+                inner = times * (i.trips or 1 if i.op == "while" else 1)
+                waiting += [(c, inner) for c in i.called() if c in self.computations]
+        return found
 
     def reachable(self, names: set[str]) -> set[str]:
         """Those computations and all that they call."""

@@ -110,6 +110,16 @@ def test_products_in_eight_bits_are_counted_by_both_operands():
     assert audit.float8_products(parse(module(body=f8))) == 0
 
 
+def test_an_exchange_in_a_loop_is_sent_in_every_turn():
+    gather = "  %ag = f32[256,16]{1,0} all-gather(%grad), dimensions={0}, replica_groups=[1,8]<=[8]"
+    once, often = (
+        audit.sent(parse(module(**{where: gather.replace("%grad", array)})))
+        for where, array in (("entry", "%p"), ("body", "%grad"))
+    )
+    scatter = 32 * 16 * 4 * 7 // 8
+    assert (once - scatter, often - scatter) == (8 * scatter, 4 * 8 * scatter)
+
+
 def test_an_exchange_that_is_fused_into_a_kernel_is_seen():
     reduce = "  %ar = f32[] all-reduce(%p0), replica_groups=[1,8]<=[8], to_apply=%region_0.0"
     (fused, _) = audit.collectives(parse(module(fused=reduce)))

@@ -49,7 +49,7 @@ def test_core_keeps_scores_and_logits_small_and_exchanges_its_results_alone(cfg,
     assert audit.attention_calls(program.module) == ((LAYERS, 0) if not shape.ends else (0, 0))
     assert audit.squares(program.module, shape.long) == []
     assert audit.wide_logits(program.module, cfg.vocab_size, max(shape.scored, cfg.n_embd)) == []
-    assert sum(c.sent for c in audit.collectives(program.module)) <= 8 * 8 * shape.scored
+    assert audit.sent(program.module) <= 8 * 8 * shape.scored
 
 
 def test_bits_per_byte_never_holds_the_logits(cfg, mesh):
@@ -58,5 +58,5 @@ def test_bits_per_byte_never_holds_the_logits(cfg, mesh):
     assert audit.wide_logits(program.module, cfg.vocab_size, tile) == []
     assert audit.squares(program.module, cfg.sequence_len) == []
     assert audit.attention_calls(program.module) == (LAYERS, 0)
-    assert sum(c.sent for c in audit.collectives(program.module)) < 1000
+    assert audit.sent(program.module) < 1000
     assert program.peak < 5e9

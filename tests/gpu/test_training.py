@@ -33,7 +33,7 @@ def test_the_step_keeps_its_budget(name):
 def described(program: programs.Program) -> str:
     """What the budget is about, for whoever tightens it."""
     module = program.module
-    sent = sum(c.sent for c in audit.collectives(module)) / 1e9
+    sent = audit.sent(module) / 1e9
     inside = sum(c.in_loop for c in audit.collectives(module))
     return (
         f"{program.peak / 1e9:.2f} GB, sends {sent:.2f} GB, {inside} exchanges in loops, "
