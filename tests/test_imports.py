@@ -44,6 +44,7 @@ PURE = (
     "data/packing.py",
     "evals/core/batches.py",
     "evals/core/prompts.py",
+    "evals/core/shapes.py",
     "evals/shares.py",
     "gpu_process.py",
     "interop/eras.py",

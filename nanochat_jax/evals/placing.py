@@ -27,6 +27,11 @@ def batch_tokens() -> int:
     return CPU_TOKENS if jax.default_backend() == "cpu" else ACCELERATOR_TOKENS
 
 
+def few_shapes() -> bool:
+    """Whether padding costs this backend less than a compilation does."""
+    return jax.default_backend() != "cpu"
+
+
 def mesh_of(model: Model) -> Mesh | None:
     """The mesh that holds the parameters, if it has several devices."""
     leaf = jax.tree.leaves(model.params)[0]

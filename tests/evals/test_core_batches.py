@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanochat_jax.evals.core import batches
+from nanochat_jax.evals.core import batches, shapes
 from nanochat_jax.evals.core.batches import RowGroup
 from nanochat_jax.evals.core.prompts import Example, Row
 
@@ -49,6 +49,29 @@ def test_every_job_goes_once_in_a_shape_that_holds_it(some, devices, tokens, win
             assert all(bool(j.shared) == bool(shape.ends) for j in share)
             done += [j.key for j in share]
     assert sorted(done) == sorted(j.key for j in some)
+
+
+@settings(max_examples=15, deadline=None)
+@given(groups(), st.integers(1, 4), st.integers(2, 5))
+def test_few_planned_shapes_hold_the_sample_and_coarse_ones_the_rest(some, devices, most):
+    planned = shapes.plan([(group, 1.0) for group in some[::2]], most)
+    assert len(planned) <= most
+    kind = shapes.chooser(planned)
+    assert all(kind(group) in planned for group in some[::2])
+    done = []
+    for batch in batches.batches([some], 4096, devices, kind, planned):
+        for share in batch.shares:
+            assert all(j.long <= batch.shape.long and j.end <= batch.shape.ends for j in share)
+            done += [j.key for j in share]
+    assert sorted(done) == sorted(j.key for j in some)
+
+
+def test_a_lone_row_may_share_the_shapes_of_questions_with_options():
+    example = Example((Row(np.arange(200), 190, 200),), 0)
+    (whole,) = batches.groups_of("q", example, 128)
+    (split,) = batches.groups_of("q", example, 128, lone=True)
+    assert (whole.shared, split.shared, split.end, split.scored) == (0, 189, 11, 10)
+    assert shapes.groups("q", Example((Row(np.arange(90), 80, 90),), 0))[0].shared == 0
 
 
 def test_all_but_the_last_batches_of_a_shape_are_full():

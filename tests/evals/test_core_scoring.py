@@ -1,14 +1,16 @@
 """A question's scores are those it has alone: batches, shared beginnings and meshes change none."""
 
 import functools
+import logging
 
 import jax
 import numpy as np
 import pytest
 
 from nanochat_jax import sharding
-from nanochat_jax.evals.core import prompts, scoring
+from nanochat_jax.evals.core import prompts, scoring, shapes
 from nanochat_jax.models.gpt import Model
+from nanochat_jax.train.compiles import JAX_LOGGER
 from tests.evals.core_bundles import ROWS, TOKENIZER, model, task
 
 RECIPES = ("classic", "current")
@@ -53,6 +55,38 @@ def assert_same(found, want):
         for got, expected in zip(found[key][1], want[key][1], strict=True):
             np.testing.assert_allclose(got.nll, expected.nll, atol=2e-5, err_msg=str(key))
             assert got.best.tolist() == expected.best.tolist()
+
+
+class Heard(logging.Filter):
+    """(function, thread) of everything that JAX compiles."""
+
+    def filter(self, record):
+        self.all.append((str(record.args[0]), record.threadName))
+        return False
+
+
+@pytest.fixture
+def heard():
+    logger, found = logging.getLogger(JAX_LOGGER), Heard()
+    found.all, level = [], logger.level
+    logger.addFilter(found)
+    logger.setLevel(logging.DEBUG)
+    yield found.all
+    logger.removeFilter(found)
+    logger.setLevel(level)
+
+
+def test_few_shapes_change_no_score_and_are_compiled_side_by_side_alone(monkeypatch, heard):
+    monkeypatch.setattr(shapes, "LEAST_SHARED", 16)
+    want = together("current")
+    groups = [(g, 1.0) for k, e in asked().items() for g in shapes.groups(k, e)]
+    planned = shapes.plan(groups, most=3)
+    scoring._run.clear_cache()
+    heard.clear()
+    assert_same(scores("current", batch_tokens=1024, planned=planned), want)
+    runs = [thread for function, thread in heard if function == "jit(_run)"]
+    # What was compiled ahead is what the batches ran: the main thread compiles none.
+    assert len(runs) == len(planned) == 3 and "MainThread" not in runs
 
 
 @pytest.mark.slow

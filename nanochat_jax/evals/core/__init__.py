@@ -10,17 +10,19 @@ arXiv:2406.11794.
 import collections
 import concurrent.futures
 import dataclasses
+import functools
+import itertools
 import logging
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jax.sharding import Mesh
 
 from nanochat_jax.evals import answers_log, placing
 from nanochat_jax.evals.answers_log import AnswersLog
-from nanochat_jax.evals.core import bundle, prompts, result, scoring
+from nanochat_jax.evals.core import bundle, prompts, result, scoring, shapes
 from nanochat_jax.evals.core.bundle import CoreTask, Item
 from nanochat_jax.evals.core.prompts import Example
 from nanochat_jax.evals.core.result import CoreResult, CoreTaskResult, notes, write_csv
@@ -42,6 +44,7 @@ def evaluate(
     model: Model, tokenizer: Tokenizer, bundle_dir: str | os.PathLike[str], *,
     max_per_task: int = -1, max_seq_len: int | None = None, mesh: Mesh | None = None,
     batch_tokens: int | None = None, answers_dir: str | os.PathLike[str] | None = None,
+    few_shapes: bool | None = None,
 ) -> CoreResult:  # fmt: skip
     """CORE of a model, over all tasks of a bundle whose files are there.
 
@@ -53,6 +56,8 @@ def evaluate(
         batch_tokens: tokens of a forward pass on each device.
         answers_dir: `<task>.jsonl` with every graded question; what is there is not scored again.
             One process writes there.
+        few_shapes: whether questions are padded to few shapes, which are compiled side by side
+            before the first batch (None: on accelerators).
 
     Raises:
         FileNotFoundError: no bundle there, or none of its files.
@@ -72,9 +77,10 @@ def evaluate(
     ]  # fmt: skip
     total, before = sum(len(r.items) for r in runs), sum(len(r.log.grades) for r in runs)
     with answers_log.progress_bar("CORE", total, before) as bar:
-        windows = _ahead(_windows(runs, tokenizer, limit))
+        few = placing.few_shapes() if few_shapes is None else few_shapes
+        ready = functools.partial(_questions, runs, tokenizer, limit)
         size = batch_tokens or placing.batch_tokens()
-        for scores in scoring.score(model, windows, mesh=mesh, batch_tokens=size):
+        for scores in _scores(model, runs, ready, few, mesh=mesh, batch_tokens=size):
             _keep(runs, scores)
             bar.update(len(scores))
     done = CoreResult({run.task.label: run.result() for run in runs}, skipped)
@@ -117,16 +123,41 @@ class _CoreRun:
         )  # fmt: skip
 
 
-def _windows(
-    runs: Sequence[_CoreRun], tokenizer: Tokenizer, limit: int
-) -> Iterator[dict[Question, Example]]:
-    """All questions without a grade, `WINDOW` at a time."""
-    for n, run in enumerate(runs):
-        todo = run.log.todo(len(run.items))
-        for start in range(0, len(todo), WINDOW):
-            some = todo[start : start + WINDOW]
-            ready = prompts.examples(run.task, run.items, some, tokenizer, limit)
-            yield {(n, i): example for i, example in zip(some, ready, strict=True)}
+Questions = dict[Question, Example]
+Chosen = Sequence[tuple[int, Sequence[int]]]  # numbers of tasks, each with numbers of rows
+
+
+def _scores(
+    model: Model, runs: Sequence[_CoreRun], ready: Callable[[Chosen], Questions], few: bool,
+    **settings: Any,
+) -> Iterator[scoring.Scored]:  # fmt: skip
+    """Scores of all questions without a grade, batch by batch, in `few` shapes or as many as fit;
+    `settings` as of `scoring.score`."""
+    todo = [run.log.todo(len(run.items)) for run in runs]
+    count = shapes.SAMPLE if few else 0
+    sample = ready([(n, rows[:count]) for n, rows in enumerate(todo)])
+    weights = [len(rows) / max(1, min(len(rows), count)) for rows in todo]
+    groups = (
+        (g, weights[k[0]]) for k, example in sample.items() for g in shapes.groups(k, example)
+    )
+    rest = (
+        [(n, rows[start : start + WINDOW])]
+        for n, rows in enumerate(todo)
+        for start in range(count, len(rows), WINDOW)
+    )
+    windows = itertools.chain([sample], _ahead(map(ready, rest)))
+    yield from scoring.score(model, windows, planned=shapes.plan(groups), **settings)
+
+
+def _questions(
+    runs: Sequence[_CoreRun], tokenizer: Tokenizer, limit: int, chosen: Chosen
+) -> Questions:
+    """The chosen questions, ready for the model."""
+    found: Questions = {}
+    for n, rows in chosen:
+        examples = prompts.examples(runs[n].task, runs[n].items, rows, tokenizer, limit)
+        found |= {(n, i): example for i, example in zip(rows, examples, strict=True)}
+    return found
 
 
 def _keep(runs: Sequence[_CoreRun], scores: scoring.Scored) -> None:

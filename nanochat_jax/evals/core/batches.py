@@ -9,7 +9,7 @@ few shapes are ever compiled.
 
 import collections
 import dataclasses
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from nanochat_jax.evals.core.prompts import Example, Row, common_prefix
@@ -70,10 +70,14 @@ class Kind(NamedTuple):
     dense: bool
 
 
-def groups_of(key: Key, example: Example, least_shared: int) -> list[RowGroup]:
-    """One group for all rows of a question if they share that many tokens, else one a row."""
+def groups_of(key: Key, example: Example, least_shared: int, lone: bool = False) -> list[RowGroup]:
+    """One group for all rows of a question if they share that many tokens, else one a row.
+
+    `lone`: a lone row counts as sharing all before its first scored token. That saves no work, but
+    such rows go in the shapes that questions with options have.
+    """
     rows = example.rows
-    if len(rows) > 1:
+    if len(rows) > 1 or lone:
         # The token that predicts the first scored one is read with the end: its logits are needed,
         # and the shared pass makes none.
         shared = min(common_prefix([row.ids for row in rows]), *(row.start for row in rows)) - 1
@@ -96,12 +100,13 @@ def fit(n: int, sizes: Sequence[int]) -> int:
     return next((size for size in sizes if n <= size), -(-n // step) * step)
 
 
-def shape_of(kind: Kind, group: RowGroup, batch_tokens: int) -> Shape:
-    """The batch of such groups, about `batch_tokens` a device, with room for `group` at least."""
+def shape_of(kind: Kind, batch_tokens: int) -> Shape:
+    """The batch of such groups, about `batch_tokens` a device, with room for one at least."""
     rows = max(1, batch_tokens // (kind.long + kind.options * kind.ends))
     part = DENSE if kind.dense else SPARSE
     if not kind.ends:
-        return Shape(rows, kind.long, 0, 0, max(group.scored, rows * kind.long // part, part))
+        most = kind.long if kind.dense else kind.long // SPARSE  # scored tokens of a group
+        return Shape(rows, kind.long, 0, 0, max(most, rows * kind.long // part))
     options = kind.options * rows
     scored = max(kind.options * kind.ends, options * kind.ends // part)
     return Shape(rows, kind.long, options, kind.ends, scored)
@@ -116,35 +121,38 @@ class RowBatch:
 
 
 def batches(
-    windows: Iterable[Iterable[RowGroup]], batch_tokens: int, devices: int = 1
-) -> Iterator[RowBatch]:
+    windows: Iterable[Iterable[RowGroup]], batch_tokens: int, devices: int = 1,
+    kind: Callable[[RowGroup], Kind] = kind_of, planned: Iterable[Kind] = (),
+) -> Iterator[RowBatch]:  # fmt: skip
     """All groups, in full batches as soon as there are any; what is left over goes last.
 
     Args:
         windows: groups as they come; what waits from one to the next is less than a batch a shape.
         batch_tokens: of a batch, on each of the devices.
+        kind: which shape a group waits for.
+        planned: kinds that will be compiled, whether or not a batch of them is full.
     """
     # Waiting by shape, not in the order of the questions: neighbours differ in length, and a batch
     # of mixed lengths is padded to its longest.
     pools: dict[Kind, list[RowGroup]] = collections.defaultdict(list)
-    seen: set[Kind] = set()
+    seen: set[Kind] = set(planned)
     for window in windows:
         for group in window:
-            pools[kind_of(group)].append(group)
-        for kind, waiting in pools.items():
-            batch, left = _packed(kind, waiting, batch_tokens, devices)
+            pools[kind(group)].append(group)
+        for one, waiting in pools.items():
+            batch, left = _packed(one, waiting, batch_tokens, devices)
             while left:  # else the batch may not be full
-                seen.add(kind)
+                seen.add(one)
                 yield batch
                 waiting[:] = left
-                batch, left = _packed(kind, waiting, batch_tokens, devices)
+                batch, left = _packed(one, waiting, batch_tokens, devices)
     # Leftovers travel together, longest first, so that the last few do not compile shapes of their
     # own.
-    left = [group for kind in sorted(pools, reverse=True) for group in pools[kind]]
+    left = [group for one in sorted(pools, reverse=True) for group in pools[one]]
     while left:
-        kind = _known(seen, kind_of(left[0]))
-        batch, left = _packed(kind, left, batch_tokens, devices)
-        seen.add(kind)
+        one = _known(seen, kind(left[0]))
+        batch, left = _packed(one, left, batch_tokens, devices)
+        seen.add(one)
         yield batch
 
 
@@ -158,8 +166,8 @@ def _known(seen: Iterable[Kind], kind: Kind) -> Kind:
 def _packed(
     kind: Kind, groups: Sequence[RowGroup], batch_tokens: int, devices: int
 ) -> tuple[RowBatch, list[RowGroup]]:
-    """(a batch of the shape that the first group needs, the groups that did not fit)."""
-    shape, shares = shape_of(kind, groups[0], batch_tokens), []
+    """(a batch of that kind, the groups that did not fit)."""
+    shape, shares = shape_of(kind, batch_tokens), []
     for _ in range(devices):
         share, groups = _share(shape, groups)
         shares.append(share)

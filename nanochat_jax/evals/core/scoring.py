@@ -6,7 +6,9 @@ device. Letters: B rows, T their tokens, P shared tokens, R ends of C tokens, M 
 """
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping
+import concurrent.futures
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +19,18 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from nanochat_jax import sharding
-from nanochat_jax.evals.core.batches import Key, RowBatch, RowGroup, Shape, batches, groups_of
+from nanochat_jax.evals.core import shapes
+from nanochat_jax.evals.core.batches import (
+    Key,
+    Kind,
+    RowBatch,
+    RowGroup,
+    Shape,
+    batches,
+    groups_of,
+    kind_of,
+    shape_of,
+)
 from nanochat_jax.evals.core.prompts import Example, Row
 from nanochat_jax.evals.placing import in_flight, placed
 from nanochat_jax.models.cache import init_cache
@@ -42,6 +55,7 @@ Scored = dict[Key, tuple[Example, list[RowScore]]]
 def score(
     model: Model, windows: Iterable[Mapping[Key, Example]], *, mesh: Mesh | None = None,
     batch_tokens: int = 16384, least_shared: int = LEAST_SHARED,
+    planned: Sequence[Kind] = (),
 ) -> Iterator[Scored]:  # fmt: skip
     """Question -> (it, scores of its rows) of every question of all windows, batch by batch.
 
@@ -49,6 +63,8 @@ def score(
         mesh: over which the batches are split; the parameters lie on it.
         batch_tokens: tokens of a forward pass on each device.
         least_shared: rows with fewer common tokens are read whole.
+        planned: the few kinds that all batches shall be of (`shapes.plan`), which are compiled side
+            by side at once; none: as many kinds as save the most padding.
     """
     pending: dict[Key, Example] = {}
     found: dict[Key, dict[int, RowScore]] = collections.defaultdict(dict)
@@ -56,10 +72,13 @@ def score(
     def groups(window: Mapping[Key, Example]) -> Iterator[RowGroup]:
         pending.update(window)
         for key, example in window.items():
-            yield from groups_of(key, example, least_shared)
+            few = shapes.groups if planned else partial(groups_of, least_shared=least_shared)
+            yield from few(key, example)
 
-    full = batches(map(groups, windows), batch_tokens, mesh.size if mesh else 1)
-    started = ((batch, *_dispatch(model, batch, mesh)) for batch in full)
+    kind, devices = shapes.chooser(planned) if planned else kind_of, mesh.size if mesh else 1
+    full = batches(map(groups, windows), batch_tokens, devices, kind, planned)
+    wait = _compiling(model, mesh, [shape_of(one, batch_tokens) for one in planned])
+    started = ((batch, *_dispatch(model, batch, mesh)) for batch in map(wait, full))
     for batch, nll_M, best_M in in_flight(started):
         nll_M, best_M = np.asarray(nll_M), np.asarray(best_M)
         ready: Scored = {}
@@ -82,12 +101,40 @@ def _places(batch: RowBatch) -> Iterator[tuple[RowGroup, int, slice]]:
                 yield group, k, slice(at, at := at + row.end - row.start)
 
 
+def _compiling(
+    model: Model, mesh: Mesh | None, ahead: Sequence[Shape]
+) -> Callable[[RowBatch], RowBatch]:
+    """Starts to compile the shapes, each in a thread; batch -> it, once its shape is compiled."""
+    if not ahead:
+        return lambda batch: batch
+
+    def compiled(shape: Shape) -> None:
+        # What is compiled so is what a call of `_run` with the same types finds.
+        empty = RowBatch(shape, [[]] * (mesh.size if mesh else 1))
+        _run.lower(model.gpt, mesh, model.params, *_arrays(model, empty)).compile()
+
+    pool = concurrent.futures.ThreadPoolExecutor(min(len(ahead), os.cpu_count() or 1))
+    futures = {shape: pool.submit(compiled, shape) for shape in dict.fromkeys(ahead)}
+    pool.shutdown(wait=False)
+
+    def wait(batch: RowBatch) -> RowBatch:
+        if batch.shape in futures:
+            futures[batch.shape].result()
+        return batch
+
+    return wait
+
+
 def _dispatch(model: Model, batch: RowBatch, mesh: Mesh | None) -> tuple[jax.Array, jax.Array]:
     """Starts a batch: (nll, best) `[M]` of all devices' rows; they need not be done."""
+    return _run(model.gpt, mesh, model.params, *_arrays(model, batch))
+
+
+def _arrays(model: Model, batch: RowBatch) -> list[Any]:
+    """What a batch hands to the model, all devices' shares one behind the other."""
     fill = _shared_arrays if batch.shape.ends else _whole_arrays
     shares = zip(*(fill(batch.shape, share) for share in batch.shares), strict=True)
-    arrays = [placed(model, np.concatenate(parts)) for parts in shares]
-    return _run(model.gpt, mesh, model.params, *arrays)
+    return [placed(model, np.concatenate(parts)) for parts in shares]
 
 
 def _whole_arrays(shape: Shape, share: list[RowGroup]) -> tuple[np.ndarray, ...]:
