@@ -141,7 +141,7 @@ class Attention(Layer):
         c = self.cfg
         B, T, _ = x_BTD.shape
         heads = lambda y, n: y.reshape(B, T, n, c.head_dim)
-        q_BTNH, k_BTKH, v_BTKH = self._projected(x_BTD)
+        q_BTNH, k_BTKH, v_BTKH = projected = self._projected(x_BTD)
         if self.gated:
             # What a token is, handed to attention directly: layers above need not carry it along
             # in the stream. Capacity nearly without FLOPs, since a lookup multiplies nothing. The
@@ -155,9 +155,12 @@ class Attention(Layer):
             # Only here: a jax without Pallas' Triton backend shall still import this file.
             from nanochat_jax.models.attend_one import attend_one
 
-            new = q_BTNH[:, 0], k_BTKH[:, 0], v_BTKH[:, 0]
+            # XLA sees that these are the parts of one product: nothing is copied.
+            heads_BMH = jnp.concatenate(projected, axis=2)[:, 0]
+            values = {"values_BKH": v_BTKH[:, 0]} if self.gated else {}
             scales = dict(window=self.window, eps=c.norm_eps, qk_scale=c.qk_scale)
-            out, layer = attend_one(*new, tables, past, position_BT[:, 0], **scales)
+            more = tables, past, position_BT[:, 0]
+            out, layer = attend_one(heads_BMH, *more, **values, **scales)
             return self.c_proj(out.reshape(B, T, -1)), layer
         q_BTNH, k_BTKH = (self._rotated(y, tables) for y in (q_BTNH, k_BTKH))
         if past is None:
@@ -171,14 +174,12 @@ class Attention(Layer):
     def _projected(self, x_BTD: jax.Array) -> list[jax.Array]:
         """Queries, keys and values `[B, T, heads, H]`."""
         c = self.cfg
-        counts = np.array([c.n_head, c.n_kv_head, c.n_kv_head])
+        N, K = c.n_head, c.n_kv_head
+        heads = lambda y, n: y.reshape(*x_BTD.shape[:2], n, c.head_dim)
         if self.has_variable("params", "c_qkv"):
-            ends = np.cumsum(counts * c.head_dim)
-            parts = jnp.split(self.c_qkv(x_BTD), ends[:2], axis=-1)
-        else:
-            parts = self.c_q(x_BTD), self.c_k(x_BTD), self.c_v(x_BTD)
-        shape = lambda n: (*x_BTD.shape[:2], n, c.head_dim)
-        return [y.reshape(shape(n)) for y, n in zip(parts, counts, strict=True)]
+            return jnp.split(heads(self.c_qkv(x_BTD), N + 2 * K), [N, N + K], axis=2)
+        matrices = (self.c_q, N), (self.c_k, K), (self.c_v, K)
+        return [heads(matrix(x_BTD), n) for matrix, n in matrices]
 
     def _rotated(self, x_BTNH: jax.Array, tables: tuple[jax.Array, ...]) -> jax.Array:
         """Queries or keys with their positions, of length sqrt(H) x `qk_scale`."""

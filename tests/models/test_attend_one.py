@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.models import attend_one as module
 from nanochat_jax.models import cache as kv
 from nanochat_jax.models.attend_one import attend_one
 from nanochat_jax.models.attention import attend, rms_norm, rotate
@@ -19,27 +20,34 @@ EPS, SCALE = 1e-6, 1.2
 
 
 def drawn(B, N, K, H, S, dtype):
-    """(q, k, v, tables, past) of random numbers."""
+    """(heads, tables, past) of random numbers."""
     rng = np.random.default_rng(0)
     normal = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
     angle = normal(B, 1, 1, H // 2)
     tables = jnp.cos(angle), jnp.sin(angle)
-    new = normal(B, N, H), normal(B, K, H), normal(B, K, H)
-    return *new, tables, (normal(B, S, K, H), normal(B, S, K, H))
+    return normal(B, N + 2 * K, H), tables, (normal(B, S, K, H), normal(B, S, K, H))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("window", [None, 70])
-@pytest.mark.parametrize("heads", [(4, 2), (2, 2)])
-def test_the_kernel_gives_what_attention_gives(heads, window):
+@pytest.mark.parametrize(
+    ("heads", "programs", "own_values"),
+    [((4, 2), 640, True), ((2, 2), 640, False), ((4, 2), 1, False)],
+)
+def test_the_kernel_gives_what_attention_gives(monkeypatch, heads, programs, own_values, window):
+    monkeypatch.setattr(module, "PROGRAMS", programs)  # with 1 the keys are one part
     S, lengths_B = 200, jnp.asarray([0, 64, 130, 199, 200], jnp.int32)  # the last has no room
-    q_BNH, k_BKH, v_BKH, tables, past = drawn(5, *heads, 16, S, jnp.float32)
+    heads_BMH, tables, past = drawn(5, *heads, 16, S, jnp.float32)
+    q_BNH, k_BKH, v_BKH = jnp.split(heads_BMH, [heads[0], sum(heads)], axis=1)
+    own = {}
+    if own_values:
+        own["values_BKH"] = v_BKH = 1 + v_BKH
     rotated = lambda x: rms_norm(rotate(x[:, None], tables), EPS) * SCALE
     keys = kv.write(past[0], rotated(k_BKH), lengths_B)
     values = kv.write(past[1], v_BKH[:, None], lengths_B)
     expected = attend(rotated(q_BNH), keys, values, lengths_B[:, None], window)[:, 0]
     scales = dict(window=window, eps=EPS, qk_scale=SCALE)
-    out, new = attend_one(q_BNH, k_BKH, v_BKH, tables, past, lengths_B, **scales, interpret=True)
+    out, new = attend_one(heads_BMH, tables, past, lengths_B, **own, **scales, interpret=True)
     np.testing.assert_allclose(out[:4], expected[:4], atol=2e-6)
     np.testing.assert_allclose(new[0], keys, atol=2e-6)
     np.testing.assert_array_equal(new[1], values)

@@ -57,27 +57,23 @@ def attention_fault(cfg: GPTConfig, dtype: Any) -> str | None:
     """What is wrong with the kernel's numbers for this model's heads and windows; None: nothing."""
     from nanochat_jax.models.attend_one import attend_one
 
-    B, S = 4, 200
+    B, S, N, K = 4, 200, cfg.n_head, cfg.n_kv_head
     length_B = jnp.asarray([0, 64, 130, S - 1], jnp.int32)
-    keys = jax.random.split(jax.random.key(0), 5)
+    keys = jax.random.split(jax.random.key(0), 3)
     draw = lambda key, *shape: jax.random.normal(key, (*shape, cfg.head_dim), dtype)
-    q_BTNH, k_BTKH, v_BTKH = (
-        draw(key, B, 1, n)
-        for key, n in zip(keys, (cfg.n_head, cfg.n_kv_head, cfg.n_kv_head), strict=False)
-    )
-    past = tuple(draw(key, B, S, cfg.n_kv_head) for key in keys[3:])
+    heads_BMH, past = draw(keys[0], B, N + 2 * K), tuple(draw(key, B, S, K) for key in keys[1:])
     tables = rotary_tables(cfg, length_B[:, None], dtype)
 
     def plain(window):
+        q_BTNH, k_BTKH, v_BTKH = jnp.split(heads_BMH[:, None], [N, N + K], axis=2)
         turned = lambda x: rms_norm(rotate(x, tables), cfg.norm_eps) * cfg.qk_scale
         put = lambda cache, new: kv.write(cache, new, length_B)
         layer = put(past[0], turned(k_BTKH)), put(past[1], v_BTKH)
         return attend(turned(q_BTNH), *layer, length_B[:, None], window)[:, 0], *layer
 
     def ours(window):
-        new = (x[:, 0] for x in (q_BTNH, k_BTKH, v_BTKH))
         scales = dict(window=window, eps=cfg.norm_eps, qk_scale=cfg.qk_scale)
-        out, layer = attend_one(*new, tables, past, length_B, **scales)
+        out, layer = attend_one(heads_BMH, tables, past, length_B, **scales)
         return out, *layer
 
     for window in {None if w is None else min(w, 70) for w in cfg.masks}:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 LOWEST = jnp.iinfo(jnp.int32).min
+FEW = 64  # the largest top-k for which a CPU sorts: beyond it the search is faster
 
 
 def sample(
@@ -89,11 +90,30 @@ def _threshold(keys_BV: jax.Array, weight_BV: jax.Array, need_B: jax.Array) -> j
 
 def _keep_top_k(logits_BV: jax.Array, top_k_B: jax.Array) -> jax.Array:
     """Minus infinity below each row's k-th largest logit; values equal to it all stay."""
+    # A CPU reads its vocabulary once for a few of the largest; the search reads it some 20 times.
+    floor_B = lax.platform_dependent(logits_BV, top_k_B, cpu=_kth_on_cpu, default=_kth_by_search)
+    return jnp.where(ordered_bits(logits_BV) >= floor_B[:, None], logits_BV, -jnp.inf)
+
+
+def _kth_on_cpu(logits_BV: jax.Array, top_k_B: jax.Array) -> jax.Array:
+    few = jnp.all(top_k_B <= FEW)
+    return lax.cond(few, _kth_of_few, _kth_by_search, logits_BV, top_k_B)
+
+
+def _kth_of_few(logits_BV: jax.Array, top_k_B: jax.Array) -> jax.Array:
+    """The key of each row's k-th largest logit for k up to `FEW`; the lowest key for k = 0."""
+    top_BF = lax.top_k(logits_BV, min(FEW, logits_BV.shape[-1]))[0]
+    last_B1 = jnp.clip(top_k_B - 1, 0, top_BF.shape[1] - 1)[:, None]
+    kth_B = jnp.take_along_axis(top_BF, last_B1, axis=1)[:, 0]
+    every_B = (top_k_B <= 0) | (top_k_B >= logits_BV.shape[-1])
+    return jnp.where(every_B, LOWEST, ordered_bits(kth_B))
+
+
+def _kth_by_search(logits_BV: jax.Array, top_k_B: jax.Array) -> jax.Array:
+    """The same for any k, by `_threshold`."""
     V = logits_BV.shape[-1]
     need_B = jnp.where(top_k_B > 0, jnp.minimum(top_k_B, V), V).astype(jnp.float32)
-    keys_BV = ordered_bits(logits_BV)
-    floor_B = _threshold(keys_BV, jnp.ones_like(logits_BV), need_B)
-    return jnp.where(keys_BV >= floor_B[:, None], logits_BV, -jnp.inf)
+    return _threshold(ordered_bits(logits_BV), jnp.ones_like(logits_BV), need_B)
 
 
 def _keep_top_p(probs_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:

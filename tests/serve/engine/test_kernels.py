@@ -41,8 +41,8 @@ def test_a_kernel_that_draws_other_tokens_is_found_out(monkeypatch):
 
 
 def test_a_kernel_with_wrong_numbers_is_found_out(monkeypatch):
-    def halved(q_BNH, k_BKH, v_BKH, tables, past, length_B, **_):
-        return q_BNH / 2, past
+    def halved(heads_BMH, tables, past, length_B, **_):
+        return heads_BMH[:, : CFG.n_head] / 2, past
 
     monkeypatch.setattr(attend_one, "attend_one", halved)
     assert "off by" in kernels.attention_fault(CFG, jnp.float32)

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanochat_jax.serve.engine import sampling
 from nanochat_jax.serve.engine.draw_kernel import draw
 from nanochat_jax.serve.engine.rows import idle_rows
-from nanochat_jax.serve.engine.sampling import sample, sampling_probs, uniform
+from nanochat_jax.serve.engine.sampling import ordered_bits, sample, sampling_probs, uniform
 from tests.lowered import text_for_gpu
 
 V = 50
@@ -64,6 +65,14 @@ def test_every_row_is_cut_by_its_own_top_k_and_top_p(rows):
     for row, (temperature, top_k, top_p) in enumerate(rows):
         expected_V = slow_probs(np.asarray(x_BV[row], np.float64), temperature, top_k, top_p)
         np.testing.assert_allclose(probs_BV[row], expected_V, atol=1e-5)
+
+
+@pytest.mark.parametrize("highest", [1, 5, V, 2 * V])
+def test_the_few_largest_by_sorting_are_those_of_the_search(highest):
+    x_BV = jnp.round(4 * logits(64)) / 4  # so that many are equal
+    top_k_B = jnp.asarray(np.random.default_rng(0).integers(0, highest + 1, 64), jnp.int32)
+    kept = lambda floor: jax.jit(lambda *a: ordered_bits(x_BV) >= floor(*a)[:, None])(x_BV, top_k_B)
+    np.testing.assert_array_equal(kept(sampling._kth_of_few), kept(sampling._kth_by_search))
 
 
 def test_every_token_is_drawn_as_often_as_its_probability_says():
