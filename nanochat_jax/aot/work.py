@@ -13,6 +13,19 @@ FREE = {
     "optimization-barrier", "partition-id", "replica-id", "add-dependency", "domain",
 }  # fmt: skip
 
+CONTROL = {"while", "conditional", "call"}
+
+
+def kernels_a_pass(module: Module) -> int:
+    """Kernels and copies that one pass through the loop with most of them launches.
+
+    Loops inside of it count once, branches all.
+    """
+    launched = [c for c, i in module.launched() if i.op not in FREE | CONTROL]
+    bodies = {b for _, i in module.instructions() if i.op == "while" for b in i.called("body")}
+    reached = [module.reachable({body}) for body in bodies]
+    return max((sum(c in names for c in launched) for names in reached), default=0)
+
 
 class Work(NamedTuple):
     """FLOPs of a kernel on tensor cores of `unit` ("products", "float8", "attention", ...), and

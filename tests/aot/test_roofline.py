@@ -131,3 +131,10 @@ def test_the_same_kernel_of_every_layer_is_one_kind():
     )
     largest = roofline.estimate(parse(module(body=lines)), GPU).largest(1)[0]
     assert (largest.name, largest.launches) == ("mlp bf16[64, 16]", 16)
+
+
+def test_kernels_of_a_pass_are_those_of_the_loop_alone():
+    more = "  %act = bf16[64,16]{1,0} fusion(%x, %w), kind=kLoop, calls=%fused"
+    once = "  %last = bf16[64,16]{1,0} fusion(%p, %p), kind=kLoop, calls=%fused"
+    assert work.kernels_a_pass(parse(module(entry=once))) == 1
+    assert work.kernels_a_pass(parse(module(more, once))) == 2

@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 
-from nanochat_jax.aot import audit, inference, programs, target
+from nanochat_jax.aot import audit, inference, programs, target, work
 from nanochat_jax.aot.cards import card
 from nanochat_jax.evals.core.batches import Shape
 from nanochat_jax.models.loss import tile_rows
@@ -36,6 +36,15 @@ def test_decoding_runs_its_own_kernels(cfg, slots):
     assert len(kernels) == LAYERS + 1
     weights, row = 2 * 560_988_160, 2 * 2 * cfg.n_embd * 1024
     assert program.peak < weights + 1.5 * LAYERS * slots * row + 0.3e9
+
+
+@pytest.mark.parametrize(("slots", "kernels"), [(1, 244), (8, 238), (64, 218)])
+def test_a_step_of_d20_launches_no_more_kernels_than_it_did(cfg, slots, kernels):
+    d20 = dataclasses.replace(cfg, n_layer=20)
+    program = inference.decode(d20, GPU, target.mesh(GPU, "1"), slots, length=1024, steps=8)
+    found = work.kernels_a_pass(program.module)
+    print(f"\n{slots} rows: {found} kernels a step")
+    assert found <= kernels
 
 
 def test_rows_that_decode_on_eight_cards_exchange_nothing(cfg, mesh):
