@@ -13,6 +13,7 @@ from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.models import fp8
 from nanochat_jax.models.gpt import GPT, init_params
 from nanochat_jax.models.loss import weighted_loss
+from nanochat_jax.sharding import make_mesh
 from nanochat_jax.train.step import gradients
 
 N, I, O = 48, 128, 256  # noqa: E741
@@ -180,8 +181,8 @@ def test_micro_batches_and_devices_are_scaled_each_by_its_own_and_add_up(start):
     of = jax.jit(partial(gradients, model), static_argnames="mesh")
     parts = [of(params, rows[i : i + 1], rows[i : i + 1], weights[:1]) for i in range(2)]
     together = [of(params, rows, rows, weights)]
-    mesh = jax.make_mesh((2, 1), ("data", "fsdp"), (jax.sharding.AxisType.Auto,) * 2)
-    together += [of(params, *(a.swapaxes(0, 1) for a in (rows, rows, weights)), mesh=mesh)]
+    dealt = [a.swapaxes(0, 1) for a in (rows, rows, weights)]
+    together += [of(params, *dealt, mesh=make_mesh(text)) for text in ("data=2", "fsdp=2")]
     want = jax.tree.map(jnp.add, *parts)
     for got in together:
         for a, b in zip(jax.tree.leaves(want), jax.tree.leaves(got), strict=True):
