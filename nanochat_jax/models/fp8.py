@@ -60,13 +60,16 @@ def matmul(x_NI: jax.Array, kernel_IO: jax.Array) -> jax.Array:
 
 
 def _forward(x_NI: jax.Array, kernel_IO: jax.Array) -> tuple[jax.Array, tuple[Scaled, Scaled]]:
-    # What the backward pass needs is kept in eight bits too: half the memory of bfloat16.
-    saved = scaled(x_NI, FORWARD), scaled(kernel_IO, FORWARD)
-    return _product(*saved, (1, 0), x_NI.dtype), saved
+    x_NI, kernel_IO, out = scaled(x_NI, FORWARD), scaled(kernel_IO, FORWARD), x_NI.dtype
+    # What the backward pass needs is kept in eight bits too: half the memory of bfloat16. As bytes,
+    # since rematerialisation passes each float that it keeps through `reduce_precision`, and that
+    # takes e4m3fn's largest exponent for infinity: entries of 256 and more would be NaN.
+    kept = tuple(a._replace(values=_as(jnp.uint8, a.values)) for a in (x_NI, kernel_IO))
+    return _product(x_NI, kernel_IO, (1, 0), out), kept
 
 
 def _backward(saved: tuple[Scaled, Scaled], dy_NO: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x_NI, kernel_IO = saved
+    x_NI, kernel_IO = (a._replace(values=_as(FORWARD, a.values)) for a in saved)
     dy_NO, out = scaled(dy_NO, BACKWARD), dy_NO.dtype
     # HIGHEST: on a GPU every partial sum in float32. The default adds up fewer bits and is a little
     # faster; the original has it in the forward pass alone.
@@ -76,6 +79,10 @@ def _backward(saved: tuple[Scaled, Scaled], dy_NO: jax.Array) -> tuple[jax.Array
 
 
 matmul.defvjp(_forward, _backward)
+
+
+def _as(dtype: Any, bits: jax.Array) -> jax.Array:
+    return lax.bitcast_convert_type(bits, dtype)
 
 
 def _product(a: Scaled, b: Scaled, axes: tuple[int, int], out: Any, **options: Any) -> jax.Array:
