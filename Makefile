@@ -24,7 +24,7 @@ speedrun: $(VENV)/.ready ## raw text to a chat model, then the report
 test: $(VENV)/.ready ## everything that is quick and needs no torch
 	$(PY) -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
-test-all: test $(ALL)/.ready ## also the slow laws, torch and transformers, a real browser
+test-all: test $(ALL)/.ready $(ALL)/nginx ## also the slow laws, torch and transformers, a real browser
 	NANOCHAT_TEST_ALL=1 $(ALL)/bin/python -m pytest -q -m slow -n $(JOBS) --dist loadfile $(ARGS)
 
 test-gpu: $(VENV)/.ready $(GPU)/.ready ## the shipped configs compiled for their GPUs by XLA, on a machine without one
@@ -65,6 +65,13 @@ $(ALL)/.ready: $(SOURCES)
 	@command -v chromium >/dev/null 2>&1 || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1 \
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null 2>&1; } \
 	  || echo "no Chromium here: the page's tests will be skipped (install the package chromium)"
+
+# Half a megabyte, unpacked and not installed: an installed nginx begins to serve at once.
+$(ALL)/nginx: | $(ALL)/.ready
+	@command -v nginx >/dev/null 2>&1 || { rm -rf $@.part && mkdir $@.part && cd $@.part \
+	  && { apt-get download -qq nginx || { apt-get update -qq && apt-get download -qq nginx; }; } >/dev/null 2>&1 \
+	  && dpkg -x nginx_*.deb . && mv ../$(@F).part ../$(@F); } \
+	  || echo "no nginx here: the test of two servers will be skipped (install the package nginx)"
 
 # JAX with its compiler for NVIDIA GPUs, of one version. The rest of jax[cuda12], 3 GB, is what a GPU
 # runs; cuDNN is asked what it can do before attention is lowered to it, and ptxas (of nvcc) for

@@ -8,6 +8,7 @@ browser and a sandbox.
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -47,6 +48,13 @@ def package(name: str) -> ModuleType:
 def missing(what: str) -> None:
     """Skips a test for want of something that a machine may lack; in CI (`$CI`) it fails."""
     (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
+
+
+def nginx() -> str:
+    """The system's nginx, or the one that `make test-all` unpacks into its environment."""
+    places = (os.environ.get("PATH", ""), "/usr/sbin", f"{sys.prefix}/nginx/usr/sbin")
+    found = shutil.which("nginx", path=os.pathsep.join(places))
+    return found or missing("no nginx: apt-get install nginx")
 
 
 def chromium() -> str:

@@ -9,7 +9,7 @@ from nanochat_jax.config.program import Program, Source, also
 RANGES = {
     "temperature": (0.0, 2.0), "top_k": (0, 1_000_000), "top_p": (0.01, 1.0),
     "max_tokens": (1, 1_000_000), "port": (0, 65535), "slots": (0, 4096),
-    "queue": (0, 1_000_000), "rate_limit": (0, 1_000_000),
+    "queue": (0, 1_000_000), "rate_limit": (0, 1_000_000), "notice": (0, 3600), "drain": (0, 86400),
 }  # fmt: skip
 
 
@@ -62,3 +62,9 @@ class ChatWeb(Talk):
     api_key: tuple[str, ...] = ()  # bearer keys that are let in; empty: everybody is
     cors_origin: tuple[str, ...] = ()  # origins whose pages may call the API; empty: only our own
     rate_limit: int = 0  # requests a minute from one address; 0: no limit
+    notice: int = 0
+    """seconds after SIGTERM in which requests are still taken and /health says 503 already, so that
+    a balancer that asks it sends no more; Ctrl-C does not wait"""
+    # Docker kills ten seconds after SIGTERM: what takes longer than this gets an error event
+    # instead of being cut off.
+    drain: int = 4  # seconds that running replies then have to end

@@ -13,7 +13,6 @@ from fastapi.security import HTTPBearer
 
 from nanochat_jax.serve.server import chat, completions, errors, metrics, middleware, responses
 from nanochat_jax.serve.server.responses import refusals
-from nanochat_jax.serve.server.scheduler import DRAIN_S
 from nanochat_jax.serve.server.schemas import DetokenizeRequest, TokenizeRequest
 from nanochat_jax.serve.server.service import Service
 from nanochat_jax.tokenizer.chat_format import ASSISTANT_END
@@ -38,7 +37,7 @@ def create_app(service: Service) -> FastAPI:
         service.scheduler.start()
         yield
         if not service.scheduler.closing:
-            service.scheduler.close(DRAIN_S)
+            service.scheduler.close(service.cfg.drain)
 
     app = FastAPI(
         title="nanochat", version="1", lifespan=lifespan, docs_url=None, redoc_url=None,
@@ -147,13 +146,12 @@ def _add_statistics_routes(router: APIRouter, service: Service) -> None:
 def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/health", responses={503: {"model": responses.Health}})
     async def health(response: Response) -> responses.Health:
-        engine, error = service.scheduler.engine, service.scheduler.error
-        status = "failed" if error is not None else "ok" if service.ready else "loading"
+        engine, status = service.scheduler.engine, service.status
         # A load balancer reads the status alone.
         response.status_code = 200 if status == "ok" else 503
-        free = len(engine.slots) - engine.active
+        free, ready = len(engine.slots) - engine.active, status == "ok"
         return responses.Health(
-            status=status, ready=service.ready, num_gpus=len(engine.devices), available_workers=free
+            status=status, ready=ready, num_gpus=len(engine.devices), available_workers=free
         )
 
 

@@ -1,6 +1,5 @@
 """From flags to a running server: address, model, engine, and how all of it ends."""
 
-import asyncio
 import contextlib
 import dataclasses
 import errno
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Seconds until uvicorn cuts connections: longer than DRAIN_S, so that a reply which the engine
-# ended early still gets its last event.
-GRACE_S = 6
+# Seconds from the end of the drain until uvicorn cuts connections: a reply which the engine ended
+# early still gets its last event.
+GRACE_S = 2
 # A step on an accelerator reads all weights for one row as for many: on an H100 a step of d20 takes
 # 1.8 ms for one row and 4.0 ms for 64. A CPU pays for every row.
 CPU_SLOTS, ACCELERATOR_SLOTS = 16, 32
@@ -109,26 +108,19 @@ def run(service: "Service", sock: socket.socket) -> int:
     import uvicorn
 
     from nanochat_jax.serve.server.api import create_app
-    from nanochat_jax.serve.server.scheduler import DRAIN_S
+    from nanochat_jax.serve.server.draining import DrainingServer
 
     scheduler = service.scheduler
-
-    class Server(uvicorn.Server):
-        async def shutdown(self, sockets=None) -> None:
-            """Ends the engine beside the server: replies that take too long get an honest end."""
-            closing = asyncio.to_thread(scheduler.close, DRAIN_S)
-            await asyncio.gather(super().shutdown(sockets), closing)
-
     settings = uvicorn.Config(
         create_app(service), log_level="warning", access_log=False,
-        timeout_graceful_shutdown=GRACE_S, backlog=BACKLOG,
+        timeout_graceful_shutdown=service.cfg.drain + GRACE_S, backlog=BACKLOG,
     )  # fmt: skip
     host, port = sock.getsockname()[:2]
     logger.info("%s on http://%s:%d (compiling; Ctrl-C ends it)", service.model_id, host, port)
     # uvicorn raises the signal that ended it again; by then all is drained: leaving is no error.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with contextlib.suppress(KeyboardInterrupt):
-        Server(settings).run(sockets=[sock])
+        DrainingServer(settings, service).run(sockets=[sock])
     code = 0 if scheduler.error is None else 1
     if scheduler.alive:  # in the middle of a compilation, which nothing can stop but this
         logging.shutdown()

@@ -240,8 +240,11 @@ class TokenizerInfo(BaseModel):
     hash: str
 
 
+HealthStatus = Literal["ok", "loading", "draining", "failed"]
+
+
 class Health(BaseModel):
-    status: Literal["ok", "loading", "failed"]
+    status: HealthStatus
     ready: bool
     num_gpus: int
     available_workers: int

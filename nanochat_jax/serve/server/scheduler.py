@@ -13,9 +13,6 @@ from nanochat_jax.serve.engine.requests import Generation, Request
 
 logger = logging.getLogger(__name__)
 
-# Docker and Kubernetes kill ten and thirty seconds after SIGTERM: a reply that takes longer than
-# this gets an error event instead of being cut off.
-DRAIN_S = 4.0
 END_S = 3.0  # seconds for the thread to end; only a compilation takes longer
 
 
@@ -51,7 +48,7 @@ class Scheduler:
         self.engine, self.queue_limit, self._when_ready = engine, queue_limit, when_ready
         self.ready = threading.Event()
         self.error: BaseException | None = None
-        self.closing = self._stopped = False
+        self.closing = self._hurried = self._stopped = False
         self._incoming: deque[Generation] = deque()
         # The lock: nothing may be queued once the thread has looked for the last time.
         self._lock, self._changed = threading.Lock(), threading.Event()
@@ -97,11 +94,16 @@ class Scheduler:
         """Takes no more requests, gives running ones `drain_s` seconds, then ends the thread."""
         self.closing = True
         deadline = time.monotonic() + drain_s
-        while time.monotonic() < deadline and (self.waiting or self.engine.active):
+        busy = lambda: not self._hurried and (self.waiting or self.engine.active)
+        while time.monotonic() < deadline and busy():
             time.sleep(0.02)
         self._stopped = True
         self._changed.set()
         self._thread.join(timeout=END_S)
+
+    def hurry(self) -> None:
+        """Lets `close` wait for no reply any longer. May be called by a signal handler."""
+        self._hurried = True
 
     def _run(self) -> None:
         try:

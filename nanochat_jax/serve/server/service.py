@@ -14,7 +14,7 @@ from nanochat_jax.serve.engine.requests import Generation, Request, ScoredToken,
 from nanochat_jax.serve.engine.text import ReplyReader, merge
 from nanochat_jax.serve.server.errors import ApiError, EngineFailed
 from nanochat_jax.serve.server.metrics import Counters
-from nanochat_jax.serve.server.responses import PromptDetails, Usage
+from nanochat_jax.serve.server.responses import HealthStatus, PromptDetails, Usage
 from nanochat_jax.serve.server.scheduler import Scheduler
 from nanochat_jax.serve.server.schemas import ChatMessage, SamplingFields, pick
 from nanochat_jax.tokenizer import Tokenizer
@@ -191,6 +191,7 @@ class Service:
         self.scheduler, self.tokenizer = scheduler, tokenizer
         self.model_id, self.cfg, self.context = model_id, cfg, scheduler.engine.max_len
         self.counters = Counters()
+        self.leaving = False  # a signal has come; requests are still answered
         self._mailbox = Mailbox()
         self._seeds = random.Random(None if cfg.seed < 0 else cfg.seed)
 
@@ -198,6 +199,15 @@ class Service:
     def ready(self) -> bool:
         """Compiled, healthy and not shutting down."""
         return self.scheduler.ready.is_set() and not self.scheduler.closing
+
+    @property
+    def status(self) -> HealthStatus:
+        """What `/health` says: `ok` alone asks for requests."""
+        if self.scheduler.error is not None:
+            return "failed"
+        if self.leaving or self.scheduler.closing:
+            return "draining"
+        return "ok" if self.ready else "loading"
 
     # Checks, before anything is queued.
 

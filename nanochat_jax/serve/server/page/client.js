@@ -80,7 +80,7 @@ async function errorText(answer) {
   }
 }
 
-// "ok", "loading", "failed", or "gone" when nobody answers.
+// "ok", "loading", "draining", "failed", or "gone" when nobody answers.
 export async function health() {
   try {
     const answer = await fetch("/health", { cache: "no-store", signal: AbortSignal.timeout(5000) });

@@ -6,6 +6,7 @@ import { $ } from "./dom.js";
 const TOAST_MS = 8000;
 const TROUBLE = {
   loading: "The model is still loading…",
+  draining: "The server is going down; trying again…",
   failed: "The model has failed; the server's log says why.",
   gone: "The server does not answer; trying again…",
 };
