@@ -61,7 +61,7 @@ class Stage(Program):
     """all learning rates are multiplied by this once"""
     attention: PerCall[Attention] = "auto"
     """how attention is computed: cudnn (bfloat16 on NVIDIA GPUs), blocks (anywhere), xla (all
-    scores at once); auto: cudnn where it runs, else blocks, or xla for short rows"""
+    scores at once); auto: cudnn where it runs, else blocks"""
     remat: PerCall[Remat] = "auto"
     """what the backward pass computes again to save memory: none; all but products and attention
     (dots); all but attention (full); auto: the first that fits"""

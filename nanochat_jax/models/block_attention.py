@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from nanochat_jax.models.remat import NAME
@@ -32,6 +33,14 @@ class _Block(NamedTuple):
     end: int
     first: int
 
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.end)
+
+    @property
+    def keys(self) -> slice:
+        return slice(self.first, self.end)
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def block_attention(
@@ -46,43 +55,44 @@ def block_attention(
 
 
 def _forward(q_BTNH, k_BTKH, v_BTKH, window):
+    q_BKGTH = _grouped(q_BTNH, k_BTKH.shape[2])
+    k_BKTH, v_BKTH = (_heads_first(x.astype(q_BTNH.dtype)) for x in (k_BTKH, v_BTKH))
     outs, sums = [], []
     for block in _blocks(q_BTNH.shape[1], window):
-        q, k, v = _parts(block, q_BTNH, k_BTKH, v_BTKH)
+        q, k, v = q_BKGTH[..., block.rows, :], k_BKTH[:, :, block.keys], v_BKTH[:, :, block.keys]
         scores = _scores(block, q, k, window)
         lse_BKGt = jax.nn.logsumexp(scores, axis=-1)
         p = jnp.exp(scores - lse_BKGt[..., None]).astype(q.dtype)
-        outs.append(jnp.einsum("BKGts,BsKH->BtKGH", p, v))
+        outs.append(jnp.einsum("BKGts,BKsH->BKGtH", p, v))
         sums.append(lse_BKGt)
     # Named, so that a block that keeps little for its backward pass keeps these two.
-    out_BTNH = checkpoint_name(jnp.concatenate(outs, axis=1).reshape(q_BTNH.shape), NAME)
+    out_BKGTH = checkpoint_name(jnp.concatenate(outs, axis=3), NAME)
     lse_BKGT = checkpoint_name(jnp.concatenate(sums, axis=-1), NAME)
-    return out_BTNH, (q_BTNH, k_BTKH, v_BTKH, out_BTNH, lse_BKGT)
+    return _heads_last(out_BKGTH, q_BTNH), (q_BTNH, k_BTKH, v_BTKH, out_BKGTH, lse_BKGT)
 
 
 def _backward(window, saved, dout_BTNH):
-    q_BTNH, k_BTKH, v_BTKH, out_BTNH, lse_BKGT = saved
-    B, T, N, H = q_BTNH.shape
-    K = k_BTKH.shape[2]
+    q_BTNH, k_BTKH, v_BTKH, out_BKGTH, lse_BKGT = saved
+    T, H = q_BTNH.shape[1], q_BTNH.shape[3]
+    q_BKGTH, dout_BKGTH = (_grouped(x, k_BTKH.shape[2]) for x in (q_BTNH, dout_BTNH))
+    k_BKTH, v_BKTH = (_heads_first(x.astype(q_BTNH.dtype)) for x in (k_BTKH, v_BTKH))
     # Of the softmax's derivative, what is the same for all keys of a query.
-    drawn = jnp.sum(dout_BTNH.astype(jnp.float32) * out_BTNH.astype(jnp.float32), axis=-1)
-    drawn_BKGT = drawn.reshape(B, T, K, N // K).transpose(0, 2, 3, 1)
-    dq, dk, dv = [], jnp.zeros(k_BTKH.shape, jnp.float32), jnp.zeros(v_BTKH.shape, jnp.float32)
+    drawn_BKGT = jnp.sum(dout_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32), axis=-1)
+    dq, dk, dv = [], jnp.zeros(k_BKTH.shape, jnp.float32), jnp.zeros(v_BKTH.shape, jnp.float32)
     for block in _blocks(T, window):
-        q, k, v = _parts(block, q_BTNH, k_BTKH, v_BTKH)
-        dout = _grouped(dout_BTNH[:, block.start : block.end], K)
-        rows = slice(block.start, block.end)
+        rows, keys = block.rows, block.keys
+        q, k, v = q_BKGTH[..., rows, :], k_BKTH[:, :, keys], v_BKTH[:, :, keys]
+        dout = dout_BKGTH[..., rows, :]
         p = jnp.exp(_scores(block, q, k, window) - lse_BKGT[..., rows, None])
-        dp = jnp.einsum("BtKGH,BsKH->BKGts", dout, v).astype(jnp.float32)
+        dp = jnp.einsum("BKGtH,BKsH->BKGts", dout, v).astype(jnp.float32)
         ds = (p * (dp - drawn_BKGT[..., rows, None]) / math.sqrt(H)).astype(q.dtype)
-        dq.append(jnp.einsum("BKGts,BsKH->BtKGH", ds, k))
-        keys = slice(block.first, block.end)
-        dk = dk.at[:, keys].add(jnp.einsum("BKGts,BtKGH->BsKH", ds, q).astype(jnp.float32))
-        dv = dv.at[:, keys].add(
-            jnp.einsum("BKGts,BtKGH->BsKH", p.astype(q.dtype), dout).astype(jnp.float32)
-        )
-    dq_BTNH = jnp.concatenate(dq, axis=1).reshape(q_BTNH.shape)
-    return dq_BTNH, dk.astype(k_BTKH.dtype), dv.astype(v_BTKH.dtype)
+        dq.append(jnp.einsum("BKGts,BKsH->BKGtH", ds, k))
+        summed = lambda w, x: jnp.einsum("BKGts,BKGtH->BKsH", w, x).astype(jnp.float32)
+        dk = dk.at[:, :, keys].add(summed(ds, q))
+        dv = dv.at[:, :, keys].add(summed(p.astype(q.dtype), dout))
+    dq_BTNH = _heads_last(jnp.concatenate(dq, axis=3), q_BTNH)
+    back = lambda x_BKTH, like: x_BKTH.transpose(0, 2, 1, 3).astype(like.dtype)
+    return dq_BTNH, back(dk, k_BTKH), back(dv, v_BTKH)
 
 
 block_attention.defvjp(_forward, _backward)
@@ -96,21 +106,25 @@ def _blocks(T: int, window: int | None) -> Iterator[_Block]:
         yield _Block(start, min(T, start + length), first)
 
 
-def _parts(block: _Block, q_BTNH, k_BTKH, v_BTKH):
-    """Queries (grouped by kv head), keys and values of a block, in one type."""
-    q = _grouped(q_BTNH[:, block.start : block.end], k_BTKH.shape[2])
-    keys = slice(block.first, block.end)
-    return q, k_BTKH[:, keys].astype(q.dtype), v_BTKH[:, keys].astype(q.dtype)
+def _heads_first(x_BTNH: jax.Array) -> jax.Array:
+    """`[B, N, T, H]`, written out: a CPU's products over heads would else turn every block's part
+    of it, again in the backward pass (a quarter of attention's time)."""
+    return lax.optimization_barrier(x_BTNH.transpose(0, 2, 1, 3))
 
 
-def _grouped(x_BtNH: jax.Array, K: int) -> jax.Array:
-    B, t, N, H = x_BtNH.shape
-    return x_BtNH.reshape(B, t, K, N // K, H)
+def _grouped(x_BTNH: jax.Array, K: int) -> jax.Array:
+    """Queries `[B, K, G, T, H]`, by the kv head that they use."""
+    B, T, N, H = x_BTNH.shape
+    return _heads_first(x_BTNH).reshape(B, K, N // K, T, H)
+
+
+def _heads_last(x_BKGTH: jax.Array, like_BTNH: jax.Array) -> jax.Array:
+    return x_BKGTH.transpose(0, 3, 1, 2, 4).reshape(like_BTNH.shape)
 
 
 def _scores(block: _Block, q, k, window: int | None) -> jax.Array:
     """float32 `[B, K, G, t, s]`; -inf where a query does not see a key."""
-    scores = jnp.einsum("BtKGH,BsKH->BKGts", q, k).astype(jnp.float32) / math.sqrt(q.shape[-1])
+    scores = jnp.einsum("BKGtH,BKsH->BKGts", q, k).astype(jnp.float32) / math.sqrt(q.shape[-1])
     query_t1, key_1s = (
         jnp.arange(block.start, block.end)[:, None],
         jnp.arange(block.first, block.end),

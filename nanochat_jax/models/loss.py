@@ -7,6 +7,7 @@ scales what lies ready. Source: the idea is Liger's fused linear cross entropy (
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Of float32 logits: enough to keep a GPU busy; a few more arrays are as large.
-TILE_BYTES = 2**30
+# Of float32 logits: enough to keep a GPU busy; a few more arrays are as large. On a CPU so few that
+# a core's tile stays in its cache and its pages in the process: a quarter of the loss's time.
+TILE_BYTES, CPU_TILE_BYTES = 2**30, 2**22
 
 
 def token_nll(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
@@ -55,9 +57,10 @@ class Head(NamedTuple):
     vocab_size: int
 
 
-def tile_rows(tokens: int, vocab_size: int) -> int:
+def tile_rows(tokens: int, vocab_size: int, on_cpu: bool = False) -> int:
     """Tokens of a tile: as many as `TILE_BYTES` of logits hold, in tiles of one size."""
-    most = max(1, TILE_BYTES // (4 * vocab_size))
+    size = min(TILE_BYTES, CPU_TILE_BYTES) if on_cpu else TILE_BYTES
+    most = max(1, size // (4 * vocab_size))
     return -(-tokens // -(-tokens // most))
 
 
@@ -72,14 +75,24 @@ def weighted_nll(
         kernel_DV: the output matrix, padded rows of the vocabulary included.
     """
     # Asked for the value alone, as an evaluation does: no gradient is made, or held beside it.
+    return _where_it_runs(_value, head, x_ND, kernel_DV, targets_N, weights_N)
+
+
+def _where_it_runs(run: Callable[..., Any], head: Head, *arrays: jax.Array) -> Any:
+    """`run(head, on_cpu, *arrays)`, compiled for the one or the other."""
+    on = lambda cpu: partial(run, head, cpu)
+    return lax.platform_dependent(*arrays, cpu=on(True), default=on(False))
+
+
+def _value(head, on_cpu, x_ND, kernel_DV, targets_N, weights_N):
     kernel = _kernel(x_ND, kernel_DV, head)
 
     def tile(rows):
         x_nD, targets_n, weights_n = rows
         return _weighted(_Logits.of(x_nD, kernel, targets_n, head).nll_n, weights_n)
 
-    tiles = _tiles(head, x_ND, targets_N, jnp.where(targets_N >= 0, weights_N, 0.0))
-    return lax.map(tile, tiles).sum()
+    weights_N = jnp.where(targets_N >= 0, weights_N, 0.0)
+    return lax.map(tile, _tiles(head, on_cpu, x_ND, targets_N, weights_N)).sum()
 
 
 class _Logits(NamedTuple):
@@ -110,27 +123,31 @@ def _weighted(nll_n: jax.Array, weights_n: jax.Array) -> jax.Array:
 
 
 def _forward(x_ND, kernel_DV, targets_N, weights_N, head):
+    return _where_it_runs(_value_and_gradients, head, x_ND, kernel_DV, targets_N, weights_N)
+
+
+def _value_and_gradients(head, on_cpu, x_ND, kernel_DV, targets_N, weights_N):
     kernel = _kernel(x_ND, kernel_DV, head)
     weights_N = jnp.where(targets_N >= 0, weights_N, 0.0)
-    tiles = _tiles(head, x_ND, targets_N, weights_N)
+    tiles = _tiles(head, on_cpu, x_ND, targets_N, weights_N)
+    # A CPU's product over the tokens is slow where its left side lies the other way round.
+    turned = lambda x_nD: lax.optimization_barrier(x_nD.T) if on_cpu else x_nD.T
 
-    def tile(dkernel_VD, rows):
+    def tile(dkernel_DV, rows):
         x_nD, targets_n, weights_n = rows
         z = _Logits.of(x_nD, kernel, targets_n, head)
         dz_nV = weights_n[:, None] * (jnp.exp(z.capped_nV - z.lse_n1) - z.hot_nV)
         dz_nV *= 1.0 - jnp.square(z.tanh_nV.astype(jnp.float32))
         # In the compute type before the products: in float32 they would run at half the speed.
         dz_nV = dz_nV.astype(x_nD.dtype)
-        dkernel_VD += jnp.einsum("nv,nd->vd", dz_nV, x_nD, preferred_element_type=jnp.float32)
-        return dkernel_VD, (_weighted(z.nll_n, weights_n), dz_nV @ kernel.T)
+        dkernel_DV += jnp.matmul(turned(x_nD), dz_nV, preferred_element_type=jnp.float32)
+        return dkernel_DV, (_weighted(z.nll_n, weights_n), dz_nV @ kernel.T)
 
-    zero = jnp.zeros(kernel.shape[::-1], jnp.float32)
+    zero = jnp.zeros(kernel.shape, jnp.float32)
     if tiles[0].shape[0] == 1:  # no loop, and no sum carried through it
-        dkernel_VD, (loss, dx) = tile(zero, jax.tree.map(lambda x: x[0], tiles))
+        dkernel_DV, (loss, dx) = tile(zero, jax.tree.map(lambda x: x[0], tiles))
     else:
-        dkernel_VD, (loss, dx) = lax.scan(tile, zero, tiles)
-    # Turned at the end and apart: a CPU's product over the tokens is slow in the other order.
-    dkernel_DV = lax.optimization_barrier(dkernel_VD).T
+        dkernel_DV, (loss, dx) = lax.scan(tile, zero, tiles)
     dx_ND = dx.reshape(-1, x_ND.shape[1])[: len(x_ND)]
     padding = kernel_DV.shape[1] - head.vocab_size
     dkernel_DV = jnp.pad(dkernel_DV, ((0, 0), (0, padding)))
@@ -147,11 +164,11 @@ weighted_nll.defvjp(_forward, _backward)
 
 
 def _tiles(
-    head: Head, x_ND: jax.Array, targets_N: jax.Array, *more_N: jax.Array
+    head: Head, on_cpu: bool, x_ND: jax.Array, targets_N: jax.Array, *more_N: jax.Array
 ) -> tuple[Any, ...]:
     """The arrays cut into tiles `[tiles, rows, ...]`; the last is filled with targets of -1."""
     N = len(x_ND)
-    rows = tile_rows(N, head.vocab_size)
+    rows = tile_rows(N, head.vocab_size, on_cpu)
     extra = math.ceil(N / rows) * rows - N
     cut = lambda a, fill: jnp.pad(
         a, ((0, extra), *[(0, 0)] * (a.ndim - 1)), constant_values=fill

@@ -221,7 +221,7 @@ def model_of(cfg: GPTConfig, config: Stage) -> GPT:
     """The model as a run computes it. Types, attention and what the backward pass recomputes are
     chosen here alone; none of them changes what the model means. What is still open (`auto`, in a
     run from shapes) is what works everywhere."""
-    attention = kernels.anywhere(cfg) if config.attention == "auto" else config.attention
+    attention = kernels.ANYWHERE if config.attention == "auto" else config.attention
     remat = "none" if config.remat == "auto" else config.remat
     fp8 = isinstance(config, BaseTrain) and config.fp8
     dtype = compute_dtype(config.dtype)

@@ -66,3 +66,12 @@ def test_no_array_holds_float32_logits_of_all_tokens(monkeypatch):
     text = jax.jit(jax.grad(loss, (0, 1))).lower(x_ND, kernel_DV).as_text()
     assert re.search(rf"tensor<10x{V}xf32>", text)
     assert not re.search(rf"tensor<(13x10|{N})x{V}xf32>", text)
+
+
+def test_a_cpu_takes_tiles_that_stay_in_its_cache_and_others_the_large_ones():
+    x_ND, targets_N = jnp.zeros((2048, 8)), jnp.zeros(2048, jnp.int32)
+    loss = lambda x, k: weighted_nll(x, k, targets_N, jnp.ones(2048), Head(15.0, "float32", 4096))
+    traced = jax.jit(jax.grad(loss, (0, 1))).trace(x_ND, jnp.zeros((8, 4096)))
+    here, on_a_gpu = (traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda"))
+    assert "tensor<256x4096xf32>" in here and "tensor<2048x4096xf32>" not in here
+    assert "tensor<2048x4096xf32>" in on_a_gpu and "tensor<256x4096xf32>" not in on_a_gpu
