@@ -15,18 +15,7 @@ from nanochat_jax.models import cache as kv
 from nanochat_jax.models.block_attention import block_attention
 from nanochat_jax.models.init import matrix_init, zeros
 from nanochat_jax.models.linear import Layer
-
-
-def rms_norm(x: jax.Array, eps: float) -> jax.Array:
-    """x / root mean square over the last axis, without a gain; float32 inside, x's type outside.
-
-    Source: arXiv:1910.07467.
-    """
-    # No learnable gain: the matrix behind a norm can scale its inputs itself, and a vector fewer
-    # in every layer is a parameter fewer that needs a learning rate of its own.
-    x32 = x.astype(jnp.float32)
-    scale = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
-    return (x32 * scale).astype(x.dtype)
+from nanochat_jax.models.pointwise import rotated_norm
 
 
 def rotary_tables(cfg: GPTConfig, position_BT: jax.Array, dtype: Any) -> tuple[jax.Array, ...]:
@@ -48,17 +37,6 @@ def rotary_tables(cfg: GPTConfig, position_BT: jax.Array, dtype: Any) -> tuple[j
     table = dtype if cfg.rope_table_dtype == "compute" else cfg.rope_table_dtype
     cast = lambda a: a.astype(table).astype(dtype)[:, :, None, :]
     return cast(jnp.cos(angle_BTh)), cast(jnp.sin(angle_BTh))
-
-
-def rotate(x_BTNH: jax.Array, tables: tuple[jax.Array, ...]) -> jax.Array:
-    """Rotates the pairs (i, i + H/2) of each head by minus their angle.
-
-    The sign is nanochat's and differs from the common `rotate_half`; attention sees only
-    differences of angles, but weights trained with one sign are wrong with the other.
-    """
-    cos, sin = tables
-    a, b = jnp.split(x_BTNH, 2, axis=-1)
-    return jnp.concatenate([a * cos + b * sin, b * cos - a * sin], axis=-1)
 
 
 def attend(
@@ -188,7 +166,11 @@ class Attention(Layer):
             more = tables, past, position_BT[:, 0]
             out, layer = attend_one(heads_BMH, *more, **values, **scales)
             return self.c_proj(out.reshape(B, T, -1)), layer
-        q_BTNH, k_BTKH = (self._rotated(y, tables) for y in (q_BTNH, k_BTKH))
+        # Normed queries and keys bound the scores: no head can grow its weights until softmax
+        # saturates and gradients stop. `qk_scale` gives back some of the sharpness that the bound
+        # takes. Source: arXiv:2010.04245.
+        turned = lambda y: rotated_norm(y, tables, c.norm_eps, c.qk_scale)
+        q_BTNH, k_BTKH = turned(q_BTNH), turned(k_BTKH)
         if past is None:
             out = whole_rows(self.attention, q_BTNH, k_BTKH, v_BTKH, position_BT, self.window)
             return self.c_proj(out.reshape(B, T, -1)), None
@@ -206,13 +188,3 @@ class Attention(Layer):
             return jnp.split(heads(self.c_qkv(x_BTD), N + 2 * K), [N, N + K], axis=2)
         matrices = (self.c_q, N), (self.c_k, K), (self.c_v, K)
         return [heads(matrix(x_BTD), n) for matrix, n in matrices]
-
-    def _rotated(self, x_BTNH: jax.Array, tables: tuple[jax.Array, ...]) -> jax.Array:
-        """Queries or keys with their positions, of length sqrt(H) x `qk_scale`."""
-        # Normed queries and keys bound the scores: no head can grow its weights until softmax
-        # saturates and gradients stop. `qk_scale` gives back some of the sharpness that the bound
-        # takes. Rotation changes no length, so norm and rotation could change places but for their
-        # rounding; this order is nanochat's. Source: arXiv:2010.04245.
-        x_BTNH = rms_norm(rotate(x_BTNH, tables), self.cfg.norm_eps)
-        scale = self.cfg.qk_scale
-        return x_BTNH if scale == 1.0 else x_BTNH * jnp.asarray(scale, x_BTNH.dtype)

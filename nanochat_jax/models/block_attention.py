@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from nanochat_jax.models.remat import NAME
+from nanochat_jax.models.remat import ATTENTION
 
 # Shorter blocks skip more of the masked half, but each is a set of small products and one more
 # piece of program to compile, in every layer.
@@ -66,8 +66,8 @@ def _forward(q_BTNH, k_BTKH, v_BTKH, window):
         outs.append(jnp.einsum("BKGts,BKsH->BKGtH", p, v))
         sums.append(lse_BKGt)
     # Named, so that a block that keeps little for its backward pass keeps these two.
-    out_BKGTH = checkpoint_name(jnp.concatenate(outs, axis=3), NAME)
-    lse_BKGT = checkpoint_name(jnp.concatenate(sums, axis=-1), NAME)
+    out_BKGTH = checkpoint_name(jnp.concatenate(outs, axis=3), ATTENTION)
+    lse_BKGT = checkpoint_name(jnp.concatenate(sums, axis=-1), ATTENTION)
     return _heads_last(out_BKGTH, q_BTNH), (q_BTNH, k_BTKH, v_BTKH, out_BKGTH, lse_BKGT)
 
 

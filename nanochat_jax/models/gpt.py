@@ -12,14 +12,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.models.attention import Attention, rms_norm, rotary_tables
+from nanochat_jax.models.attention import Attention, rotary_tables
 from nanochat_jax.models.cache import KVCache
 from nanochat_jax.models.init import centered_uniform, falling, matrix_init, zeros
 from nanochat_jax.models.linear import Layer
 from nanochat_jax.models.loss import soft_capped
-from nanochat_jax.models.remat import rematerialised
+from nanochat_jax.models.pointwise import rms_norm, squared_relu
+from nanochat_jax.models.remat import PRODUCT, in_turn, rematerialised
 
 Params = dict[str, Any]
 
@@ -27,15 +30,12 @@ Params = dict[str, Any]
 class MLP(Layer):
     """relu(x W)^2 W', four times as wide inside."""
 
-    # The square makes relu smooth at 0 and keeps its zeros; a search over Transformer programs
-    # found it to train better for the same compute. Source: arXiv:2109.08668 (Primer).
-
     def setup(self):
         self.c_fc = self.matrix(4 * self.cfg.n_embd, matrix_init(self.cfg, 0.4))
         self.c_proj = self.matrix(self.cfg.n_embd, zeros)
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        return self.c_proj(jnp.square(nn.relu(self.c_fc(x_BTD))))
+        return self.c_proj(squared_relu(self.c_fc(x_BTD)))
 
 
 class Block(Layer):
@@ -54,9 +54,21 @@ class Block(Layer):
         self.mlp = MLP(*types)
 
     def __call__(self, x_BTD, tables, position_BT, value_embed_BTX=None, past=None):
-        norm = partial(rms_norm, eps=self.cfg.norm_eps)
+        if past is not None or self.is_initializing():
+            return self._sums(x_BTD, value_embed_BTX, tables, position_BT, past)
+        rows = in_turn(lambda block, *inputs: block._sums(*inputs)[0])
+        return rows(self, x_BTD, value_embed_BTX, tables, position_BT), None
+
+    def _sums(self, x_BTD, value_embed_BTX, tables, position_BT, past=None):
+        """The stream after attention and MLP, and attention's new keys and values."""
+        norm = lambda x: rms_norm(x, self.cfg.norm_eps)
+        # The barriers hide from XLA that the stream is itself a sum: a product then adds it to its
+        # result before it writes that, instead of leaving the sum to a kernel of its own. A few
+        # decoded tokens are rather summed and normed at once.
+        opaque = lax.optimization_barrier if past is None else lambda x: x
+        x_BTD = opaque(x_BTD)
         attended_BTD, new = self.attn(norm(x_BTD), tables, position_BT, value_embed_BTX, past)
-        x_BTD = x_BTD + attended_BTD
+        x_BTD = opaque(checkpoint_name(x_BTD + attended_BTD, PRODUCT))
         return x_BTD + self.mlp(norm(x_BTD)), new
 
 
@@ -139,8 +151,9 @@ class GPT(Layer):
     ) -> tuple[jax.Array, KVCache | None]:
         """What enters the output matrix, `[B, T, D]`, and the cache; see `__call__`."""
         c = self.cfg
-        B, T = tokens_BT.shape
-        start_B = jnp.zeros(B, jnp.int32) if cache is None else cache.length_B
+        T = tokens_BT.shape[1]
+        # Without a cache all rows begin at 0, and share one row of positions and angles.
+        start_B = jnp.zeros(1, jnp.int32) if cache is None else cache.length_B
         position_BT = start_B[:, None] + jnp.arange(T, dtype=jnp.int32)[None]
         tables = rotary_tables(c, position_BT, self.dtype)
         # Normed at once: whatever lengths the embeddings grow to, blocks add to a stream of one

@@ -4,8 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+from jax import lax
 
-NAME = "attention"  # of what `block_attention` gives its backward pass
+# Names of arrays: what `block_attention` gives its backward pass, and what stands for a product's
+# result because the backward pass needs it and not the result itself.
+ATTENTION, PRODUCT = "attention", "product"
 
 
 def rematerialised(
@@ -28,6 +31,21 @@ def rematerialised(
     return nn.remat(block, policy=policies[kept])
 
 
+def in_turn(call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call(module, x, more, *constants)`, whose gradients are all made before any is used.
+
+    Those of the parameters, x and more. Else XLA's scheduler leaves the gradients of weights, which
+    nothing waits for, to the end of the backward pass; and until then it keeps all that they are
+    made from, of every layer.
+    """
+
+    def backward(vjp: Callable[..., Any], cotangent: Any) -> tuple[Any, ...]:
+        params, x, more, *constants = vjp(cotangent)
+        return *lax.optimization_barrier((params, x, more)), *constants
+
+    return nn.custom_vjp(call, lambda module, *inputs: nn.vjp(call, module, *inputs), backward)
+
+
 def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
     return primitive.name != "all_gather"
 
@@ -39,12 +57,14 @@ def _attention(primitive: Any, *_: Any, **params: Any) -> bool:
     to name its output would not keep the sums of its softmax (axlearn, `flash_attention/remat.py`).
     """
     if primitive.name == "name":
-        return params["name"] == NAME
+        return params["name"] == ATTENTION
     return "dot_product_attention_fwd" in primitive.name
 
 
 def _products_too(primitive: Any, *inputs: Any, **params: Any) -> bool:
     """Also products with a weight matrix, which have no batch axis; attention's scores have."""
+    if primitive.name == "name":
+        return True
     if primitive.name == "dot_general":
         (_, _), (batch, _) = params["dimension_numbers"]
         return not batch

@@ -12,8 +12,9 @@ from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.models import attend_one as module
 from nanochat_jax.models import cache as kv
 from nanochat_jax.models.attend_one import attend_one
-from nanochat_jax.models.attention import attend, rms_norm, rotate
+from nanochat_jax.models.attention import attend
 from nanochat_jax.models.gpt import GPT, init_params
+from nanochat_jax.models.pointwise import rms_norm, rotate
 from tests.lowered import text_for_gpu
 
 EPS, SCALE = 1e-6, 1.2

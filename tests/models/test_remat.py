@@ -46,3 +46,18 @@ def test_attention_is_kept_and_never_computed_again():
     text = lambda remat: jax.jit(jax.grad(gradient(remat))).lower(params()).as_text()
     products = {remat: text(remat).count("batching_dims") for remat in ("none", "dots", "full")}
     assert products["none"] > 0 and len(set(products.values())) == 1
+
+
+# JAX itself has one barrier a block, before what is computed again.
+@pytest.mark.parametrize("remat, barriers", [("none", 1), ("dots", 2), ("full", 2)])
+def test_a_blocks_gradients_are_all_made_before_the_block_below_begins(remat, barriers):
+    # XLA's scheduler leaves what nothing waits for to the end, and until then keeps its inputs: of
+    # every block a barrier holds the gradients of the stream and of all matrices.
+    text = jax.jit(jax.grad(gradient(remat))).lower(params()).as_text()
+    stream, square = "tensor<2x40x32xf32>", "tensor<32x32xf32>"  # of queries, keys, values, output
+    found = [
+        stream in line and line.count(square) == 4
+        for line in text.splitlines()
+        if "stablehlo.optimization_barrier" in line
+    ]
+    assert sum(found) == barriers * CFG.n_layer

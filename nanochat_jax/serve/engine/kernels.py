@@ -16,7 +16,8 @@ import numpy as np
 
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.models import cache as kv
-from nanochat_jax.models.attention import attend, rms_norm, rotary_tables, rotate
+from nanochat_jax.models.attention import attend, rotary_tables
+from nanochat_jax.models.pointwise import rms_norm, rotate
 from nanochat_jax.serve.engine.decode import Sample
 from nanochat_jax.serve.engine.sampling import sample
 
