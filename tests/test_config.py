@@ -27,8 +27,7 @@ LEFT_OUT = {
     "rl": f"{EVERY_STAGE} task_data eval_examples eval_samples",
 }
 PER_CALL = set(
-    "resume resume_from_step init run device_type mesh simulate_devices attention remat fp8 "
-    "reduce_dtype".split()
+    "resume resume_from_step init run device_type mesh simulate_devices attention remat".split()
 )
 
 

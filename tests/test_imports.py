@@ -19,7 +19,7 @@ LAYERS = (
     ("data",),
     ("demo", "identity"),
     ("models",),
-    ("sharding",),
+    ("kernels", "sharding"),
     ("checkpoint",),
     ("serve",),
     ("evals",),

@@ -66,7 +66,8 @@ class Stage(Program):
     """what the backward pass computes again to save memory: none; all but products and attention
     (dots); all but attention (full); auto: the first that fits"""
     # Of the call, as the mesh is: on one device nothing is exchanged, whatever stands here.
-    reduce_dtype: PerCall[ReduceDtype] = "auto"
+    # Taken over by --resume, as fp8 is: a run that goes on shall round as it did.
+    reduce_dtype: Cosmetic[ReduceDtype] = "auto"
     """type in which gradients are summed over devices; auto: the compute type"""
     optim: OptimConfig = OptimConfig()
 
@@ -120,7 +121,7 @@ class BaseTrain(Stage):
     loader: Literal["stream", "bestfit"] = "stream"
     """rows cut from one token stream, or whole documents packed best-fit"""
     embedded_world: bool = False  # train on the embedded world while base_data/ is empty
-    fp8: PerCall[bool] = False
+    fp8: Cosmetic[bool] = False
     """multiply the blocks' matrices in 8 bits: for NVIDIA GPUs from H100 on and, as smaller models
     gain nothing, from about 24 layers on; emulated on a CPU, to try it"""
     # The original deals row groups out to its processes, so its order depends on their number.

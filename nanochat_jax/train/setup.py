@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nanochat_jax import sharding
+from nanochat_jax import kernels, sharding
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config import scaling
 from nanochat_jax.config.gpt import GPTConfig
@@ -24,7 +24,7 @@ from nanochat_jax.config.stages import BaseTrain, RLTrain, Stage, tokens_per_ste
 from nanochat_jax.devices import compute_dtype
 from nanochat_jax.models.gpt import GPT, Model, init_params
 from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.train import base, chat, kernels, memory, metrics, origin, rl
+from nanochat_jax.train import base, chat, memory, metrics, origin, rl
 from nanochat_jax.train.curriculum import Curriculum, RunContext, StepRows
 from nanochat_jax.train.optimizer import make_optimizer
 from nanochat_jax.train.origin import Origin

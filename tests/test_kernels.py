@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from nanochat_jax import kernels
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.train import kernels
 
 CFG = GPTConfig(
     sequence_len=512, vocab_size=64, n_layer=2, n_head=2, n_kv_head=1, n_embd=32,

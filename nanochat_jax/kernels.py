@@ -1,6 +1,7 @@
-"""How a run computes: attention and 8 bits, for the machine at hand.
+"""How whole rows are computed on the machine at hand: their attention, and products in 8 bits.
 
-Neither changes what a model means. A choice that was left open is told with its reason.
+Neither changes what a model means. A choice that was left open is told with its reason. What
+decoding uses, one token at a time, is chosen in `serve/engine/kernels.py`.
 """
 
 import logging
