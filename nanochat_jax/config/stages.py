@@ -65,7 +65,6 @@ class Stage(Program):
     remat: PerCall[Remat] = "auto"
     """what the backward pass computes again to save memory: none; all but products and attention
     (dots); all but attention (full); auto: the first that fits"""
-    # Of the call, as the mesh is: on one device nothing is exchanged, whatever stands here.
     # Taken over by --resume, as fp8 is: a run that goes on shall round as it did.
     reduce_dtype: Cosmetic[ReduceDtype] = "auto"
     """type in which gradients are summed over devices; auto: the compute type"""
