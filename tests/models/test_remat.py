@@ -6,6 +6,7 @@ import pytest
 
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
 from nanochat_jax.models.gpt import GPT, init_params
+from tests.lowered import text_for_gpu
 
 CFG = GPTConfig(
     sequence_len=64, vocab_size=48, n_layer=2, n_head=2, n_kv_head=2, n_embd=32,
@@ -53,7 +54,7 @@ def test_attention_is_kept_and_never_computed_again():
 def test_a_blocks_gradients_are_all_made_before_the_block_below_begins(remat, barriers):
     # XLA's scheduler leaves what nothing waits for to the end, and until then keeps its inputs: of
     # every block a barrier holds the gradients of the stream and of all matrices.
-    text = jax.jit(jax.grad(gradient(remat))).lower(params()).as_text()
+    text = text_for_gpu(jax.grad(gradient(remat)), params())
     stream, square = "tensor<2x40x32xf32>", "tensor<32x32xf32>"  # of queries, keys, values, output
     found = [
         stream in line and line.count(square) == 4
