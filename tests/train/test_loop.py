@@ -111,7 +111,8 @@ def test_a_run_goes_on_on_another_mesh_with_the_same_state(tmp_path, first, then
     train(whole, mesh=first, optim=exact)
     train(parts, mesh=first, optim=exact, steps=4)
     saved = store.find(parts, 4)
-    other = setup.trainer(BaseTrain(), CFG, sharding.make_mesh(then), steps=STEPS)
+    config = BaseTrain(num_iterations=STEPS, total_batch_size=32, max_seq_len=8)
+    other = setup.trainer(config, CFG, sharding.make_mesh(then), steps=STEPS)
     places = other.state
     for read, like in ((saved.params, places.params), (saved.optimizer, places.opt_state)):
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(read(like)), read())
