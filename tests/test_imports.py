@@ -1,6 +1,7 @@
 """The picture of the house stays true: imports point one way, pure parts touch no machine."""
 
 import ast
+import functools
 import itertools
 from pathlib import Path
 
@@ -133,3 +134,39 @@ def test_config_and_tokenizer_start_without_jax():
 def test_pure_modules_touch_no_machine(path):
     assert not {name.split(".")[0] for name in imports(path)} & NOT_IN_PURE
     assert "default_backend" not in path.read_text(encoding="utf-8"), "the shell asks the backend"
+
+
+def test_every_name_imported_from_the_package_exists():
+    """Also in files that no quick test imports: programs, benchmarks, what only a GPU runs."""
+    users = [*FILES, *(p for d in ("bench", "scripts", "tests") for p in (ROOT / d).rglob("*.py"))]
+    missing = {
+        f"{user.relative_to(ROOT)}: {name}"
+        for user in users
+        for name in imports(user)
+        if name.startswith("nanochat_jax.") and not exists(name)
+    }
+    assert not missing
+
+
+def exists(name: str) -> bool:
+    """Whether a module of that name is there, or its parent defines what it is called."""
+    path = ROOT / name.replace(".", "/")
+    if path.is_dir() or path.with_suffix(".py").exists() or path.name == "_rustbpe":
+        return True
+    parent, last = path.parent, path.name
+    source = parent / "__init__.py" if parent.is_dir() else parent.with_suffix(".py")
+    return source.exists() and last in defined(source)
+
+
+@functools.cache
+def defined(source: Path) -> set[str]:
+    """What a module binds, at its top or below."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found

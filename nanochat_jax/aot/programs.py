@@ -8,12 +8,13 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from nanochat_jax import kernels
 from nanochat_jax.aot import hlo, target
 from nanochat_jax.aot.cards import Card
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.resolve import resolve
 from nanochat_jax.config.stages import BaseTrain, Stage
-from nanochat_jax.train import base, kernels, memory, setup
+from nanochat_jax.train import base, memory, setup
 
 
 @dataclasses.dataclass(frozen=True)
