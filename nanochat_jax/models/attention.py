@@ -1,14 +1,12 @@
 """Causal self-attention: rotary positions, normed queries and keys, windows, shared kv heads."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.models import cache as kv
@@ -52,7 +50,9 @@ def attend(
     k_BSKH, v_BSKH = k_BSKH.astype(q_BTNH.dtype), v_BSKH.astype(q_BTNH.dtype)
     q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
     if T == 1:
-        w_BKGTS = _where(_scores_on_cpu, _scores, k_BSKH, q_BTKGH[:, 0])[:, :, :, None]
+        # Keys first: with one query XLA would otherwise transpose all keys on a CPU.
+        w_BKSG = jnp.einsum("BSKH,BKGH->BKSG", k_BSKH, q_BTKGH[:, 0])
+        w_BKGTS = w_BKSG.swapaxes(2, 3)[:, :, :, None]
     else:
         w_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH)
     # The softmax in float32: a sum over thousands of keys would lose the small ones in bfloat16.
@@ -62,36 +62,10 @@ def attend(
     seen_BTS = behind_BTS >= 0 if limit >= S else (behind_BTS >= 0) & (behind_BTS <= limit)
     w_BKGTS = jnp.where(seen_BTS[:, None, None], w_BKGTS, -jnp.inf)
     p_BKGTS = jax.nn.softmax(w_BKGTS, axis=-1).astype(q_BTNH.dtype)
-    if T == 1:
-        return _where(_mixed_on_cpu, _mixed, p_BKGTS[:, :, :, 0], v_BSKH).reshape(B, 1, N, H)
+    if T == 1:  # and here all values
+        return jnp.einsum("BKGS,BSKH->BKGH", p_BKGTS[:, :, :, 0], v_BSKH).reshape(B, 1, N, H)
     out_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", p_BKGTS, v_BSKH)
     return out_BTKGH.reshape(B, T, N, H)
-
-
-def _where(on_cpu: Callable, elsewhere: Callable, *arrays: jax.Array) -> jax.Array:
-    """`on_cpu` for several rows in float32 there, `elsewhere` for all else."""
-    if arrays[0].dtype != jnp.float32 or len(arrays[0]) == 1:
-        return elsewhere(*arrays)
-    return lax.platform_dependent(*arrays, cpu=on_cpu, default=elsewhere)
-
-
-def _scores(k_BSKH: jax.Array, q_BKGH: jax.Array) -> jax.Array:
-    # Keys first: with one query XLA would otherwise transpose all keys on a CPU.
-    return jnp.einsum("BSKH,BKGH->BKSG", k_BSKH, q_BKGH).swapaxes(2, 3)
-
-
-def _mixed(p_BKGS: jax.Array, v_BSKH: jax.Array) -> jax.Array:
-    return jnp.einsum("BKGS,BSKH->BKGH", p_BKGS, v_BSKH)
-
-
-def _scores_on_cpu(k_BSKH: jax.Array, q_BKGH: jax.Array) -> jax.Array:
-    # Sums, not products: for those of several rows XLA transposes all keys and values in each step,
-    # which takes four times as long. For one row the products are four times as fast.
-    return jnp.moveaxis((k_BSKH[:, :, :, None] * q_BKGH[:, None]).sum(axis=-1), 1, 3)
-
-
-def _mixed_on_cpu(p_BKGS: jax.Array, v_BSKH: jax.Array) -> jax.Array:
-    return (jnp.moveaxis(p_BKGS, 3, 1)[..., None] * v_BSKH[:, :, :, None]).sum(axis=1)
 
 
 def whole_rows(

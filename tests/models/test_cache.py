@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
-from nanochat_jax.models.attention import attend
 from nanochat_jax.models.cache import init_cache
 from nanochat_jax.models.gpt import GPT, init_params
 
@@ -56,15 +55,3 @@ def test_tokens_beyond_a_rows_share_leave_no_trace(model, ids):
     assert cache.length_B.tolist() == [41, 38]
     want = np.stack([whole[0, 38:41], whole[1, 35:38]])
     np.testing.assert_allclose(logits, want, atol=2e-5)
-
-
-@pytest.mark.parametrize("window", [None, 20])
-def test_rows_with_one_token_each_attend_as_each_does_alone(window):
-    draw = lambda seed, *shape: jax.random.normal(jax.random.key(seed), shape)
-    q_BTNH, k_BSKH, v_BSKH = draw(0, 3, 1, 4, 16), draw(1, 3, 64, 2, 16), draw(2, 3, 64, 2, 16)
-    position_BT = jnp.asarray([[0], [40], [63]])
-    together = jax.jit(partial(attend, window=window))(q_BTNH, k_BSKH, v_BSKH, position_BT)
-    for b in range(3):
-        row = slice(b, b + 1)
-        alone = attend(q_BTNH[row], k_BSKH[row], v_BSKH[row], position_BT[row], window)
-        np.testing.assert_allclose(together[row], alone, atol=2e-6)
