@@ -23,11 +23,15 @@ def machine_kind() -> str:
         first = wanted.split(",")[0]
         return {"cuda": "gpu", "rocm": "gpu"}.get(first, first)
     # Asking JAX would start it, and then no platform or virtual devices can be chosen any more.
-    plugin = any(importlib.util.find_spec(f"jax_cuda{n}_plugin") for n in (12, 13))
-    if plugin and os.path.exists("/dev/nvidiactl"):
+    if has_cuda_plugin() and os.path.exists("/dev/nvidiactl"):
         return "gpu"
     tpu = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
     return "tpu" if tpu and importlib.util.find_spec("libtpu") else "cpu"
+
+
+def has_cuda_plugin() -> bool:
+    """Whether JAX's build for NVIDIA GPUs is installed, with or without a GPU."""
+    return any(importlib.util.find_spec(f"jax_cuda{n}_plugin") for n in (12, 13))
 
 
 def resolve_kind(device_type: str) -> str:

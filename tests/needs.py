@@ -50,6 +50,12 @@ def missing(what: str) -> None:
     (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
 
 
+def linux(what: str) -> None:
+    """For tests of what Linux alone has; in CI that is promised."""
+    if sys.platform != "linux":
+        missing(f"{what}: Linux alone has it")
+
+
 def nginx() -> str:
     """The system's nginx, or the one that `make test-all` unpacks into its environment."""
     places = (os.environ.get("PATH", ""), "/usr/sbin", f"{sys.prefix}/nginx/usr/sbin")

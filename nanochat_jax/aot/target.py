@@ -8,6 +8,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, use_abstr
 from nanochat_jax import sharding
 from nanochat_jax.aot.cards import Card, description
 from nanochat_jax.config.mesh import AXES, mesh_size
+from nanochat_jax.devices import has_cuda_plugin
 from nanochat_jax.gpu_process import SEVERAL_DEVICES
 
 PER_NODE = 8  # cards that NVLink or one PCIe tree joins
@@ -22,20 +23,19 @@ def mesh(card: Card, text: str) -> Mesh:
     Raises:
         ValueError: a text of another form, or JAX without its CUDA plugin.
     """
+    if not has_cuda_plugin():
+        raise ValueError(
+            "compiling for a GPU needs JAX's CUDA plugin, though no GPU: `make test-gpu` makes "
+            "an environment with it, then .venv-gpu/bin/python runs this"
+        )
     wanted = mesh_size(text) or 1
     nodes, left = divmod(wanted, PER_NODE)
     shape = f"1x{nodes}x{PER_NODE}" if nodes and not left else f"1x1x{wanted}"
     from jax.experimental import topologies
 
-    try:
-        found = topologies.get_topology_desc(
-            platform="cuda", topology=shape, target_config=description(card)
-        )
-    except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise ValueError(
-            "compiling for a GPU needs JAX's CUDA plugin, though no GPU: `make test-gpu` makes "
-            f"an environment with it, then .venv-gpu/bin/python runs this ({error})"
-        ) from error
+    found = topologies.get_topology_desc(
+        platform="cuda", topology=shape, target_config=description(card)
+    )
     return sharding.make_mesh(text or "1", found.devices)
 
 

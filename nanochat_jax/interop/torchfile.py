@@ -68,8 +68,7 @@ def load(path: pathlib.Path) -> Any:
         ) from None
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} {_what_else(path, error)}") from None
-    # NotImplementedError: of a later version of zip than `zipfile` reads.
-    except (ValueError, NotImplementedError, OverflowError, struct.error, zlib.error) as error:
+    except (ValueError, OverflowError, struct.error, zlib.error) as error:
         raise ValueError(
             f"{path} is no whole file of torch.save: {error}; copy it again, or torch.save it again"
         ) from None
@@ -83,11 +82,19 @@ class _Storage:
     raw: np.ndarray | None = None
 
 
+def _opened(file: BinaryIO) -> zipfile.ZipFile:
+    """The archive; ValueError for one that asks for a later zip than `zipfile` knows."""
+    try:
+        return zipfile.ZipFile(file)
+    except NotImplementedError as error:  # its documented word for that, and raised by nothing else
+        raise ValueError(str(error)) from None
+
+
 class _Reader:
     """Reads one open archive."""
 
     def __init__(self, file: BinaryIO):
-        self.archive = zipfile.ZipFile(file)
+        self.archive = _opened(file)
         self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.storages: dict[str, np.ndarray] = {}
         self.inflated = 0

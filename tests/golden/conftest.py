@@ -75,17 +75,18 @@ def beside(folder: Path, pattern: str) -> Path:
 def files(pattern: str) -> list:
     """Parameters (Path, id `era/stem`) of the files or folders that match, in a fixed order.
 
-    `pattern` is a glob below an era's folder, or below the root if it begins with an era. Where
-    nothing matches, one parameter that skips and says why; the whole set has to match all, and
-    the part in the repository what it is there for.
+    `pattern` is a glob below an era's folder, or below the root if it begins with an era. A whole
+    set, also one that `$NANOCHAT_GOLDEN` names, has to match all; the part in the repository what
+    it is there for, and of anything else there is one parameter that skips and says why.
     """
     root = golden_root()
     in_one_era = pattern.split("/")[0] in ERAS
     globs = [pattern] if in_one_era else [f"{era}/{pattern}" for era in ERAS]
     by_glob = [sorted(root.glob(glob)) for glob in globs]
-    kept = root == KEPT_HERE and pattern.removeprefix("current/").startswith(KEPT)
-    # The whole set has some kinds of one era alone; what is kept here is kept of both.
-    if not (all if kept else any)(by_glob) and (kept or root == BESIDE / "golden"):
+    kept = pattern.removeprefix("current/").startswith(KEPT)
+    # A whole set has some kinds of one era alone; what is kept here is kept of both.
+    there = all(by_glob) if kept and root == KEPT_HERE else any(by_glob)
+    if not there and (kept or root != KEPT_HERE):
         raise pytest.UsageError(f"no golden file matches {pattern} in {root}, which must have it")
     if found := sorted(itertools.chain.from_iterable(by_glob)):
         return [pytest.param(p, id=_name(p.relative_to(root))) for p in found]
