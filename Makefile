@@ -78,7 +78,7 @@ $(ALL)/nginx: | $(ALL)/.ready
 # registers. Of this project nothing is installed: rustbpe lies where `make setup` compiled it.
 GPU_PACKAGES := jax|flax|optax|orbax-checkpoint|grain|numpy|tyro|pyarrow|tqdm|pytest|pytest-timeout|pytest-xdist
 $(GPU)/.ready: pyproject.toml
-	@echo "setting up $(GPU): JAX with its compiler for GPUs (2.5 GB)"
+	@echo "setting up $(GPU): JAX with its compiler for GPUs (2.6 GB)"
 	@$(call with_pip,$(GPU)); \
 	install $$(sed -nE 's/^    "(($(GPU_PACKAGES))[<>=][^"]*)",.*/\1/p' pyproject.toml) \
 	&& jax=$$($$py -c 'import importlib.metadata as m; print(m.version("jax"))') \

@@ -1,6 +1,6 @@
 """How a training step grows from one card to nodes of eight, by XLA's program for each number.
 
-`python bench/scaling.py [--depths 12 20 32] [--devices 1 8 64 512] [--rows N]` compiles the step of
+`python -m bench.scaling [--depths 12 20 32] [--devices 1 8 64 512] [--rows N]` compiles the step of
 the classic recipe with as many micro-batches on each card whatever their number (so the batch grows
 with them), and prints what it sends, what of that is waited for, and tokens a second of a card
 against one card's. Nothing runs: it needs the environment of `make test-gpu`. The last line is one
@@ -18,7 +18,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--depths", type=int, nargs="+", default=[12, 20, 32])
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 8, 64, 512])
-    parser.add_argument("--rows", type=int, default=0, help="of a micro-batch; 0: what fits")
+    parser.add_argument(
+        "--rows", type=int, default=0, help="of a micro-batch; 0: 32, 16 from d21, 8 from d27"
+    )
     parser.add_argument("--micro", type=int, default=1, help="micro-batches of a step on each card")
     parser.add_argument("--device", default="h100-80gb")
     args = parser.parse_args()
@@ -45,7 +47,7 @@ def step(args: argparse.Namespace, depth: int, devices: int) -> dict[str, float]
     flags = [f"--depth={depth}", f"--device-batch-size={rows}", f"--total-batch-size={tokens}"]
     config, cfg = programs.settled("base", [*flags, "--remat=dots"])
     gpu = card(args.device)
-    program = programs.step(programs.for_card(config), cfg, target.mesh(gpu, str(devices)))
+    config, program = programs.fitted(config, cfg, gpu, target.mesh(gpu, str(devices)))
     all_of_it = command.figures(program, config, cfg, gpu, devices)
     names = "step_ms", "waiting_ms", "sent_gb", "tokens_per_s", "mfu", "peak_gb"
     exchanges = audit.collectives(program.module)

@@ -1,23 +1,30 @@
 """What can be wrong with a compiled program and is seen in its HLO."""
 
 import collections
+import math
 import re
 from typing import NamedTuple
 
+import numpy as np
+
 from nanochat_jax.aot.hlo import COLLECTIVES, Computation, Instruction, Module
 
+# A block of device numbers as HLO writes it: its sizes, and the order of its axes once turned.
+BLOCK = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
 FORWARD, BACKWARD = "__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"
 
 
 class Collective(NamedTuple):
-    """One exchange: `sent` bytes that each device sends in each of its `times` a step; `devices`
-    take part."""
+    """One exchange: `sent` bytes that each device sends in each of its `times` a step.
+
+    `group`: numbers of the devices of one of the groups that exchange at once, all alike.
+    """
 
     name: str
     op: str
     dtype: str
     sent: int
-    devices: int
+    group: tuple[int, ...]
     in_loop: bool = False
     times: int = 1
 
@@ -96,26 +103,38 @@ def collective(computation: Computation, i: Instruction) -> Collective:
     Source: nccl-tests, `doc/PERFORMANCE.md`: each of n devices sends (n - 1) / n of the whole
     array to gather, scatter or exchange it, twice that to reduce it everywhere.
     """
-    op, n = i.op.removesuffix("-start"), group_size(i.attributes)
+    op, group = i.op.removesuffix("-start"), first_group(i.attributes)
+    n = len(group)
     arrays = [array for name in i.operands for array in computation[name].arrays]
     whole = sum(array.nbytes for array in arrays) * (n if op == "all-gather" else 1)
     share = {"all-reduce": 2 * (n - 1) / n, "collective-permute": 1.0}.get(op, (n - 1) / n)
     dtypes = "+".join(sorted({array.dtype for array in arrays}))
-    return Collective(i.name, op, dtypes, round(whole * share), n)
+    return Collective(i.name, op, dtypes, round(whole * share), group)
 
 
-def group_size(attributes: str) -> int:
+def first_group(attributes: str) -> tuple[int, ...]:
     """Devices that exchange with each other, from any of the ways in which XLA writes groups."""
-    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
-        size = 1
-        for axis in re.findall(r"'(\w+)'", named[2]):
-            size *= int(sizes[axis])
-        return size
-    if tiled := re.search(r"replica_groups=\[\d+,(\d+)\]<=", attributes):
-        return int(tiled[1])
-    if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", attributes):
-        return len(listed[1].split(","))
-    if pairs := re.search(r"source_target_pairs=\{(.*?)\}\}", attributes):
-        return pairs[1].count("{")
+    axes = rf"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\({BLOCK}\))? \{{('\w+'(?:,'\w+')*)\}}"
+    if found := re.search(axes, attributes):
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", found[1])}
+        ids = _block(found[2] or str(math.prod(sizes.values())), found[3])
+        chosen = re.findall(r"\w+", found[4])
+        first = tuple(slice(None) if name in chosen else 0 for name in sizes)
+        return tuple(ids.reshape(list(sizes.values()))[first].ravel().tolist())
+    if found := re.search(rf"replica_groups=\[(\d+),\d+\]<={BLOCK}", attributes):
+        return tuple(_block(found[2], found[3]).reshape(int(found[1]), -1)[0].tolist())
+    if found := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
+        return tuple(_ints(found[1]))
+    if found := re.search(r"source_target_pairs=\{(.*?)\}\}", attributes):
+        return tuple(sorted(set(_ints(found[1]))))
     raise ValueError(f"no group of devices in {attributes[:200]!r}")
+
+
+def _block(sizes: str, order: str | None) -> np.ndarray:
+    """The numbers from 0 on, laid out in those sizes, with the axes turned into that order."""
+    shape = _ints(sizes)
+    return np.arange(math.prod(shape)).reshape(shape).transpose(_ints(order) if order else None)
+
+
+def _ints(text: str) -> list[int]:
+    return [int(n) for n in re.findall(r"\d+", text)]

@@ -1,6 +1,7 @@
 """How much of a card's peaks kernels reach: the assumptions of every estimate, in one place.
 
-One set for all cards and programs, from published measurements; none is fitted to a program here.
+One set for all cards and programs: published measurements, and single kernels of ours on an H100.
+None is fitted to a whole program.
 """
 
 import dataclasses

@@ -142,19 +142,20 @@ class _Timeline:
 
     def _exchange(self, name: str, i: Instruction, times: float) -> float:
         c = collective(self.module.computations[name], i)
-        seconds = self.rates.exchange_us / 1e6 + c.sent / self._link(c.op, c.devices)
+        seconds = self.rates.exchange_us / 1e6 + c.sent / self._link(c.op, c.group)
         self.launches.append(Launch(i, "exchange", seconds, times, Work("", 0.0, c.sent)))
         return seconds
 
-    def _link(self, op: str, devices: int) -> float:
-        """Bytes/s that a device sends in an exchange of so many."""
+    def _link(self, op: str, group: Sequence[int]) -> float:
+        """Bytes/s that a device sends in an exchange of a group."""
         inside = self.card.link * self.rates.link
-        if devices <= PER_NODE:
+        in_node = collections.Counter(device // PER_NODE for device in group)
+        if len(in_node) == 1:
             return inside
-        # NCCL lays as many rings as there are adapters, and each ring leaves a node once: all of
-        # a node's adapters carry what each of its cards sends. Not so where all speak with all.
+        # NCCL lays as many rings as a node has adapters of the group's cards, and each ring leaves
+        # a node once: together they carry what a card sends. Not so where all speak with all.
         outside = self.rates.between_nodes * self.rates.network
-        return outside if op == "all-to-all" else min(inside, PER_NODE * outside)
+        return outside if op == "all-to-all" else min(inside, min(in_node.values()) * outside)
 
 
 def _kind(i: Instruction) -> str:

@@ -86,18 +86,25 @@ def test_collectives_count_what_each_device_sends_once():
 
 
 @pytest.mark.parametrize(
-    ("groups", "size"),
+    ("groups", "first"),
     [
-        ("replica_groups=mesh['data'=4,'fsdp'=2] {'data'}", 4),
-        ("replica_groups=mesh['data'=4,'fsdp'=2] {'data','fsdp'}", 8),
-        ("replica_groups=[2,4]<=[8]", 4),
-        ("replica_groups=[2,4]<=[4,2]T(1,0)", 4),
-        ("replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}", 4),
-        ("source_target_pairs={{0,1},{1,2},{2,0}}", 3),
+        ("replica_groups=mesh['data'=4,'fsdp'=2] {'data'}", (0, 2, 4, 6)),
+        ("replica_groups=mesh['data'=4,'fsdp'=2] {'data','fsdp'}", tuple(range(8))),
+        ("replica_groups=mesh['a'=4,'b'=1], device_ids=([2,2]T(1,0)) {'a'}", (0, 2, 1, 3)),
+        ("replica_groups=mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}", (0, 2, 4, 6)),
+        ("replica_groups=[2,4]<=[8]", (0, 1, 2, 3)),
+        ("replica_groups=[2,4]<=[4,2]T(1,0)", (0, 2, 4, 6)),
+        ("replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}", (0, 1, 2, 3)),
+        ("source_target_pairs={{0,1},{1,2},{2,0}}", (0, 1, 2)),
     ],
 )
-def test_groups_are_read_in_each_way_of_writing_them(groups, size):
-    assert audit.group_size(f", channel_id=1, {groups}") == size
+def test_groups_are_read_in_each_way_of_writing_them(groups, first):
+    assert audit.first_group(f", channel_id=1, {groups}") == first
+
+
+def test_a_group_written_in_an_unknown_way_is_refused():
+    with pytest.raises(ValueError, match="no group"):
+        audit.first_group(", replica_groups=mesh['a'=4] {'a':(1)2}")
 
 
 def test_products_in_eight_bits_are_counted_by_both_operands():

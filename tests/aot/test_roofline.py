@@ -117,10 +117,15 @@ def test_a_loop_that_depends_on_data_runs_as_often_as_is_said():
 def test_between_nodes_rings_share_the_adapters_and_all_to_all_does_not():
     timeline = roofline._Timeline(parse(module()), GPU, Rates(), 1)
     inside = GPU.link * Rates().link
-    assert timeline._link("all-gather", 8) == timeline._link("all-to-all", 8) == inside
+    assert (
+        timeline._link("all-gather", range(8)) == timeline._link("all-to-all", range(8)) == inside
+    )
     adapter = Rates().between_nodes * Rates().network
-    assert timeline._link("all-gather", 16) == min(inside, 8 * adapter)
-    assert timeline._link("all-to-all", 16) == adapter
+    assert timeline._link("all-gather", range(16)) == min(inside, 8 * adapter)
+    assert timeline._link("all-to-all", range(16)) == adapter
+    # One card of each of eight nodes: eight devices, and none beside another.
+    assert timeline._link("all-gather", range(0, 64, 8)) == adapter
+    assert timeline._link("all-gather", range(0, 64, 4)) == 2 * adapter
 
 
 def test_the_same_kernel_of_every_layer_is_one_kind():
