@@ -4,6 +4,7 @@ JAX reads both once, when it starts. What the user has set stands, flag by flag.
 docs/log.md, 28 November 2026.
 """
 
+import itertools
 from collections.abc import Mapping
 
 # JAX takes three quarters of a card by itself. The rest of 8 % holds the driver's context, NCCL's
@@ -33,6 +34,10 @@ def environment(devices: int, env: Mapping[str, str]) -> dict[str, str]:
 def visible_gpus(env: Mapping[str, str], device_files: int) -> int:
     """GPUs that a process may use, of so many in the machine."""
     chosen = env.get("CUDA_VISIBLE_DEVICES")
-    # CUDA stops reading at the first -1.
-    named = chosen.split("-1")[0].split(",") if chosen is not None else None
-    return device_files if named is None else len([name for name in named if name.strip()])
+    if chosen is None:
+        return device_files
+    # CUDA stops reading at the first that is no device, such as -1.
+    named = itertools.takewhile(
+        lambda name: name not in ("", "-1"), map(str.strip, chosen.split(","))
+    )
+    return len(list(named))

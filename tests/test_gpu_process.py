@@ -27,8 +27,10 @@ def test_what_the_user_has_set_stands():
 
 
 @pytest.mark.parametrize(
-    ("chosen", "count"), [(None, 8), ("0,3", 2), ("", 0), ("GPU-8932f937", 1), ("1,-1,2", 1)]
-)
+    ("chosen", "count"),
+    [(None, 8), ("0,3", 2), ("", 0), ("GPU-8932f937", 1), ("1,-1,2", 1), ("-1", 0),
+     ("GPU-8932f937-d72c-1b06-c12f-20bd9faed9f6, GPU-1c0f", 2)],
+)  # fmt: skip
 def test_gpus_are_counted_as_cuda_shows_them(chosen, count):
     env = {} if chosen is None else {"CUDA_VISIBLE_DEVICES": chosen}
     assert gpu_process.visible_gpus(env, device_files=8) == count

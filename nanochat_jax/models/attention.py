@@ -118,7 +118,6 @@ class Attention(Layer):
         """(output [B, T, D], (keys, values) of the layer after this call)."""
         c = self.cfg
         B, T, _ = x_BTD.shape
-        heads = lambda y, n: y.reshape(B, T, n, c.head_dim)
         q_BTNH, k_BTKH, v_BTKH = projected = self._projected(x_BTD)
         if self.gated:
             # What a token is, handed to attention directly: layers above need not carry it along
@@ -128,7 +127,7 @@ class Attention(Layer):
             # every second layer is best, and the gate helps.
             gate_BTK = nn.sigmoid(self.ve_gate(x_BTD[..., : c.ve_gate_width]))
             gate_BTK = gate_BTK * jnp.asarray(c.ve_gate_scale, self.dtype)
-            v_BTKH = v_BTKH + gate_BTK[..., None] * heads(value_embed_BTX, c.n_kv_head)
+            v_BTKH = v_BTKH + gate_BTK[..., None] * value_embed_BTX.reshape(v_BTKH.shape)
         if self.attention == "pallas" and past is not None and T == 1:
             # Only here: a jax without Pallas' Triton backend shall still import this file.
             from nanochat_jax.models.attend_one import attend_one

@@ -16,8 +16,10 @@ import jax.numpy as jnp
 from jax import lax
 
 # Of float32 logits: enough to keep a GPU busy; a few more arrays are as large. On a CPU so few that
-# a core's tile stays in its cache and its pages in the process: a quarter of the loss's time.
-TILE_BYTES, CPU_TILE_BYTES = 2**30, 2**22
+# a core's tile stays in its cache and its pages in the process: a quarter of the loss's time. But
+# each tile reads and writes the output matrix's gradient: with a large vocabulary, tiles of few
+# tokens take twice as long.
+TILE_BYTES, CPU_TILE_BYTES, CPU_TILE_ROWS = 2**30, 2**22, 256
 # exp(64) x a vocabulary is far below what float32 holds, exp(-64) far above what it loses.
 UNSHIFTED = 64.0
 
@@ -60,10 +62,12 @@ class Head(NamedTuple):
 
 
 def tile_rows(tokens: int, vocab_size: int, on_cpu: bool = False) -> int:
-    """Tokens of a tile: as many as `TILE_BYTES` of logits hold, in tiles of one size."""
-    size = min(TILE_BYTES, CPU_TILE_BYTES) if on_cpu else TILE_BYTES
-    most = max(1, size // (4 * vocab_size))
-    return -(-tokens // -(-tokens // most))
+    """Tokens of a tile: as many as `TILE_BYTES` of logits hold, in tiles of one size. On a CPU as
+    many as `CPU_TILE_BYTES` hold, or `CPU_TILE_ROWS` where those are more."""
+    most = TILE_BYTES // (4 * vocab_size)
+    if on_cpu:
+        most = min(most, max(CPU_TILE_ROWS, CPU_TILE_BYTES // (4 * vocab_size)))
+    return -(-tokens // -(-tokens // max(1, most)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -29,6 +29,7 @@ class CompileWatch(logging.Filter):
         self._known: dict[str, list[tuple[str, ...]]] = collections.defaultdict(list)
         self._done: set[str] = set()
         self._work: str | None = None
+        self._shown = logging.WARNING
         # Replies are sampled in several threads, and each may compile.
         self._lock = threading.Lock()
 
@@ -36,7 +37,7 @@ class CompileWatch(logging.Filter):
     def listening(self) -> Iterator[None]:
         """While inside, what JAX compiles is heard."""
         logger = logging.getLogger(JAX_LOGGER)
-        level = logger.level
+        level, self._shown = logger.level, logger.getEffectiveLevel()
         logger.addFilter(self)
         logger.setLevel(logging.DEBUG)
         try:
@@ -59,7 +60,7 @@ class CompileWatch(logging.Filter):
         """Takes note of JAX's line; True for lines that would have been logged without us."""
         if str(record.msg).startswith("Compiling") and len(record.args or ()) >= 2:
             self._heard(*record.args[:2])
-        return record.levelno >= logging.WARNING
+        return record.levelno >= self._shown
 
     def _heard(self, function: Any, avals: Sequence[Any]) -> None:
         types = tuple(aval.str_short() for aval in avals)

@@ -3,7 +3,8 @@
 Every device keeps a share of each large parameter (`sharding.TABLE`). Over the `data` axis shares
 are gathered once a step, and gradients summed once a step: traffic does not grow with accumulation.
 Over the `fsdp` axis a layer's shares are gathered when it runs, and again when its backward pass
-does, and its gradient is summed at once: no device ever holds all weights, or all gradients.
+does, and its gradient is summed at once: no device ever holds all weights, or all gradients. (With
+`--fp8 --remat none` it does hold all weights in eight bits, which the backward pass is given.)
 
 All of this runs inside `shard_map`. Source: ZeRO (arXiv:1910.02054), FSDP (arXiv:2304.11277).
 """

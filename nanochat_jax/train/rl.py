@@ -98,11 +98,9 @@ class Sampler:
     tokenizer: Tokenizer
     mesh: jax.sharding.Mesh
     context: int
-    kept: KeptPool | None = None
+    kept: KeptPool = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        if self.kept is not None:
-            return
         slots = -(-rows_per_step(self.config) // self.mesh.size)
         where = dict(max_len=self.context, slots=slots, mesh=self.mesh)
         self.kept = KeptPool(lambda model: EnginePool(model, self.tokenizer, **where))

@@ -7,6 +7,7 @@ compilation use the same step through `trainer` and `abstract_run`, which need s
 import dataclasses
 import functools
 import pathlib
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ import optax
 from nanochat_jax import kernels, sharding
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config import scaling
+from nanochat_jax.config.flags import take
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import BaseTrain, RLTrain, Stage, tokens_per_step
 from nanochat_jax.devices import compute_dtype
@@ -205,8 +207,9 @@ def does_not_fit(run: Run, error: BaseException) -> str:
     shapes = dict(steps=run.curriculum.steps, params=run.trainer.state.params)
     peak = partial(peak_bytes, cfg=cfg, mesh=mesh, **shapes)
     limit = memory.pool_bytes() or memory.machine_bytes()
-    # What it has saved is not to be done again.
-    resume = ["--resume"] if store.steps(run.directory) else []
+    # What it has saved is not to be done again. The speedrun goes on by itself, without a flag.
+    one_stage = take(sys.orig_argv, "stage")[0] is not None
+    resume = ["--resume"] if one_stage and store.steps(run.directory) else []
     sizes = batch_sizes(config, cfg, mesh)
     return memory.too_large(memory.asked_for(error), config, sizes, peak, limit, resume)
 

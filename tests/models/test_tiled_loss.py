@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from nanochat_jax.models import loss as losses
-from nanochat_jax.models.loss import Head, token_nll, weighted_nll
+from nanochat_jax.models.loss import Head, tile_rows, token_nll, weighted_nll
 
 N, D, V, PADDED = 130, 32, 100, 128
 
@@ -75,3 +75,8 @@ def test_a_cpu_takes_tiles_that_stay_in_its_cache_and_others_the_large_ones():
     here, on_a_gpu = (traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda"))
     assert "tensor<256x4096xf32>" in here and "tensor<2048x4096xf32>" not in here
     assert "tensor<2048x4096xf32>" in on_a_gpu and "tensor<256x4096xf32>" not in on_a_gpu
+
+
+@pytest.mark.parametrize(("vocab_size", "rows"), [(1024, 1024), (4096, 256), (65536, 256)])
+def test_a_cpus_tiles_are_not_so_short_that_the_gradient_is_all_they_read(vocab_size, rows):
+    assert tile_rows(2048, vocab_size, on_cpu=True) == rows

@@ -16,19 +16,9 @@ from nanochat_jax.data import importer
 from nanochat_jax.train import setup
 from nanochat_jax.train.curriculum import loader_rows
 from tests.train.test_loop import Counting
+from tests.train.tiny_chain import CHATS, SETTINGS
 
-SETTINGS = """
-device_batch_size = 2
-max_seq_len = 32
-total_batch_size = 64
-eval_every = -1
-sample_every = -1
-[tokenizer]
-vocab_size = 280
-[base]
-depth = 1
-aspect_ratio = 16
-head_dim = 16
+REST = """\
 num_iterations = 2
 [mid]
 num_iterations = 2
@@ -40,8 +30,6 @@ target_examples_per_step = 2
 eval_metrics_every = -1
 mixture = ["conversations"]
 """
-CHATS = [[{"role": "user", "content": f"Is {n} more?"}, {"role": "assistant", "content": "Yes."}]
-         for n in range(40)]  # fmt: skip
 
 
 @pytest.fixture
@@ -51,7 +39,7 @@ def run(base_dir, tmp_path):
     rows = (json.dumps({"text": f"The number {n} is one more than {n - 1}."}) for n in range(300))
     text.write_text("\n".join(rows))
     chats.write_text("\n".join(map(json.dumps, CHATS)))
-    file.write_text(SETTINGS)
+    file.write_text(SETTINGS + REST)
     importer.add_documents(base_dir, [text])
     importer.add_conversations(base_dir, [chats])
 

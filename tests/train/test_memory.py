@@ -1,7 +1,7 @@
 """A step that does not fit: one message with the batch that does, found by compiling."""
 
 import dataclasses
-import json
+import itertools
 import shlex
 import sys
 from functools import partial
@@ -13,9 +13,7 @@ import pytest
 from nanochat_jax import sharding
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import BaseTrain
-from nanochat_jax.data import importer
 from nanochat_jax.train import memory, setup, stages
-from tests.serve.world import BYTES
 
 CFG = GPTConfig(sequence_len=64, vocab_size=512, n_layer=1, n_head=1, n_kv_head=1, n_embd=32)
 CONFIG = BaseTrain(device_batch_size=8, max_seq_len=64, num_iterations=9, total_batch_size=1024)
@@ -96,28 +94,35 @@ def test_a_compiled_step_over_the_limit_is_refused_with_the_largest_batch_that_f
     )
 
 
-@pytest.fixture
-def root(base_dir, tmp_path):
-    BYTES.save(base_dir / "tokenizer")
-    lines = (json.dumps({"text": f"{i} and {i + 1} make {2 * i + 1}. " * 9}) for i in range(90))
-    (tmp_path / "text.jsonl").write_text("\n".join(lines))
-    importer.add_documents(base_dir, [tmp_path / "text.jsonl"])
-    return base_dir
+def run_out(monkeypatch, step, **settings):
+    """What a base run says whose device runs out of memory at that step.
+
+    XLA's own error, from an array that no machine has room for.
+    """
+    place, count = setup.Trainer.place, itertools.count()
+    room = lambda: next(count) < step or jnp.zeros(2**46)
+    monkeypatch.setattr(setup.Trainer, "place", lambda *args: room() and place(*args))
+    shape = dict(depth=1, aspect_ratio=32, head_dim=32, mesh="1", eval_every=-1, sample_every=-1)
+    with pytest.raises(ValueError) as refused:
+        stages.run("base", dataclasses.replace(CONFIG, **shape, **settings))
+    return str(refused.value)
 
 
 def test_a_device_that_runs_out_at_the_first_step_ends_the_run_with_the_same_message(
-    root, command, monkeypatch
+    text_root, command, monkeypatch
 ):
-    """XLA's own error, from an array that no machine has room for."""
-    place = setup.Trainer.place
-    greedy = lambda trainer, rows: (place(trainer, rows), jnp.zeros(2**46))
-    monkeypatch.setattr(setup.Trainer, "place", greedy)
-    shape = dict(depth=1, aspect_ratio=32, head_dim=32, mesh="1", eval_every=-1, sample_every=-1)
-    with pytest.raises(ValueError) as refused:
-        stages.run("base", dataclasses.replace(CONFIG, **shape))
-    said = str(refused.value)
+    said = run_out(monkeypatch, step=0)
     assert "XLA asked for 281475.0 GB at once" in said
     assert "the largest batch that fits is 4 (" in said and said.endswith("--device-batch-size 4")
+
+
+@pytest.mark.parametrize(
+    ("typed", "more"), [("scripts.train --stage=base", " --resume"), ("scripts.speedrun", "")]
+)
+def test_what_was_saved_is_gone_on_with_by_the_command_to_type(typed, more, text_root, monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", *typed.split()])
+    said = run_out(monkeypatch, step=1, save_every=1)
+    assert said.endswith(f"type python -m {typed} --device-batch-size 4{more}")
 
 
 def test_the_size_that_xla_names_is_told_in_words():

@@ -50,9 +50,11 @@ def pool():
 @pytest.fixture
 def trials(root, pool):
     def make(mesh="1", **settings):
-        chosen, shared = config(**settings), pool if mesh == "1" else None
+        chosen = config(**settings)
         questions = Questions(chosen.mixture, root, "train")
-        sampler = rl.Sampler(chosen, BYTES, sharding.make_mesh(mesh), 64, shared)
+        sampler = rl.Sampler(chosen, BYTES, sharding.make_mesh(mesh), 64)
+        if mesh == "1":
+            sampler.kept = pool
         return Trial(sampler, questions, root / f"mesh{mesh}")
 
     return make

@@ -12,20 +12,10 @@ from nanochat_jax.config.paths import base_data, checkpoints
 from nanochat_jax.data import importer, shards
 from nanochat_jax.train import curriculum, trace
 from scripts.data import main
+from tests.train.tiny_chain import CHATS, SETTINGS
 
 T, ROWS = 32, 4  # tokens of a row, rows of a step: two micro-batches
-SETTINGS = """
-device_batch_size = 2
-max_seq_len = 32
-total_batch_size = 128
-eval_every = -1
-sample_every = -1
-[tokenizer]
-vocab_size = 280
-[base]
-depth = 1
-aspect_ratio = 16
-head_dim = 16
+REST = """\
 num_iterations = 7
 save_every = 3
 [mid]
@@ -39,8 +29,6 @@ target_examples_per_step = 4
 eval_metrics_every = -1
 mixture = ["conversations", "SimpleSpelling:20"]
 """
-CHATS = [[{"role": "user", "content": f"Is {n} more?"}, {"role": "assistant", "content": "Yes."}]
-         for n in range(40)]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +37,7 @@ def base(tmp_path_factory):
     root = tmp_path_factory.mktemp("base")
     chats, file = root / "c.jsonl", root / "c.toml"
     chats.write_text("\n".join(map(json.dumps, CHATS)))
-    file.write_text(SETTINGS)
+    file.write_text(SETTINGS + REST)
     (root / "words_alpha.txt").write_text("\n".join(("river", "stone", "apple", "winter")))
     for number in range(3):
         rows = range(number * 3000, number * 3000 + 2600)
