@@ -1,9 +1,9 @@
 """The mesh, and the one table that says where every array of a training run lies.
 
-Both axes split the rows of a batch, what a run keeps between its steps (parameters and moments) and
-the sum of its gradients. They differ in how weights come together to compute (`train/exchange.py`): over
-`data` all at once, over `fsdp` layer by layer. A dimension that the devices do not divide stays
-whole.
+Both axes split the rows of a batch, what a run keeps between its steps (parameters and moments),
+and the sum of its gradients. They differ in how weights come together to compute
+(`train/exchange.py`): over `data` all at once, over `fsdp` layer by layer. A dimension that the
+devices do not divide stays whole.
 """
 
 import math
