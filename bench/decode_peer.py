@@ -62,7 +62,7 @@ def measure(
         "ratio": round(step_s[THEIRS] / step_s[OURS], 3),
         "ratios": [round(t / o, 3) for o, t in zip(found[OURS], found[THEIRS], strict=True)],
     }
-    print({key: value for key, value in row.items()}, flush=True)
+    print(row, flush=True)
     return row
 
 

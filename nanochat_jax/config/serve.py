@@ -67,4 +67,6 @@ class ChatWeb(Talk):
     a balancer that asks it sends no more; Ctrl-C does not wait"""
     # Docker kills ten seconds after SIGTERM: what takes longer than this gets an error event
     # instead of being cut off.
-    drain: int = 4  # seconds that running replies then have to end
+    drain: int = 4
+    """seconds that replies have to end once no more requests are taken; those that take longer get
+    an error"""

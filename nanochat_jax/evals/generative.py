@@ -179,27 +179,6 @@ def answer(
             yield waiting.popleft().result()
 
 
-class KeptPool:
-    """A pool for one model after another: `with kept(model) as pool`.
-
-    It is made and compiled for the first model and kept; between two it holds no device memory,
-    which training wants back.
-    """
-
-    def __init__(self, make: Callable[[Model], EnginePool | None]):
-        self._make, self._pool = make, None
-
-    @contextlib.contextmanager
-    def __call__(self, model: Model) -> Iterator[EnginePool | None]:
-        if self._pool is None:
-            self._pool = self._make(model)
-        else:
-            self._pool.set_params(model.params)
-        yield self._pool
-        if self._pool is not None:
-            self._pool.release()
-
-
 def pass_at_k(right: int, n: int, k: int) -> float:
     """The chance that one of k answers is right, estimated from n >= k of which `right` are.
 

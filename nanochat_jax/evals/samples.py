@@ -5,6 +5,7 @@ Source: nanochat `scripts/base_eval.py`, mode `sample`.
 
 from collections.abc import Sequence
 
+from nanochat_jax.evals.kept import Kept
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.tokenizer import Tokenizer
@@ -16,31 +17,23 @@ FREE_SAMPLES = 8
 
 
 class Continuations:
-    """The prompts with their greedy continuations of 16 tokens, by one model after another.
-
-    The engine is compiled for the first one and kept, but holds no device memory between two.
-    """
+    """The prompts with their greedy continuations of 16 tokens, by one model after another."""
 
     def __init__(self, tokenizer: Tokenizer, prompts: Sequence[str]):
         bos = tokenizer.get_bos_token_id()
         self._tokenizer = tokenizer
         self._ids = [[bos, *tokenizer.encode(prompt)] for prompt in prompts]
-        self._engine: Engine | None = None
+        self._kept = Kept(self._engine)
 
     def __call__(self, model: Model) -> list[str]:
-        if self._engine is None:
-            self._engine = self._made(model)
-        else:
-            self._engine.set_params(model.params)
-        replies = self._engine.complete(self._ids, CONTINUED)
-        self._engine.release()
+        with self._kept(model) as engine:
+            replies = engine.complete(self._ids, CONTINUED)
         text = lambda prompt, reply: self._tokenizer.decode(prompt[1:] + reply.tokens)
         return [text(*pair) for pair in zip(self._ids, replies, strict=True)]
 
-    def _made(self, model: Model) -> Engine:
-        need = max(map(len, self._ids), default=1) + CONTINUED
-        max_len = min(need, model.cfg.sequence_len)
-        return Engine(model, self._tokenizer, slots=max(1, len(self._ids)), max_len=max_len)
+    def _engine(self, model: Model) -> Engine:
+        max_len = min(max(map(len, self._ids)) + CONTINUED, model.cfg.sequence_len)
+        return Engine(model, self._tokenizer, slots=len(self._ids), max_len=max_len)
 
 
 def free(model: Model, tokenizer: Tokenizer, seed: int = 42) -> list[str]:

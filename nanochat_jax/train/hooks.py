@@ -16,7 +16,8 @@ from nanochat_jax.data.batch import MicroBatch, one_pass
 from nanochat_jax.evals import chatcore, core, samples
 from nanochat_jax.evals.bpb import bits_per_byte
 from nanochat_jax.evals.chatcore import catalog
-from nanochat_jax.evals.generative import GradedProblem, KeptPool, pass_at_k
+from nanochat_jax.evals.generative import GradedProblem, pass_at_k
+from nanochat_jax.evals.kept import Kept
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 
@@ -88,7 +89,7 @@ def chat_scores_hook(config: SFTTrain, tokenizer: Tokenizer, root: pathlib.Path)
         for name, task in found.items():
             chosen[name] = few(task, most.get(task.kind, config.chatcore_max_sample))
     written = [task for task in chosen.values() if task.kind == "generative"]
-    kept = KeptPool(lambda model: chatcore.engines(model, tokenizer, written))
+    kept = Kept(lambda model: chatcore.engines(model, tokenizer, written))
 
     def run(model: Model, step: int) -> Scores:
         with kept(model) as pool:

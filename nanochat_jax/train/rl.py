@@ -25,10 +25,10 @@ from nanochat_jax.data import ledger
 from nanochat_jax.evals.generative import (
     EnginePool,
     GradedProblem,
-    KeptPool,
     SamplingParams,
     answer,
 )
+from nanochat_jax.evals.kept import Kept
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.tokenizer.chat_format import ASSISTANT_END
@@ -98,12 +98,12 @@ class Sampler:
     tokenizer: Tokenizer
     mesh: jax.sharding.Mesh
     context: int
-    kept: KeptPool = dataclasses.field(init=False)
+    kept: Kept[EnginePool] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         slots = -(-rows_per_step(self.config) // self.mesh.size)
         where = dict(max_len=self.context, slots=slots, mesh=self.mesh)
-        self.kept = KeptPool(lambda model: EnginePool(model, self.tokenizer, **where))
+        self.kept = Kept(lambda model: EnginePool(model, self.tokenizer, **where))
 
     def rollouts(self, model: Model, questions: Questions, step: int) -> list[GradedProblem]:
         """The replies to the step's questions, which are a function of parameters and step alone:

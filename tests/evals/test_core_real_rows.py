@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nanochat_jax.evals.core import batches, bundle, prompts, shapes
+from nanochat_jax.evals.placing import ACCELERATOR_TOKENS
 from nanochat_jax.tokenizer import Tokenizer
 from tests import needs
 from tests.evals.core_bundles import TOKENIZER
@@ -57,7 +58,7 @@ def _shots(task, items, i):
 
 @pytest.mark.slow
 def test_all_tasks_go_in_at_most_ten_shapes_on_an_accelerator(tasks):
-    """On one device and on eight, 120 questions of a task, the shapes planned from 32 of each."""
+    """On one device and on eight, 120 questions of a task, the shapes planned from some of each."""
     rows = {task: bundle.rows(task, 120) for task in tasks.values() if bundle.file_of(task)}
     # Prompts must have about the lengths that they have in tokens of a real vocabulary.
     tokenizer = Tokenizer.train((str(item) for items in rows.values() for item in items), 8192)
@@ -65,9 +66,12 @@ def test_all_tasks_go_in_at_most_ten_shapes_on_an_accelerator(tasks):
     for task, items in rows.items():
         examples = prompts.examples(task, items, range(len(items)), tokenizer, 20480)
         questions.append([shapes.groups((task.label, i), e) for i, e in enumerate(examples)])
-    planned = shapes.plan((g, 1.0) for some in questions for gs in some[:32] for g in gs)
-    ahead = {batches.shape_of(kind, 16384) for kind in planned}
+    planned = shapes.plan(
+        (g, 1.0) for some in questions for gs in some[: shapes.SAMPLE] for g in gs
+    )
+    ahead = {batches.shape_of(kind, ACCELERATOR_TOKENS) for kind in planned}
     for devices in (1, 8):
         windows = (itertools.chain(*some) for some in questions)
-        made = batches.batches(windows, 16384, devices, shapes.chooser(planned), planned)
+        kind = shapes.chooser(planned)
+        made = batches.batches(windows, ACCELERATOR_TOKENS, devices, kind, planned)
         assert len({batch.shape for batch in made} | ahead) <= 10

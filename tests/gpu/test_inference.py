@@ -9,7 +9,8 @@ import pytest
 
 from nanochat_jax.aot import audit, inference, programs, target, work
 from nanochat_jax.aot.cards import card
-from nanochat_jax.evals.core.batches import Shape
+from nanochat_jax.evals.core.batches import Kind, shape_of
+from nanochat_jax.evals.placing import ACCELERATOR_TOKENS
 from nanochat_jax.models.loss import tile_rows
 
 GPU = card("h100-80gb")
@@ -52,8 +53,9 @@ def test_rows_that_decode_on_eight_cards_exchange_nothing(cfg, mesh):
     assert audit.collectives(program.module) == []
 
 
-@pytest.mark.parametrize("shape", [Shape(8, 2048, 0, 0, 1024), Shape(10, 1024, 40, 128, 2560)])
-def test_core_keeps_scores_and_logits_small_and_exchanges_its_results_alone(cfg, mesh, shape):
+@pytest.mark.parametrize("kind", [Kind(2048, 0, 0, False), Kind(1024, 128, 4, True)])
+def test_core_keeps_scores_and_logits_small_and_exchanges_its_results_alone(cfg, mesh, kind):
+    shape = shape_of(kind, ACCELERATOR_TOKENS)
     program = inference.core(cfg, mesh, shape)
     assert audit.attention_calls(program.module) == ((LAYERS, 0) if not shape.ends else (0, 0))
     assert audit.squares(program.module, shape.long) == []

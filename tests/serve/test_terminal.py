@@ -8,8 +8,10 @@ import time
 import pytest
 
 from nanochat_jax.config.serve import ChatCLI
+from nanochat_jax.serve import terminal as programs
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.terminal import Terminal
+from tests.serve.read_weights import ReadWeights
 from tests.serve.world import BYTES, spoken, talking_model
 
 
@@ -34,6 +36,14 @@ def talk(engine, *lines, interactive=False, system=""):
     terminal = Terminal(engine, ChatCLI(max_tokens=64, system=system), ask, out, interactive)
     terminal.run()
     return out.getvalue(), terminal, left
+
+
+def test_a_chat_holds_the_weights_in_8_bits_alone(monkeypatch):
+    read, found = ReadWeights(monkeypatch, programs), []
+    monkeypatch.setattr(programs, "start_logging", lambda: None)
+    monkeypatch.setattr(Terminal, "answer", lambda *_: found.append(read.alive()))
+    programs.chat(ChatCLI(prompt="hi", int8=True))
+    assert found == [0]
 
 
 def test_a_reply_shows_its_tool_call_and_ends_with_the_input(engine):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from nanochat_jax import sharding
-from nanochat_jax.evals.generative import EnginePool, KeptPool
+from nanochat_jax.evals.generative import EnginePool
+from nanochat_jax.evals.kept import Kept
 from nanochat_jax.models.loss import token_nll
 from nanochat_jax.train import loop, metrics, rl, rollout_log, stages
 from nanochat_jax.train.rollouts import Questions
@@ -44,7 +45,7 @@ def root(base_dir, model):
 def pool():
     """The engines of a step, made and compiled once."""
     mesh = sharding.make_mesh("1")
-    return KeptPool(lambda model: EnginePool(model, BYTES, max_len=64, slots=8, mesh=mesh))
+    return Kept(lambda model: EnginePool(model, BYTES, max_len=64, slots=8, mesh=mesh))
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from nanochat_jax.evals.core.batches import (
     shape_of,
 )
 from nanochat_jax.evals.core.prompts import Example, Row
-from nanochat_jax.evals.placing import in_flight, placed
+from nanochat_jax.evals.placing import ACCELERATOR_TOKENS, in_flight, placed
 from nanochat_jax.models.cache import init_cache
 from nanochat_jax.models.gpt import GPT, Model
 from nanochat_jax.models.loss import token_nll
@@ -54,7 +54,7 @@ Scored = dict[Key, tuple[Example, list[RowScore]]]
 
 def score(
     model: Model, windows: Iterable[Mapping[Key, Example]], *, mesh: Mesh | None = None,
-    batch_tokens: int = 16384, least_shared: int = LEAST_SHARED,
+    batch_tokens: int = ACCELERATOR_TOKENS, least_shared: int = LEAST_SHARED,
     planned: Sequence[Kind] = (),
 ) -> Iterator[Scored]:  # fmt: skip
     """Question -> (it, scores of its rows) of every question of all windows, batch by batch.
@@ -62,7 +62,8 @@ def score(
     Args:
         mesh: over which the batches are split; the parameters lie on it.
         batch_tokens: tokens of a forward pass on each device.
-        least_shared: rows with fewer common tokens are read whole.
+        least_shared: rows with fewer common tokens are read whole (with `planned`, those with fewer
+            than `shapes` says).
         planned: the few kinds that all batches shall be of (`shapes.plan`), which are compiled side
             by side at once; none: as many kinds as save the most padding.
     """

@@ -6,7 +6,9 @@ from nanochat_jax.config.serve import ChatWeb
 from nanochat_jax.devices import cpu_count
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.load import Loaded
+from nanochat_jax.serve.server import launch
 from nanochat_jax.serve.server.launch import SMALL, mesh_text, new_service, with_mesh
+from tests.serve.read_weights import ReadWeights
 from tests.serve.world import BYTES, spoken, talking_model
 
 
@@ -48,6 +50,12 @@ def test_n_names_the_mesh_of_the_server():
     for wrong in (ChatWeb(num_gpus=-1), ChatWeb(num_gpus=2, mesh="4")):
         with pytest.raises(ValueError, match="-n 8 is --mesh 8"):
             with_mesh(wrong)
+
+
+def test_a_server_holds_the_weights_in_8_bits_alone(monkeypatch):
+    read = ReadWeights(monkeypatch, launch)
+    monkeypatch.setattr(launch, "run", lambda service, sock: sock.close() or read.alive())
+    assert launch.serve(ChatWeb(port=0, slots=1, mesh="1", int8=True)) == 0
 
 
 def test_without_a_mesh_a_small_model_on_a_cpu_is_served_by_every_core():
