@@ -217,9 +217,8 @@ def _interrupts_as_flag() -> Iterator[Callable[[], bool]]:
 def chat(cfg: ChatCLI) -> None:
     """One answer, or a conversation until the person leaves: what `scripts.chat_cli` runs."""
     start_logging()
-    loaded = load(cfg)
+    engine = new_engine(cfg)
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not cfg.prompt
-    engine = Engine(loaded.model, loaded.tokenizer, slots=1, int8=cfg.int8)
     sys.stdout.reconfigure(errors="replace")
     if interactive:  # imported elsewhere it writes escape sequences into pipes
         with contextlib.suppress(ImportError):
@@ -229,3 +228,9 @@ def chat(cfg: ChatCLI) -> None:
         terminal.answer(cfg.prompt) if cfg.prompt else terminal.run()
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def new_engine(cfg: ChatCLI) -> Engine:
+    """The engine of one chat. It alone holds weights: not also the model as it was read."""
+    loaded = load(cfg)
+    return Engine(loaded.model, loaded.tokenizer, slots=1, int8=cfg.int8)

@@ -63,13 +63,15 @@ class Engine:
         reuse: bool = True,
         tool: Tool = run_tool,
     ):
-        self.model, self.int8 = prepare(model, dtype, int8), int8
+        # The weights lie in the pool alone: what they were made of may be let go.
+        model = prepare(model, dtype, int8)
+        self.gpt, self.int8 = model.gpt, int8
         self.tokenizer, self.tool, self.steps = tokenizer, tool, steps
         self.max_len = max_len or model.cfg.sequence_len
         special = tokenizer.encode_special
         self.stop_tokens = stop_ids(tokenizer)
         specials = Specials(special(PYTHON_START), special(PYTHON_END), self.stop_tokens)
-        self.pool = Pool(self.model, specials, slots, self.max_len, steps, mesh)
+        self.pool = Pool(model, specials, slots, self.max_len, steps, mesh)
         self.slots = [Slot(row, row % len(self.devices)) for row in range(slots)]
         self._prefiller = Prefiller(self.pool, self.slots, reuse)
         self._rows = idle_rows(slots, steps)
@@ -137,7 +139,7 @@ class Engine:
 
     def check(self, request: Request) -> None:
         """Raises RequestRefused when `request` is out of range; reads nothing that changes."""
-        request.check(self.max_len, self.model.cfg.vocab_size)
+        request.check(self.max_len, self.gpt.cfg.vocab_size)
 
     @property
     def active(self) -> int:
@@ -171,7 +173,7 @@ class Engine:
 
     def set_params(self, params: dict) -> None:
         """Goes on with other weights of the same shapes. Only while nothing is running."""
-        self.pool.set_params(prepare_params(params, self.model.gpt.dtype, self.int8))
+        self.pool.set_params(prepare_params(params, self.gpt.dtype, self.int8))
         self.forget()
 
     def release(self) -> None:

@@ -75,8 +75,14 @@ def serve(cfg: ChatWeb) -> int:
     """Serves until SIGINT or SIGTERM; returns the exit code."""
     cfg = with_mesh(cfg)
     sock = bind(cfg.host, cfg.port)
+    return run(loaded_service(cfg), sock)
+
+
+def loaded_service(cfg: ChatWeb) -> "Service":
+    """The service of the checkpoint that `cfg` names. Its engine alone holds weights: not also the
+    model as it was read."""
     loaded = load(cfg, devices.virtual_devices(cfg.slots or CPU_SLOTS, 1))
-    return run(new_service(cfg, loaded, new_engine(cfg, loaded)), sock)
+    return new_service(cfg, loaded, new_engine(cfg, loaded))
 
 
 def new_engine(cfg: ChatWeb, loaded: Loaded) -> "Engine":
