@@ -60,7 +60,13 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes one JSON value, indented for people; half a character becomes `?` as above."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """The text of a file of one JSON value; half a character is `?` in it already."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    return text.encode(errors="replace").decode()
 
 
 def write_json_lines(path: pathlib.Path, values: Iterable[Any]) -> None:

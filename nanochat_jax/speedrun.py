@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nanochat_jax import pipeline
-from nanochat_jax.config.errors import start_logging
+from nanochat_jax.config import paths
+from nanochat_jax.config.errors import FAILURES, start_logging, told
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.program import Shared, Speedrun
 from nanochat_jax.config.resolve import SECTIONS
@@ -46,14 +47,18 @@ def run(argv: Sequence[str]) -> None:
 
     if config.fresh or not report.begun(root):
         report.reset(root)
+    failed = 0
     for stage in stages:
         if stage == "base":
             rest_of_data()
         # Anew: what a chat stage takes over from the checkpoint before it is known only now.
         ran = _stage(stage, configure(stage, config, handed), config.fresh, handed)
-        _evaluate(stage, configs["eval"], ran)
+        failed += _evaluate(stage, configs["eval"], ran, config.strict)
     path = report.generate(root)
     log.info("\n%s", report.summary(root))
+    if failed:
+        again = "type the same again to repeat them"
+        log.info("%d evaluation(s) failed and are missing there; %s", failed, again)
     log.info("the whole report: %s (%.0f s in all)", path, time.perf_counter() - started)
     log.info("to look at, with curves: %s", path.with_suffix(".html"))
     talk = f"python -m scripts.chat_web -i {stages[-1]}"
@@ -112,12 +117,20 @@ def differences(have: Mapping[str, Any], want: Mapping[str, Any]) -> str:
     return "; ".join(shown) + (f"; and {len(keys) - 6} more" if len(keys) > 6 else "")
 
 
-def _evaluate(stage: str, config: Any, ran: bool) -> None:
-    """Scores what a stage made, once."""
+def _evaluate(stage: str, config: Any, ran: bool, strict: bool) -> int:
+    """Scores what a stage made, once; 1 if that failed, which costs no stage after it."""
     from nanochat_jax import report
 
-    if ran or not report.has(base_dir(), EVALUATION[stage]):
+    if not ran and report.has(base_dir(), EVALUATION[stage]):
+        return 0
+    try:
         pipeline.evaluate(dataclasses.replace(config, source=stage))
+    except Exception as error:
+        if strict:
+            raise
+        told(f"the evaluation of stage {stage}", error, paths.report(base_dir()) / FAILURES)
+        return 1
+    return 0
 
 
 def _data(config: Speedrun, configs: Mapping[str, Any]) -> Callable[[], None]:

@@ -16,7 +16,7 @@ from nanochat_jax.config.values import fields, fingerprint, flatten
 # fingerprints are on people's disks: a stage counts as done only while exactly these are left out.
 EVERY_STAGE = (
     "config device_type mesh simulate_devices run resume resume_from_step init eval_every "
-    "eval_tokens sample_every save_every attention remat reduce_dtype"
+    "eval_tokens sample_every save_every strict attention remat reduce_dtype"
 )
 LEFT_OUT = {
     "tokenizer": "config device_type num_shards",
@@ -27,7 +27,8 @@ LEFT_OUT = {
     "rl": f"{EVERY_STAGE} task_data eval_examples eval_samples",
 }
 PER_CALL = set(
-    "resume resume_from_step init run device_type mesh simulate_devices attention remat".split()
+    "resume resume_from_step init run device_type mesh simulate_devices strict attention "
+    "remat".split()
 )
 
 
@@ -110,6 +111,7 @@ def test_a_fingerprint_leaves_out_what_it_always_left_out(stage):
 def test_a_resumed_run_takes_over_all_but_what_belongs_to_the_call():
     typed = dict(run="theirs", mesh="2", device_type="cpu", init="x", resume_from_step=3)
     typed |= dict(attention="xla", remat="full", fp8=True, reduce_dtype="bfloat16")
+    typed |= dict(strict=True)
     saved = flatten(STAGES["base"](**typed, resume=True, simulate_devices=True, depth=3, seed=7))
     again, usual = flatten(settle(read("base"), saved=saved)), flatten(STAGES["base"]())
     assert {name for name in saved if again[name] != saved[name]} == PER_CALL

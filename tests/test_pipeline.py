@@ -278,3 +278,12 @@ def test_a_missing_folder_of_task_files_is_named_before_anything_is_trained(base
     with pytest.raises(FileNotFoundError, match="--task-data nowhere is no folder"):
         speedrun.run(["--task-data=nowhere"])
     assert not any(base_dir.iterdir())
+
+
+def test_an_evaluation_that_fails_costs_a_speedrun_none_of_its_stages(base_dir, caplog):
+    config = pipeline.configure("eval", ["-i", "base"])
+    assert speedrun._evaluate("base", config, ran=True, strict=False) == 1
+    assert "the evaluation of stage base failed" in caplog.text and "--strict" in caplog.text
+    assert "Traceback" in (base_dir / "report" / "failures.log").read_text()
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        speedrun._evaluate("base", config, ran=True, strict=True)

@@ -1,14 +1,12 @@
 """Checkpoints on disk: `<dir>/<step:06d>/` is whole or it does not exist.
 
-Arrays go through Orbax (`params`, `optimizer`), the rest is JSON. Orbax keeps no checksum of array
-data: a flipped byte restored without an error in two of three places tried (0.12.8). So a manifest
-has digests of our own, and since they must be there before the folder gets its name, the rename is
-ours too, not its `CheckpointManager`'s (which also meets a second save with a silent False).
+Arrays go through Orbax (`params`, `optimizer`), the rest is JSON. The manifest must be there before
+the folder gets its name, so the rename is ours too, not Orbax's `CheckpointManager`'s (which also
+meets a second save with a silent False).
 """
 
 import dataclasses
 import errno
-import hashlib
 import json
 import mmap
 import pathlib
@@ -21,11 +19,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from nanochat_jax.checkpoint import manifest
 from nanochat_jax.checkpoint.mapped import drop_pages
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.files import recover_folders, replace_folder, write_json
 
-MANIFEST = "manifest.json"
+MANIFEST = manifest.NAME
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +89,7 @@ def save(
             write_json(part / "meta.json", dict(meta) | {"step": step})
             if loader is not None:
                 write_json(part / "loader.json", loader)
-            write_json(part / MANIFEST, _digests(part))
+            write_json(part / MANIFEST, manifest.entries(part))
             replace_folder(part, final)
     except Exception as error:
         if chief:
@@ -134,17 +133,14 @@ def find(directory: pathlib.Path, step: int | None = None) -> Saved:
 
 def verify(saved: Saved) -> None:
     """Compares every file with its digest; ValueError names the first missing or changed one."""
-    manifest = saved.path / MANIFEST
-    if not manifest.exists():
+    if not (saved.path / MANIFEST).exists():
         raise ValueError(f"{saved.path} has no {MANIFEST}: it is not a checkpoint of this program")
-    for name, (size, digest) in json.loads(manifest.read_text()).items():
-        file = saved.path / name
-        if not file.exists() or file.stat().st_size != size or _sha256(file) != digest:
-            others = [s for s in steps(saved.path.parent) if s != saved.step]
-            raise ValueError(
-                f"checkpoint {saved.path} is damaged: {name} is missing or changed since it was "
-                f"written; use another step ({others or 'there is none'}) or train again"
-            )
+    if name := manifest.first_damaged(saved.path):
+        others = [s for s in steps(saved.path.parent) if s != saved.step]
+        raise ValueError(
+            f"checkpoint {saved.path} is damaged: {name} is missing or changed since it was "
+            f"written; use another step ({others or 'there is none'}) or train again"
+        )
 
 
 def _raise_if_full(directory: pathlib.Path, error: Exception) -> None:
@@ -215,16 +211,6 @@ def _restore(path: pathlib.Path, like: Any) -> Any:
     largest = max((a.size * a.dtype.itemsize for a in jax.tree.leaves(like)), default=0)
     with ocp.StandardCheckpointer(restore_concurrent_gb=1.25 * largest / 1e9 + 0.05) as reader:
         return reader.restore(path.absolute(), like)
-
-
-def _digests(folder: pathlib.Path) -> dict[str, tuple[int, str]]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): (p.stat().st_size, _sha256(p)) for p in files}
-
-
-def _sha256(file: pathlib.Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _barrier(name: str) -> None:

@@ -1,6 +1,7 @@
 """What a person reads of a program: log lines, and one message for what a person can fix."""
 
 import contextlib
+import datetime
 import difflib
 import errno
 import logging
@@ -8,6 +9,11 @@ import pathlib
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+
+log = logging.getLogger(__name__)
+
+# What failed on the way and did not end a run: beside its checkpoints, or beside the report.
+FAILURES = "failures.log"
 
 
 def start_logging() -> None:
@@ -36,6 +42,17 @@ def friendly_errors() -> Iterator[None]:
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def told(what: str, error: Exception, file: pathlib.Path) -> None:
+    """For a failure that does not end the program: one line of it, the traceback goes to `file`."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as out:
+        out.write(f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S} {what}\n")
+        out.writelines(traceback.format_exception(error))
+    first = str(error).partition("\n")[0][:300]
+    log.error("%s failed and is left out: %s: %s (traceback: %s; --strict ends the run there)",
+              what, type(error).__name__, first, file)  # fmt: skip
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -71,6 +71,8 @@ class Speedrun(Shared):
     run: str = dataclasses.field(default_factory=wandb_run)
     """name for wandb; `dummy` logs to disk alone"""
     task_data: str = ""  # local folder of task files instead of the Hugging Face hub
+    strict: HandedOn[bool] = False
+    """an evaluation that fails ends the run; otherwise it is told, counted and left out"""
     device_batch_size: HandedOn[int] = 32
     """rows of one micro-batch on one device, in base and mid; sft, rl and bits per byte take no
     more than these. Not named: as each stage says"""

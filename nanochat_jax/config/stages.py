@@ -59,6 +59,8 @@ class Stage(Program):
     """steps between checkpoints; -1: only at the end"""
     init_lr_frac: float = 1.0
     """all learning rates are multiplied by this once"""
+    strict: PerCall[bool] = False
+    """an evaluation that fails ends the run; otherwise it is told, counted and left out"""
     attention: PerCall[Attention] = "auto"
     """how attention is computed: cudnn (bfloat16 on NVIDIA GPUs), blocks (anywhere), xla (all
     scores at once); auto: cudnn where it runs, else blocks"""

@@ -28,12 +28,14 @@ Scores = dict[str, Any]
 class Hook:
     """`run(model, step)` every so many steps and at the end of the run.
 
-    `every` -1: never, not even at the end. `first`: also before any step.
+    `every` -1: never, not even at the end. `first`: also before any step. `name`: what it is called
+    where it fails.
     """
 
     every: int
     run: Callable[[Model, int], Scores]
     first: bool = True
+    name: str = "an evaluation"
 
     def due(self, step: int, last: bool) -> bool:
         if self.every < 0:
@@ -50,14 +52,15 @@ def bits_per_byte_hook(
     steps = max(1, tokens // (config.device_batch_size * config.max_seq_len))
     # A loader made anew: every evaluation reads the same tokens, so that its scores compare.
     bpb = lambda model: bits_per_byte(model, one_pass(batches(), steps), token_bytes_V, steps)
-    return Hook(config.eval_every, lambda model, step: {"val/bpb": bpb(model)})
+    run = lambda model, step: {"val/bpb": bpb(model)}
+    return Hook(config.eval_every, run, name="bits per byte")
 
 
 def samples_hook(config: Stage, tokenizer: Tokenizer) -> Hook:
     """Greedy continuations of the config's prompts, as texts."""
     continuations = samples.Continuations(tokenizer, config.sample_prompts)
     run = lambda model, step: {"samples": continuations(model)}
-    return Hook(config.sample_every if config.sample_prompts else -1, run, first=False)
+    return Hook(config.sample_every if config.sample_prompts else -1, run, False, "samples")
 
 
 def core_hook(config: BaseTrain, tokenizer: Tokenizer, bundle: pathlib.Path) -> Hook:
@@ -74,7 +77,7 @@ def core_hook(config: BaseTrain, tokenizer: Tokenizer, bundle: pathlib.Path) -> 
 
     # Not before the first step: a model that has learned nothing takes as long to score.
     wanted = config.core_metric_every > 0 and bundle.is_dir()
-    return Hook(config.core_metric_every if wanted else -1, run, first=False)
+    return Hook(config.core_metric_every if wanted else -1, run, False, "CORE")
 
 
 def chat_scores_hook(config: SFTTrain, tokenizer: Tokenizer, root: pathlib.Path) -> Hook:
@@ -98,7 +101,7 @@ def chat_scores_hook(config: SFTTrain, tokenizer: Tokenizer, root: pathlib.Path)
         numbers = {name_of(name): task.accuracy for name, task in done.tasks.items()}
         return numbers | {"chatcore_metric": done.metric}
 
-    return Hook(every if chosen else -1, run, first=False)
+    return Hook(every if chosen else -1, run, False, "chat scores")
 
 
 def pass_at_k_hook(config: RLTrain, answers: Callable[[Model], Sequence[GradedProblem]]) -> Hook:
@@ -110,4 +113,4 @@ def pass_at_k_hook(config: RLTrain, answers: Callable[[Model], Sequence[GradedPr
         share = lambda k: float(np.mean([pass_at_k(r, samples, k) for r in right]))
         return {f"val/pass@{k}": share(k) for k in range(1, samples + 1)}
 
-    return Hook(config.eval_every, run)
+    return Hook(config.eval_every, run, name="pass@k")

@@ -1,4 +1,4 @@
-"""The loop that every stage of the model runs in: evaluate, save, train, until the end.
+"""The loop that every stage of the model runs in: save, evaluate, train, until the end.
 
 This is the shell around `train/step.py`: it owns files, the clock and Ctrl-C. What it runs is
 assembled in `train/setup.py`.
@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import itertools
+import pathlib
 import platform
 import signal
 import sys
@@ -20,10 +21,11 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from nanochat_jax.checkpoint import store
+from nanochat_jax.checkpoint import manifest, store
 from nanochat_jax.config.values import flatten
 from nanochat_jax.train.compiles import CompileWatch
 from nanochat_jax.train.curriculum import StepRows
+from nanochat_jax.train.evaluations import Evaluations
 from nanochat_jax.train.hooks import Scores
 from nanochat_jax.train.metrics import MetricsWriter
 from nanochat_jax.train.peaks import mfu
@@ -43,7 +45,7 @@ class Interrupted(SystemExit):
 class Progress:
     """What a run has seen so far; saved with every checkpoint and restored with it.
 
-    `evaluated`: the hooks of the next step have run already.
+    `evaluated`: the hooks of the next step have run already; `failed`: so many of all did fail.
     """
 
     smooth_loss: float = 0.0
@@ -51,6 +53,7 @@ class Progress:
     tokens: int = 0
     best_bpb: float | None = None
     evaluated: bool = False
+    failed: int = 0
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Progress":
@@ -79,6 +82,9 @@ class Loop:
         calm = {} if sys.stderr.isatty() else {"mininterval": 15, "ascii": True, "ncols": 100}
         steps = run.curriculum.steps
         self.bar = tqdm(total=steps, initial=self.step, desc=run.stage, unit="step", **calm)
+        self.evaluations = Evaluations(
+            run.curriculum.hooks, run.directory, self.compiles, run.config.strict
+        )
         self.clock = 0.0  # when the last step was done
         # What the device was given and nobody has read yet: (step, its metrics, its rows).
         self.pending: tuple[int, Mapping[str, jax.Array], StepRows] | None = None
@@ -92,19 +98,20 @@ class Loop:
         self.clock = time.perf_counter()
         for self.step in itertools.count(first):
             loader, make = next(upcoming)
+            # The data are asked before anything is done: whether this is the end decides what is
+            # due.
+            last, resumed = make is None, self.step == first and run.start.resumed is not None
+            saved = run.start.resumed.path if resumed else None
+            # Saved before anything runs on it that can fail: an evaluation, or the next step.
+            if saved is None and (last or stop.is_set() or self._save_is_due()):
+                saved = self._save(state, loader, final=last)
+            elif saved is not None and last:
+                self._amend(saved, {"final": True})
             # Here nothing of a step is half done, so this is where a run may end.
             if stop.is_set():
-                self._save(state, loader, final=False)
                 raise Interrupted(130)
-            # The data are asked before anything is measured: whether this is the end decides what
-            # is due.
-            last, resumed = make is None, self.step == first and run.start.resumed is not None
-            if not (self.step == first and self.progress.evaluated):
-                self._evaluate(state, last)
-            every = run.config.save_every
-            due = every > 0 and self.step > 0 and self.step % every == 0
-            if last or (due and not resumed):
-                self._save(state, loader, final=last)
+            if not self.progress.evaluated:
+                self._evaluate(state, last, saved)
             if last:
                 return
             with self.compiles.during("the making of rows"):
@@ -147,25 +154,25 @@ class Loop:
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(1)
 
-    def _evaluate(self, state: TrainState, last: bool) -> None:
-        """Runs the hooks that are due and logs what they find."""
-        hooks = enumerate(self.run.curriculum.hooks, 1)
-        due = [(n, hook) for n, hook in hooks if hook.due(self.step, last)]
-        if due:
-            self._collect()
-        values: Scores = {}
-        model = self.run.trainer.model(state) if due else None
-        for n, hook in due:
-            with self.compiles.during(f"evaluation {n}"):
-                values |= hook.run(model, self.step)
+    def _evaluate(self, state: TrainState, last: bool, saved: pathlib.Path | None) -> None:
+        """Runs the hooks that are due and adds what they find to the log and to the saved step."""
+        due = self.evaluations.due(self.step, last)
+        self.progress.evaluated = True
+        if not due:
+            return
+        self._collect()
+        model = functools.partial(self.run.trainer.model, state)
+        values, failed = self.evaluations.run(due, model, self.step)
+        self.progress.failed += failed
         if values:
             self.writer.write(self.step, values)
             self.scores |= values
             bpbs = self.progress.best_bpb, values.get("val/bpb")
             self.progress.best_bpb = min((b for b in bpbs if b is not None), default=None)
             self._print(values)
-            self.clock = time.perf_counter()  # the speed of a step does not count evaluations
-        self.progress.evaluated = True
+        if saved is not None:
+            self._amend(saved, {"metrics": self._numbers(), "loop": self._progress()})
+        self.clock = time.perf_counter()  # the speed of a step does not count evaluations
 
     def _print(self, values: Scores) -> None:
         numbers = [f"{k} {v:.4f}" for k, v in values.items() if isinstance(v, float)]
@@ -174,9 +181,25 @@ class Loop:
         for text in values.get("samples", []):
             self.bar.write(f"  > {text}")
 
-    def _save(self, state: TrainState, loader: Any, final: bool) -> None:
+    def _save_is_due(self) -> bool:
+        every = self.run.config.save_every
+        return every > 0 and self.step > 0 and self.step % every == 0
+
+    def _numbers(self) -> Scores:
+        return {k: v for k, v in self.scores.items() if isinstance(v, float | int)}
+
+    def _progress(self) -> dict[str, Any]:
+        return dataclasses.asdict(self.progress)
+
+    def _amend(self, saved: pathlib.Path, changes: Mapping[str, Any]) -> None:
+        if jax.process_index() == 0:
+            manifest.amend_meta(saved, changes)
+
+    def _save(self, state: TrainState, loader: Any, final: bool) -> pathlib.Path:
         self._collect()
         run = self.run
+        # Where none is due, nothing is to be done at this step when the run goes on from it.
+        self.progress.evaluated |= not self.evaluations.due(self.step, final)
         meta = {
             "stage": run.stage,
             "final": final,
@@ -185,8 +208,8 @@ class Loop:
             "fingerprint": dict(run.fingerprint),
             "data": dict(run.curriculum.data),
             "tokenizer_hash": run.tokenizer.hash,
-            "metrics": {k: v for k, v in self.scores.items() if isinstance(v, float | int)},
-            "loop": dataclasses.asdict(self.progress),
+            "metrics": self._numbers(),
+            "loop": self._progress(),
             "versions": versions(),
         }
         arrays = dict(optimizer=state.opt_state, loader=loader)
@@ -194,6 +217,7 @@ class Loop:
             path = store.save(run.directory, self.step, state.params, meta, **arrays)
         self.bar.write(f"saved {path}")
         self.clock = time.perf_counter()
+        return path
 
 
 def train(run: Run, state: TrainState) -> Loop:

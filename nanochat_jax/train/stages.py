@@ -67,7 +67,9 @@ def status(
     if not store.steps(folder):
         return want, None, False
     meta = store.find(folder).meta
-    return want, meta.get("fingerprint"), bool(meta.get("final"))
+    # A run killed in its last evaluations has its weights, and evaluates again.
+    ended = bool(meta.get("final")) and meta.get("loop", {}).get("evaluated", True)
+    return want, meta.get("fingerprint"), ended
 
 
 def common_figures(done: loop.Loop) -> dict[str, Any]:
@@ -77,12 +79,16 @@ def common_figures(done: loop.Loop) -> dict[str, Any]:
         "best": "Minimum validation bpb", "val/bpb": "Final validation bpb",
         "core_metric": "CORE metric estimate", "core_tasks": "CORE tasks",
     }  # fmt: skip
-    return {title: found[key] for key, title in names.items() if found.get(key) is not None} | {
-        "Number of iterations": done.step,
-        "Number of training tokens": done.progress.tokens,
-        "Total training time": f"{done.progress.train_s / 60:.2f}m",
-        "Peak memory usage": f"{peak_memory_mib():.2f}MiB",
-    }
+    return (
+        {title: found[key] for key, title in names.items() if found.get(key) is not None}
+        | {
+            "Number of iterations": done.step,
+            "Number of training tokens": done.progress.tokens,
+            "Total training time": f"{done.progress.train_s / 60:.2f}m",
+            "Peak memory usage": f"{peak_memory_mib():.2f}MiB",
+        }
+        | ({"Evaluations that failed": done.progress.failed} if done.progress.failed else {})
+    )
 
 
 def peak_memory_mib() -> float:

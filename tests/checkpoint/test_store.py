@@ -1,6 +1,8 @@
 """A checkpoint is whole or it does not exist; what comes back is what was saved."""
 
+import contextlib
 import json
+import pathlib
 import shutil
 
 import jax
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nanochat_jax.checkpoint import store
+from nanochat_jax.checkpoint import manifest, store
 
 
 @pytest.fixture
@@ -89,6 +91,44 @@ def test_a_flipped_byte_in_any_file_is_found(tmp_path, tree):
             store.verify(saved)
         file.write_bytes(whole)
     store.verify(store.find(tmp_path))
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2, 3])
+def test_scores_are_added_to_meta_and_a_kill_at_any_write_leaves_a_good_step(
+    tmp_path, tree, monkeypatch, writes
+):
+    path, left = save(tmp_path, tree), [writes]
+    replace = pathlib.Path.replace
+
+    def dying(part, target):
+        if not left[0]:
+            raise Killed
+        left[0] -= 1
+        return replace(part, target)
+
+    monkeypatch.setattr(pathlib.Path, "replace", dying)
+    with pytest.raises(Killed) if writes < 3 else contextlib.nullcontext():
+        manifest.amend_meta(path, {"metrics": {"val/bpb": 1.0}})
+    monkeypatch.undo()
+    store.verify(store.find(tmp_path))
+    assert ("metrics" in store.find(tmp_path).meta) == (writes >= 2)
+    manifest.amend_meta(path, {"metrics": {"val/bpb": 0.5}})
+    saved = store.find(tmp_path)
+    store.verify(saved)
+    assert saved.meta["metrics"] == {"val/bpb": 0.5} and saved.meta["final"]
+
+
+def test_a_damaged_meta_is_not_made_good_by_adding_to_it(tmp_path, tree):
+    path = save(tmp_path, tree)
+    (path / "meta.json").write_text('{"step": 4}')
+    with pytest.raises(ValueError, match="was changed"):
+        manifest.amend_meta(path, {"metrics": {}})
+    with pytest.raises(ValueError, match="damaged: meta.json"):
+        store.verify(store.Saved(path, {}))
 
 
 def test_damaged_meta_is_named(tmp_path, tree):

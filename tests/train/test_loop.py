@@ -14,7 +14,7 @@ from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.optim import OptimConfig
 from nanochat_jax.config.stages import BaseTrain
 from nanochat_jax.data.batch import MicroBatch
-from nanochat_jax.train import loop, metrics, setup
+from nanochat_jax.train import loop, metrics, setup, stages
 from nanochat_jax.train.curriculum import Curriculum, loader_rows
 from nanochat_jax.train.hooks import Hook
 from nanochat_jax.train.origin import Origin
@@ -150,6 +150,61 @@ def test_what_is_due_runs_at_its_steps_and_at_the_end(tmp_path):
     ]
     train(tmp_path, hooks=hooks, save_every=-1)
     assert seen == [("first", 0), ("first", 4), ("later", 4), ("first", 6), ("later", 6)]
+
+
+def failing(model, step):
+    raise ZeroDivisionError(f"no tokens at {step}")
+
+
+def test_a_step_is_on_disk_before_it_is_evaluated_and_its_scores_are_added(tmp_path):
+    def look(model, step):
+        seen[step] = store.steps(tmp_path), store.find(tmp_path).meta if step else {}
+        return {"val/bpb": 1.0 / (1 + step)}
+
+    seen: dict[int, tuple] = {}
+    train(tmp_path, hooks=[Hook(2, look)], save_every=2)
+    assert [steps[-1:] for steps, _ in seen.values()] == [[], [2], [4], [6]]
+    assert seen[6][1]["final"] and not seen[6][1]["loop"]["evaluated"]
+    saved = store.find(tmp_path)
+    store.verify(saved)
+    assert saved.meta["metrics"]["val/bpb"] == 1 / 7 and saved.meta["loop"]["evaluated"]
+    assert saved.meta["loop"]["best_bpb"] == 1 / 7
+
+
+def test_an_evaluation_that_fails_is_told_and_counted_and_the_run_goes_on(tmp_path, caplog):
+    hooks = [Hook(3, failing, name="bits per byte"), Hook(3, lambda *_: {"score": 1.0})]
+    done = train(tmp_path, hooks=hooks, save_every=-1)
+    saved = store.find(tmp_path)
+    assert done.step == STEPS and saved.meta["loop"]["failed"] == 3
+    assert saved.meta["metrics"]["score"] == 1.0
+    assert stages.common_figures(done)["Evaluations that failed"] == 3
+    told = [line for line in caplog.text.splitlines() if "failed" in line]
+    assert "bits per byte at step 6 failed" in told[-1] and "ZeroDivisionError" in told[-1]
+    assert "Traceback" not in caplog.text
+    assert (tmp_path / "failures.log").read_text().count("Traceback") == 3
+
+
+def test_strict_ends_the_run_at_an_evaluation_that_fails_with_the_step_saved(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path, hooks=[Hook(-1, failing), Hook(4, failing, first=False)], strict=True)
+    assert store.steps(tmp_path) == [2, 4]
+    store.verify(store.find(tmp_path))
+
+
+def test_a_run_that_died_in_its_last_evaluations_makes_them_up_and_trains_nothing(tmp_path):
+    score = Hook(-1, lambda model, step: {"score": 2.0})
+    dying = dataclasses.replace(score, every=9, run=failing, first=False)
+    train(tmp_path / "whole", hooks=[dataclasses.replace(dying, run=score.run)])
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path / "parts", hooks=[dying], strict=True)
+    before = (tmp_path / "parts" / "000006" / "params" / "_METADATA").stat().st_mtime_ns
+    saved = store.find(tmp_path / "parts")
+    train(tmp_path / "parts", hooks=[dataclasses.replace(dying, run=score.run)], saved=saved)
+    after = (tmp_path / "parts" / "000006" / "params" / "_METADATA").stat().st_mtime_ns
+    assert before == after and losses(tmp_path / "whole") == losses(tmp_path / "parts")
+    lines = [metrics.read(tmp_path / name / "metrics.jsonl")[-1] for name in ("whole", "parts")]
+    assert lines[0] == lines[1] == {"step": 6, "score": 2.0}
+    assert store.find(tmp_path / "parts").meta["metrics"]["score"] == 2.0
 
 
 @pytest.mark.parametrize(("end", "steps"), [(9, 2), (10, 3), (13, 3), (1, 1)])
