@@ -5,11 +5,12 @@ import sys
 from nanochat_jax.config import flags
 from nanochat_jax.config.data import COMMANDS, MakeIdentity, Trace
 from nanochat_jax.config.errors import friendly_errors, start_logging
+from nanochat_jax.stopping import at_once
 
 
 def main(argv: list[str]) -> int:
     start_logging()
-    with friendly_errors():
+    with friendly_errors(), at_once():
         command = flags.command(COMMANDS, argv, prog="scripts.data", description=__doc__)
         if isinstance(command, MakeIdentity):
             from nanochat_jax.identity.make import run

@@ -8,6 +8,7 @@ import tyro
 
 from nanochat_jax.config.errors import friendly_errors
 from nanochat_jax.config.paths import base_dir
+from nanochat_jax.stopping import at_once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Report:
 
 
 def main(argv: list[str]) -> int:
-    with friendly_errors():
+    with friendly_errors(), at_once():
         config = tyro.cli(Report, args=argv, prog="scripts.report")
         from nanochat_jax import report
 

@@ -10,6 +10,7 @@ import os
 import sys
 
 from nanochat_jax.config.errors import friendly_errors
+from nanochat_jax.stopping import at_once
 
 
 def main(argv: list[str]) -> int:
@@ -20,7 +21,7 @@ def main(argv: list[str]) -> int:
         return 0
     # Whatever is here is not what is compiled for. JAX reads this when it is first imported.
     os.environ["JAX_PLATFORMS"] = "cpu"
-    with friendly_errors():
+    with friendly_errors(), at_once():
         from nanochat_jax.aot import command
 
         print(command.run(argv))

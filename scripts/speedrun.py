@@ -4,10 +4,11 @@ import sys
 
 from nanochat_jax import speedrun
 from nanochat_jax.config.errors import friendly_errors
+from nanochat_jax.stopping import at_once
 
 
 def main(argv: list[str]) -> int:
-    with friendly_errors():
+    with friendly_errors(), at_once():
         speedrun.run(argv)
     return 0
 

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "nanochat_jax"
 
 # Each row may import itself and the rows above.
 LAYERS = (
-    ("_rustbpe", "files", "gpu_process", "results"),
+    ("_rustbpe", "files", "gpu_process", "results", "stopping"),
     ("config",),
     ("devices",),
     ("tokenizer",),

@@ -49,10 +49,19 @@ class StepRows(NamedTuple):
     numbers: Mapping[str, float] = {}
 
 
-# What is known before a step begins: the loader's position before its rows, which belongs into a
-# checkpoint of this moment, and what makes them (rollouts ask for the model of this moment, which
-# devices then bring together; a loader does not); None: the data are over and so is the run.
-Upcoming = tuple[Any, Callable[[Callable[[], Model]], StepRows] | None]
+class Upcoming(NamedTuple):
+    """What is known before a step begins. Positions are the loader's: `position`, before the step's
+    rows, belongs into a checkpoint of this moment, `after` into one of the next.
+
+    `make` makes the rows (rollouts ask for the model of this moment, which devices then bring
+    together; a loader does not). None: the data are over and so is the run.
+    """
+
+    position: Any
+    make: Callable[[Callable[[], Model]], StepRows] | None
+    after: Any
+
+
 # (first step, loader position of a checkpoint or None) -> one `Upcoming` a step; the last has no
 # rows. A function of both alone, so that a resumed run sees what an uninterrupted one does.
 RowSource = Callable[[int, Any], Iterator[Upcoming]]
@@ -89,18 +98,20 @@ def loader_rows(
     def rows(first: int, position: Any) -> Iterator[Upcoming]:
         if position is not None:
             batches.set_state(position)
+        position = batches.get_state()
         for step in itertools.count(first):
-            position = batches.get_state()
             micros = list(itertools.islice(batches, 0 if _over(step, steps) else micro_batches))
             # A micro-batch after the end of the pass starts no step. A step that has started before
             # that end is filled from the second pass, as the original does; and step 0 is always
             # made, even of a mixture that is smaller than one step.
             full = len(micros) == micro_batches
             if not full or (steps is None and step > 0 and micros[0].last):
-                yield position, None
+                yield Upcoming(position, None, position)
                 return
             made = _stack(micros, micro_batches // devices, tokens)
-            yield position, lambda _, made=made: made
+            after = batches.get_state()
+            yield Upcoming(position, lambda _, made=made: made, after)
+            position = after
 
     return rows
 

@@ -1,7 +1,7 @@
 """The loop that every stage of the model runs in: save, evaluate, train, until the end.
 
-This is the shell around `train/step.py`: it owns files, the clock and Ctrl-C. What it runs is
-assembled in `train/setup.py`.
+This is the shell around `train/step.py`: it owns files and the clock. What it runs is assembled in
+`train/setup.py`; what asks it to stop is in `stopping.py`.
 """
 
 import contextlib
@@ -11,11 +11,9 @@ import importlib.metadata
 import itertools
 import pathlib
 import platform
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -23,6 +21,7 @@ from tqdm import tqdm
 
 from nanochat_jax.checkpoint import manifest, store
 from nanochat_jax.config.values import flatten
+from nanochat_jax.stopping import Interrupted, Stop, in_order
 from nanochat_jax.train.compiles import CompileWatch
 from nanochat_jax.train.curriculum import StepRows
 from nanochat_jax.train.evaluations import Evaluations
@@ -30,15 +29,11 @@ from nanochat_jax.train.hooks import Scores
 from nanochat_jax.train.metrics import MetricsWriter
 from nanochat_jax.train.peaks import mfu
 from nanochat_jax.train.setup import Run
-from nanochat_jax.train.step import TrainState
+from nanochat_jax.train.step import Batch, TrainState
 
 EMA = 0.9  # of the loss shown in the progress bar, as the original
 # Left out of the training time, as in the original: they hold the compilation.
 WARM_STEPS = 10
-
-
-class Interrupted(SystemExit):
-    """A run ended by Ctrl-C or SIGTERM, whose checkpoint lies on disk."""
 
 
 @dataclasses.dataclass
@@ -88,39 +83,65 @@ class Loop:
         self.clock = 0.0  # when the last step was done
         # What the device was given and nobody has read yet: (step, its metrics, its rows).
         self.pending: tuple[int, Mapping[str, jax.Array], StepRows] | None = None
+        self.saved = self.step  # the step that lies on disk; 0: nothing has been learned that could
+        self._shapes: set[tuple[int, ...]] = set()  # of rows, whose step is compiled
 
-    def go(self, state: TrainState, stop: threading.Event) -> None:
+    def go(self, state: TrainState, stop: Stop) -> None:
         """Every step begins with what a checkpoint of this moment must hold: whatever happens from
         here on, a run resumed from it does the same again."""
+        position = self.run.start.resumed.loader if self.run.start.resumed else None
+        self.now, self.stop, self.clock = (state, position), stop, time.perf_counter()
+        try:
+            self._go()
+        except Interrupted:
+            # Raised where this thread waited, so that nothing of a step is half done.
+            if self.step != self.saved:
+                self._save(*self.now, final=False)
+            raise
+
+    def _go(self) -> None:
         run, first = self.run, self.step
-        position = run.start.resumed.loader if run.start.resumed else None
-        upcoming = run.curriculum.rows(first, position)
-        self.clock = time.perf_counter()
+        upcoming = run.curriculum.rows(first, self.now[1])
         for self.step in itertools.count(first):
-            loader, make = next(upcoming)
+            loader, make, after = self.stop.run(lambda: next(upcoming))
+            state, _ = self.now
             # The data are asked before anything is done: whether this is the end decides what is
             # due.
             last, resumed = make is None, self.step == first and run.start.resumed is not None
             saved = run.start.resumed.path if resumed else None
+            # Where none is due, nothing is to be done at this step when the run goes on from it.
+            self.progress.evaluated |= not self.evaluations.due(self.step, last)
             # Saved before anything runs on it that can fail: an evaluation, or the next step.
-            if saved is None and (last or stop.is_set() or self._save_is_due()):
+            if saved is None and (last or self._save_is_due()):
                 saved = self._save(state, loader, final=last)
             elif saved is not None and last:
                 self._amend(saved, {"final": True})
-            # Here nothing of a step is half done, so this is where a run may end.
-            if stop.is_set():
-                raise Interrupted(130)
             if not self.progress.evaluated:
                 self._evaluate(state, last, saved)
             if last:
                 return
             with self.compiles.during("the making of rows"):
-                rows = make(functools.partial(run.trainer.model, state))
+                model = functools.partial(run.trainer.model, state)
+                rows = self.stop.run(functools.partial(make, model))
             with self.compiles.during(f"a step with rows of {rows.inputs.shape[-1]} tokens"):
-                state, metrics = run.trainer.step(state, run.trainer.place(rows))
+                batch = run.trainer.place(rows)
+                self._compile(state, batch)
+                # Nothing from here to the end of the round waits for a signal: a state that was
+                # given away belongs to no step.
+                state, metrics = run.trainer.step(state, batch)
+            self.now = state, after
+            del batch  # of the next step, when that begins: the device has room for one
             self._collect()
             self.pending = self.step, metrics, rows
             self.progress.evaluated = False
+
+    def _compile(self, state: TrainState, batch: Batch) -> None:
+        """Compiles the step for rows of a new shape, where a signal can end it: later calls find
+        the program made."""
+        shape = batch.inputs_ART.shape
+        if shape not in self._shapes:
+            self.stop.run(lambda: self.run.trainer.step.lower(state, batch).compile())
+            self._shapes.add(shape)
 
     def _collect(self) -> None:
         """Logs the step before the one that was just dispatched.
@@ -157,12 +178,11 @@ class Loop:
     def _evaluate(self, state: TrainState, last: bool, saved: pathlib.Path | None) -> None:
         """Runs the hooks that are due and adds what they find to the log and to the saved step."""
         due = self.evaluations.due(self.step, last)
-        self.progress.evaluated = True
-        if not due:
-            return
         self._collect()
         model = functools.partial(self.run.trainer.model, state)
-        values, failed = self.evaluations.run(due, model, self.step)
+        run = functools.partial(self.evaluations.run, due, model, self.step)
+        values, failed = self.stop.run(run)
+        self.progress.evaluated = True
         self.progress.failed += failed
         if values:
             self.writer.write(self.step, values)
@@ -198,8 +218,6 @@ class Loop:
     def _save(self, state: TrainState, loader: Any, final: bool) -> pathlib.Path:
         self._collect()
         run = self.run
-        # Where none is due, nothing is to be done at this step when the run goes on from it.
-        self.progress.evaluated |= not self.evaluations.due(self.step, final)
         meta = {
             "stage": run.stage,
             "final": final,
@@ -215,6 +233,7 @@ class Loop:
         arrays = dict(optimizer=state.opt_state, loader=loader)
         with self.compiles.during("a save"):
             path = store.save(run.directory, self.step, state.params, meta, **arrays)
+        self.saved = self.step
         self.bar.write(f"saved {path}")
         self.clock = time.perf_counter()
         return path
@@ -224,35 +243,15 @@ def train(run: Run, state: TrainState) -> Loop:
     """Trains from `state` (`run.first_state()`) to the end; the final checkpoint is on disk then.
 
     Raises:
-        Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved (exit code 130).
+        Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved (exit code 130 or 143).
     """
     # The state was read before: making the writer drops the lines that the run will write again,
     # and a checkpoint that cannot be read must not cost them.
     loop = Loop(run)
-    with contextlib.closing(loop.writer), contextlib.closing(loop.bar), _interrupts() as stop:
+    with contextlib.closing(loop.writer), contextlib.closing(loop.bar), in_order() as stop:
         with loop.compiles.listening():
             loop.go(state, stop)
     return loop
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """A flag that the first Ctrl-C or SIGTERM sets; a second one ends at once."""
-    flag, old = threading.Event(), {}
-
-    def handle(number: int, _: Any) -> None:
-        if flag.is_set():
-            raise KeyboardInterrupt
-        flag.set()
-        tqdm.write("stopping after this step and saving; once more to stop at once")
-
-    try:
-        if threading.current_thread() is threading.main_thread():  # no other may set handlers
-            old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-        yield flag
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def versions() -> dict[str, str]:

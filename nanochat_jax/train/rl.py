@@ -157,8 +157,8 @@ def rollout_rows(sampler: Sampler, questions: Questions, directory: pathlib.Path
         # What a killed run logged behind its last checkpoint is sampled again, to the same replies.
         rollout_log.drop_from(directory, first)
         for step in range(first, steps):
-            yield None, functools.partial(make, step=step)
-        yield None, None
+            yield Upcoming(None, functools.partial(make, step=step), None)
+        yield Upcoming(None, None, None)
 
     return rows
 

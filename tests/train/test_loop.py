@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import signal
+import threading
+import time
 
 import jax
 import numpy as np
@@ -125,6 +127,7 @@ def test_ctrl_c_saves_and_the_rest_is_as_if_nothing_had_happened(tmp_path):
         if step == 3 and not pressed:
             pressed.append(step)
             signal.raise_signal(signal.SIGINT)
+            threading.Event().wait()  # an evaluation that takes long
         return {}
 
     pressed: list[int] = []
@@ -138,6 +141,62 @@ def test_ctrl_c_saves_and_the_rest_is_as_if_nothing_had_happened(tmp_path):
     train(tmp_path / "parts", saved=saved, hooks=hooks, save_every=-1)
     assert files(tmp_path / "whole" / "000006") == files(tmp_path / "parts" / "000006")
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+class Stalling(Counting):
+    """A loader that never gives its 10th micro-batch, and is asked to stop while it is awaited."""
+
+    def __iter__(self):
+        return StallingIterator(self.end)
+
+
+class StallingIterator(CountingIterator):
+    def __next__(self):
+        if self.n == 9:
+            signal.raise_signal(signal.SIGTERM)
+            threading.Event().wait()
+        return super().__next__()
+
+
+def test_a_run_that_waits_for_data_stops_where_it_is(tmp_path):
+    train(tmp_path / "whole", save_every=-1)
+    with pytest.raises(loop.Interrupted) as stop:
+        train(tmp_path / "parts", loader=Stalling(), save_every=-1)
+    assert stop.value.code == 143
+    saved = store.find(tmp_path / "parts")
+    assert (saved.step, saved.loader) == (2, {"n": 8})  # of the third step one was given
+    train(tmp_path / "parts", saved=saved, save_every=-1)
+    assert files(tmp_path / "whole" / "000006") == files(tmp_path / "parts" / "000006")
+
+
+def test_a_run_stopped_in_its_last_step_is_evaluated_when_it_goes_on(tmp_path, monkeypatch):
+    seen: list[int] = []
+    hooks = [Hook(100, lambda model, step: seen.append(step) or {}, first=False)]
+    write = metrics.MetricsWriter.write
+
+    def interrupting(writer, step, values):
+        write(writer, step, values)
+        if step == STEPS - 2:  # logged while the device makes the last one
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(0.5)
+
+    with monkeypatch.context() as patch, pytest.raises(loop.Interrupted):
+        patch.setattr(metrics.MetricsWriter, "write", interrupting)
+        train(tmp_path, hooks=hooks, save_every=-1)
+    saved = store.find(tmp_path)
+    assert (saved.step, saved.meta["final"], seen) == (STEPS, False, [])
+    train(tmp_path, saved=saved, hooks=hooks, save_every=-1)
+    assert seen == [STEPS] and store.find(tmp_path).meta["final"]
+
+
+def test_before_the_first_step_there_is_nothing_to_save(tmp_path):
+    def interrupt(model, step):
+        signal.raise_signal(signal.SIGTERM)
+        threading.Event().wait()
+
+    with pytest.raises(loop.Interrupted):
+        train(tmp_path, hooks=[Hook(1, interrupt)])
+    assert not store.steps(tmp_path)
 
 
 def test_what_is_due_runs_at_its_steps_and_at_the_end(tmp_path):

@@ -71,7 +71,7 @@ class Trial(NamedTuple):
 
 def tried(trial, model, step=0):
     """The rows of a step and its records."""
-    _, make = next(rl.rollout_rows(*trial, steps=step + 1)(step, None))
+    make = next(rl.rollout_rows(*trial, steps=step + 1)(step, None)).make
     rows = make(lambda: model)
     return rows, rollout_log.read(trial.directory, step)
 

@@ -1,0 +1,90 @@
+"""Programs asked to stop: in time wherever they are, in order, with one line."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+# No Python runs in the main thread meanwhile, as in a compiler, and others may run.
+BUSY = 'hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)'
+BEGIN = """
+import hashlib, sys, time
+from nanochat_jax import stopping
+def begun(): print("begun", flush=True)
+"""
+AT_ONCE = """
+with stopping.at_once():
+    try:
+        begun(); {}
+    finally:
+        print("closed")
+"""
+IN_ORDER = """
+def work(): begun(); {work}
+with stopping.at_once(), stopping.in_order() as stop:
+    try:
+        stop.run(work)
+    except stopping.Interrupted:
+        {save}
+        print("saved", flush=True)
+        raise
+"""
+
+
+def ended(program, *signals, apart=0.0):
+    """(exit code, seconds from the last signal, stdout, stderr) of a program, once begun."""
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", BEGIN + program], **pipes)
+    assert process.stdout.readline() == "begun\n"
+    sent = time.monotonic()
+    for number in signals:
+        process.send_signal(number)
+        sent = time.monotonic()
+        time.sleep(apart)
+    out, errors = process.communicate(timeout=60)
+    return process.returncode, time.monotonic() - sent, out, errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("work", ["time.sleep(60)", BUSY])
+def test_a_program_ends_at_once_with_one_line(number, work):
+    code, seconds, out, errors = ended(AT_ONCE.format(work), number)
+    assert code == 128 + number and seconds < 8
+    assert out == ("" if work == BUSY else "closed\n")  # nothing but its files is waited for
+    assert errors.split("\n") == ["", f"stopped by {number.name}", ""]
+
+
+@pytest.mark.parametrize("work", ["time.sleep(60)", BUSY])
+def test_what_is_under_way_is_given_up_and_then_saved(work):
+    code, seconds, out, errors = ended(IN_ORDER.format(work=work, save=""), signal.SIGTERM)
+    assert (code, out) == (143, "saved\n") and seconds < 8
+    assert "SIGTERM: stopping" in errors and "Traceback" not in errors
+
+
+def test_a_second_signal_ends_a_save_too():
+    program = IN_ORDER.format(work="time.sleep(60)", save=BUSY)
+    two = signal.SIGTERM, signal.SIGINT
+    code, _, out, errors = ended(program, *two, apart=0.8)
+    assert (code, out) == (130, "")
+    assert "ended at once" in errors and "Traceback" not in errors
+
+
+def test_one_request_that_comes_twice_is_one():
+    code, _, out, _ = ended(
+        IN_ORDER.format(work="time.sleep(60)", save="time.sleep(1)"), signal.SIGTERM, signal.SIGTERM
+    )
+    assert (code, out) == (143, "saved\n")
+
+
+def test_work_beside_gives_its_result_and_its_error():
+    program = """
+with stopping.in_order() as stop:
+    assert stop.run(lambda: 3) == 3
+    try:
+        stop.run(lambda: 1 / 0)
+    except ZeroDivisionError as error:
+        begun()
+"""
+    assert ended(program)[0] == 0
