@@ -10,7 +10,7 @@ from nanochat_jax.config.errors import friendly_errors
 from nanochat_jax.config.gpt import GPTConfig, dials_of, shape_of_depth
 from nanochat_jax.config.resolve import SECTIONS, read, resolve, settle
 from nanochat_jax.config.stages import STAGES
-from nanochat_jax.config.values import fields, fingerprint, flatten
+from nanochat_jax.config.values import build, digest, fields, fingerprint, flatten
 
 # The fields that do not decide a result, as they stood when the first models were trained. Their
 # fingerprints are on people's disks: a stage counts as done only while exactly these are left out.
@@ -124,6 +124,26 @@ def test_a_resumed_run_takes_its_own_earlier_settings_but_flags_win():
     again = settle(layers, saved=flatten(first))
     assert (again.depth, again.optim.matrix_lr, again.num_iterations) == (4, 0.7, 9)
     assert again.resume
+
+
+@pytest.mark.parametrize("recipe", ["classic", "current"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_settings_read_back_from_a_checkpoint_have_the_digest_they_were_saved_with(stage, recipe):
+    """A default of 20 where 20.0 belongs comes back as 20.0: equal, and of another digest."""
+    config = resolve(stage, [f"--recipe={recipe}"])
+    saved = flatten(config)
+    assert digest(flatten(build(STAGES[stage], saved))) == digest(saved)
+
+
+def test_a_resumed_run_takes_the_mesh_of_its_file_and_nothing_else(tmp_path):
+    """Without it the run would go on on another number of devices, and not to the same bytes."""
+    file = tmp_path / "c.toml"
+    file.write_text('mesh = "1"\nseed = 3\n[base]\nattention = "blocks"\ndepth = 5\n')
+    layers = read("base", [f"--config={file}", "--resume"])
+    again = settle(layers, saved=flatten(STAGES["base"](mesh="2", seed=7, depth=4)))
+    assert (again.mesh, again.attention) == ("1", "blocks")
+    assert (again.seed, again.depth) == (7, 4)
+    assert settle(read("base", [f"--config={file}", "--mesh=4"]), saved={}).mesh == "4"
 
 
 def test_the_shipped_configs_are_valid_for_every_program():

@@ -14,7 +14,7 @@ from nanochat_jax.config import flags, inherit
 from nanochat_jax.config.program import Eval, FieldKind, Speedrun
 from nanochat_jax.config.serve import ChatCLI, ChatWeb
 from nanochat_jax.config.stages import STAGES, recipes_of
-from nanochat_jax.config.values import build, check_known, fields, kept_on_resume
+from nanochat_jax.config.values import build, check_known, fields, kept_on_resume, per_call
 
 # Every program that reads a TOML file, by the name of its table there.
 SECTIONS: dict[str, type] = {
@@ -107,13 +107,14 @@ def settle(
     Args:
         parent: the `meta.json` of the checkpoint that a stage starts from.
         saved: the flat config of the run that goes on; it stands in for recipe, file and parent.
+            The file still says what is of the call alone: the mesh, how attention is computed.
 
     Raises:
         ValueError: a value of the wrong type, or values that do not fit together.
     """
     if saved is not None:
         cls = SECTIONS[layers.section]
-        return build(cls, kept_on_resume(cls, saved) | layers.flags)
+        return build(cls, kept_on_resume(cls, saved) | per_call(cls, layers.file) | layers.flags)
     if parent is None:
         return layers.config()
     if layers.section == "base":

@@ -116,7 +116,7 @@ class BaseTrain(Stage):
     # 2^19 tokens: where the rates were tuned. Larger models like larger batches: see scaling.py.
     total_batch_size: int = 524288  # tokens of an optimizer step; -1: derived from the horizon
     # 20 tokens a parameter, all of them counted. Source: Chinchilla (arXiv:2203.15556).
-    target_param_data_ratio: float = 20
+    target_param_data_ratio: float = 20.0
     """training tokens per parameter, when num_iterations and target_flops are not given"""
     target_flops: float = -1.0  # training FLOPs, when num_iterations is not given; -1: not used
     loader: Literal["stream", "bestfit"] = "stream"

@@ -83,9 +83,15 @@ def kept_on_resume(cls: type, saved: Mapping[str, Any]) -> dict[str, Any]:
 
     Names that the class no longer knows are dropped: the checkpoint may be of an older version.
     """
+    known, own = fields(cls), per_call(cls, saved)
+    return {name: value for name, value in saved.items() if name in known and name not in own}
+
+
+def per_call(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of flat values those that say how this one call is to run."""
     known = fields(cls)
-    names = [n for n in saved if n in known and known[n].kind is not FieldKind.PER_CALL]
-    return {name: saved[name] for name in names}
+    names = [n for n in values if n in known and known[n].kind is FieldKind.PER_CALL]
+    return {name: values[name] for name in names}
 
 
 def digest(values: Mapping[str, Any]) -> str:

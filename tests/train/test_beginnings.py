@@ -44,7 +44,7 @@ def run(base_dir, tmp_path):
     importer.add_conversations(base_dir, [chats])
 
     def program(stage, *argv):
-        mesh = [] if stage == "tokenizer" else ["--mesh=1"]  # a resumed run reads no file
+        mesh = [] if stage == "tokenizer" else ["--mesh=1"]
         config = pipeline.configure(stage, [f"--config={file}", *mesh, *argv])
         pipeline.run(stage, config)
 
