@@ -64,7 +64,7 @@ def compute_dtype(name: str = "auto") -> Any:
 
 def prepare(
     device_type: str = "", mesh: str = "", simulate: bool = False, *, virtual: int | None = None,
-    threads: bool = False, cache: pathlib.Path | None = None,
+    threads: bool = False, cache: pathlib.Path | None = None, processes: int = 1,
 ) -> str:  # fmt: skip
     """Sets JAX up and returns the kind of device. On a CPU it makes virtual devices; on GPUs it
     sets the pool and XLA's flags where the user has not (`gpu_process`).
@@ -73,17 +73,22 @@ def prepare(
         virtual: CPU devices to make when the mesh does not say (None: one).
         threads: keep XLA's threads though there are several; one of them alone may be used then.
         cache: folder of the persistent compilation cache; XLA's autotuning results lie there too.
+        processes: of the run; each has an equal part of the mesh.
+
+    Raises:
+        ValueError: a mesh that the machine cannot hold, or that the processes do not divide.
     """
     # JAX settles on its devices when it is first used and never again in a process: environment
     # variables before the import, jax.config before the first computation.
     kind = "cpu" if simulate else resolve_kind(device_type)
-    count = mesh_size(mesh) or virtual or 1
+    count = own_part(mesh, processes) or virtual or 1
     if kind == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
         if mesh and not simulate and count > cpu_count():
             raise ValueError(
                 f"mesh {mesh!r} wants {count} devices, this CPU has {cpu_count()} cores; "
-                f"use --mesh {cpu_count()}, or add --simulate-devices to try the mesh all the same"
+                f"use --mesh {cpu_count() * processes}, or add --simulate-devices to try the mesh "
+                "all the same"
             )
         flags = os.environ.get("XLA_FLAGS", "")
         if count > 1 and not threads and "multi_thread_eigen" not in flags:
@@ -92,8 +97,8 @@ def prepare(
             os.environ["XLA_FLAGS"] = f"{flags} {ONE_THREAD}".strip()
     if kind == "gpu":
         files = len(glob.glob("/dev/nvidia[0-9]*"))
-        gpus = mesh_size(mesh) or gpu_process.visible_gpus(os.environ, files)
-        os.environ |= gpu_process.environment(gpus, os.environ)
+        gpus = own_part(mesh, processes) or gpu_process.visible_gpus(os.environ, files)
+        os.environ |= gpu_process.environment(gpus * processes, os.environ)
     import jax
 
     if kind == "cpu":
@@ -105,12 +110,24 @@ def prepare(
     return kind
 
 
+def own_part(mesh: str, processes: int) -> int | None:
+    """Devices of a `--mesh` that each of the processes holds; None where it names none."""
+    size = mesh_size(mesh)
+    if size and size % processes:
+        raise ValueError(
+            f"mesh {mesh!r} has {size} devices, which {processes} processes do not divide; use "
+            f"--mesh {-(-size // processes) * processes}, or another --num-processes"
+        )
+    return size and size // processes
+
+
 def cpu_count() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def virtual_devices(rows: int, rows_per_device: int) -> int:
-    """One virtual CPU device a core, as many as `rows` of a step can feed evenly."""
-    most = max(1, min(cpu_count(), rows // max(1, rows_per_device)))
-    return next(n for n in range(most, 0, -1) if (rows // rows_per_device) % n == 0)
+def virtual_devices(rows: int, rows_per_device: int, processes: int = 1) -> int:
+    """CPU devices of each process: one a core, as many as `rows` of a step can feed evenly."""
+    most = max(1, min(cpu_count(), rows // max(1, rows_per_device) // processes))
+    feeds = lambda n: (rows // rows_per_device) % (n * processes) == 0
+    return next((n for n in range(most, 0, -1) if feeds(n)), 1)

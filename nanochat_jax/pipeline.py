@@ -12,9 +12,12 @@ from nanochat_jax import devices
 from nanochat_jax.config import flags
 from nanochat_jax.config.errors import nearest, start_logging
 from nanochat_jax.config.paths import base_dir, compilation_cache
-from nanochat_jax.config.program import Eval, Program
+from nanochat_jax.config.program import Eval, Processes
 from nanochat_jax.config.resolve import Layers, read, settle
 from nanochat_jax.config.stages import STAGES, Stage, TokenizerTrain, rows_per_step
+from nanochat_jax.config.values import fields
+from nanochat_jax.hosts import group
+from nanochat_jax.hosts.start import join
 from nanochat_jax.results import DATA, Section
 
 log = logging.getLogger(__name__)
@@ -73,21 +76,26 @@ def configure(
     return settle(layers, parent=start.source.meta if start.source else None)
 
 
-def prepare_devices(config: Program | TokenizerTrain) -> str:
-    """Sets JAX up for a config, before JAX first looks; returns the kind of device.
+def prepare_devices(config: Stage | Eval | TokenizerTrain) -> str:
+    """Sets JAX up for a config, before JAX first looks, in this process and those that it joins;
+    returns the kind of device.
 
     On a CPU a training stage gets one virtual device a core, as far as its rows go round; programs
     that score keep one device with all its threads.
     """
+    asked = Processes(**{name: vars(config)[name] for name in fields(Processes)})
+    processes = join(asked, base_dir())
     if isinstance(config, TokenizerTrain):
         return "cpu"
     virtual = None
     if isinstance(config, Stage):
-        virtual = devices.virtual_devices(rows_per_step(config), config.device_batch_size)
+        rows = rows_per_step(config), config.device_batch_size
+        virtual = devices.virtual_devices(*rows, processes)
     cache = compilation_cache(base_dir())
     return devices.prepare(
-        config.device_type, config.mesh, config.simulate_devices, virtual=virtual, cache=cache
-    )
+        config.device_type, config.mesh, config.simulate_devices, virtual=virtual, cache=cache,
+        processes=processes,
+    )  # fmt: skip
 
 
 def run(stage: str, config: Stage | TokenizerTrain) -> None:
@@ -97,12 +105,16 @@ def run(stage: str, config: Stage | TokenizerTrain) -> None:
     from nanochat_jax.train import stages
 
     start_logging()
-    section = stages.run(stage, config)
-    # Twice: more shards may have come since the tokenizer was trained on the first of them.
-    if stage in ("tokenizer", "base"):
-        data = shards.describe(shards.find_shards(base_dir()))
-        report.write(base_dir(), Section(DATA, figures=data))
-    report.write(base_dir(), section)
+    # One process trains a tokenizer, and what others need of it lies on disk.
+    if group.chief() or not isinstance(config, TokenizerTrain):
+        section = stages.run(stage, config)
+    if group.chief():
+        # Twice: more shards may have come since the tokenizer was trained on the first of them.
+        if stage in ("tokenizer", "base"):
+            data = shards.describe(shards.find_shards(base_dir()))
+            report.write(base_dir(), Section(DATA, figures=data))
+        report.write(base_dir(), section)
+    group.wait()
 
 
 def evaluate(config: Eval) -> None:
@@ -112,5 +124,7 @@ def evaluate(config: Eval) -> None:
 
     start_logging()
     section = evals.run(config, base_dir())
-    log.info("%s", report.score_lines(section.scores))
-    report.write(base_dir(), section)
+    if group.chief():
+        log.info("%s", report.score_lines(section.scores))
+        report.write(base_dir(), section)
+    group.wait()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -86,6 +87,25 @@ def _by_path(place: Callable[[str, Any], Any], tree: Any) -> Any:
 def batch_sharding(mesh: Mesh, ndim: int = 3) -> NamedSharding:
     """Splits the rows (last axis but one) of `[accumulation, rows, tokens]` or `[rows, tokens]`."""
     return NamedSharding(mesh, P(*[None] * (ndim - 2), AXES, None))
+
+
+def put(tree: Any, places: Any) -> Any:
+    """Values that every process has whole, as arrays that lie as `places` (a tree of shardings or
+    one for all) say: each process hands its own devices their parts."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, places)
+    # Not `device_put`: over several processes it sends every array to all, to compare them.
+    if isinstance(places, jax.sharding.Sharding):
+        places = jax.tree.map(lambda _: places, tree)
+    return jax.tree.map(from_host, tree, places)
+
+
+def from_host(x: Any, place: jax.sharding.Sharding) -> jax.Array:
+    """An array of which this process hands its own devices their parts, unless it lies there."""
+    if isinstance(x, jax.Array) and x.sharding == place:
+        return x
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, place, lambda index: x[index])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

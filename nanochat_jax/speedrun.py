@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,9 +11,10 @@ from nanochat_jax import pipeline
 from nanochat_jax.config import paths
 from nanochat_jax.config.errors import FAILURES, start_logging, told
 from nanochat_jax.config.paths import base_dir
-from nanochat_jax.config.program import Shared, Speedrun
+from nanochat_jax.config.program import Processes, Shared, Speedrun
 from nanochat_jax.config.resolve import SECTIONS
 from nanochat_jax.config.values import fields
+from nanochat_jax.hosts import group
 from nanochat_jax.results import EVALUATION
 from nanochat_jax.tasks import hub
 
@@ -20,7 +22,7 @@ log = logging.getLogger(__name__)
 
 STAGES = ("tokenizer", "base", "mid", "sft")
 # Flags of the speedrun that hold for every stage that knows them.
-SHARED = {*Shared.__dataclass_fields__, "run", "task_data"}
+SHARED = {*Shared.__dataclass_fields__, *Processes.__dataclass_fields__, "run", "task_data"}
 ROWS = "device_batch_size"
 
 
@@ -42,15 +44,16 @@ def run(argv: Sequence[str]) -> None:
     kind = pipeline.prepare_devices(configs["base"])
     root = base_dir()
     log.info("speedrun on %s, %s; everything lies in %s", kind, config.config or "defaults", root)
-    rest_of_data = _data(config, configs)
+    # Process 0 alone fetches: all read the same files.
+    rest_of_data = _data(config, configs) if group.chief() else lambda: None
     from nanochat_jax import report
 
-    if config.fresh or not report.begun(root):
+    if group.chief() and (config.fresh or not report.begun(root)):
         report.reset(root)
     failed = 0
     for stage in stages:
         if stage == "base":
-            rest_of_data()
+            group.first(rest_of_data)
         # Anew: what a chat stage takes over from the checkpoint before it is known only now.
         ran = _stage(stage, configure(stage, config, handed), config.fresh, handed)
         failed += _evaluate(stage, configs["eval"], ran, config.strict)
@@ -61,7 +64,7 @@ def run(argv: Sequence[str]) -> None:
         log.info("%d evaluation(s) failed and are missing there; %s", failed, again)
     log.info("the whole report: %s (%.0f s in all)", path, time.perf_counter() - started)
     log.info("to look at, with curves: %s", path.with_suffix(".html"))
-    talk = f"python -m scripts.chat_web -i {stages[-1]}"
+    talk = f"python -m scripts.chat_web -i {last}"
     log.info("now talk to it:  make chat   or   make web   (%s)", talk)
 
 
@@ -73,7 +76,8 @@ def configure(section: str, config: Speedrun, handed: Mapping[str, Any] | None =
     end, and no stage of it shall follow a checkpoint away from that.
     """
     known = set(fields(SECTIONS[section]))
-    shared = {name: value for name in SHARED & known if (value := vars(config)[name])}
+    usual = Speedrun()
+    shared = {n: vars(config)[n] for n in SHARED & known if vars(config)[n] != vars(usual)[n]}
     given = {name: value for name, value in (handed or {}).items() if name in known}
     made = pipeline.configure(section, values=shared | given)
     if ROWS not in given or section in ("base", "mid"):
@@ -87,7 +91,7 @@ def _stage(stage: str, config: Any, fresh: bool, handed: Mapping[str, Any]) -> b
     """Runs a stage unless it is done; True if it ran. Goes on where an earlier run was stopped."""
     from nanochat_jax.train import stages
 
-    want, have, final = stages.status(stage, config, base_dir())
+    want, have, final = group.first(lambda: stages.status(stage, config, base_dir()))
     if have is None or fresh:
         log.info("\n=== %s ===", stage)
         pipeline.run(stage, config)
@@ -121,9 +125,6 @@ def _evaluate(stage: str, config: Any, ran: bool, strict: bool) -> int:
     """Scores what a stage made, once; 1 if that failed, which costs no stage after it."""
     from nanochat_jax import report
 
-    if not ran and report.has(base_dir(), EVALUATION[stage]):
-        return 0
-    try:
         pipeline.evaluate(dataclasses.replace(config, source=stage))
     except Exception as error:
         if strict:

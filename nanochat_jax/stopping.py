@@ -58,6 +58,10 @@ class Stop:
         if self.asked:
             raise Interrupted(self.code)
 
+    def between_steps(self) -> None:
+        """Asked once before every step; as `check`. Several processes agree here."""
+        self.check()
+
     def run(self, work: Callable[[], T], slow: Callable[[float], None] | None = None) -> T:
         """`work()`, done by another thread while this one waits for it or for a signal.
 

@@ -4,11 +4,12 @@ import sys
 
 from nanochat_jax import pipeline
 from nanochat_jax.config.errors import friendly_errors
+from nanochat_jax.hosts.watch import leaving
 from nanochat_jax.stopping import at_once
 
 
 def main(argv: list[str]) -> int:
-    with friendly_errors(), at_once():
+    with leaving(), friendly_errors(), at_once():
         config = pipeline.configure("eval", argv, prog="scripts.eval")
         pipeline.prepare_devices(config)
         pipeline.evaluate(config)

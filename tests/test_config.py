@@ -18,8 +18,10 @@ EVERY_STAGE = (
     "config device_type mesh simulate_devices run resume resume_from_step init eval_every "
     "eval_tokens sample_every save_every strict attention remat reduce_dtype"
 )
+PROCESSES = "coordinator num_processes process_id"
+EVERY_STAGE += f" {PROCESSES}"
 LEFT_OUT = {
-    "tokenizer": "config device_type num_shards",
+    "tokenizer": f"config device_type num_shards {PROCESSES}",
     "base": f"{EVERY_STAGE} core_metric_every core_metric_max_per_task fp8",
     "mid": f"{EVERY_STAGE} task_data",
     "sft": f"{EVERY_STAGE} task_data eval_steps eval_metrics_every eval_metrics_tasks "
@@ -28,7 +30,7 @@ LEFT_OUT = {
 }
 PER_CALL = set(
     "resume resume_from_step init run device_type mesh simulate_devices strict attention "
-    "remat".split()
+    f"remat {PROCESSES}".split()
 )
 
 
@@ -110,6 +112,7 @@ def test_a_fingerprint_leaves_out_what_it_always_left_out(stage):
 
 def test_a_resumed_run_takes_over_all_but_what_belongs_to_the_call():
     typed = dict(run="theirs", mesh="2", device_type="cpu", init="x", resume_from_step=3)
+    typed |= dict(coordinator="node1:1234", num_processes=2, process_id=1)
     typed |= dict(attention="xla", remat="full", fp8=True, reduce_dtype="bfloat16")
     typed |= dict(strict=True)
     saved = flatten(STAGES["base"](**typed, resume=True, simulate_devices=True, depth=3, seed=7))

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "nanochat_jax"
 LAYERS = (
     ("_rustbpe", "files", "gpu_process", "results", "stopping"),
     ("config",),
-    ("devices",),
+    ("devices", "hosts"),
     ("tokenizer",),
     ("tasks",),
     ("data",),
@@ -48,6 +48,7 @@ PURE = (
     "evals/core/shapes.py",
     "evals/shares.py",
     "gpu_process.py",
+    "hosts/launchers.py",
     "interop/eras.py",
     "interop/names.py",
     "interop/optim_files.py",

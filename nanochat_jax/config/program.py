@@ -48,6 +48,17 @@ def wandb_run() -> str:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Processes:
+    """One run in several processes, where Slurm, Kubernetes or Open MPI do not say it."""
+
+    coordinator: PerCall[str] = ""
+    """HOST:PORT of process 0, with --num-processes and --process-id: one run in several processes
+    (docs/several-machines.md); not needed under Slurm, Kubernetes, Open MPI 4"""
+    num_processes: PerCall[int] = -1  # processes of the run; 1: alone, whatever started this one
+    process_id: PerCall[int] = -1  # number of this one, from 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Shared:
     """What a program of one stage and the speedrun over all of them both know."""
 
@@ -62,7 +73,7 @@ class Shared:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Speedrun(Shared):
+class Speedrun(Shared, Processes):
     """Run the whole chain, skip what is done, write the report."""
 
     fresh: bool = False  # start over: finished stages are trained again
@@ -92,7 +103,7 @@ class Program(Shared):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Eval(Program):
+class Eval(Program, Processes):
     """Score a checkpoint into the report."""
 
     source: Annotated[Literal["tokenizer", Source], also("-i")] = "sft"  # what to score

@@ -14,6 +14,7 @@ from nanochat_jax.config.program import (
     Attention,
     Cosmetic,
     PerCall,
+    Processes,
     Program,
     Recipe,
     ReduceDtype,
@@ -33,7 +34,7 @@ SAMPLE_PROMPTS = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Stage(Program):
+class Stage(Program, Processes):
     """What every training stage of the model knows."""
 
     recipe: Recipe = "classic"  # set of defaults: classic (October 2025) or current (July 2026)
@@ -79,7 +80,7 @@ class Stage(Program):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenizerTrain:
+class TokenizerTrain(Processes):
     """Train the tokenizer on the pretraining shards."""
 
     config: Cosmetic[str] = ""  # TOML file of settings

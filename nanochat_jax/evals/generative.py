@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from nanochat_jax.models.gpt import Model
@@ -260,6 +259,11 @@ def _on(device: Any, params: Any) -> Any:
     """The parameters whole on a device (None: where they are)."""
     if device is None:
         return params
-    if not all(x.is_fully_addressable for x in jax.tree.leaves(params)):
-        params = multihost_utils.process_allgather(params, tiled=True)
-    return jax.device_put(params, device)
+    return jax.tree.map(lambda x: jax.device_put(_part_on(device, x), device), params)
+
+
+def _part_on(device: Any, x: jax.Array) -> jax.Array:
+    """What lies on the device of an array that lies whole on each of several processes' devices."""
+    if x.is_fully_addressable:
+        return x
+    return next(shard.data for shard in x.addressable_shards if shard.device == device)

@@ -11,25 +11,25 @@ import importlib.metadata
 import itertools
 import pathlib
 import platform
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
 from nanochat_jax.checkpoint import manifest, store
 from nanochat_jax.config.values import flatten
+from nanochat_jax.hosts import group
 from nanochat_jax.stopping import Interrupted, Stop, in_order
+from nanochat_jax.train import console, metrics
 from nanochat_jax.train.compiles import CompileWatch
 from nanochat_jax.train.curriculum import StepRows
 from nanochat_jax.train.evaluations import Evaluations
 from nanochat_jax.train.hooks import Scores
-from nanochat_jax.train.metrics import MetricsWriter
 from nanochat_jax.train.peaks import mfu
 from nanochat_jax.train.setup import Run
 from nanochat_jax.train.step import Batch, TrainState
+from nanochat_jax.train.together import Together
 
 EMA = 0.9  # of the loss shown in the progress bar, as the original
 # Left out of the training time, as in the original: they hold the compilation.
@@ -67,7 +67,7 @@ class Loop:
         self.compiles = CompileWatch()
         self.progress = Progress.from_json(meta.get("loop", {}))
         self.scores: Scores = dict(meta.get("metrics", {}))
-        self.writer = MetricsWriter(
+        self.writer = metrics.writer(
             run.directory, flatten(run.config),
             project="nanochat" if run.stage == "base" else f"nanochat-{run.stage}",
             wandb_name=run.config.run, resume_step=self.step if saved else None,
@@ -77,16 +77,18 @@ class Loop:
         calm = {} if sys.stderr.isatty() else {"mininterval": 15, "ascii": True, "ncols": 100}
         steps = run.curriculum.steps
         self.bar = tqdm(total=steps, initial=self.step, desc=run.stage, unit="step", **calm)
+        self.bar = console.step_bar(run.stage, run.curriculum.steps, self.step)
         self.evaluations = Evaluations(
             run.curriculum.hooks, run.directory, self.compiles, run.config.strict
         )
+        self.bar = console.step_bar(run.stage, run.curriculum.steps, self.step)
         self.clock = 0.0  # when the last step was done
         # What the device was given and nobody has read yet: (step, its metrics, its rows).
         self.pending: tuple[int, Mapping[str, jax.Array], StepRows] | None = None
         self.saved = self.step  # the step that lies on disk; 0: nothing has been learned that could
         self._shapes: set[tuple[int, ...]] = set()  # of rows, whose step is compiled
 
-    def go(self, state: TrainState, stop: Stop) -> None:
+    def go(self, state: TrainState, stop: Stop | Together) -> None:
         """Every step begins with what a checkpoint of this moment must hold: whatever happens from
         here on, a run resumed from it does the same again."""
         position = self.run.start.resumed.loader if self.run.start.resumed else None
@@ -103,6 +105,7 @@ class Loop:
         run, first = self.run, self.step
         upcoming = run.curriculum.rows(first, self.now[1])
         for self.step in itertools.count(first):
+            self.stop.between_steps()
             loader, make, after = self.stop.run(lambda: next(upcoming))
             state, _ = self.now
             # The data are asked before anything is done: whether this is the end decides what is
@@ -250,7 +253,8 @@ def train(run: Run, state: TrainState) -> Loop:
     loop = Loop(run)
     with contextlib.closing(loop.writer), contextlib.closing(loop.bar), in_order() as stop:
         with loop.compiles.listening():
-            loop.go(state, stop)
+            several = group.count() > 1
+            loop.go(state, Together(stop, run.trainer.mesh) if several else stop)
     return loop
 
 

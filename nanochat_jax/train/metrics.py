@@ -8,6 +8,7 @@ from typing import Any
 
 from nanochat_jax import files
 from nanochat_jax.config.program import LOCAL_RUN
+from nanochat_jax.hosts import group
 
 
 class MetricsWriter:
@@ -56,6 +57,21 @@ class MetricsWriter:
         self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+class Silent:
+    """The writer of every process but the first: numbers are the same in all of them."""
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def writer(*args: Any, **settings: Any) -> MetricsWriter | Silent:
+    """The run's writer: a `MetricsWriter` in process 0, one that writes nothing in the others."""
+    return MetricsWriter(*args, **settings) if group.chief() else Silent()
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:

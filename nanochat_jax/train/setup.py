@@ -24,6 +24,7 @@ from nanochat_jax.config.flags import take
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import BaseTrain, RLTrain, Stage, tokens_per_step
 from nanochat_jax.devices import compute_dtype
+from nanochat_jax.hosts import group
 from nanochat_jax.models.gpt import GPT, Model, init_params
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import base, chat, memory, metrics, origin, rl
@@ -57,18 +58,17 @@ class Trainer:
     def place(self, rows: StepRows) -> Batch:
         """The step's batch on the mesh, its rows dealt out over the devices."""
         where = sharding.batch_sharding(self.mesh)
-        # From a callback, not `device_put`: each process then hands over its own rows alone.
-        put = lambda a: jax.make_array_from_callback(a.shape, where, lambda i: a[i])
+        put = lambda a: sharding.from_host(a, where)  # each process hands over its own rows alone
         weights = None if rows.weights is None else put(rows.weights)
         return Batch(put(rows.inputs), put(rows.targets), np.float32(rows.progress), weights)
 
     def fresh_state(self, params: Any) -> TrainState:
         """The state before any step, with those parameters and an optimizer that saw nothing."""
         places = jax.tree.map(lambda a: a.sharding, self.state)
-        params = jax.device_put(params, places.params)
+        params = sharding.put(params, places.params)
         # Zeros made where they will lie: one device may not hold them all.
         moments = jax.jit(self.tx.init, out_shardings=places.opt_state)(params)
-        return TrainState(jax.device_put(np.int32(0), places.step), params, moments)
+        return TrainState(sharding.put(np.int32(0), places.step), params, moments)
 
     def model(self, state: TrainState) -> Model:
         """The model as it is now: its matrices in the type that computes, whole on every device."""
@@ -104,7 +104,7 @@ class Run:
         trainer, saved, source = self.trainer, self.start.resumed, self.start.source
         like = trainer.state
         if saved is not None:
-            step = jax.device_put(np.int32(saved.step), like.step.sharding)
+            step = sharding.put(np.int32(saved.step), like.step.sharding)
             return TrainState(step, saved.params(like.params), saved.optimizer(like.opt_state))
         # Read to where they will lie, not whole to one device.
         drawn = lambda: init_params(trainer.gpt.cfg, jax.random.key(self.config.seed))
@@ -122,16 +122,15 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
             the command that makes it.
         ValueError: settings that do not fit together, or a damaged checkpoint.
     """
-    # Each process would sample with engines of its own, and their rows would have to be exchanged.
-    if isinstance(config, RLTrain) and jax.process_count() > 1:
-        raise ValueError("the rl stage runs in one process, over all of its devices; start one")
     metrics.check_run_name(config.run)
     start = origin.find(stage, config, root)
     if start.saved is not None:
-        store.verify(start.saved)  # the only time that its files are read for their digests
+        # The only time that its files are read for their digests.
+        group.first(lambda: store.verify(start.saved))
     if stage == "base":
         # Before the tokenizer, which is made of it: of two things that are missing, the first one.
-        find_data(root, config.embedded_world)
+        with group.chief_first():
+            find_data(root, config.embedded_world)
     tokenizer = start.tokenizer(root)
     cfg, mesh = start.model_config(), sharding.make_mesh(config.mesh or None)
     # Of the config as it was given, before a checkpoint's length stands in it.
@@ -143,7 +142,8 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
         config = dataclasses.replace(config, max_seq_len=cfg.sequence_len)
     micro = micro_batches(config, cfg, mesh)
     context = RunContext(cfg, tokenizer, mesh, micro, root, directory, start.data)
-    curriculum = CURRICULA[stage](config, context)
+    with group.chief_first():  # it may fetch task files
+        curriculum = CURRICULA[stage](config, context)
     # A checkpoint that came from elsewhere may store tables in bfloat16, and keeps doing so.
     shapes = start.saved.param_shapes() if start.saved else None
     run = dict(steps=curriculum.steps, params=shapes)
@@ -196,7 +196,8 @@ def for_this_machine(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh, **r
     config = dataclasses.replace(config, attention=attention)
     peak = partial(peak_bytes, cfg=cfg, mesh=mesh, **run)
     sizes = batch_sizes(config, cfg, mesh)
-    return memory.choose_remat(config, sizes, peak, memory.pool_bytes())
+    # The same for all processes: they run one program.
+    return memory.choose_remat(config, sizes, peak, min(group.gathered(memory.pool_bytes())))
 
 
 def does_not_fit(run: Run, error: BaseException) -> str:

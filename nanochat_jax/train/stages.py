@@ -12,6 +12,7 @@ from nanochat_jax.checkpoint import store
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.stages import Stage, TokenizerTrain
 from nanochat_jax.config.values import flatten
+from nanochat_jax.hosts import group
 from nanochat_jax.results import TRAINING, Section
 from nanochat_jax.train import loop, memory, origin, setup, tokenizer
 
@@ -34,7 +35,9 @@ def run(stage: str, config: Stage | TokenizerTrain) -> Section:
     try:
         done = _trained(prepared)
     except jax.errors.JaxRuntimeError as error:
-        if not memory.exhausted(error):
+        # Smaller batches are tried by compiling them, which several processes do together; and the
+        # memory of the others may have sufficed.
+        if not memory.exhausted(error) or group.count() > 1:
             raise
         # The frames hold the run's arrays, and what is compiled now is timed on the same device.
         traceback.clear_frames(error.__traceback__)
@@ -49,7 +52,7 @@ def _trained(run: setup.Run) -> loop.Loop:
     # Last of all: a run that cannot begin must leave the one before it where it is, and the
     # checkpoint that this one begins with may lie in the very folder that is moved.
     if run.start.resumed is None:
-        origin.move_aside(run.directory)
+        group.first(lambda: origin.move_aside(run.directory))
     log.info("%s", run.curriculum.summary)
     return loop.train(run, state)
 

@@ -1,0 +1,1 @@
+"""Several processes that make one run, on one machine or many: starting, talking, ending."""
