@@ -57,6 +57,14 @@ def run(argv: Sequence[str]) -> None:
         # Anew: what a chat stage takes over from the checkpoint before it is known only now.
         ran = _stage(stage, configure(stage, config, handed), config.fresh, handed)
         failed += _evaluate(stage, configs["eval"], ran, config.strict)
+    if group.chief():
+        _finish(root, stages[-1], failed, started)
+
+
+def _finish(root: pathlib.Path, last: str, failed: int, started: float) -> None:
+    """Writes the report and says what to do with the model."""
+    from nanochat_jax import report
+
     path = report.generate(root)
     log.info("\n%s", report.summary(root))
     if failed:
@@ -125,9 +133,12 @@ def _evaluate(stage: str, config: Any, ran: bool, strict: bool) -> int:
     """Scores what a stage made, once; 1 if that failed, which costs no stage after it."""
     from nanochat_jax import report
 
+    if not ran and group.first(lambda: report.has(base_dir(), EVALUATION[stage])):
+        return 0
+    try:
         pipeline.evaluate(dataclasses.replace(config, source=stage))
     except Exception as error:
-        if strict:
+        if strict or group.count() > 1:  # it may have failed in one process alone
             raise
         told(f"the evaluation of stage {stage}", error, paths.report(base_dir()) / FAILURES)
         return 1

@@ -99,27 +99,29 @@ def start(client: Any, index: int, count: int) -> None:
 
 @contextlib.contextmanager
 def leaving() -> Iterator[None]:
-    """Around a program: one that fails tells the others why, and all end. Alone it does nothing.
-
-    An error with a true `together` is raised by all processes at the same place.
-    """
+    """Around a program: one that fails tells the others why, and all end. Alone it does nothing."""
     try:
         yield
     except BaseException as error:
-        if _watch is not None and not getattr(error, "together", False):
+        if _watch is not None:
             _fail(_watch, error)
-        _part()
         raise
-    _part()
+    part()
 
 
-def _part() -> None:
-    """Waits for the others, who may have work left, and stops watching them."""
-    if _watch is not None:
-        from nanochat_jax.hosts import group
+def part() -> None:
+    """Waits for the others, who may have work left, and takes leave of them. Alone: nothing."""
+    global _watch
+    if _watch is None:
+        return
+    import jax
 
-        group.wait()
-        _watch.done.set()
+    from nanochat_jax.hosts import group
+
+    group.wait()
+    _watch.done.set()
+    _watch = None
+    jax.distributed.shutdown()
 
 
 def _fail(watch: Watch, error: BaseException) -> None:

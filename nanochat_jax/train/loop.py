@@ -19,7 +19,7 @@ import jax
 
 from nanochat_jax.checkpoint import manifest, store
 from nanochat_jax.config.values import flatten
-from nanochat_jax.hosts import group
+from nanochat_jax.hosts import group, watch
 from nanochat_jax.stopping import Interrupted, Stop, in_order
 from nanochat_jax.train import console, metrics
 from nanochat_jax.train.compiles import CompileWatch
@@ -73,10 +73,6 @@ class Loop:
             wandb_name=run.config.run, resume_step=self.step if saved else None,
             evaluated=self.progress.evaluated,
         )  # fmt: skip
-        # A log file keeps every redrawing of the bar: there it is drawn seldom, without colours.
-        calm = {} if sys.stderr.isatty() else {"mininterval": 15, "ascii": True, "ncols": 100}
-        steps = run.curriculum.steps
-        self.bar = tqdm(total=steps, initial=self.step, desc=run.stage, unit="step", **calm)
         self.bar = console.step_bar(run.stage, run.curriculum.steps, self.step)
         self.evaluations = Evaluations(
             run.curriculum.hooks, run.directory, self.compiles, run.config.strict
@@ -99,6 +95,7 @@ class Loop:
             # Raised where this thread waited, so that nothing of a step is half done.
             if self.step != self.saved:
                 self._save(*self.now, final=False)
+            watch.part()  # several processes are all here
             raise
 
     def _go(self) -> None:
