@@ -16,7 +16,7 @@ from nanochat_jax.config.values import build, digest, fields, fingerprint, flatt
 # fingerprints are on people's disks: a stage counts as done only while exactly these are left out.
 EVERY_STAGE = (
     "config device_type mesh simulate_devices run resume resume_from_step init eval_every "
-    "eval_tokens sample_every save_every strict attention remat reduce_dtype"
+    "eval_tokens sample_every save_every on_nan strict attention remat reduce_dtype"
 )
 PROCESSES = "coordinator num_processes process_id"
 EVERY_STAGE += f" {PROCESSES}"

@@ -75,6 +75,12 @@ def command_with(name: str, value: str, *more: str) -> str:
     return shlex.join(["python", *argv, f"--{name}", value, *absent])
 
 
+def to_resume(saved: bool) -> list[str]:
+    """What the command that started this process lacks to go on with what it has saved."""
+    # The speedrun goes on by itself, without a flag.
+    return ["--resume"] if saved and take(sys.orig_argv, "stage")[0] is not None else []
+
+
 def _table(cls: type) -> Mapping[str, str]:
     """Every spelling of every flag, with dashes, and the name of its setting."""
     # Dashes and underscores are the same to tyro, so one spelling is enough to look names up.

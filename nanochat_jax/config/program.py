@@ -38,6 +38,7 @@ Recipe = Literal["classic", "current"]
 Source = Literal["base", "mid", "sft", "rl"]
 Attention = Literal["auto", "cudnn", "blocks", "xla"]
 Remat = Literal["auto", "none", "dots", "full"]
+OnNan = Literal["stop", "skip"]
 ReduceDtype = Literal["auto", "float32", "bfloat16"]
 also = lambda *flags: tyro.conf.arg(aliases=flags)
 
@@ -82,6 +83,8 @@ class Speedrun(Shared, Processes):
     run: str = dataclasses.field(default_factory=wandb_run)
     """name for wandb; `dummy` logs to disk alone"""
     task_data: str = ""  # local folder of task files instead of the Hugging Face hub
+    on_nan: HandedOn[OnNan] = "stop"
+    """at a loss or gradient that is not finite: stop or skip; in every stage, where it is named"""
     strict: HandedOn[bool] = False
     """an evaluation that fails ends the run; otherwise it is told, counted and left out"""
     device_batch_size: HandedOn[int] = 32

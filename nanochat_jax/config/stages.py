@@ -13,6 +13,7 @@ from nanochat_jax.config.optim import DEFAULTS, OptimConfig
 from nanochat_jax.config.program import (
     Attention,
     Cosmetic,
+    OnNan,
     PerCall,
     Processes,
     Program,
@@ -60,6 +61,9 @@ class Stage(Program, Processes):
     """steps between checkpoints; -1: only at the end"""
     init_lr_frac: float = 1.0
     """all learning rates are multiplied by this once"""
+    on_nan: Cosmetic[OnNan] = "stop"
+    """at a loss or gradient that is not finite, whose update is never made: stop (and save the step
+    before it) or skip (go on with the next rows)"""
     strict: PerCall[bool] = False
     """an evaluation that fails ends the run; otherwise it is told, counted and left out"""
     attention: PerCall[Attention] = "auto"

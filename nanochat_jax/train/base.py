@@ -13,7 +13,7 @@ from nanochat_jax.data import ledger
 from nanochat_jax.data.loader import pretraining_loader
 from nanochat_jax.data.shards import Shards
 from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.train import hooks
+from nanochat_jax.train import hooks, sources
 from nanochat_jax.train.curriculum import Curriculum, RunContext, loader_rows
 from nanochat_jax.train.tokenizer import find_data
 
@@ -53,6 +53,7 @@ def curriculum(config: BaseTrain, context: RunContext) -> Curriculum:
     batches = loader(config, tokenizer)
     val = lambda: batches([data.val])
     counts, steps, tokens = param_counts(cfg)["total"], plan.num_iterations, plan.total_batch_size
+    recorded = ledger.of_shards(data)
     own = {
         "Number of parameters": counts,
         "Number of FLOPs per token": f"{plan.flops_per_token:e}",
@@ -74,6 +75,7 @@ def curriculum(config: BaseTrain, context: RunContext) -> Curriculum:
             hooks.samples_hook(config, tokenizer),
         ),
         figures=lambda common: own | common,
-        data=ledger.of_shards(data),
+        data=recorded,
+        source=sources.documents(data, recorded["train"]),
         flops_per_token=plan.flops_per_token,
     )

@@ -22,7 +22,7 @@ from nanochat_jax.config.stages import MidTrain, SFTTrain, tokens_per_step
 from nanochat_jax.data import ledger
 from nanochat_jax.data.chats import mid_loader, sft_loader
 from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.train import hooks
+from nanochat_jax.train import hooks, sources
 from nanochat_jax.train.curriculum import Curriculum, RunContext, loader_rows
 from nanochat_jax.train.origin import Origin
 
@@ -75,6 +75,7 @@ def curriculum(config: MidTrain | SFTTrain, context: RunContext) -> Curriculum:
         ),
         figures=lambda common: common | {"Training rows": len(train)},
         data=ledger.of_mixture(train),
+        source=sources.chats(train),
         flops_per_token=flops_per_token(context.cfg),
     )
 

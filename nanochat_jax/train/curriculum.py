@@ -18,6 +18,7 @@ from nanochat_jax.data.batch import MicroBatch
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train.hooks import Hook
+from nanochat_jax.train.sources import Chat, Document
 
 Figures = dict[str, Any]
 
@@ -47,6 +48,7 @@ class StepRows(NamedTuple):
     progress: float = 0.0  # share of a finite pass over the data, 0 to 1
     weights: np.ndarray | None = None  # float32 [A, R, T]
     numbers: Mapping[str, float] = {}
+    micros: Sequence[MicroBatch] = ()  # of a loader: they know which documents they are of
 
 
 class Upcoming(NamedTuple):
@@ -76,6 +78,7 @@ class Curriculum:
         steps: optimizer steps; None: until the data have been seen once.
         figures: the run's common figures -> those that the report shows.
         data: what its checkpoints say of the data (`data/ledger.py`).
+        source: names the source of a loader's piece (`sources.py`).
         flops_per_token: for the utilisation; 0 where a step does more than train (rollouts).
     """
 
@@ -86,6 +89,7 @@ class Curriculum:
     figures: Callable[[Figures], Figures] = lambda common: common
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     flops_per_token: float = 0.0
+    source: Callable[[Any], Document | Chat] | None = None
 
 
 def loader_rows(
@@ -128,4 +132,4 @@ def _stack(micros: Sequence[MicroBatch], accumulations: int, tokens: int) -> Ste
     join = lambda arrays: np.concatenate(arrays).reshape(accumulations, -1, T)
     inputs = join([pad(m.inputs, 0) for m in micros])
     targets = join([pad(m.targets, -1) for m in micros])
-    return StepRows(inputs, targets, tokens, micros[-1].progress)
+    return StepRows(inputs, targets, tokens, micros[-1].progress, micros=micros)

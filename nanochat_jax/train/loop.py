@@ -13,7 +13,7 @@ import pathlib
 import platform
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -21,11 +21,12 @@ from nanochat_jax.checkpoint import manifest, store
 from nanochat_jax.config.values import flatten
 from nanochat_jax.hosts import group, watch
 from nanochat_jax.stopping import Interrupted, Stop, in_order
-from nanochat_jax.train import console, metrics
+from nanochat_jax.train import console, metrics, not_finite
 from nanochat_jax.train.compiles import CompileWatch
 from nanochat_jax.train.curriculum import StepRows
 from nanochat_jax.train.evaluations import Evaluations
 from nanochat_jax.train.hooks import Scores
+from nanochat_jax.train.not_finite import NotFinite
 from nanochat_jax.train.peaks import mfu
 from nanochat_jax.train.setup import Run
 from nanochat_jax.train.step import Batch, TrainState
@@ -40,7 +41,8 @@ WARM_STEPS = 10
 class Progress:
     """What a run has seen so far; saved with every checkpoint and restored with it.
 
-    `evaluated`: the hooks of the next step have run already; `failed`: so many of all did fail.
+    `evaluated`: the hooks of the next step have run already; `failed`: so many of all did fail;
+    `skipped`: so many steps were not finite and left out.
     """
 
     smooth_loss: float = 0.0
@@ -49,12 +51,22 @@ class Progress:
     best_bpb: float | None = None
     evaluated: bool = False
     failed: int = 0
+    skipped: int = 0
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Progress":
         """From a checkpoint of any version: what is missing or unknown is left out."""
         known = cls.__dataclass_fields__.keys() & values.keys()
         return cls(**{name: values[name] for name in known if values[name] is not None})
+
+
+class Pending(NamedTuple):
+    """A step that the device was given and nobody has read yet."""
+
+    step: int
+    metrics: Mapping[str, jax.Array]
+    rows: StepRows
+    position: Any  # of the loader, before its rows
 
 
 class Loop:
@@ -73,14 +85,12 @@ class Loop:
             wandb_name=run.config.run, resume_step=self.step if saved else None,
             evaluated=self.progress.evaluated,
         )  # fmt: skip
-        self.bar = console.step_bar(run.stage, run.curriculum.steps, self.step)
         self.evaluations = Evaluations(
             run.curriculum.hooks, run.directory, self.compiles, run.config.strict
         )
         self.bar = console.step_bar(run.stage, run.curriculum.steps, self.step)
         self.clock = 0.0  # when the last step was done
-        # What the device was given and nobody has read yet: (step, its metrics, its rows).
-        self.pending: tuple[int, Mapping[str, jax.Array], StepRows] | None = None
+        self.pending: Pending | None = None
         self.saved = self.step  # the step that lies on disk; 0: nothing has been learned that could
         self._shapes: set[tuple[int, ...]] = set()  # of rows, whose step is compiled
 
@@ -91,10 +101,9 @@ class Loop:
         self.now, self.stop, self.clock = (state, position), stop, time.perf_counter()
         try:
             self._go()
-        except Interrupted:
+        except (Interrupted, NotFinite):
             # Raised where this thread waited, so that nothing of a step is half done.
-            if self.step != self.saved:
-                self._save(*self.now, final=False)
+            self._save_rest()
             watch.part()  # several processes are all here
             raise
 
@@ -132,8 +141,15 @@ class Loop:
             self.now = state, after
             del batch  # of the next step, when that begins: the device has room for one
             self._collect()
-            self.pending = self.step, metrics, rows
+            self.pending = Pending(self.step, metrics, rows, loader)
             self.progress.evaluated = False
+
+    def _save_rest(self) -> None:
+        """Saves what was learned since the last save, up to a step that was not finite."""
+        with contextlib.suppress(NotFinite):  # told already; what counts is where it leads back to
+            self._collect()
+        if self.step != self.saved:
+            self._save(*self.now, final=False)
 
     def _compile(self, state: TrainState, batch: Batch) -> None:
         """Compiles the step for rows of a new shape, where a signal can end it: later calls find
@@ -151,8 +167,11 @@ class Loop:
         """
         if self.pending is None:
             return
-        (step, metrics, rows), self.pending = self.pending, None
-        numbers = {k: float(v) for k, v in jax.device_get(metrics).items()} | rows.numbers
+        read, self.pending = self.pending, None
+        step, rows = read.step, read.rows
+        numbers = {k: float(v) for k, v in jax.device_get(read.metrics).items()} | rows.numbers
+        if not_finite.is_so(numbers):
+            return self._not_finite(read, numbers)
         now = time.perf_counter()
         dt, self.clock = now - self.clock, now
         seen, speed = self.progress, {"tokens_per_s": rows.tokens / dt, "step_ms": 1e3 * dt}
@@ -164,6 +183,20 @@ class Loop:
             speed["mfu"] = used
         self.writer.write(step, numbers | speed)
         self._show(step, numbers | speed)
+
+    def _not_finite(self, read: Pending, numbers: Scores) -> None:
+        """Tells of a step whose update was not made, and goes back to it if the run ends here."""
+        file = not_finite.write(self.run, read.step, read.rows, numbers)
+        if self.run.config.on_nan == "stop":
+            # No step after it was made either, so the state is still the one before it.
+            self.step, self.now = read.step, (self.now[0], read.position)
+            self.progress.evaluated = True
+            raise not_finite.ends(read.step, file)
+        self.progress.skipped += 1
+        self.writer.write(read.step, {"train/skipped": self.progress.skipped})
+        self.bar.write(f"step {read.step} is not finite and left out; what it had read: {file}")
+        self.bar.update(1)
+        self.clock = time.perf_counter()
 
     def _show(self, step: int, numbers: Scores) -> None:
         # An average that begins at 0 reads too low at first; dividing by its weights mends that.

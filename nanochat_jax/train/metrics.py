@@ -34,7 +34,7 @@ class MetricsWriter:
         # What the resumed run is going to write again is dropped.
         written = lambda line: (
             line["step"] < resume_step
-            or (evaluated and line["step"] == resume_step and "train/loss" not in line)
+            or (evaluated and line["step"] == resume_step and not _of_step(line))
         )
         lines = read(self.path) if resume_step is not None else []
         files.write_json_lines(self.path, filter(written, lines))
@@ -77,6 +77,11 @@ def writer(*args: Any, **settings: Any) -> MetricsWriter | Silent:
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl` up to one cut off by a kill; none when there is no file."""
     return files.read_json_lines(path)
+
+
+def _of_step(line: Mapping[str, Any]) -> bool:
+    """Whether a line tells of a step itself, not of what was measured before it."""
+    return any(key.startswith("train/") for key in line)
 
 
 def _event(step: int, numbers: Mapping[str, float]) -> Any:

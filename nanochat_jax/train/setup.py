@@ -7,7 +7,6 @@ compilation use the same step through `trainer` and `abstract_run`, which need s
 import dataclasses
 import functools
 import pathlib
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -20,7 +19,7 @@ import optax
 from nanochat_jax import kernels, sharding
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config import scaling
-from nanochat_jax.config.flags import take
+from nanochat_jax.config.flags import to_resume
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import BaseTrain, RLTrain, Stage, tokens_per_step
 from nanochat_jax.devices import compute_dtype
@@ -68,7 +67,8 @@ class Trainer:
         params = sharding.put(params, places.params)
         # Zeros made where they will lie: one device may not hold them all.
         moments = jax.jit(self.tx.init, out_shardings=places.opt_state)(params)
-        return TrainState(sharding.put(np.int32(0), places.step), params, moments)
+        none = lambda place: sharding.put(np.int32(0), place)
+        return TrainState(none(places.step), params, moments, none(places.bad))
 
     def model(self, state: TrainState) -> Model:
         """The model as it is now: its matrices in the type that computes, whole on every device."""
@@ -104,8 +104,9 @@ class Run:
         trainer, saved, source = self.trainer, self.start.resumed, self.start.source
         like = trainer.state
         if saved is not None:
-            step = sharding.put(np.int32(saved.step), like.step.sharding)
-            return TrainState(step, saved.params(like.params), saved.optimizer(like.opt_state))
+            put = lambda number, like: sharding.put(np.int32(number), like.sharding)
+            arrays = saved.params(like.params), saved.optimizer(like.opt_state)
+            return TrainState(put(saved.step, like.step), *arrays, put(0, like.bad))
         # Read to where they will lie, not whole to one device.
         drawn = lambda: init_params(trainer.gpt.cfg, jax.random.key(self.config.seed))
         state = trainer.fresh_state(source.params(like.params) if source else drawn())
@@ -173,8 +174,8 @@ def trainer(
     typed = lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place)
     schedule = run_schedule(optim, steps)
     reduce = gpt.dtype if config.reduce_dtype == "auto" else jnp.dtype(config.reduce_dtype)
-    exchanged = dict(mesh=mesh, reduce_dtype=reduce)
-    step = partial(train_step, gpt, tx, schedule, config.device_batch_size, **exchanged)
+    how = dict(mesh=mesh, reduce_dtype=reduce, on_nan=config.on_nan)
+    step = partial(train_step, gpt, tx, schedule, config.device_batch_size, **how)
     # Donated, so that old and new state never lie in memory together; the places of the result
     # are pinned, or the compiler may choose others and the next step compiles anew.
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
@@ -208,9 +209,7 @@ def does_not_fit(run: Run, error: BaseException) -> str:
     shapes = dict(steps=run.curriculum.steps, params=run.trainer.state.params)
     peak = partial(peak_bytes, cfg=cfg, mesh=mesh, **shapes)
     limit = memory.pool_bytes() or memory.machine_bytes()
-    # What it has saved is not to be done again. The speedrun goes on by itself, without a flag.
-    one_stage = take(sys.orig_argv, "stage")[0] is not None
-    resume = ["--resume"] if one_stage and store.steps(run.directory) else []
+    resume = to_resume(bool(store.steps(run.directory)))  # what is done is not to be done again
     sizes = batch_sizes(config, cfg, mesh)
     return memory.too_large(memory.asked_for(error), config, sizes, peak, limit, resume)
 

@@ -91,6 +91,7 @@ def common_figures(done: loop.Loop) -> dict[str, Any]:
             "Peak memory usage": f"{peak_memory_mib():.2f}MiB",
         }
         | ({"Evaluations that failed": done.progress.failed} if done.progress.failed else {})
+        | ({"Steps left out": done.progress.skipped} if done.progress.skipped else {})
     )
 
 

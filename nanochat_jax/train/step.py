@@ -4,7 +4,7 @@ Each device takes the gradient of its own rows, over all micro-batches, and gets
 sum whose parameters and moments it keeps; `train/exchange.py` says what travels for that, and when.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.struct
 import jax
@@ -22,15 +22,18 @@ from nanochat_jax.train.schedules import Schedule
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a step changes. `step` (int32) counts the steps done."""
+    """All that a step changes. `step` (int32) counts the steps done, `bad` (int32) those of them
+    whose loss or gradient was not finite since this process began."""
 
     step: jax.Array
     params: Any
     opt_state: Any
+    bad: jax.Array
 
     @classmethod
     def create(cls, params: Any, tx: optax.GradientTransformation) -> "TrainState":
-        return cls(jnp.zeros((), jnp.int32), params, tx.init(params))
+        none = jnp.zeros((), jnp.int32)
+        return cls(none, params, tx.init(params), none)
 
 
 @flax.struct.dataclass
@@ -50,11 +53,14 @@ class Batch:
 def train_step(
     model: Any, tx: optax.GradientTransformationExtraArgs, schedule: Schedule, rows_per_micro: int,
     state: TrainState, batch: Batch, *, mesh: Mesh | None = None, reduce_dtype: Any = jnp.float32,
+    on_nan: Literal["stop", "skip"] = "stop",
 ) -> tuple[TrainState, dict[str, jax.Array]]:  # fmt: skip
     """The next state, and scalars: loss, norm of the gradient before clipping, the schedule's.
 
     `model` is a `GPT`; rows come in micro-batches of `rows_per_micro`; `mesh` and `reduce_dtype`
-    are those of `gradients`.
+    are those of `gradients`. A step whose loss or gradient is not finite leaves parameters and
+    moments as they were; with `on_nan` "stop" so does every step after it, for the host learns of
+    it a step late.
     """
     targets_ART, weights_ART = batch.targets_ART, batch.weights_ART
     if weights_ART is None:
@@ -63,10 +69,15 @@ def train_step(
     loss, grads = gradients(model, state.params, *rows, mesh, reduce_dtype)
     hyper = schedule(state.step, batch.progress)
     updates, opt_state = tx.update(grads, state.opt_state, state.params, hyper=hyper)
-    params = optax.apply_updates(state.params, updates)
-    metrics = {"train/loss": loss, "train/grad_norm": optax.tree.norm(grads)}
+    params, norm = optax.apply_updates(state.params, updates), optax.tree.norm(grads)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    good = finite if on_nan == "skip" else finite & (state.bad == 0)
+    # Chosen element by element where each is written anyway; a branch would hold up the device.
+    chosen = lambda new, old: jnp.where(good, new, old)
+    kept = jax.tree.map(chosen, (params, opt_state), (state.params, state.opt_state))
+    metrics = {"train/loss": loss, "train/grad_norm": norm}
     metrics |= {f"train/{name}": value for name, value in hyper._asdict().items()}
-    return TrainState(state.step + 1, params, opt_state), metrics
+    return TrainState(state.step + 1, *kept, state.bad + ~finite), metrics
 
 
 def mean_weights(targets_ART: jax.Array, rows_per_micro: int) -> jax.Array:

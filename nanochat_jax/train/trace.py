@@ -22,39 +22,12 @@ from nanochat_jax.config.stages import STAGES, BaseTrain, Stage
 from nanochat_jax.config.values import build, fields
 from nanochat_jax.data import ledger, manifest
 from nanochat_jax.data.batch import MicroBatch, Piece
-from nanochat_jax.data.documents import Position
-from nanochat_jax.tasks import Mixture
-from nanochat_jax.tasks.task import source_row
 from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.train import base, chat
+from nanochat_jax.train import base, chat, sources
 from nanochat_jax.train.setup import step_tokens
+from nanochat_jax.train.sources import Chat, Document
 
 SHOWN = 24  # tokens of a piece that are shown
-
-
-class Document(NamedTuple):
-    """A row of a shard's column `text`, by row group."""
-
-    shard: str
-    sha256: str  # or the size in bytes, where the run knew no more
-    group: int
-    doc: int
-    epoch: int
-
-    def __str__(self) -> str:
-        return f"{self.shard} ({self.sha256[:19]}) group {self.group} document {self.doc}"
-
-
-class Chat(NamedTuple):
-    """A row of a task: its number in the mixture, in the task's order, and in the task's file."""
-
-    index: int
-    task: str
-    row: int
-    source_row: int
-
-    def __str__(self) -> str:
-        return f"{self.task} row {self.row} (of its source {self.source_row})"
 
 
 class Traced(NamedTuple):
@@ -143,23 +116,13 @@ def _loader(
     recorded = saved.meta.get("data")
     if isinstance(config, BaseTrain):
         data = base.shards_of(config, root, recorded)
-        what = manifest.identify([*data.train, data.val])
-
-        def document(at: Position) -> Document:
-            shard = data.train[at.file].name
-            return Document(shard, what[shard], at.group, at.doc, at.epoch)
-
+        named = sources.documents(data, manifest.identify([*data.train, data.val]))
         make = base.loader(config, tokenizer)
-        return make(data.train, ranks=config.loader_ranks, prefetch=0), document
+        return make(data.train, ranks=config.loader_ranks, prefetch=0), named
     mixture = chat.mixture(config, root, "train")
     if recorded:
         ledger.check_mixture(mixture, recorded)
-    return chat.loader(config, tokenizer)(mixture, prefetch=0), lambda i: _chat(mixture, i)
-
-
-def _chat(mixture: Mixture, index: int) -> Chat:
-    task, row = mixture.at(index)
-    return Chat(index, task.name, row, source_row(task.rows, row))
+    return chat.loader(config, tokenizer)(mixture, prefetch=0), sources.chats(mixture)
 
 
 def run(command: Trace) -> int:
