@@ -41,6 +41,7 @@ class Export:
     model_tag: Annotated[str, also("-g")] = ""  # its tag; empty: the deepest
     step: Annotated[int, also("-s")] = -1  # its step; -1: the last
     optimizer: bool = True  # nanochat: write the optimizer's state too, where the checkpoint has it
+    ranks: int = 1  # nanochat, current recipe: GPUs that go on, each with a file of its own
     lossy: bool = False  # huggingface: write even what that format cannot express, without it
 
 

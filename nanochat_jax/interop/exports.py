@@ -52,6 +52,8 @@ def export_model(command: Export) -> tuple[pathlib.Path, list[str]]:
         FileNotFoundError: no such checkpoint; the message names the command that makes it.
         ValueError: the target exists, or the format cannot express the model.
     """
+    if command.ranks < 1:
+        raise ValueError(f"--ranks is {command.ranks}; expected 1 or more")
     root, out = base_dir(), pathlib.Path(command.dir).expanduser()
     step = command.step if command.step >= 0 else None
     saved = find_checkpoint(command.source, command.model_tag or None, step, root)
@@ -66,15 +68,15 @@ def export_model(command: Export) -> tuple[pathlib.Path, list[str]]:
     state = {key: state[key] for key in expected}
     meta = nanochat_meta(saved, cfg, command.source)
     reader = reader_of(cfg, {key: value.shape for key, value in state.items()}, meta)
-    optimizer, why_not = None, "left out (--no-optimizer)"
+    optimizers, what = [], "left out (--no-optimizer)"
     if command.optimizer:
-        optimizer, why_not = _optimizer(saved, cfg, expected)
+        optimizers, what = _optimizers(saved, cfg, expected, command.ranks)
     # bits per byte there divide by this table: an import's own rule, or that of the model's time.
     rule = _origin(saved).get("token_bytes") or ("old" if _is_classic(cfg) else "corrected")
     where = (out, command.source, saved.path.parent.name, saved.step)
-    folder = nanochat.write(*where, state, meta, tokenizer, rule, optimizer)
+    folder = nanochat.write(*where, state, meta, tokenizer, rule, optimizers)
     return folder, [
-        f"the optimizer's state: {'written' if optimizer is not None else why_not}",
+        f"the optimizer's state: {what}",
         f"read by nanochat of {reader}",
         f"it takes {out} as its base directory ($NANOCHAT_BASE_DIR)",
     ]
@@ -156,15 +158,25 @@ def _origin(saved: store.Saved) -> dict[str, Any]:
     return saved.meta.get("imported") or {}
 
 
-def _optimizer(saved: store.Saved, cfg: GPTConfig, shapes: eras.Shapes) -> tuple[Any, str]:
-    """nanochat's optimizer file of a checkpoint, or None and the reason."""
+def _optimizers(
+    saved: store.Saved, cfg: GPTConfig, shapes: eras.Shapes, ranks: int
+) -> tuple[list[Any], str]:
+    """nanochat's optimizer files of a checkpoint, one a rank, and what is to be said of them."""
     if not saved.has_optimizer:
-        return None, "the checkpoint has none"
+        return [], "the checkpoint has none"
     stage = saved.meta["stage"]
     if stage not in STAGES or not saved.meta.get("config"):
-        return None, "the run's settings are not known"
+        return [], "the run's settings are not known"
     config = build(STAGES[stage], saved.meta["config"])
-    return optim_files.write(saved.optimizer(), shapes, *_groups(cfg, config, saved.step)), ""
+    whole = optim_files.write(saved.optimizer(), shapes, *_groups(cfg, config, saved.step))
+    if not isinstance(whole, list):
+        return list(optim_files.shares(whole, ranks)), f"written for {ranks} GPU(s) (--ranks)"
+    if ranks > 1:
+        raise ValueError(
+            f"--ranks is {ranks}, but nanochat of this model's time wrote one optimizer file and "
+            "read none; leave the flag out"
+        )
+    return [whole], "written"
 
 
 def _groups(cfg: GPTConfig, config: Any, step: int) -> tuple[optim_files.Layout, Any, Any]:

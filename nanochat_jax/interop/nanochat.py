@@ -158,12 +158,13 @@ def read_tokenizer(folder: pathlib.Path) -> tuple[Tokenizer, str]:
 
 def write(
     out: pathlib.Path, source: str, tag: str, step: int, state: Mapping[str, np.ndarray],
-    meta: Mapping[str, Any], tokenizer: Tokenizer, rule: str = "corrected", optimizer: Any = None,
+    meta: Mapping[str, Any], tokenizer: Tokenizer, rule: str = "corrected",
+    optimizers: Sequence[Any] = (),
 ) -> pathlib.Path:  # fmt: skip
     """Writes one step where nanochat with `out` as base directory looks, and returns its folder.
 
-    `optimizer` is what `optim_files.write` made; `rule` is that of the token bytes, `corrected` or
-    `old`: see `read_tokenizer`.
+    `optimizers`: what `optim_files` made, a file for each rank; `rule`: of the token bytes,
+    `corrected` or `old`: see `read_tokenizer`.
 
     Raises:
         ValueError: that step, or another tokenizer, is there already.
@@ -171,10 +172,10 @@ def write(
     """
     folder, meta_name = paths.checkpoints(out, source) / tag, f"meta_{step:06d}.json"
     trees = {f"model_{step:06d}.pt": dict(state)}
-    if optimizer is not None:
+    for rank, optimizer in enumerate(optimizers):
         # A pair of optimizers is of the time of one file, later there was one of each rank.
-        rank = "" if isinstance(optimizer, list) else "_rank0"
-        trees[f"optim_{step:06d}{rank}.pt"] = optimizer
+        of_rank = "" if isinstance(optimizer, list) else f"_rank{rank}"
+        trees[f"optim_{step:06d}{of_rank}.pt"] = optimizer
     for name in (*trees, meta_name):
         if (folder / name).exists():
             raise ValueError(f"{folder / name} exists; choose another --dir, or remove it")

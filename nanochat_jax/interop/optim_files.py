@@ -28,6 +28,8 @@ ADAM = (
     ("smear_gate.", "smear_lambda", "backout_lambda"),
 )  # fmt: skip
 
+SMALLEST_CUT = 1024  # elements of an AdamW moment that ranks share
+
 
 class Incomplete(ValueError):
     """The files hold only some ranks' share of the state."""
@@ -86,6 +88,47 @@ def write(
         return {"state": buffers | more, "param_groups": groups + more_groups}
     halves = ((buffers, groups), (more, more_groups))
     return [{"state": state, "param_groups": groups} for state, groups in halves]
+
+
+def shares(whole: Mapping[str, Any], ranks: int) -> Iterator[dict[str, Any]]:
+    """The files of ranks 0, 1, ... in place of the one of layout `single`.
+
+    Each holds a slice of every AdamW moment but the small ones, and its share of each Muon stack,
+    whose last one is filled up with zeros.
+
+    Raises:
+        ValueError: the rows of a table do not divide.
+    """
+    stacked = {group["params"][0] for group in whole["param_groups"] if group["kind"] == "muon"}
+    for index, buffers in whole["state"].items():
+        for name, array in buffers.items():
+            if index not in stacked and _is_cut(array) and len(array) % ranks:
+                raise ValueError(
+                    f"{name} of parameter {index} has {len(array)} rows, which {ranks} ranks do "
+                    "not divide; name another number of them"
+                )
+    for rank in range(ranks):
+        of = lambda index, array, rank=rank: (
+            _stack_share(array, ranks, rank) if index in stacked else _slice(array, ranks, rank)
+        )
+        state = {i: {name: of(i, array) for name, array in buffers.items()}
+                 for i, buffers in whole["state"].items()}  # fmt: skip
+        yield {"state": state, "param_groups": whole["param_groups"]}
+
+
+def _is_cut(array: Any) -> bool:
+    """Whether ranks share an AdamW moment: smaller ones lie whole on each."""
+    return isinstance(array, np.ndarray) and array.size >= SMALLEST_CUT
+
+
+def _slice(array: Any, ranks: int, rank: int) -> Any:
+    return np.split(array, ranks)[rank] if _is_cut(array) else array
+
+
+def _stack_share(stack: np.ndarray, ranks: int, rank: int) -> np.ndarray:
+    size = -(-len(stack) // ranks)
+    share = stack[rank * size : (rank + 1) * size]
+    return np.pad(share, ((0, size - len(share)), (0, 0), (0, 0)))
 
 
 def _write_muon(

@@ -116,6 +116,24 @@ def test_optimizer_files_come_back_with_their_groups(path, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("path", files("checkpoint_*/base_checkpoints/*"))
+def test_files_for_several_gpus_hold_what_the_one_held(path, tmp_path, monkeypatch):
+    """Where the original of the model's time went on from them; else they are refused by name."""
+    imported(path, tmp_path / "base", monkeypatch)
+    export = Export(dir=str(tmp_path / "out"), source="base", ranks=2)
+    if "_rank" not in next(path.glob("optim_*.pt")).name:
+        with pytest.raises(ValueError, match="wrote one optimizer file"):
+            interop.export_model(export)
+        assert not (tmp_path / "out").exists()
+        return
+    interop.export_model(export)
+    assert len(list((tmp_path / "out" / "base_checkpoints" / path.name).glob("optim_*.pt"))) == 2
+    one = find_checkpoint("base", None, None, tmp_path / "base").optimizer()
+    imported(tmp_path / "out" / "base_checkpoints" / path.name, tmp_path / "again", monkeypatch)
+    again = find_checkpoint("base", None, None, tmp_path / "again").optimizer()
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+
+
+@pytest.mark.parametrize("path", files("checkpoint_*/base_checkpoints/*"))
 def test_meta_files_come_back_with_what_they_said(path, tmp_path, monkeypatch):
     imported(path, tmp_path / "base", monkeypatch)
     interop.export_model(Export(dir=str(tmp_path / "out"), source="base"))

@@ -74,6 +74,26 @@ def test_the_files_of_several_ranks_are_put_together():
         optim_files.read(parts[:2], shapes)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+def test_each_rank_gets_the_file_that_it_would_have_saved(ranks):
+    state = state_of("E")
+    shapes = {k: v.shape for k, v in state.items()}
+    file = optim_files.write(whole_optimizer(state), shapes, "single", *RATES)
+    for ours, theirs in zip(
+        optim_files.shares(file, ranks), split_single(file, ranks), strict=True
+    ):
+        assert equal(ours["state"], theirs["state"])
+        assert ours["param_groups"] == theirs["param_groups"]
+
+
+def test_ranks_that_do_not_divide_a_table_are_refused():
+    state = state_of("E")
+    shapes = {k: v.shape for k, v in state.items()}
+    file = optim_files.write(whole_optimizer(state), shapes, "single", *RATES)
+    with pytest.raises(ValueError, match="7 ranks do not divide"):
+        next(optim_files.shares(file, 7))
+
+
 def test_muons_of_several_ranks_each_hold_some_matrices():
     state = state_of("A")
     shapes = {k: v.shape for k, v in state.items()}
