@@ -175,7 +175,7 @@ class SFTTrain(ChatStage):
     total_batch_size: int = -1  # tokens of a step; above 0 it replaces target_examples_per_step
     # A number and no switch, as the original's flag. Its trials found a small gain (February 2026).
     load_optimizer: Literal[0, 1] = 0  # 1: go on with the checkpoint's optimizer, if it has one
-    num_epochs: int = 1  # passes over the mixture, if num_iterations is not given; packed rows: 1
+    num_epochs: int = 1  # passes over the mixture, when num_iterations is not given
     packing: Literal["padded", "bestfit"] = "padded"
     """one conversation a row, or several whole ones packed into rows of one length"""
     init_lr_frac: float = 0.02

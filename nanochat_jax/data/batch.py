@@ -33,6 +33,13 @@ class MicroBatch(NamedTuple):
     position: Mapping[str, int] | None = None
     pieces: Sequence[Sequence[Piece]] = ()
 
+    @property
+    def tokens(self) -> int:
+        """Tokens that another one follows: all of the inputs but padding."""
+        if not self.pieces:
+            return self.inputs.size
+        return sum(sum(p.stop - p.start for p in row) - 1 for row in self.pieces)
+
 
 def one_pass(batches: Iterable[MicroBatch], most: int | None = None) -> Iterator[MicroBatch]:
     """The micro-batches until the data begin again, `most` of them at the most, one at least."""

@@ -44,7 +44,7 @@ def mid_loader(
 def sft_loader(
     items: Items, tokenizer: Tokenizer, batch: int, seq_len: int, *,
     kind: Literal["padded", "bestfit"] = "padded", ranks: int = 1, buffer_size: int = 100,
-    bucket: int | None = None, prefetch: int = PREFETCH,
+    bucket: int | None = None, epochs: int = 1, prefetch: int = PREFETCH,
 ) -> grain.IterDataset:  # fmt: skip
     """Rows whose targets are the assistant's own tokens; all others are -1.
 
@@ -52,6 +52,7 @@ def sft_loader(
         kind: `padded`: a conversation a row, padded to the longest of the batch, rounded up to
             one of four widths; `bestfit`: several whole conversations a row of `seq_len` tokens.
         bucket: padded rows are a multiple of this long instead.
+        epochs: passes until `last` in bestfit rows, whose number nobody knows before.
 
     Source: nanochat `scripts/chat_sft.py`, October 2025 (padded) and July 2026 (bestfit).
     """
@@ -61,7 +62,7 @@ def sft_loader(
             limit = min(MAX_TOKENS, seq_len + 1)
             cursor = _Cursor(items, tokenizer, rank, ranks, limit, restart=True)
             return Padded(cursor, batch, seq_len, bucket)
-        return Packed(_Cursor(items, tokenizer, rank, ranks), batch, seq_len, buffer_size)
+        return Packed(_Cursor(items, tokenizer, rank, ranks), batch, seq_len, buffer_size, epochs)
 
     return in_turn(rank_stream, ranks, prefetch)
 
@@ -184,8 +185,11 @@ class Packed:
     run without end. Here they are dropped then, and counted.
     """
 
-    def __init__(self, cursor: _Cursor, batch: int, seq_len: int, buffer_size: int):
+    def __init__(
+        self, cursor: _Cursor, batch: int, seq_len: int, buffer_size: int, epochs: int = 1
+    ):  # fmt: skip
         self.cursor, self.batch, self.buffer_size = cursor, batch, buffer_size
+        self.to_place = epochs * cursor.size
         self.capacity, self.bos = seq_len + 1, cursor.tokenizer.get_bos_token_id()
         self.placed = self.dropped = self._warned = 0
         self._buffer: list[tuple[int, list[int], list[int]]] = []
@@ -195,8 +199,8 @@ class Packed:
         inputs, targets = packing.supervised(np.asarray(ids), np.asarray(masks))
         # The pass ends when all were placed, not when all were read: some still wait in the buffer.
         consumed = self.cursor.rank + self.placed * self.cursor.ranks
-        size, epoch = self.cursor.size, self.cursor.epoch
-        return MicroBatch(inputs, targets, epoch, consumed / size, consumed >= size, pieces=pieces)
+        progress, last = consumed / self.to_place, consumed >= self.to_place
+        return MicroBatch(inputs, targets, self.cursor.epoch, progress, last, pieces=pieces)
 
     def get_state(self) -> dict[str, Any]:
         return {

@@ -68,7 +68,7 @@ def curriculum(config: BaseTrain, context: RunContext) -> Curriculum:
         f"on {devices} device(s), {micro_batches // devices} accumulation step(s) of "
         f"{config.device_batch_size} x {config.max_seq_len} tokens a device",
         steps=steps,
-        rows=loader_rows(train, micro_batches, devices, steps, tokens),
+        rows=loader_rows(train, micro_batches, devices, steps),
         hooks=(
             hooks.bits_per_byte_hook(config, tokenizer, val, config.eval_tokens),
             hooks.core_hook(config, tokenizer, paths.eval_bundle(context.root)),

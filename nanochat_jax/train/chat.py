@@ -18,7 +18,7 @@ import grain
 from nanochat_jax import tasks
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.gpt import flops_per_token
-from nanochat_jax.config.stages import MidTrain, SFTTrain, tokens_per_step
+from nanochat_jax.config.stages import MidTrain, SFTTrain
 from nanochat_jax.data import ledger
 from nanochat_jax.data.chats import mid_loader, sft_loader
 from nanochat_jax.tokenizer import Tokenizer
@@ -37,7 +37,7 @@ def mixture(config: MidTrain | SFTTrain, root: pathlib.Path, split: str) -> task
 
 
 def loader(config: MidTrain | SFTTrain, tokenizer: Tokenizer) -> Callable[..., grain.IterDataset]:
-    """`mid_loader` or `sft_loader` with the run's rows; takes the items, and `prefetch`."""
+    """`mid_loader` or `sft_loader` with the run's rows; takes the items, and options of either."""
     sft = isinstance(config, SFTTrain)
     make = functools.partial(sft_loader, kind=config.packing) if sft else mid_loader
     rows = (tokenizer, config.device_batch_size, config.max_seq_len)
@@ -61,13 +61,14 @@ def curriculum(config: MidTrain | SFTTrain, context: RunContext) -> Curriculum:
     # Built at the first evaluation and kept: a run that never evaluates needs no such rows.
     validation = functools.cache(lambda: mixture(config, root, "val"))
     val = lambda: batches(validation())
-    rows, steps = batches(train), steps_of(config, len(train))
+    passes = dict(epochs=config.num_epochs) if sft else {}
+    rows, steps = batches(train, **passes), steps_of(config, len(train))
     micro_batches, devices = context.micro_batches, context.mesh.size
     chat_scores = (hooks.chat_scores_hook(config, tokenizer, root),) if sft else ()
     return Curriculum(
         summary=f"{stage}: {len(train)} rows in the mixture, {steps or 'one pass of'} steps",
         steps=steps,
-        rows=loader_rows(rows, micro_batches, devices, steps, tokens_per_step(config)),
+        rows=loader_rows(rows, micro_batches, devices, steps),
         hooks=(
             hooks.bits_per_byte_hook(config, tokenizer, val, eval_tokens),
             *chat_scores,
@@ -81,7 +82,7 @@ def curriculum(config: MidTrain | SFTTrain, context: RunContext) -> Curriculum:
 
 
 def steps_of(config: MidTrain | SFTTrain, rows: int) -> int | None:
-    """Optimizer steps; None: until the data have been seen once.
+    """Optimizer steps; None: until the data have been seen.
 
     Only padded rows can be counted before they are made: one conversation is one row there.
     """

@@ -39,7 +39,7 @@ class StepRows(NamedTuple):
     """The rows of one optimizer step: `A` accumulations of `R` rows of `T` tokens.
 
     `weights` None: the loss is the mean over micro-batches of their means. `tokens` is what the
-    speed counts, `numbers` is logged beside the step's own.
+    speed counts, padding left out; `numbers` is logged beside the step's own.
     """
 
     inputs: np.ndarray  # int32 [A, R, T]
@@ -92,10 +92,8 @@ class Curriculum:
     source: Callable[[Any], Document | Chat] | None = None
 
 
-def loader_rows(
-    loader: Any, micro_batches: int, devices: int, steps: int | None, tokens: int
-) -> RowSource:
-    """Steps of `tokens` tokens, `micro_batches` pulls each, from a loader (a grain dataset)."""
+def loader_rows(loader: Any, micro_batches: int, devices: int, steps: int | None) -> RowSource:
+    """Steps of `micro_batches` pulls each, from a loader (a grain dataset)."""
 
     batches = iter(loader)  # now: data that cannot be read are told before a run begins
 
@@ -112,7 +110,7 @@ def loader_rows(
             if not full or (steps is None and step > 0 and micros[0].last):
                 yield Upcoming(position, None, position)
                 return
-            made = _stack(micros, micro_batches // devices, tokens)
+            made = _stack(micros, micro_batches // devices)
             after = batches.get_state()
             yield Upcoming(position, lambda _, made=made: made, after)
             position = after
@@ -125,11 +123,12 @@ def _over(step: int, steps: int | None) -> bool:
     return steps is not None and step >= steps
 
 
-def _stack(micros: Sequence[MicroBatch], accumulations: int, tokens: int) -> StepRows:
+def _stack(micros: Sequence[MicroBatch], accumulations: int) -> StepRows:
     """Micro-batches of one or several lengths as `[A, R, T]`, filled up to the longest."""
     T = max(m.inputs.shape[1] for m in micros)
     pad = lambda a, fill: np.pad(a, ((0, 0), (0, T - a.shape[1])), constant_values=fill)
     join = lambda arrays: np.concatenate(arrays).reshape(accumulations, -1, T)
     inputs = join([pad(m.inputs, 0) for m in micros])
     targets = join([pad(m.targets, -1) for m in micros])
+    tokens = sum(m.tokens for m in micros)
     return StepRows(inputs, targets, tokens, micros[-1].progress, micros=micros)

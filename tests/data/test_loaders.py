@@ -179,6 +179,30 @@ def test_a_pass_ends_when_every_conversation_was_placed(tokenizer, files):
     assert [b.progress for b in until] == sorted(b.progress for b in until)
 
 
+def test_packed_rows_make_as_many_passes_as_are_asked(tokenizer):
+    pack = lambda epochs: sft_loader(
+        Chats(), tokenizer, 2, T, kind="bestfit", buffer_size=5, epochs=epochs, prefetch=0
+    )
+    taken = lambda epochs: [*itertools.takewhile(lambda b: not b.last, pack(epochs))]
+    one, three = taken(1), taken(3)
+    assert 2.8 * len(one) < len(three) < 3.2 * len(one)
+    for passes, epochs in ((one, 1), (three, 3)):
+        placed = sum(len(row) for batch in passes for row in batch.pieces)
+        assert placed <= 30 * epochs and passes[-1].progress == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_padding_counts_as_no_token(name, tokenizer, files):
+    for batch in itertools.islice(LOADERS[name](tokenizer, files, prefetch=0), 8):
+        if name in ("stream", "bestfit", "mid"):
+            assert batch.tokens == batch.inputs.size
+        else:  # what follows the last token of a row's conversations is no target, and padding
+            ends = [sum(p.stop - p.start for p in row) for row in batch.pieces]
+            assert batch.tokens == sum(ends) - len(ends) < batch.inputs.size
+            for row, end in zip(batch.targets, ends, strict=True):
+                assert (row[end - 1 :] == -1).all()
+
+
 @pytest.mark.parametrize("name", ["stream", "bestfit", "mid", "padded", "packed"])
 def test_one_pass_ends_where_the_data_begin_again(name, tokenizer, files):
     batches = list(one_pass(LOADERS[name](tokenizer, files, prefetch=0)))

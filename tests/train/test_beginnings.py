@@ -117,7 +117,7 @@ def test_a_chat_run_begun_from_a_folder_is_resumed_by_its_tag(run, base_dir):
 
 @pytest.mark.parametrize("first", [4, 5, 9])
 def test_a_run_resumed_with_fewer_steps_than_it_has_done_is_over(first):
-    upcoming = loader_rows(Counting(), 1, 1, steps=4, tokens=8)(first, {"n": first})
+    upcoming = loader_rows(Counting(), 1, 1, steps=4)(first, {"n": first})
     assert next(upcoming)[1] is None
 
 
