@@ -7,8 +7,8 @@ from nanochat_jax.config.program import Program, Source, also
 
 # What a number may be: beyond it there is nothing that a model or a socket could do.
 RANGES = {
-    "temperature": (0.0, 2.0), "top_k": (0, 1_000_000), "top_p": (0.01, 1.0),
-    "max_tokens": (1, 1_000_000), "port": (0, 65535), "slots": (0, 4096),
+    "temperature": (0.0, 2.0), "top_k": (-1, 1_000_000), "top_p": (0.0, 1.0),
+    "max_tokens": (-1, 1_000_000), "port": (0, 65535), "slots": (0, 4096),
     "queue": (0, 1_000_000), "rate_limit": (0, 1_000_000), "notice": (0, 3600), "drain": (0, 86400),
 }  # fmt: skip
 
@@ -20,8 +20,9 @@ class Talk(Program):
     source: Annotated[Source, also("-i")] = "sft"  # the stage whose model answers
     step: Annotated[int, also("-s")] = -1  # its step; -1: the last
     # These defaults, and those of temperature and max_tokens, are the original's two programs'.
-    top_k: Annotated[int, also("-k")] = 50  # sample among the k likeliest tokens; 0: all
-    top_p: float = 1.0  # sample among the likeliest tokens that hold this much probability
+    top_k: Annotated[int, also("-k")] = 50  # sample among the k likeliest tokens; 0, -1: all
+    top_p: float = 1.0
+    """sample among the likeliest tokens that hold this much probability; 0: the likeliest alone"""
     int8: bool = False  # matrices in 8 bits: half the memory of bfloat16, nearly the same text
 
     def __post_init__(self) -> None:
@@ -30,6 +31,8 @@ class Talk(Program):
             if not low <= value <= high:
                 flag = "--" + name.replace("_", "-")
                 raise ValueError(f"{flag} is {value}; give a number from {low} to {high}")
+        if vars(self).get("max_tokens") == 0:
+            raise ValueError("--max-tokens is 0; give 1 or more, or -1 for as many as fit")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,7 @@ class ChatCLI(Talk):
     prompt: Annotated[str, also("-p")] = ""  # answer this and leave
     system: str = ""  # system message, before the chat begins
     temperature: Annotated[float, also("-t")] = 0.6  # 0: the likeliest token; higher: more varied
-    max_tokens: Annotated[int, also("-m")] = 256  # tokens of a reply
+    max_tokens: Annotated[int, also("-m")] = 256  # tokens of a reply; -1: as many as fit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,8 @@ class ChatWeb(Talk):
     # The original listens on 0.0.0.0. What is not meant for a network should not be on one.
     host: str = "127.0.0.1"  # address to listen on; 0.0.0.0 lets other machines in
     temperature: Annotated[float, also("-t")] = 0.8  # used where a request names none
-    max_tokens: Annotated[int, also("-m")] = 512  # tokens of a reply where a request names none
+    max_tokens: Annotated[int, also("-m")] = 512
+    """tokens of a reply where a request names none; -1: as many as fit"""
     seed: int = -1
     """requests that name no seed draw theirs from this one; -1: from another one at each start"""
     num_gpus: Annotated[int, also("-n")] = 0

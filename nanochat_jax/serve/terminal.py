@@ -28,7 +28,7 @@ HELP = """\
   clear                  begin a new conversation
   /system [text]         what the assistant is told first (no text: show it; - : nothing)
   /temperature [0..2]    how varied replies are; 0 is always the likeliest
-  /topk [1..200]         sample among the k likeliest tokens
+  /topk [0..200]         sample among the k likeliest tokens; 0: among all
   /help                  this list
   several lines: end a line with \\, or put the text between two lines of three quotes
   Ctrl-C                 stop a reply; at the prompt clear the line, twice to leave"""
@@ -83,7 +83,7 @@ class Terminal:
             "/help": lambda _: self._say(HELP),
             "/system": self._set_system,
             "/temperature": lambda value: self._set("temperature", value, float, 0.0, 2.0),
-            "/topk": lambda value: self._set("top_k", value, int, 1, 200),
+            "/topk": lambda value: self._set("top_k", value, int, -1, 200),
         }
         if word in commands:
             return commands[word](rest.strip())
@@ -136,7 +136,7 @@ class Terminal:
     def _reply(self, tokens: list[int]) -> list[Part]:
         """Shows the reply while it comes; returns it whole, as far as it came."""
         cfg, seed = self.settings, derive_seed(self.settings.seed, self._turns)
-        how = (cfg.max_tokens, cfg.temperature, cfg.top_k or None, cfg.top_p, seed)
+        how = (cfg.max_tokens, cfg.temperature, cfg.top_k, cfg.top_p, seed)
         self._turns += 1  # another seed each turn: the same question may get another answer
         pieces: list[Part] = []
         with _interrupts_as_flag() as interrupted:

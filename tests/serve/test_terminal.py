@@ -65,11 +65,18 @@ def test_clear_forgets_and_blank_lines_do_nothing(engine):
 
 def test_commands_change_the_settings_and_refuse_what_is_out_of_range(engine):
     out, terminal, _ = talk(
-        engine, "/temperature 0", "/temperature 9", "/topk 7", "/topk x", "/system Be brief.", "/no"
+        engine,
+        "/temperature 0",
+        "/temperature 9",
+        "/topk 0",
+        "/topk 7",
+        "/topk x",
+        "/system Be brief.",
+        "/no",
     )
     settings = terminal.settings
     assert (settings.temperature, settings.top_k, settings.system) == (0.0, 7, "Be brief.")
-    assert "from 0.0 to 2.0" in out and "no command /no" in out
+    assert "from 0.0 to 2.0" in out and "top_k: 0\n" in out and "no command /no" in out
     assert talk(engine, "/system -", system="x")[1].settings.system == ""
 
 

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from nanochat_jax.serve.engine.requests import ROOM
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.tokenizer.chat_format import (
     ASSISTANT_START,
@@ -33,17 +34,17 @@ class Prompt(NamedTuple):
 
 
 def fit_conversation(
-    tokenizer: Tokenizer, messages: Sequence[Message], context: int, reserve: int
+    tokenizer: Tokenizer, messages: Sequence[Message], context: int, max_tokens: int | None
 ) -> Prompt:
-    """The prompt for a reply to `messages`, leaving `reserve` tokens of the context free for it,
-    but at most a quarter: who asks for as much as there is would lose the history.
+    """The prompt for a reply to `messages`, leaving `max_tokens` of the context free for it, but at
+    most a quarter: who asks for as much as there is (None, -1) would lose the history.
 
     Roles may come in any order, not in turn as in training: clients of the API send what they like.
     The oldest whole turns go until the rest fits; leading system text always stays, in front of the
     first user message that is left. The last turn stays even if it eats into the reserve; raises
     ContextFull when it fills the context alone.
     """
-    reserve = min(reserve, context // 4)
+    reserve = context // 4 if max_tokens in ROOM else min(max_tokens, context // 4)
     system, turns = _turns(messages)
     # All texts in one call, during which other threads run.
     parts = {part for turn in turns for message in turn for part in parts_of(message.content)}
@@ -71,7 +72,8 @@ def _turns(messages: Sequence[Message]) -> tuple[str, list[list[Message]]]:
     leading, later = [], []
     for message in messages:
         if message.role == "system":
-            (later if turns else leading).append(message.content)
+            if message.content:  # clients send an empty one where they have none
+                (later if turns else leading).append(message.content)
             continue
         # What the format has no place for, later system text, is kept where the model will read it:
         # right before the user's next words.

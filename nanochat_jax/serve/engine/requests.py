@@ -7,14 +7,21 @@ from typing import Literal, NamedTuple
 Finish = Literal["stop", "length", "cancelled", "failed"]
 
 
+# What other programs send where we say None: OpenAI's clients and the original 0, vLLM's -1.
+EVERY = (None, 0, -1)  # of top_k: all tokens
+ROOM = (None, -1)  # of max_tokens: as many as fit
+
+
 class RequestRefused(ValueError):
     """A request that no model of this size could answer; the message says what would be taken."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One reply to one prompt. `max_tokens` None: up to the end of the context.
+    """One reply to one prompt, in any spelling of its settings; they are one from here on.
 
+    `max_tokens` None or -1: up to the end of the context. `top_k` None, 0 or -1: all tokens.
+    `top_p` 0 leaves the likeliest token alone, as temperature 0 does.
     `alternatives` asks for the likeliest tokens beside each one of the reply, `score_prompt` for
     the prompt's own log-probabilities; a `run_on` reply does not end at a stop token.
     """
@@ -29,6 +36,15 @@ class Request:
     score_prompt: bool = False
     run_on: bool = False
 
+    def __post_init__(self) -> None:
+        if self.max_tokens in ROOM:
+            object.__setattr__(self, "max_tokens", None)
+        if self.top_k in EVERY:
+            object.__setattr__(self, "top_k", None)
+        if self.top_p == 0:
+            object.__setattr__(self, "temperature", min(self.temperature, 0.0))
+            object.__setattr__(self, "top_p", 1.0)
+
     def check(self, context: int, vocab_size: int) -> None:
         """Raises RequestRefused for what a model of that context and vocabulary cannot answer."""
         if not 1 <= (n := len(self.tokens)) <= context:
@@ -36,12 +52,14 @@ class Request:
             raise RequestRefused(f"the prompt has {n} tokens, {send}")
         if not all(0 <= token < vocab_size for token in self.tokens):
             raise RequestRefused(f"prompt token ids must lie in 0..{vocab_size - 1}")
+        if self.max_tokens is not None and self.max_tokens < 0:
+            raise RequestRefused(f"max_tokens={self.max_tokens}; give -1 for as many as fit")
         if self.temperature < 0:
             raise RequestRefused(f"temperature {self.temperature} is negative; 0 is greedy")
         if self.top_k is not None and self.top_k < 1:
-            raise RequestRefused(f"top_k={self.top_k}; give 1 or more, or None for all")
+            raise RequestRefused(f"top_k={self.top_k}; give 1 or more, or 0 for all")
         if not 0 < self.top_p <= 1:
-            raise RequestRefused(f"top_p={self.top_p}; give a number above 0 and at most 1")
+            raise RequestRefused(f"top_p={self.top_p}; give a number from 0 to 1")
 
 
 class ScoredToken(NamedTuple):

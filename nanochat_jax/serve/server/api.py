@@ -72,8 +72,9 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
     if cfg.cors_origin:
         allowed = {"allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
         app.add_middleware(CORSMiddleware, allow_origins=cfg.cors_origin, **allowed)
-    # Outermost, so that refusals of the others are counted, too.
+    # Outside of the others, so that their refusals are counted, too.
     app.add_middleware(middleware.CountRequests, counters=service.counters)
+    app.add_middleware(middleware.HeadAsGet)
 
 
 def _add_model_routes(router: APIRouter, service: Service) -> None:

@@ -18,6 +18,10 @@ REFUSED = {
     ContextFull: (400, "messages", "context_length_exceeded"),
     RequestRefused: (400, "prompt", None),
 }
+# OpenAI's clients try again by themselves, and wait as long as this says.
+HEADERS = {
+    401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503: {"Retry-After": "1"}
+}  # fmt: skip
 
 
 class ApiError(HTTPException):
@@ -26,8 +30,7 @@ class ApiError(HTTPException):
     def __init__(
         self, status: int, message: str, param: str | None = None, code: str | None = None
     ):
-        # OpenAI's clients try again by themselves, and wait as long as this says.
-        super().__init__(status, message, {"Retry-After": "1"} if status in (429, 503) else None)
+        super().__init__(status, message, HEADERS.get(status))
         self.param, self.code = param, code
 
     @property

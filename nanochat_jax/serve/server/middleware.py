@@ -36,6 +36,21 @@ class BodyLimit:
         await self._app(scope, limited, send)
 
 
+class HeadAsGet:
+    """Answers HEAD as GET; whoever writes the answer (uvicorn) leaves the body of a HEAD out.
+
+    Outermost: what it passes on is a copy, for the server goes on reading its own scope.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
+
+
 class Guard:
     """Lets through what `check` finds nothing against."""
 
@@ -49,10 +64,10 @@ class Guard:
 
 def bearer_keys(keys: Collection[str]) -> Check:
     """401 without one of `keys`; the page itself and `/health` stay open."""
-    known = [b"Bearer " + key.encode() for key in keys]
+    known = [key.encode() for key in keys]
 
     def check(scope: Scope) -> ApiError | None:
-        given = dict(scope["headers"]).get(b"authorization", b"")
+        given = _bearer(dict(scope["headers"]).get(b"authorization", b""))
         # Compared in constant time: how long a refusal takes must not tell how much was right.
         if any(hmac.compare_digest(given, key) for key in known):
             return None
@@ -62,6 +77,14 @@ def bearer_keys(keys: Collection[str]) -> Check:
         return ApiError(401, message, code="invalid_api_key")
 
     return check
+
+
+def _bearer(header: bytes) -> bytes:
+    """The key of an Authorization header; the scheme's case is free (RFC 9110, section 11.1)."""
+    match header.strip().split(maxsplit=1):
+        case scheme, key if scheme.lower() == b"bearer":
+            return key
+    return b""
 
 
 def rate_limit(per_minute: int) -> Check:

@@ -20,8 +20,22 @@ MAX_TEXT = 2**20
 MAX_SEED = 2**63
 
 Role = Literal["system", "developer", "user", "assistant"]
+SYSTEM = ("system", "developer")
 Token = Annotated[int, Field(ge=0)]
+# 0 as the original has it, -1 as vLLM does: all tokens.
+TopK = Annotated[int, Field(ge=-1, le=200)]
+# No upper limit: what does not fit is not written. -1, as vLLM has it: as many as fit.
+Budget = Annotated[int, Field(ge=-1)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def _not_nothing(max_tokens: int) -> int:
+    if max_tokens == 0:
+        raise ValueError("give 1 or more, or -1 for as many as fit")
+    return max_tokens
+
+
+ReplyBudget = Annotated[Budget, AfterValidator(_not_nothing)]
 
 
 def pick(value, default):
@@ -81,7 +95,7 @@ class ChatMessage(Strict):
     def message(self) -> Message:
         """As the engine's side knows it: text, or an assistant's parts."""
         # OpenAI renamed system to developer for newer models; the chat format has one of them.
-        role = "system" if self.role == "developer" else self.role
+        role = "system" if self.role in SYSTEM else self.role
         if isinstance(self.content, str) or self.content is None:
             return Message(role, self.content or "")
         if role == "assistant":
@@ -110,8 +124,10 @@ class OriginalMessage(ChatMessage):
 
 
 def _within_limits(messages: list[ChatMessage]) -> list[ChatMessage]:
+    if all(message.role in SYSTEM and not message.length() for message in messages):
+        raise ValueError("no message says anything")
     for i, message in enumerate(messages):
-        if message.length() == 0 and message.role != "assistant":
+        if message.length() == 0 and message.role == "user":
             raise ValueError(f"message {i} is empty")
         if message.length() > MAX_MESSAGE_CHARS:
             raise ValueError(f"message {i} is longer than {MAX_MESSAGE_CHARS} characters")
@@ -129,8 +145,8 @@ class SamplingFields(Strict):
 
     model: Annotated[str, Field(examples=["nanochat"])] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=1, le=200)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_k: TopK | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stop: stop_type(4) = None
     seed: Annotated[int, Field(ge=-MAX_SEED, lt=MAX_SEED)] | None = None
@@ -159,8 +175,8 @@ class ChatRequest(SamplingFields):
         Field(examples=[[{"role": "user", "content": "Who are you?"}]]),
         AfterValidator(_within_limits),
     ]
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_tokens: ReplyBudget | None = None
+    max_completion_tokens: ReplyBudget | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
@@ -183,7 +199,7 @@ class CompletionRequest(SamplingFields):
         str | some(str, MAX_PROMPTS) | some(Token) | some(some(Token), MAX_PROMPTS),
         forms(f"text, token ids, or a list of 1 to {MAX_PROMPTS} of either; no empty list"),
     ]
-    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
+    max_tokens: Budget | None = None
     stop: stop_type(MAX_STOPS) = None
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -231,5 +247,5 @@ class OriginalRequest(Strict):
         AfterValidator(_within_limits),
     ]
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_k: Annotated[int, Field(ge=1, le=200)] | None = None
+    top_k: TopK | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None

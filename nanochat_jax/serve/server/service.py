@@ -253,10 +253,10 @@ class Service:
         """The seed of a request; one that names none gets the next of the server's own."""
         return self._seeds.getrandbits(31) if wanted is None else wanted
 
-    def chat_prompt(self, messages: Sequence[ChatMessage], reserve: int) -> Prompt:
-        """The prompt of a conversation, with room for a reply of `reserve` tokens if it may be."""
+    def chat_prompt(self, messages: Sequence[ChatMessage], max_tokens: int) -> Prompt:
+        """The prompt of a conversation, with room for a reply of `max_tokens` if it may be."""
         known = [message.message() for message in messages]
-        return fit_conversation(self.tokenizer, known, self.context, reserve)
+        return fit_conversation(self.tokenizer, known, self.context, max_tokens)
 
     def start(
         self, prompts: Sequence[Sequence[int]], body: SamplingFields, defaults: ChatWeb,
@@ -277,7 +277,7 @@ class Service:
                 request = Request(
                     tuple(tokens), pick(body.max_tokens, defaults.max_tokens),
                     pick(body.temperature, defaults.temperature),
-                    pick(body.top_k, defaults.top_k) or None, pick(body.top_p, defaults.top_p),
+                    pick(body.top_k, defaults.top_k), pick(body.top_p, defaults.top_p),
                     derive_seed(seed, i), **scores,
                 )  # fmt: skip
                 session.add(request, ReplyReader(self.tokenizer, body.stops(), raw))

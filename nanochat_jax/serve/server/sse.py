@@ -11,6 +11,9 @@ from nanochat_jax.serve.server.errors import EngineFailed
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 MEDIA_TYPE = "text/event-stream"
 EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+# Line ends to Python's `splitlines`, and so to OpenAI's own client: they may stand in JSON, but an
+# event would be cut there. (JSON itself escapes all others.)
+ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "\u0085\u2028\u2029"}
 STREAM = {"content": {MEDIA_TYPE: {"schema": EVENT}}}  # for the OpenAPI document
 
 
@@ -35,4 +38,4 @@ def event_stream(
 
 
 def _line(event: BaseModel) -> str:
-    return f"data: {event.model_dump_json(exclude_unset=True)}\n\n"
+    return f"data: {event.model_dump_json(exclude_unset=True).translate(ESCAPED)}\n\n"

@@ -268,8 +268,9 @@ def test_a_prompt_may_end_within_a_tool_call():
         (Request((1,) * 65), "65 tokens.*context is 64"),
         (Request((265,)), "0..264"),
         (Request((1,), temperature=-1.0), "negative"),
-        (Request((1,), top_k=0), "top_k"),
-        (Request((1,), top_p=0.0), "top_p"),
+        (Request((1,), top_k=-2), "top_k"),
+        (Request((1,), top_p=-0.1), "top_p"),
+        (Request((1,), max_tokens=-2), "max_tokens"),
     ],
 )
 def test_what_no_model_could_answer_is_refused(engine, request_, message):

@@ -129,7 +129,7 @@ def test_slash_commands_are_answered_here_and_never_sent(page):
         "topk set to 9",
         "topk is 9",
     ]
-    assert "must be a whole number between 1 and 200, not 1.5" in notes[4]
+    assert "must be a whole number between 0 and 200, not 1.5" in notes[4]
     assert "There is no command /nonsense" in notes[7] and "/clear" in notes[8] and not sent
     send(page, "hi")
     expected = {"temperature": 0.3, "top_k": 9, "max_tokens": 40}
@@ -157,7 +157,7 @@ def test_the_settings_are_sent_kept_and_kept_in_range(page):
     page.get_by_label("Max tokens").blur()
     page.get_by_label("Top-k").fill("500")
     page.get_by_label("Top-k").blur()
-    assert toast(page) == "Top-k must be between 1 and 200; 7 stays."
+    assert toast(page) == "Top-k must be between 0 and 200; 7 stays."
     page.reload()
     button(page, "Settings").click()
     labels = ("System prompt", "Temperature", "Top-k", "Max tokens")

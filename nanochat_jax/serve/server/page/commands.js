@@ -4,7 +4,7 @@ import { allowed, range } from "./store.js";
 
 const SETTINGS = { temperature: "temperature", topk: "top_k", maxtokens: "max_tokens" };
 const HELP = `/temperature [0-2]    how varied replies are
-/topk [1-200]         sample among the k likeliest tokens
+/topk [0-200]         sample among the k likeliest tokens; 0: among all
 /maxtokens [1-4096]   how long a reply may become
 /system [text]        what the assistant is told first in this chat
 /clear                a new chat

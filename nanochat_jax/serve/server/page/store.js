@@ -95,7 +95,7 @@ export const saveDraft = (text) => write(tab, DRAFT, text);
 
 // Settings.
 
-const NUMBERS = { temperature: [0.8, 0, 2], top_k: [50, 1, 200], max_tokens: [512, 1, 4096] };
+const NUMBERS = { temperature: [0.8, 0, 2], top_k: [50, 0, 200], max_tokens: [512, 1, 4096] };
 const THEMES = ["", "light", "dark"];
 
 // Whether the server takes `value` for this setting.
