@@ -20,7 +20,7 @@ from nanochat_jax.config.stages import SAMPLE_PROMPTS
 from nanochat_jax.data import shards
 from nanochat_jax.data.batch import one_pass
 from nanochat_jax.data.loader import pretraining_loader
-from nanochat_jax.evals import bpb, chatcore, core, probes, samples, sandbox
+from nanochat_jax.evals import bpb, chatcore, core, placing, probes, samples, sandbox
 from nanochat_jax.evals.chatcore import catalog
 from nanochat_jax.evals.chatcore.catalog import BASELINES
 from nanochat_jax.models.gpt import Model
@@ -197,16 +197,30 @@ def _sample(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
 
 
 def _bpb(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
-    """Bits per byte of the validation shard."""
-    data, rows, T = shards.find_shards(root), config.device_batch_size, model.cfg.sequence_len
+    """Bits per byte of both splits, of the same number of tokens at most: what a model has seen it
+    knows better, and by how much is seen side by side."""
+    model, mesh = placing.on_mesh(model, sharding.make_mesh(config.mesh or None))
+    data = shards.find_shards(root)
+    splits = {"train": data.train, "val": (data.val,)}
+    devices = mesh.size if mesh else 1
+    value = lambda files: _split_bpb(model, tokenizer, config, files, devices)
+    scores = [
+        Score(f"{split} bpb", value(files), lower_is_better=True) for split, files in splits.items()
+    ]
+    rule = "a token's raw bytes (corrected rule; nanochat's of before July 2026 reads lower)"
+    return Found(scores, texts=[f"- bits per byte count: {rule}"])
+
+
+def _split_bpb(
+    model: Model, tokenizer: Tokenizer, config: Eval, files: Sequence[pathlib.Path], devices: int
+) -> float:
+    """Bits per byte of the first `split_tokens` tokens of some shards."""
+    rows, T = config.device_batch_size * devices, model.cfg.sequence_len
     steps = max(1, config.split_tokens // (rows * T))
     steps = min(steps, config.max_problems) if config.max_problems > 0 else steps
     # The data begin again after their end, and a document that counts twice would weigh double.
-    batches = one_pass(pretraining_loader([data.val], tokenizer, rows, T), steps)
-    value = bpb.bits_per_byte(model, batches, np.asarray(tokenizer.token_bytes()))
-    rule = "a token's raw bytes (corrected rule; nanochat's of before July 2026 reads lower)"
-    scores = [Score("val bpb", value, lower_is_better=True)]
-    return Found(scores, texts=[f"- bits per byte count: {rule}"])
+    batches = one_pass(pretraining_loader(files, tokenizer, rows, T), steps)
+    return bpb.bits_per_byte(model, batches, np.asarray(tokenizer.token_bytes()))
 
 
 def _probes(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:

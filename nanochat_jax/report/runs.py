@@ -26,7 +26,7 @@ NOT_SETTINGS = ("config", "resume", "resume_from_step", "init", "run", "model_ta
 # The stages that have a model to score, in the order of the table's columns.
 SCORED = ("base", "mid", "sft", "rl")
 NAMES = {"base": "Base", "mid": "Midtraining", "sft": "Finetuning", "rl": "Reinforcement learning"}
-FIRST, LAST = ("CORE", "val bpb"), ("mean of probes", "ChatCORE metric")
+FIRST, LAST = ("CORE", "val bpb", "train bpb"), ("mean of probes", "ChatCORE metric")
 STEPS_SHOWN, QUESTIONS_SHOWN, SAMPLES_SHOWN = 40, 4, 8
 
 # The rollouts of one question, as `train/rollout_log.py` has them.

@@ -10,12 +10,17 @@ import pytest
 
 from nanochat_jax import sharding
 from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.config.paths import base_data
+from nanochat_jax.config.program import Eval
+from nanochat_jax.data import shards
 from nanochat_jax.data.batch import MicroBatch
 from nanochat_jax.evals import bpb
 from nanochat_jax.evals.placing import on_mesh
+from nanochat_jax.evals.run import EVALUATIONS
 from nanochat_jax.models import loss as losses
 from nanochat_jax.models.gpt import GPT, Model, init_params
 from nanochat_jax.models.loss import token_nll
+from tests.serve.world import BYTES, random_model
 
 CFG = GPTConfig(
     sequence_len=16, vocab_size=60, n_layer=2, n_head=2, n_kv_head=2, n_embd=32, pad_vocab_to=64,
@@ -96,3 +101,19 @@ def test_no_gradient_is_made_for_it(model):
 def test_text_without_a_byte_has_no_number(model):
     nothing = (b._replace(targets=np.full_like(b.targets, -1)) for b in batches(2))
     assert bpb.bits_per_byte(model, nothing, BYTES_V) == math.inf
+
+
+def test_both_splits_are_scored_and_a_mesh_changes_nothing(base_dir, tmp_path):
+    BYTES.save(base_dir / "tokenizer")
+    for split, word in (("train", "tick"), ("val", "tock")):
+        texts = [f"{word} {n} " * 9 for n in range(64)]
+        shards.write_shard(base_data(base_dir) / f"{split}.parquet", texts)
+    model, score = random_model(sequence_len=16), EVALUATIONS["bpb"]
+    values = {}
+    for mesh, rows in (("1", 8), ("4", 2)):
+        config = Eval(source="base", mesh=mesh, device_batch_size=rows, split_tokens=512)
+        found = score(model, BYTES, config, base_dir).scores
+        values[mesh] = {s.name: s.value for s in found}
+    assert values["1"].keys() == {"train bpb", "val bpb"}
+    assert values["1"]["train bpb"] != values["1"]["val bpb"]
+    assert values["4"] == pytest.approx(values["1"], rel=1e-6)
