@@ -99,8 +99,10 @@ def _stage(stage: str, config: Any, fresh: bool, handed: Mapping[str, Any]) -> b
     """Runs a stage unless it is done; True if it ran. Goes on where an earlier run was stopped."""
     from nanochat_jax.train import stages
 
-    want, have, final = group.first(lambda: stages.status(stage, config, base_dir()))
-    if have is None or fresh:
+    nothing = {}, None, False
+    status = lambda: nothing if fresh else stages.status(stage, config, base_dir())
+    want, have, final = group.first(status)
+    if have is None:
         log.info("\n=== %s ===", stage)
         pipeline.run(stage, config)
         return True

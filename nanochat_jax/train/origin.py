@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from nanochat_jax.checkpoint import find_checkpoint, load_tokenizer, store
+from nanochat_jax.checkpoint import find_checkpoint, load_tokenizer, store, whole
 from nanochat_jax.config import paths, values
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import BaseTrain, Stage
@@ -55,9 +55,11 @@ class Origin:
 def find(stage: str, config: Stage, root: pathlib.Path) -> Origin:
     """What `--resume`, `--init` or the stage before it give a run to begin with. Reads no arrays.
 
+    A damaged step is not gone on from: the last whole one is, unless a step was named.
+
     Raises:
         FileNotFoundError: there is none; the message names the command that makes it.
-        ValueError: `--resume` and `--init` together.
+        ValueError: `--resume` and `--init` together, or no step to resume that is whole.
     """
     resuming = config.resume or config.resume_from_step >= 0
     if resuming and config.init:
@@ -78,8 +80,10 @@ def find(stage: str, config: Stage, root: pathlib.Path) -> Origin:
     start = Origin(source)
     if not resuming:
         return start
-    at = config.resume_from_step if config.resume_from_step >= 0 else None
-    return Origin(source, store.find(directory(stage, start.tag(config), root), at))
+    at, folder = config.resume_from_step, directory(stage, start.tag(config), root)
+    if at < 0:
+        whole.set_damaged_aside(folder)
+    return Origin(source, store.find(folder, at if at >= 0 else None))
 
 
 def directory(stage: str, tag: str, root: pathlib.Path) -> pathlib.Path:

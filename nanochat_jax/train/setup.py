@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nanochat_jax import kernels, sharding
-from nanochat_jax.checkpoint import store
+from nanochat_jax import kernels, locks, sharding
+from nanochat_jax.checkpoint import store, whole
 from nanochat_jax.config import scaling
 from nanochat_jax.config.flags import to_resume
 from nanochat_jax.config.gpt import GPTConfig
@@ -127,7 +127,7 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
     start = origin.find(stage, config, root)
     if start.saved is not None:
         # The only time that its files are read for their digests.
-        group.first(lambda: store.verify(start.saved))
+        group.first(lambda: whole.verify(start.saved))
     if stage == "base":
         # Before the tokenizer, which is made of it: of two things that are missing, the first one.
         with group.chief_first():
@@ -137,6 +137,7 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
     # Of the config as it was given, before a checkpoint's length stands in it.
     fingerprint = origin.fingerprint(config, start, tokenizer)
     directory = origin.directory(stage, start.tag(config), root)
+    group.first(lambda: locks.check(directory))  # now, not after minutes of compiling
     # The length of base rows is the model's; `--init` may bring another one than the flags say.
     if isinstance(config, BaseTrain):
         cfg = cfg or base.model_config(config, tokenizer.get_vocab_size())

@@ -1,5 +1,6 @@
 """Every stage by its name: running it, and whether it is done."""
 
+import contextlib
 import dataclasses
 import logging
 import pathlib
@@ -8,7 +9,8 @@ from typing import Any
 
 import jax
 
-from nanochat_jax.checkpoint import store
+from nanochat_jax import locks
+from nanochat_jax.checkpoint import store, whole
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.stages import Stage, TokenizerTrain
 from nanochat_jax.config.values import flatten
@@ -47,26 +49,31 @@ def run(stage: str, config: Stage | TokenizerTrain) -> Section:
 
 
 def _trained(run: setup.Run) -> loop.Loop:
-    """The run's loop, at its end."""
-    state = run.first_state()
-    # Last of all: a run that cannot begin must leave the one before it where it is, and the
-    # checkpoint that this one begins with may lie in the very folder that is moved.
-    if run.start.resumed is None:
-        group.first(lambda: origin.move_aside(run.directory))
-    log.info("%s", run.curriculum.summary)
-    return loop.train(run, state)
+    """The run's loop, at its end; raises ValueError if another run has the directory."""
+    with locks.held(run.directory) if group.chief() else contextlib.nullcontext():
+        state = run.first_state()
+        # Last of all: a run that cannot begin must leave the one before it where it is, and the
+        # checkpoint that this one begins with may lie in the very folder that is moved.
+        if run.start.resumed is None:
+            group.first(lambda: origin.move_aside(run.directory))
+        log.info("%s", run.curriculum.summary)
+        return loop.train(run, state)
 
 
 def status(
     stage: str, config: Stage | TokenizerTrain, root: pathlib.Path
 ) -> tuple[dict[str, Any], dict[str, Any] | None, bool]:
-    """(fingerprint this config would leave, the one on disk or None, whether that is final)."""
+    """(fingerprint this config would leave, the one on disk or None, whether that is final).
+
+    Damaged steps are set aside first; raises as `whole.set_damaged_aside`.
+    """
     if isinstance(config, TokenizerTrain):
         return tokenizer.fingerprint(config, root), tokenizer.done(root), True
     fresh = dataclasses.replace(config, resume=False, resume_from_step=-1)
     start = origin.find(stage, fresh, root)
     want = origin.fingerprint(config, start, start.tokenizer(root))
     folder = origin.directory(stage, start.tag(config), root)
+    whole.set_damaged_aside(folder)
     if not store.steps(folder):
         return want, None, False
     meta = store.find(folder).meta

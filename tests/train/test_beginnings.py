@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nanochat_jax import pipeline
+from nanochat_jax import locks, pipeline
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.paths import checkpoints
 from nanochat_jax.config.stages import STAGES
@@ -136,3 +136,24 @@ def test_the_steps_of_a_run_are_those_it_was_compiled_with_beforehand():
     made = setup.trainer(config, CFG, mesh, steps=123)
     step, state, batch = setup.abstract_run(config, CFG, mesh, steps=123)
     assert step.lower(state, batch).as_text() == made.step.lower(state, batch).as_text()
+
+
+def test_a_run_goes_on_from_its_last_whole_step(run, base_dir, caplog):
+    run("base", "--save-every=1")
+    folder = checkpoints(base_dir, "base") / "d1"
+    want = saved(base_dir, "base").params()
+    (folder / "000002" / "loader.json").write_text("{")
+    run("base", "--resume")
+    assert "000002 is damaged: loader.json is changed" in caplog.text
+    assert (folder / "000002.damaged" / "meta.json").exists()
+    for a, b in zip(jax.tree.leaves(saved(base_dir, "base").params()), jax.tree.leaves(want),
+                    strict=True):  # fmt: skip
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_second_run_of_a_directory_is_refused_and_moves_nothing(run, base_dir):
+    folder = checkpoints(base_dir, "base") / "d1"
+    before = sorted(folder.iterdir())
+    with locks.held(folder), pytest.raises(ValueError, match="d1 is in use by process"):
+        run("base")
+    assert sorted(folder.iterdir()) == before
