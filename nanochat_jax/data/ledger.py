@@ -63,6 +63,17 @@ def _same(path: pathlib.Path, then: str, now: str) -> bool:
     return path.stat().st_size == int(value) if kind == "bytes" else now == then
 
 
+def micro_rows(meta: Mapping[str, Any]) -> int | None:
+    """Rows of the micro-batches by which a run's data are dealt out and its losses averaged, from
+    the `meta.json` of any of its checkpoints; None: it says nothing of it.
+
+    They are the `device_batch_size` that the run began with. One that goes on with another computes
+    the same rows in other passes.
+    """
+    recorded, config = meta.get("data") or {}, meta.get("config") or {}
+    return recorded.get("micro_rows") or config.get("device_batch_size")
+
+
 def of_mixture(mixture: Mixture) -> dict[str, Any]:
     """The tasks of a mixture in their order, as JSON: name and number of rows of each."""
     return {"tasks": [[task.name, len(task)] for task in mixture.tasks]}

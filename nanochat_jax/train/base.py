@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import grain
@@ -33,9 +34,11 @@ def shards_of(config: BaseTrain, root: pathlib.Path, recorded: Mapping[str, Any]
     return find_data(root, config.embedded_world)
 
 
-def loader(config: BaseTrain, tokenizer: Tokenizer) -> Callable[..., grain.IterDataset]:
+def loader(
+    config: BaseTrain, tokenizer: Tokenizer, micro_rows: int
+) -> Callable[..., grain.IterDataset]:
     """`pretraining_loader` with the run's rows; takes the files, and `ranks` and `prefetch`."""
-    rows = (tokenizer, config.device_batch_size, config.max_seq_len)
+    rows = (tokenizer, micro_rows, config.max_seq_len)
     return lambda files, **kw: pretraining_loader(files, *rows, kind=config.loader, **kw)
 
 
@@ -50,8 +53,8 @@ def curriculum(config: BaseTrain, context: RunContext) -> Curriculum:
     data, plan = shards_of(config, context.root, context.recorded), scaling.plan(cfg, config)
     # One recipe of rows for both splits: a validation loss on rows cut in another way would not
     # be that of the training's task.
-    batches = loader(config, tokenizer)
-    val = lambda: batches([data.val])
+    batches = partial(loader, config, tokenizer)
+    val = lambda: batches(config.device_batch_size)([data.val])
     counts, steps, tokens = param_counts(cfg)["total"], plan.num_iterations, plan.total_batch_size
     recorded = ledger.of_shards(data)
     own = {
@@ -61,21 +64,21 @@ def curriculum(config: BaseTrain, context: RunContext) -> Curriculum:
         "Devices": devices,
         "Total training flops": f"{plan.total_flops:e}",
     }
-    train, micro_batches = batches(data.train, ranks=config.loader_ranks), context.micro_batches
+    train = batches(context.micro_rows)(data.train, ranks=config.loader_ranks)
     return Curriculum(
         summary=f"base: depth {cfg.n_layer}, width {cfg.n_embd}, {counts:,} parameters, vocabulary "
         f"{cfg.vocab_size}; {steps:,} steps of {tokens:,} tokens = {plan.total_tokens:,} tokens\n"
-        f"on {devices} device(s), {micro_batches // devices} accumulation step(s) of "
+        f"on {devices} device(s), {context.passes} accumulation step(s) of "
         f"{config.device_batch_size} x {config.max_seq_len} tokens a device",
         steps=steps,
-        rows=loader_rows(train, micro_batches, devices, steps),
+        rows=loader_rows(train, context.micro_batches, context.passes, steps),
         hooks=(
             hooks.bits_per_byte_hook(config, tokenizer, val, config.eval_tokens),
             hooks.core_hook(config, tokenizer, paths.eval_bundle(context.root)),
             hooks.samples_hook(config, tokenizer),
         ),
         figures=lambda common: own | common,
-        data=recorded,
+        data=recorded | {"micro_rows": context.micro_rows},
         source=sources.documents(data, recorded["train"]),
         flops_per_token=plan.flops_per_token,
     )

@@ -36,11 +36,13 @@ def mixture(config: MidTrain | SFTTrain, root: pathlib.Path, split: str) -> task
     return tasks.build(names, root, split, stage=stage, task_data=config.task_data or None)
 
 
-def loader(config: MidTrain | SFTTrain, tokenizer: Tokenizer) -> Callable[..., grain.IterDataset]:
+def loader(
+    config: MidTrain | SFTTrain, tokenizer: Tokenizer, micro_rows: int
+) -> Callable[..., grain.IterDataset]:
     """`mid_loader` or `sft_loader` with the run's rows; takes the items, and options of either."""
     sft = isinstance(config, SFTTrain)
     make = functools.partial(sft_loader, kind=config.packing) if sft else mid_loader
-    rows = (tokenizer, config.device_batch_size, config.max_seq_len)
+    rows = (tokenizer, micro_rows, config.max_seq_len)
     return lambda items, **kw: make(items, *rows, **kw)
 
 
@@ -55,27 +57,27 @@ def curriculum(config: MidTrain | SFTTrain, context: RunContext) -> Curriculum:
     stage, eval_tokens = "sft" if sft else "mid", config.eval_tokens
     if sft and config.eval_steps:
         eval_tokens = config.eval_steps * config.device_batch_size * config.max_seq_len
-    train, batches = mixture(config, root, "train"), loader(config, tokenizer)
+    train, batches = mixture(config, root, "train"), functools.partial(loader, config, tokenizer)
     if context.recorded:
         ledger.check_mixture(train, context.recorded)
     # Built at the first evaluation and kept: a run that never evaluates needs no such rows.
     validation = functools.cache(lambda: mixture(config, root, "val"))
-    val = lambda: batches(validation())
-    passes = dict(epochs=config.num_epochs) if sft else {}
-    rows, steps = batches(train, **passes), steps_of(config, len(train))
-    micro_batches, devices = context.micro_batches, context.mesh.size
+    val = lambda: batches(config.device_batch_size)(validation())
+    epochs = dict(epochs=config.num_epochs) if sft else {}
+    rows, steps = batches(context.micro_rows)(train, **epochs), steps_of(config, len(train))
+    step = context.micro_batches, context.passes
     chat_scores = (hooks.chat_scores_hook(config, tokenizer, root),) if sft else ()
     return Curriculum(
         summary=f"{stage}: {len(train)} rows in the mixture, {steps or 'one pass of'} steps",
         steps=steps,
-        rows=loader_rows(rows, micro_batches, devices, steps),
+        rows=loader_rows(rows, *step, steps),
         hooks=(
             hooks.bits_per_byte_hook(config, tokenizer, val, eval_tokens),
             *chat_scores,
             hooks.samples_hook(config, tokenizer),
         ),
         figures=lambda common: common | {"Training rows": len(train)},
-        data=ledger.of_mixture(train),
+        data=ledger.of_mixture(train) | {"micro_rows": context.micro_rows},
         source=sources.chats(train),
         flops_per_token=flops_per_token(context.cfg),
     )

@@ -29,7 +29,9 @@ class RunContext(NamedTuple):
     cfg: GPTConfig
     tokenizer: Tokenizer
     mesh: Mesh
+    micro_rows: int  # of a micro-batch: a pull of the loader, a mean of the loss
     micro_batches: int  # of a step
+    passes: int  # forward and backward, of a step on every device
     root: pathlib.Path
     directory: pathlib.Path  # where the run's checkpoints go
     recorded: Mapping[str, Any] | None = None  # the data that a resumed run began with
@@ -92,8 +94,9 @@ class Curriculum:
     source: Callable[[Any], Document | Chat] | None = None
 
 
-def loader_rows(loader: Any, micro_batches: int, devices: int, steps: int | None) -> RowSource:
-    """Steps of `micro_batches` pulls each, from a loader (a grain dataset)."""
+def loader_rows(loader: Any, micro_batches: int, passes: int, steps: int | None) -> RowSource:
+    """Steps of `micro_batches` pulls each, from a loader (a grain dataset); their rows, in the
+    order of the pulls, are computed in so many passes."""
 
     batches = iter(loader)  # now: data that cannot be read are told before a run begins
 
@@ -110,7 +113,7 @@ def loader_rows(loader: Any, micro_batches: int, devices: int, steps: int | None
             if not full or (steps is None and step > 0 and micros[0].last):
                 yield Upcoming(position, None, position)
                 return
-            made = _stack(micros, micro_batches // devices)
+            made = _stack(micros, passes)
             after = batches.get_state()
             yield Upcoming(position, lambda _, made=made: made, after)
             position = after
@@ -123,11 +126,11 @@ def _over(step: int, steps: int | None) -> bool:
     return steps is not None and step >= steps
 
 
-def _stack(micros: Sequence[MicroBatch], accumulations: int) -> StepRows:
+def _stack(micros: Sequence[MicroBatch], passes: int) -> StepRows:
     """Micro-batches of one or several lengths as `[A, R, T]`, filled up to the longest."""
     T = max(m.inputs.shape[1] for m in micros)
     pad = lambda a, fill: np.pad(a, ((0, 0), (0, T - a.shape[1])), constant_values=fill)
-    join = lambda arrays: np.concatenate(arrays).reshape(accumulations, -1, T)
+    join = lambda arrays: np.concatenate(arrays).reshape(passes, -1, T)
     inputs = join([pad(m.inputs, 0) for m in micros])
     targets = join([pad(m.targets, -1) for m in micros])
     tokens = sum(m.tokens for m in micros)

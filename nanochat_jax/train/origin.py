@@ -12,6 +12,7 @@ from nanochat_jax.checkpoint import find_checkpoint, load_tokenizer, store, whol
 from nanochat_jax.config import paths, values
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import BaseTrain, Stage
+from nanochat_jax.data import ledger
 from nanochat_jax.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,11 @@ class Origin:
     def data(self) -> Mapping[str, Any] | None:
         """The data that a resumed run began with; None: it is new, or its checkpoint is old."""
         return self.resumed.meta.get("data") if self.resumed else None
+
+    @property
+    def micro_rows(self) -> int | None:
+        """Rows of a micro-batch of the run that goes on; None: it is new."""
+        return ledger.micro_rows(self.resumed.meta) if self.resumed else None
 
     def model_config(self) -> GPTConfig | None:
         return self.saved.cfg if self.saved else None
@@ -86,6 +92,20 @@ def find(stage: str, config: Stage, root: pathlib.Path) -> Origin:
     return Origin(source, store.find(folder, at if at >= 0 else None))
 
 
+def check_order(config: Stage, start: Origin) -> None:
+    """Raises ValueError where a run that goes on would read its data in another order: a loader's
+    position means nothing to another one."""
+    began = (start.resumed.meta.get("config") or {}) if start.resumed else {}
+    for name in ("loader", "loader_ranks", "packing"):
+        then, now = began.get(name), vars(config).get(name)
+        if then not in (None, now):
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {now}, but the run began with {name} {then}, and "
+                "its position in the data is one of that order; leave the flag out, or begin anew "
+                "without --resume"
+            )
+
+
 def directory(stage: str, tag: str, root: pathlib.Path) -> pathlib.Path:
     """Where a run of that name keeps its checkpoints and metrics."""
     return paths.checkpoints(root, stage) / tag
@@ -111,4 +131,6 @@ def fingerprint(config: Stage, start: Origin, tokenizer: Tokenizer) -> dict[str,
     parent = start.source.meta.get("fingerprint") if start.source else None
     digest = values.digest(parent) if parent is not None else None
     digest = own.get("parent") if own else digest
-    return values.fingerprint(config) | {"tokenizer": tokenizer.hash, "parent": digest}
+    found = values.fingerprint(config) | {"tokenizer": tokenizer.hash, "parent": digest}
+    # Rows of a pass may change where a run goes on; what decides its data and losses does not.
+    return found | ({"device_batch_size": start.micro_rows} if start.micro_rows else {})

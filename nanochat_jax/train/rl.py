@@ -47,7 +47,8 @@ def curriculum(config: RLTrain, context: RunContext) -> Curriculum:
         ValueError: settings that do not fit the model, the mesh or the tasks.
     """
     length, directory = min(config.max_seq_len, context.cfg.sequence_len), context.directory
-    check(config, length)
+    rows = context.micro_rows
+    check(config, length, rows)
     train, val = (
         Questions(names, context.root, split, config.task_data or None)
         for names, split in ((config.mixture, "train"), (config.val_mixture, "val"))
@@ -57,7 +58,7 @@ def curriculum(config: RLTrain, context: RunContext) -> Curriculum:
     steps = config.num_iterations
     if steps <= 0:
         steps = max(1, len(train) // config.examples_per_step) * config.num_epochs
-    sampler = Sampler(config, context.tokenizer, context.mesh, length)
+    sampler = Sampler(config, context.tokenizer, context.mesh, length, rows)
     few, samples = val.first(config.eval_examples), config.eval_samples
     return Curriculum(
         summary=f"rl: {len(train)} questions, {steps} steps of {config.examples_per_step} "
@@ -69,16 +70,16 @@ def curriculum(config: RLTrain, context: RunContext) -> Curriculum:
             hooks.samples_hook(config, context.tokenizer),
         ),
         figures=lambda common: figures(directory, common, len(train)),
-        data=ledger.of_mixture(train.mixture),
+        data=ledger.of_mixture(train.mixture) | {"micro_rows": rows},
     )
 
 
-def check(config: RLTrain, context: int) -> None:
+def check(config: RLTrain, context: int, micro_rows: int) -> None:
     """Raises ValueError for settings that do not fit each other or the model."""
-    if config.share_first_token and config.num_samples % config.device_batch_size:
+    if config.share_first_token and config.num_samples % micro_rows:
         raise ValueError(
             f"--share-first-token: {config.num_samples} replies are not a multiple of "
-            f"device_batch_size {config.device_batch_size}"
+            f"device_batch_size {micro_rows}"
         )
     if config.max_new_tokens >= context:
         raise ValueError(
@@ -98,6 +99,7 @@ class Sampler:
     tokenizer: Tokenizer
     mesh: jax.sharding.Mesh
     context: int
+    micro_rows: int  # replies that the loss is first averaged over
     kept: Kept[EnginePool] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
@@ -112,7 +114,7 @@ class Sampler:
         chosen = range(step * config.examples_per_step, (step + 1) * config.examples_per_step)
         if not config.share_first_token:
             return self.answers(model, questions, chosen, config.num_samples)
-        sampling, together = self._sampling(config.num_samples), config.device_batch_size
+        sampling, together = self._sampling(config.num_samples), self.micro_rows
         with self.kept(model) as engines:
             return rollouts.answer_alike(engines, questions, chosen, sampling, together)
 
@@ -147,8 +149,8 @@ def rollout_rows(sampler: Sampler, questions: Questions, directory: pathlib.Path
         if any(done.cropped for done in answered):
             warn()
         made, records = rollouts.rows(
-            step, questions, answered, pad, sampler.context, devices=sampler.mesh.size,
-            per_pass=config.device_batch_size, learn_stop=config.learn_stop,
+            step, questions, answered, pad, sampler.context, micro_rows=sampler.micro_rows,
+            per_pass=sampler.mesh.size * config.device_batch_size, learn_stop=config.learn_stop,
         )  # fmt: skip
         rollout_log.write(directory, step, records)
         return made

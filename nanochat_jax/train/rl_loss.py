@@ -56,11 +56,12 @@ def advantages(rewards: np.ndarray) -> np.ndarray:
     return rewards - rewards.mean(axis=-1, keepdims=True)
 
 
-def policy_weights(targets_ART: jax.Array, advantages_AR: jax.Array, per_pass: int) -> jax.Array:
+def policy_weights(targets_ART: jax.Array, advantages_AR: jax.Array, micro_rows: int) -> jax.Array:
     """What each target's nll counts in the loss of an optimizer step, float32 `[A, R, T]`.
 
-    A pass is `per_pass` consecutive rows; the loss is the mean over passes of the sum of advantage
-    x nll over the pass's sampled tokens, divided by their number.
+    A micro-batch is `micro_rows` consecutive rows; the loss is the mean over micro-batches of the
+    sum of advantage x nll over their sampled tokens, divided by the number of these.
     """
-    # By tokens, not by replies: each sampled token of a pass counts the same, in long replies too.
-    return mean_weights(targets_ART, per_pass) * jnp.asarray(advantages_AR)[..., None]
+    # By tokens, not by replies: each sampled token of a micro-batch counts the same, in long
+    # replies too.
+    return mean_weights(targets_ART, micro_rows) * jnp.asarray(advantages_AR)[..., None]

@@ -109,12 +109,13 @@ def answer_alike(
 
 def rows(
     step: int, questions: Questions, answered: Sequence[GradedProblem], pad: int, context: int, *,
-    devices: int, per_pass: int, learn_stop: bool,
+    micro_rows: int, per_pass: int, learn_stop: bool,
 ) -> tuple[StepRows, list[dict[str, Any]]]:  # fmt: skip
     """The replies as weighted rows of one optimizer step, and what the log keeps of them (see
     `train/rollout_log.py`).
 
-    A pass is `per_pass` consecutive rows on one device; no row is longer than `context` tokens.
+    A pass is `per_pass` rows on all devices; the loss is the mean over micro-batches of
+    `micro_rows` consecutive rows. No row is longer than `context` tokens.
     """
     rewards_PS = np.asarray([[a.grade for a in done.answers] for done in answered], np.float32)
     advantages_PS = rl_loss.advantages(rewards_PS)
@@ -139,9 +140,9 @@ def rows(
             })  # fmt: skip
     T = padded_width(max(map(len, sequences)) - 1, context)
     inputs, targets = rl_loss.rollout_rows(sequences, masks, pad, T)
-    shape = (-1, devices * per_pass, T)
+    shape = (-1, per_pass, T)
     targets_ART, advantages_AR = targets.reshape(shape), advantages_PS.reshape(shape[:2])
-    weights = np.asarray(rl_loss.policy_weights(targets_ART, advantages_AR, per_pass))
+    weights = np.asarray(rl_loss.policy_weights(targets_ART, advantages_AR, micro_rows))
     tokens, found = sum(record["tokens"] for record in records), numbers(records, rewards_PS)
     found["train/sequence_length"] = float(np.mean([len(sequence) for sequence in sequences]))
     made = StepRows(inputs.reshape(shape), targets_ART, tokens, weights=weights, numbers=found)

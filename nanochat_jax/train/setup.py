@@ -125,6 +125,7 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
     """
     metrics.check_run_name(config.run)
     start = origin.find(stage, config, root)
+    origin.check_order(config, start)
     if start.saved is not None:
         # The only time that its files are read for their digests.
         group.first(lambda: whole.verify(start.saved))
@@ -142,26 +143,29 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
     if isinstance(config, BaseTrain):
         cfg = cfg or base.model_config(config, tokenizer.get_vocab_size())
         config = dataclasses.replace(config, max_seq_len=cfg.sequence_len)
-    micro = micro_batches(config, cfg, mesh)
-    context = RunContext(cfg, tokenizer, mesh, micro, root, directory, start.data)
+    rows = start.micro_rows or config.device_batch_size
+    step = rows, micro_batches(config, cfg, rows), passes(config, cfg, mesh)
+    context = RunContext(cfg, tokenizer, mesh, *step, root, directory, start.data)
     with group.chief_first():  # it may fetch task files
         curriculum = CURRICULA[stage](config, context)
     # A checkpoint that came from elsewhere may store tables in bfloat16, and keeps doing so.
     shapes = start.saved.param_shapes() if start.saved else None
-    run = dict(steps=curriculum.steps, params=shapes)
+    run = dict(steps=curriculum.steps, params=shapes, micro_rows=rows)
     made = trainer(for_this_machine(config, cfg, mesh, **run), cfg, mesh, **run)
     warm = chat.warm_optimizer(config, start) if stage == "sft" else None
     return Run(stage, config, directory, tokenizer, made, curriculum, start, fingerprint, warm)
 
 
 def trainer(
-    config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh, *, steps: int | None, params: Any = None
-) -> Trainer:
+    config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh, *, steps: int | None,
+    params: Any = None, micro_rows: int | None = None,
+) -> Trainer:  # fmt: skip
     """The program's own step for a model and any stage's config.
 
     Args:
         steps: optimizer steps of the run; None: one pass over the data.
         params: shapes of parameters that a checkpoint stores in types of its own; None: as drawn.
+        micro_rows: rows that the loss is first averaged over; None: `device_batch_size`.
     """
     gpt = model_of(cfg, config)
     optim = scaling.plan(cfg, config).optim if isinstance(config, BaseTrain) else config.optim
@@ -176,7 +180,8 @@ def trainer(
     schedule = run_schedule(optim, steps)
     reduce = gpt.dtype if config.reduce_dtype == "auto" else jnp.dtype(config.reduce_dtype)
     how = dict(mesh=mesh, reduce_dtype=reduce, on_nan=config.on_nan)
-    step = partial(train_step, gpt, tx, schedule, config.device_batch_size, **how)
+    rows = micro_rows or config.device_batch_size
+    step = partial(train_step, gpt, tx, schedule, rows, **how)
     # Donated, so that old and new state never lie in memory together; the places of the result
     # are pinned, or the compiler may choose others and the next step compiles anew.
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
@@ -208,7 +213,8 @@ def does_not_fit(run: Run, error: BaseException) -> str:
     gpt = run.trainer.gpt
     config = dataclasses.replace(config, attention=gpt.attention, remat=gpt.remat)
     shapes = dict(steps=run.curriculum.steps, params=run.trainer.state.params)
-    peak = partial(peak_bytes, cfg=cfg, mesh=mesh, **shapes)
+    rows = dict(micro_rows=run.start.micro_rows)
+    peak = partial(peak_bytes, cfg=cfg, mesh=mesh, **shapes, **rows)
     limit = memory.pool_bytes() or memory.machine_bytes()
     resume = to_resume(bool(store.steps(run.directory)))  # what is done is not to be done again
     sizes = batch_sizes(config, cfg, mesh)
@@ -234,18 +240,18 @@ def model_of(cfg: GPTConfig, config: Stage) -> GPT:
 
 def abstract_run(
     config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh, *, steps: int | None = 1,
-    params: Any = None,
+    params: Any = None, micro_rows: int | None = None,
 ) -> tuple[Step, TrainState, Batch]:  # fmt: skip
     """(jitted step, state, batch) of a run from shapes alone: `step.lower(state, batch)` compiles
-    a model that no memory here could hold. Rows have the full length. `steps`, `params`: as of
-    `trainer`; the steps stand in the program, so a run that was compiled so needs the same.
+    a model that no memory here could hold. Rows have the full length. `steps` and what follows: as
+    of `trainer`; the steps stand in the program, so a run that was compiled so needs the same.
 
     Raises:
         ValueError: the batch does not divide over the mesh.
     """
-    made = trainer(config, cfg, mesh, steps=steps, params=params)
+    made = trainer(config, cfg, mesh, steps=steps, params=params, micro_rows=micro_rows)
     T = min(config.max_seq_len, cfg.sequence_len)
-    shape = (micro_batches(config, cfg, mesh) // mesh.size, mesh.size * config.device_batch_size, T)
+    shape = (passes(config, cfg, mesh), mesh.size * config.device_batch_size, T)
     where = sharding.batch_sharding(mesh)
     array = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
     weights = array(jnp.float32) if isinstance(config, RLTrain) else None
@@ -265,8 +271,24 @@ def batch_sizes(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh) -> list[
     return [] if rest else [size for size in range(1, rows + 1) if rows % size == 0]
 
 
-def micro_batches(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh) -> int:
-    """Micro-batches (`device_batch_size` x `max_seq_len` tokens on one device) of a step.
+def micro_batches(config: Stage, cfg: GPTConfig, micro_rows: int) -> int:
+    """Micro-batches of so many rows in a step: pulls of the loader.
+
+    Raises:
+        ValueError: a step is no whole number of them: a run that goes on would have other data.
+    """
+    rows, rest = divmod(step_tokens(config, cfg), config.max_seq_len)
+    if rest or rows % micro_rows == 0 or micro_rows == config.device_batch_size:
+        return rows // micro_rows  # the rest is told by `passes`
+    raise ValueError(
+        f"a step of {rows} rows is no whole number of micro-batches of {micro_rows} rows, by which "
+        f"this run's data are dealt out since it began (with --device-batch-size {micro_rows}); "
+        f"let a step have a multiple of {micro_rows} rows, or begin anew without --resume"
+    )
+
+
+def passes(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh) -> int:
+    """Forward and backward passes of a step, each of `device_batch_size` rows on every device.
 
     Raises:
         ValueError: the batch does not divide; the message says what would fit.
@@ -274,7 +296,7 @@ def micro_batches(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh) -> int
     total, B, T = step_tokens(config, cfg), config.device_batch_size, config.max_seq_len
     devices = mesh.size
     if total % (B * T * devices) == 0:
-        return total // (B * T)
+        return total // (B * T * devices)
     if fits := batch_sizes(config, cfg, mesh):
         advice = f"set --device-batch-size to one of {', '.join(map(str, fits[-6:]))}"
     elif isinstance(config, RLTrain):

@@ -88,10 +88,12 @@ def mean_weights(targets_ART: jax.Array, rows_per_micro: int) -> jax.Array:
     targets of the step would be fairer, and other numbers than its.
     """
     A, R, T = targets_ART.shape
-    valid_AMrT = (targets_ART >= 0).astype(jnp.float32).reshape(A, -1, rows_per_micro, T)
+    # A run resumed with fewer rows a pass has micro-batches that reach over several of them.
+    lead = A if R % rows_per_micro == 0 else 1
+    valid_AMrT = (targets_ART >= 0).astype(jnp.float32).reshape(lead, -1, rows_per_micro, T)
     # Rows cut off before their first answer can fill a whole micro-batch: 0 / 0 without the 1.
     count_AM11 = jnp.maximum(valid_AMrT.sum(axis=(2, 3), keepdims=True), 1.0)
-    micro_batches = A * valid_AMrT.shape[1]
+    micro_batches = lead * valid_AMrT.shape[1]
     return (valid_AMrT / (count_AM11 * micro_batches)).reshape(A, R, T)
 
 

@@ -90,7 +90,8 @@ def trace(stage: str, step: int, root: pathlib.Path, tag: str = "") -> TracedSte
     batches, since = iter(loader), start.step if start else 0
     if start:
         batches.set_state(start.loader)
-    pulls = step_tokens(config, newest.cfg) // (config.device_batch_size * config.max_seq_len)
+    rows = ledger.micro_rows(newest.meta)
+    pulls = step_tokens(config, newest.cfg) // (rows * config.max_seq_len)
     for _ in tqdm(range((step - since) * pulls), desc="micro-batches", leave=False, delay=2):
         next(batches)
     return TracedStep(step, since, list(itertools.islice(batches, pulls)), name, tokenizer)
@@ -113,16 +114,16 @@ def _loader(
     config: Stage, saved: store.Saved, tokenizer: Tokenizer, root: pathlib.Path
 ) -> tuple[grain.IterDataset, Callable[[Any], Document | Chat]]:
     """The run's loader, nothing made ahead, and what names the source of a piece."""
-    recorded = saved.meta.get("data")
+    recorded, rows = saved.meta.get("data"), ledger.micro_rows(saved.meta)
     if isinstance(config, BaseTrain):
         data = base.shards_of(config, root, recorded)
         named = sources.documents(data, manifest.identify([*data.train, data.val]))
-        make = base.loader(config, tokenizer)
+        make = base.loader(config, tokenizer, rows)
         return make(data.train, ranks=config.loader_ranks, prefetch=0), named
     mixture = chat.mixture(config, root, "train")
     if recorded:
         ledger.check_mixture(mixture, recorded)
-    return chat.loader(config, tokenizer)(mixture, prefetch=0), sources.chats(mixture)
+    return chat.loader(config, tokenizer, rows)(mixture, prefetch=0), sources.chats(mixture)
 
 
 def run(command: Trace) -> int:

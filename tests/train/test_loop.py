@@ -64,7 +64,7 @@ def train(directory, *, mesh="1", saved=None, steps=STEPS, hooks=(), loader=None
     defaults = dict(device_batch_size=1, max_seq_len=8, save_every=2, eval_every=-1, seed=1)
     config = BaseTrain(**(defaults | settings), num_iterations=STEPS, total_batch_size=32)
     mesh = sharding.make_mesh(mesh)
-    rows = loader_rows(loader or Counting(), 4, mesh.size, steps)
+    rows = loader_rows(loader or Counting(), 4, 4 // mesh.size, steps)
     run = setup.Run(
         stage="base", config=config, directory=directory, tokenizer=StandInTokenizer(),
         trainer=setup.trainer(config, CFG, mesh, steps=STEPS),

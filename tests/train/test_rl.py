@@ -53,7 +53,7 @@ def trials(root, pool):
     def make(mesh="1", **settings):
         chosen = config(**settings)
         questions = Questions(chosen.mixture, root, "train")
-        sampler = rl.Sampler(chosen, BYTES, sharding.make_mesh(mesh), 64)
+        sampler = rl.Sampler(chosen, BYTES, sharding.make_mesh(mesh), 64, chosen.device_batch_size)
         if mesh == "1":
             sampler.kept = pool
         return Trial(sampler, questions, root / f"mesh{mesh}")
@@ -177,6 +177,16 @@ def test_the_rows_are_what_the_model_chose(trials, model):
     best = np.asarray(model(inputs)).argmax(axis=-1)
     assert (targets >= 0).sum() > 8
     assert (best == targets)[targets >= 0].all()
+
+
+def test_other_rows_a_pass_have_the_same_replies_and_weights(trials, model):
+    two, four = trials(), trials(device_batch_size=4)
+    four.sampler.micro_rows = 2  # as a run has it that began with 2 and goes on with 4
+    (one, replies), (other, same) = tried(two, model), tried(four, model)
+    assert replies == same and (one.inputs.shape[1], other.inputs.shape[1]) == (2, 4)
+    assert np.abs(one.weights).max() > 0
+    for a, b in ((one.inputs, other.inputs), (one.weights, other.weights)):
+        np.testing.assert_array_equal(a.reshape(8, -1), b.reshape(8, -1))
 
 
 def test_the_original_leaves_the_stop_out(trials, model):

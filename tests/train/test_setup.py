@@ -61,7 +61,7 @@ def test_fp8_is_for_steps_and_no_evaluation():
 )
 def test_a_step_that_does_not_divide_over_the_devices_names_what_would(config, advice):
     with pytest.raises(ValueError, match=advice):
-        setup.micro_batches(config, CFG, sharding.make_mesh("2"))
+        setup.passes(config, CFG, sharding.make_mesh("2"))
 
 
 @pytest.fixture
