@@ -34,10 +34,20 @@ def generate(
         price: dollars an hour of this machine, kept for later calls; ValueError below zero.
 
     Returns the path of the Markdown. What is missing is left out.
+
+    Raises:
+        FileNotFoundError: nothing was trained or scored here; nothing is written then.
     """
+    report = runs.gather(root)
+    if not (report.sections or report.runs):
+        raise FileNotFoundError(
+            f"no run to report on in {root}; expected what `make speedrun` or `python -m "
+            "scripts.train --stage base` leaves there. A run elsewhere: NANOCHAT_BASE_DIR=... "
+            "python -m scripts.report"
+        )
     if price is not None:
         stored.set_price(root, price)
-    report = runs.gather(root)
+        report = runs.gather(root)
     markdown, html = _products(root)
     files.write_text(markdown, text.report(report))
     files.write_text(html, page.page(report))

@@ -11,6 +11,8 @@ from nanochat_jax import report
 from nanochat_jax.report import stored
 from nanochat_jax.report.machine import hourly_rate
 from nanochat_jax.results import EVALUATION, ORDER, TRAINING, Score, Section
+from scripts.report import main
+from tests.report.world import write_run
 
 SCORES = [
     Score("val bpb", 0.3, lower_is_better=True),
@@ -121,12 +123,27 @@ def test_a_reset_forgets_the_sections_of_an_earlier_run(tmp_path):
     assert report.has(tmp_path, "Midtraining") and "Midtraining" in ORDER
     report.reset(tmp_path)
     assert report.begun(tmp_path) and not report.has(tmp_path, "Midtraining")
-    assert "bygone days" not in report.generate(tmp_path, tmp_path).read_text()
+    report.write(tmp_path, Section(TRAINING["sft"], texts=["these days"]))
+    text = report.generate(tmp_path, tmp_path).read_text()
+    assert "these days" in text and "bygone days" not in text
 
 
-def test_a_report_without_any_section_still_tells_of_the_machine(tmp_path):
+def test_a_report_of_checkpoints_alone_still_tells_of_the_machine(tmp_path):
+    write_run(tmp_path, "base")
     text = report.generate(tmp_path, tmp_path).read_text()
     assert "- Python: 3." in text and "Total wall clock time: unknown" in text
+
+
+def test_where_there_is_no_run_a_good_report_is_not_written_over(tmp_path, monkeypatch, capsys):
+    (tmp_path / "here").mkdir()
+    good = tmp_path / "here" / "report.md"
+    good.write_text("good")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "typo"))
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert end.value.code == 2 and "no run to report on" in capsys.readouterr().err
+    assert good.read_text() == "good" and not (tmp_path / "typo").exists()
 
 
 def test_the_price_of_the_machine_is_kept_and_gives_the_cost(tmp_path):
