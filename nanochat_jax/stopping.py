@@ -62,22 +62,27 @@ class Stop:
         """Asked once before every step; as `check`. Several processes agree here."""
         self.check()
 
-    def run(self, work: Callable[[], T], slow: Callable[[float], None] | None = None) -> T:
+    def run(
+        self, work: Callable[[], T], slow: Callable[[float], None] | None = None, *,
+        to_its_end: bool = False,
+    ) -> T:  # fmt: skip
         """`work()`, done by another thread while this one waits for it or for a signal.
 
         Args:
             slow: told how many seconds it has been waited for, after half a minute and each minute.
+            to_its_end: a signal is no reason to give it up.
 
         Raises:
             Interrupted: a signal came. The work goes on unheeded, so it must change nothing that is
                 still wanted then.
         """
-        self.check()
+        check = (lambda: None) if to_its_end else self.check
+        check()
         if not self._threads:
             return work()
         job = _Job(work, self._news)
         self._hand_over(job)
-        self._wait_for(job, slow)
+        self._wait_for(job, slow, check)
         if job.error is not None:
             raise job.error
         return job.result
@@ -91,7 +96,9 @@ class Stop:
             threading.stack_size(before)
         self._work.put(job)
 
-    def _wait_for(self, job: "_Job", slow: Callable[[float], None] | None) -> None:
+    def _wait_for(
+        self, job: "_Job", slow: Callable[[float], None] | None, check: Callable[[], None]
+    ) -> None:
         began, patience = time.monotonic(), SLOW_S
         while True:
             try:
@@ -101,7 +108,7 @@ class Stop:
                 patience = SLOWER_S
                 if slow is not None:
                     slow(time.monotonic() - began)
-            self.check()
+            check()
 
     def _heard(self, number: int) -> None:
         self.number = number

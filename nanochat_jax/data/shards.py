@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat_jax.config import paths
+from nanochat_jax.data import waiting
 from nanochat_jax.files import whole_file
 
 # Documents of a row group, as in the original's shards. It is what a rank reads at a time and what
 # the original's position counts, so another number would be another order of data.
 ROW_GROUP = 1024
+AGAIN = "get it again: python -m scripts.data download (or add)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +77,15 @@ def count_documents(path: pathlib.Path) -> int:
 
 
 def open_shard(path: pathlib.Path) -> pq.ParquetFile:
-    """The open file; raises ValueError if it is damaged or has no column `text`."""
+    """The open file; raises ValueError if it is gone or damaged or has no column `text`."""
     try:
-        file = pq.ParquetFile(path)
+        with waiting.reading(path):
+            file = pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is gone; put it back, or {AGAIN}") from None
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"{path} is not a readable parquet file ({error}); delete it and get it again"
+            f"{path} is not a readable parquet file ({error}); delete it and {AGAIN}"
         ) from None
     if "text" not in file.schema_arrow.names:
         file.close()
@@ -91,9 +96,12 @@ def open_shard(path: pathlib.Path) -> pq.ParquetFile:
 def read_row_group(file: pq.ParquetFile, path: pathlib.Path, group: int) -> list[str]:
     """The documents of one row group; raises ValueError naming it, if damaged, or a bad row."""
     try:
-        texts = file.read_row_group(group, columns=["text"]).column("text").to_pylist()
+        with waiting.reading(path, f" (row group {group})"):
+            texts = file.read_row_group(group, columns=["text"]).column("text").to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: row group {group} is damaged ({error})") from None
+        raise ValueError(
+            f"{path}: row group {group} is damaged ({error}); delete the file and {AGAIN}"
+        ) from None
     # A null would reach the tokenizer hours into a run, and its message would name no file.
     for row, text in enumerate(texts):
         if not isinstance(text, str):

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import itertools
+import logging
 import pathlib
 import platform
 import time
@@ -19,6 +20,7 @@ import jax
 
 from nanochat_jax.checkpoint import manifest, store
 from nanochat_jax.config.values import flatten
+from nanochat_jax.data import waiting
 from nanochat_jax.hosts import group, watch
 from nanochat_jax.stopping import Interrupted, Stop, in_order
 from nanochat_jax.train import console, metrics, not_finite
@@ -31,6 +33,8 @@ from nanochat_jax.train.peaks import mfu
 from nanochat_jax.train.setup import Run
 from nanochat_jax.train.step import Batch, TrainState
 from nanochat_jax.train.together import Together
+
+log = logging.getLogger(__name__)
 
 EMA = 0.9  # of the loss shown in the progress bar, as the original
 # Left out of the training time, as in the original: they hold the compilation.
@@ -106,13 +110,16 @@ class Loop:
             self._save_rest()
             watch.part()  # several processes are all here
             raise
+        except Exception:
+            self._rescue()
+            raise
 
     def _go(self) -> None:
         run, first = self.run, self.step
         upcoming = run.curriculum.rows(first, self.now[1])
         for self.step in itertools.count(first):
             self.stop.between_steps()
-            loader, make, after = self.stop.run(lambda: next(upcoming))
+            loader, make, after = self.stop.run(lambda: next(upcoming), _slow)
             state, _ = self.now
             # The data are asked before anything is done: whether this is the end decides what is
             # due.
@@ -150,6 +157,19 @@ class Loop:
             self._collect()
         if self.step != self.saved:
             self._save(*self.now, final=False)
+
+    def _rescue(self) -> None:
+        """Saves what an error in the data or an evaluation would lose."""
+        # One of several processes cannot save alone; and a step that failed has eaten its state.
+        if group.count() > 1 or any(a.is_deleted() for a in jax.tree.leaves(self.now[0])):
+            return
+        try:
+            self._save_rest()
+        except Exception as error:  # the first one is what ends the run, and is told
+            log.error("step %d could not be saved either: %s", self.step, error)
+        else:
+            if self.saved:
+                log.info("step %d is saved: --resume goes on from there", self.saved)
 
     def _compile(self, state: TrainState, batch: Batch) -> None:
         """Compiles the step for rows of a new shape, where a signal can end it: later calls find
@@ -286,6 +306,10 @@ def train(run: Run, state: TrainState) -> Loop:
             several = group.count() > 1
             loop.go(state, Together(stop, run.trainer.mesh) if several else stop)
     return loop
+
+
+def _slow(seconds: float) -> None:
+    log.warning("waiting for data for %.0f s: %s", seconds, waiting.told())
 
 
 def versions() -> dict[str, str]:

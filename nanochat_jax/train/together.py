@@ -1,7 +1,7 @@
 """How a run in several processes stops: all of them between the same two steps."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,6 @@ class Together:
         own = np.full(self._places.mesh.size, self._own.number, np.int32)
         self._sent = self._most(sharding.from_host(own, self._places))
 
-    def run(self, work: Callable[[], T], slow: Any = None) -> T:
-        """`work()`, to its end."""
-        return work()
+    def run(self, work: Callable[[], T], slow: Callable[[float], None] | None = None) -> T:
+        """`work()`, to its end; `slow` as of `Stop.run`."""
+        return work() if slow is None else self._own.run(work, slow, to_its_end=True)

@@ -51,3 +51,29 @@ def test_a_shard_that_cannot_be_written_leaves_the_one_that_was(tmp_path):
     assert list(shards.iter_documents([path])) == [["text 0"]] and list(tmp_path.iterdir()) == [
         path
     ]
+
+
+def rot(path):
+    """Zeros where the text of a shard begins, whose end still says what was there."""
+    data = bytearray(path.read_bytes())
+    data[4:64] = bytes(60)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (lambda path: path.unlink(), "shard_00001.parquet is gone; put it back, or get it again"),
+        (rot, r"shard_00001.parquet: row group 0 is damaged .*; delete the file and get it again"),
+        (lambda path: path.write_bytes(b"PAR1"), "shard_00001.parquet is not a readable parquet"),
+    ],
+)
+def test_a_shard_that_vanishes_or_rots_while_others_are_read_is_named(tmp_path, how, told):
+    for number in range(2):
+        texts = [f"{number * 100 + n} bottles of tea" for n in range(100)]
+        shards.write_shard(tmp_path / shards.shard_name(number), texts)
+    reading = shards.iter_documents(shards.list_shards(tmp_path))
+    assert len(next(reading)) == 100
+    how(tmp_path / shards.shard_name(1))
+    with pytest.raises(ValueError, match=told):
+        next(reading)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import signal
 import threading
 import time
@@ -10,11 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from nanochat_jax import sharding
+from nanochat_jax import sharding, stopping
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.optim import OptimConfig
 from nanochat_jax.config.stages import BaseTrain
+from nanochat_jax.data import waiting
 from nanochat_jax.data.batch import MicroBatch
 from nanochat_jax.train import loop, metrics, setup, stages
 from nanochat_jax.train.curriculum import Curriculum, loader_rows
@@ -167,6 +169,46 @@ def test_a_run_that_waits_for_data_stops_where_it_is(tmp_path):
     assert (saved.step, saved.loader) == (2, {"n": 8})  # of the third step one was given
     train(tmp_path / "parts", saved=saved, save_every=-1)
     assert files(tmp_path / "whole" / "000006") == files(tmp_path / "parts" / "000006")
+
+
+class Failing(Counting):
+    """A loader whose 10th micro-batch cannot be read."""
+
+    def __iter__(self):
+        return FailingIterator(self.end)
+
+
+class FailingIterator(CountingIterator):
+    def __next__(self):
+        if self.n == 9:
+            raise ValueError("shard_00003.parquet is gone")
+        return super().__next__()
+
+
+def test_what_was_learned_before_the_data_failed_is_saved(tmp_path):
+    train(tmp_path / "whole", save_every=-1)
+    with pytest.raises(ValueError, match="shard_00003.parquet is gone"):
+        train(tmp_path / "parts", loader=Failing(), save_every=-1)
+    saved = store.find(tmp_path / "parts")
+    assert (saved.step, saved.loader) == (2, {"n": 8})
+    train(tmp_path / "parts", saved=saved, save_every=-1)
+    assert files(tmp_path / "whole" / "000006") == files(tmp_path / "parts" / "000006")
+
+
+class SlowIterator(CountingIterator):
+    def __next__(self):
+        if self.n == 9:
+            with waiting.reading(pathlib.Path("shard_00003.parquet")):
+                time.sleep(0.5)
+        return super().__next__()
+
+
+def test_a_run_that_waits_for_data_says_for_which_file(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(stopping, "SLOW_S", 0.1)
+    monkeypatch.setattr(Counting, "__iter__", lambda self: SlowIterator(self.end))
+    train(tmp_path, save_every=-1)
+    (line,) = [m for m in caplog.messages if m.startswith("waiting")]
+    assert "waiting for data for 0 s: reading shard_00003.parquet for 0 s" == line
 
 
 def test_a_run_stopped_in_its_last_step_is_evaluated_when_it_goes_on(tmp_path, monkeypatch):
