@@ -85,7 +85,7 @@ def open_shard(path: pathlib.Path) -> pq.ParquetFile:
         raise ValueError(f"{path} is gone; put it back, or {AGAIN}") from None
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"{path} is not a readable parquet file ({error}); delete it and {AGAIN}"
+            f"{path} is not a readable parquet file ({_line(error)}); delete it and {AGAIN}"
         ) from None
     if "text" not in file.schema_arrow.names:
         file.close()
@@ -100,13 +100,18 @@ def read_row_group(file: pq.ParquetFile, path: pathlib.Path, group: int) -> list
             texts = file.read_row_group(group, columns=["text"]).column("text").to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"{path}: row group {group} is damaged ({error}); delete the file and {AGAIN}"
+            f"{path}: row group {group} is damaged ({_line(error)}); delete the file and {AGAIN}"
         ) from None
     # A null would reach the tokenizer hours into a run, and its message would name no file.
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"{path}: row {row} of row group {group} is {text!r}; expected text")
     return texts
+
+
+def _line(error: Exception) -> str:
+    """Arrow's message, which may have several lines, as one."""
+    return " ".join(str(error).split())
 
 
 def iter_documents(
