@@ -12,7 +12,7 @@ PACKAGE = ROOT / "nanochat_jax"
 
 # Each row may import itself and the rows above.
 LAYERS = (
-    ("_rustbpe", "files", "gpu_process", "locks", "results", "stopping"),
+    ("_rustbpe", "files", "gpu_process", "locks", "results", "stopping", "texts"),
     ("config",),
     ("devices", "hosts"),
     ("tokenizer",),

@@ -41,8 +41,28 @@ def data_in_use(root: pathlib.Path) -> pathlib.Path | None:
     The user's own come first: the embedded world is for those who have no data.
     """
     recover_folder(world_data(root))
-    folders = (base_data(root), world_data(root))
-    return next((folder for folder in folders if any(folder.glob("*.parquet"))), None)
+    return next((folder for folder in (base_data(root), world_data(root)) if shards(folder)), None)
+
+
+def shards(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The parquet files of a folder by name, `.PARQUET` too; none if there is no folder."""
+    found = folder.glob("*") if folder.is_dir() else ()
+    return sorted(path for path in found if _is_parquet(path) and not is_hidden(path))
+
+
+def hidden_shards(folder: pathlib.Path) -> list[pathlib.Path]:
+    """What `shards` leaves out: macOS puts a `._a.parquet` beside each on many drives."""
+    found = folder.glob(".*") if folder.is_dir() else ()
+    return sorted(filter(_is_parquet, found))
+
+
+def is_hidden(path: pathlib.Path) -> bool:
+    return path.name.startswith(".")
+
+
+def _is_parquet(path: pathlib.Path) -> bool:
+    # A link to nothing is one: what is missing must be told, not passed over.
+    return path.suffix.lower() == ".parquet" and not path.is_dir()
 
 
 def conversations(root: pathlib.Path, split: str) -> pathlib.Path:

@@ -15,6 +15,7 @@ from nanochat_jax.config.program import Eval, FieldKind, Speedrun
 from nanochat_jax.config.serve import ChatCLI, ChatWeb
 from nanochat_jax.config.stages import STAGES, recipes_of
 from nanochat_jax.config.values import build, check_known, fields, kept_on_resume, per_call
+from nanochat_jax.texts import read_text
 
 # Every program that reads a TOML file, by the name of its table there.
 SECTIONS: dict[str, type] = {
@@ -134,11 +135,11 @@ def resolve(section: str, argv: Sequence[str] = (), **layers: Any) -> Any:
 def read_toml(path: pathlib.Path) -> dict[str, Any]:
     """The parsed file, every key of which some program knows; else a ValueError."""
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(read_text(path))
     except FileNotFoundError:
         near = sorted(str(p) for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
         raise ValueError(f"no config file {path}; found {', '.join(near) or 'none'}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
     # A key at the top belongs to every program that knows it, so that one file serves a whole run;
     # what no program at all knows is a typing error.

@@ -3,7 +3,7 @@
 import pathlib
 
 from nanochat_jax.config.data import AddTexts, Download, ListShards, VerifyShards
-from nanochat_jax.config.paths import base_data, base_dir
+from nanochat_jax.config.paths import base_data, base_dir, hidden_shards
 from nanochat_jax.data import download, importer, manifest, shards
 
 
@@ -36,12 +36,15 @@ def _add(command: AddTexts) -> int:
         f"{done.files} file(s): {done.train} {kind} to train on, {done.val} to validate, "
         f"{done.duplicates} known before and dropped; in {base_dir()}"
     )
+    if done.left_out:
+        print(f"left out: {'; '.join(done.left_out)}")
     return 0
 
 
 def _list() -> int:
     found = shards.find_shards(base_dir())
     print(f"{found.source}:")
+    _say_hidden(found)
     for path in (*found.train, found.val):
         split, megabytes = "val" if path == found.val else "train", path.stat().st_size / 1e6
         rows = shards.count_documents(path)
@@ -49,10 +52,16 @@ def _list() -> int:
     return 0
 
 
+def _say_hidden(found: shards.Shards) -> None:
+    for path in hidden_shards(found.val.parent):
+        print(f"  {path.name}  left out: a hidden file, as a system leaves beside others")
+
+
 def _verify(command: VerifyShards) -> int:
     found = shards.find_shards(base_dir())
     files, folder = (*found.train, found.val), found.val.parent
     entries, damaged = manifest.read(folder), 0
+    _say_hidden(found)
     for path in files:
         # One damaged shard says nothing of the others: all are read, and each is named.
         try:

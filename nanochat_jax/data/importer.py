@@ -1,44 +1,54 @@
-"""Texts and chats of one's own, into the form that training reads; validation stays validation.
-
-Documents: every row of a parquet column `text`, every JSONL line's `"text"`, and of a text file
-every paragraph block when it is long (see `text_documents`).
-"""
+"""Texts and chats of one's own, into the form that training reads; validation stays validation."""
 
 import dataclasses
-import gzip
+import functools
 import hashlib
 import itertools
 import json
 import pathlib
 import random
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from nanochat_jax import locks
 from nanochat_jax.config import paths
-from nanochat_jax.data import manifest, shards
+from nanochat_jax.data import inputs, manifest, shards
 from nanochat_jax.files import write_text
-from nanochat_jax.tasks.conversation import read_conversations
-from nanochat_jax.tasks.jsonl import open_text, read_values
+from nanochat_jax.tasks.conversation import Messages, answered_messages, read_conversations
+from nanochat_jax.tasks.jsonl import read_values
 
 VAL_NAME = "shard_99999.parquet"  # sorts after every other shard, so it is the one that validates
 VAL_SHARE = 0.02
 # A shard is held in memory while it is written, and a run may take the first few alone.
 SHARD_CHARACTERS = 50_000_000
-DOCUMENT_CHARACTERS = 2_000  # a text file is cut at paragraphs into pieces of about this size
-ENDINGS = (".parquet", ".jsonl", ".txt", ".md", ".text")
+PATIENCE_S = 120.0  # with another import at work
 
 
 @dataclasses.dataclass(frozen=True)
 class Added:
-    """What an import did: documents (or conversations) that are new, and those dropped as known."""
+    """What an import did: documents (or conversations) that are new, and those dropped as known.
+
+    `left_out` says of what else was given why it was not taken.
+    """
 
     train: int
     val: int
     duplicates: int
     files: int
+    left_out: tuple[str, ...] = ()
 
 
+def _one_at_a_time(add: Callable[..., Added]) -> Callable[..., Added]:
+    """Both read what is there and write it anew: two at once would lose what one of them wrote."""
+
+    @functools.wraps(add)
+    def locked(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) -> Added:
+        with locks.held(root / "data-add", PATIENCE_S):
+            return add(root, files_or_folders)
+
+    return locked
+
+
+@_one_at_a_time
 def add_documents(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) -> Added:
     """Imports documents into `base_data/`: new training shards, and the one validation shard.
 
@@ -47,7 +57,7 @@ def add_documents(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) 
         ValueError: a damaged or foreign file, naming file and row or line.
     """
     folder = paths.base_data(root)
-    files = list(_input_files(files_or_folders, ENDINGS))
+    files, left_out = inputs.find(files_or_folders, inputs.ENDINGS)
     existing = shards.list_shards(folder)
     # Their last shard validates: with ours behind it, it would be trained on.
     if existing and existing[-1].name != VAL_NAME:
@@ -56,19 +66,22 @@ def add_documents(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) 
             f"{existing[-1].name}, validates. For texts of your own use another base directory: "
             "NANOCHAT_BASE_DIR=... python -m scripts.data add PATH..."
         )
-    new = itertools.chain.from_iterable(map(read_documents, files))
+    new = itertools.chain.from_iterable(map(inputs.read_documents, files))
     train, val, duplicates = _split(_texts(existing), new)
-    if not (train or existing):
+    if not (train or val or existing):
         raise ValueError(f"{len(files)} file(s) hold no new document; nothing was imported")
-    if not (val or existing):
-        val.append(train.pop())  # a few documents alone: one of them validates
+    old_val = list(_texts(existing[-1:]))
+    _both_sides(train, val, list(filter(shards.count_documents, existing[:-1])), old_val)
+    if not (val or old_val):
+        train, val = [], train  # one alone validates until another comes
     # Validation first: killed behind it, the import can be called again and finds what is missing;
     # without it the folder would be one of shards put there by hand, which takes nothing more.
-    _write(folder / VAL_NAME, [*_texts(existing[-1:]), *val])
+    _write(folder / VAL_NAME, [*old_val, *val])
     random.Random(0).shuffle(train)  # a run that reads a part of them meets every source
-    for number, shard in enumerate(shards.cut(train, SHARD_CHARACTERS), len(existing[:-1])):
-        _write(folder / shards.shard_name(number), shard)
-    return Added(len(train), len(val), duplicates, len(files))
+    names = shards.free_names(folder, below=VAL_NAME)
+    for shard in shards.cut(train, SHARD_CHARACTERS):
+        _write(folder / next(names), shard)
+    return Added(len(train), len(val), duplicates, len(files), tuple(left_out))
 
 
 def _write(path: pathlib.Path, texts: Sequence[str]) -> None:
@@ -78,18 +91,63 @@ def _write(path: pathlib.Path, texts: Sequence[str]) -> None:
     manifest.record(path.parent, manifest.digests([path]))
 
 
+@_one_at_a_time
 def add_conversations(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) -> Added:
     """Imports conversations into `conversations/{train,val}.jsonl`; raises as `add_documents`."""
-    files = list(_input_files(files_or_folders, (".jsonl",)))
-    old_train, old_val = (_lines(paths.conversations(root, split)) for split in ("train", "val"))
-    read = itertools.chain.from_iterable(map(read_conversations, files))
-    new = (json.dumps(messages, ensure_ascii=False) for messages in read)
-    train, val, duplicates = _split([*old_train, *old_val], new)
-    if train and not (val or old_val) and len(old_train) + len(train) > 1:
+    files, left_out = inputs.find(files_or_folders, (".jsonl",))
+    where = {split: paths.conversations(root, split) for split in ("train", "val")}
+    old = {split: _stored(path) for split, path in where.items()}
+    unanswered = _Unanswered()
+    new = map(_line, unanswered.without(files))
+    train, val, duplicates = _split([*old["train"], *old["val"]], new)
+    if not (train or val or old["train"] or old["val"]):
+        raise ValueError(f"{len(files)} file(s) hold no conversation with a reply")
+    _both_sides(train, val, old["train"], old["val"])
+    for split, lines in (("train", old["train"] + train), ("val", old["val"] + val)):
+        if lines:
+            write_text(where[split], "".join(line + "\n" for line in lines))
+    left_out += unanswered.told()
+    return Added(len(train), len(val), duplicates, len(files), tuple(left_out))
+
+
+class _Unanswered:
+    """Reads conversations, and counts what is left out of them for want of a reply."""
+
+    def __init__(self) -> None:
+        self.messages = self.conversations = 0
+
+    def without(self, files: Iterable[pathlib.Path]) -> Iterator[Messages]:
+        for path in files:
+            for messages, dropped in read_values(path, answered_messages):
+                self.messages += dropped
+                self.conversations += not messages
+                if messages:
+                    yield messages
+
+    def told(self) -> list[str]:
+        if not self.messages:
+            return []
+        whole = f", of which {self.conversations} conversation(s) whole"
+        return [f"{self.messages} message(s) without a reply{whole * bool(self.conversations)}"]
+
+
+def _stored(path: pathlib.Path) -> list[str]:
+    """The lines of a file of ours, as they are written today; none without a file."""
+    return [_line(messages) for messages in read_conversations(path)] if path.exists() else []
+
+
+def _line(messages: Messages) -> str:
+    return json.dumps(messages, ensure_ascii=False)
+
+
+def _both_sides(
+    train: list[str], val: list[str], had_train: Sequence[object], had_val: Sequence[object]
+) -> None:
+    """Moves one where a few of them all fell to one side: training needs both."""
+    if not (val or had_val) and len(train) + len(had_train) > 1:
         val.append(train.pop())
-    for split, lines in (("train", old_train + train), ("val", old_val + val)):
-        write_text(paths.conversations(root, split), "".join(line + "\n" for line in lines))
-    return Added(len(train), len(val), duplicates, len(files))
+    elif not (train or had_train) and len(val) + len(had_val) > 1:
+        train.append(val.pop())
 
 
 def _split(known: Iterable[str], texts: Iterable[str]) -> tuple[list[str], list[str], int]:
@@ -110,75 +168,5 @@ def _split(known: Iterable[str], texts: Iterable[str]) -> tuple[list[str], list[
     return train, val, duplicates
 
 
-def _input_files(given: Iterable[pathlib.Path], endings: Sequence[str]) -> Iterator[pathlib.Path]:
-    """The files, and all that fit under the folders, by name; raises as `add_documents`."""
-    # Notes that come with a data set are not meant; a file that is named itself always is.
-    meant = lambda p: p.is_file() and not p.name.startswith(".") and "README" not in p.name.upper()
-    fits = lambda p: _kind_of(p) in endings
-    for path in given:
-        if not path.exists():
-            raise FileNotFoundError(f"no file or folder {path}")
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if fits(p) and meant(p))
-        elif fits(path):
-            found = [path]
-        else:
-            listed = ", ".join(endings)
-            raise ValueError(f"{path}: expected a file ending in {listed} (or with .gz)")
-        if not found:
-            raise FileNotFoundError(f"{path} holds no {', '.join(endings)} file (nor .gz of one)")
-        yield from found
-
-
-def _kind_of(path: pathlib.Path) -> str:
-    """The ending that says what a file holds, `.gz` aside."""
-    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
-
-
-def read_documents(path: pathlib.Path) -> Iterator[str]:
-    """The documents of one file, empty ones left out."""
-    kind = _kind_of(path)
-    if kind == ".parquet":
-        texts = _texts([path])
-    else:
-        texts = read_values(path, _text_of) if kind == ".jsonl" else text_documents(path)
-    return (text for text in texts if text.strip())
-
-
-def _text_of(value: Any) -> str:
-    """The document of a JSONL line: `{"text": ...}` or a bare string."""
-    text = value.get("text") if isinstance(value, dict) else value
-    if not isinstance(text, str):
-        raise ValueError(f'expected {{"text": "..."}}, got {json.dumps(value)[:60]}')
-    return text
-
-
-def text_documents(path: pathlib.Path) -> Iterator[str]:
-    """A text file as documents: paragraphs joined up to about 2,000 characters each."""
-    # A book in one piece would be one document, and all of it train or all of it validate.
-    try:
-        with open_text(path) as file:
-            paragraphs = file.read().split("\n\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error})") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    piece: list[str] = []
-    size = 0
-    for paragraph in paragraphs:
-        if size + len(paragraph) > DOCUMENT_CHARACTERS and piece:
-            yield "\n\n".join(piece)
-            piece, size = [], 0
-        piece.append(paragraph)
-        size += len(paragraph)
-    yield "\n\n".join(piece)
-
-
 def _texts(files: Sequence[pathlib.Path]) -> Iterator[str]:
     return itertools.chain.from_iterable(shards.iter_documents(files))
-
-
-def _lines(path: pathlib.Path) -> list[str]:
-    """The lines of a file of ours; none without a file."""
-    # Not `splitlines`: a message may hold other line ends, such as U+2028.
-    return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []

@@ -12,8 +12,9 @@ import json
 import logging
 import pathlib
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from nanochat_jax import locks
 from nanochat_jax.files import write_json
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ NAME = "manifest.json"
 QUICK_BYTES = 2 * 2**30
 READERS = 4  # files hashed at a time: hashlib lets go of Python's lock
 _WRITING = threading.Lock()  # downloads come in several threads
+PATIENCE_S = 60.0  # with another process that writes a manifest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,16 +60,25 @@ def record(folder: pathlib.Path, digests: Mapping[str, str]) -> None:
     if not digests:
         return
     new = {name: Entry.of(folder / name, digest) for name, digest in digests.items()}
-    with _WRITING:
+    with _alone(folder):
         _write(folder, read(folder) | new)
 
 
 def forget(folder: pathlib.Path, name: str) -> None:
     """Takes a file that is about to be written anew out of its folder's manifest."""
-    with _WRITING:
+    if name not in read(folder):
+        return
+    with _alone(folder):
         entries = read(folder)
-        if entries.pop(name, None) is not None:
-            _write(folder, entries)
+        entries.pop(name, None)
+        _write(folder, entries)
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    """What is read and written anew inside is nobody else's meanwhile."""
+    with _WRITING, locks.held(folder / NAME, PATIENCE_S):
+        yield
 
 
 def _write(folder: pathlib.Path, entries: Mapping[str, Entry]) -> None:

@@ -38,7 +38,7 @@ class Phrases(collections.UserDict[str, Any]):
     # Read when used, since importing a module is to do nothing; once, since every sentence asks.
     @functools.cached_property
     def data(self) -> dict[str, Any]:
-        tables = tomllib.loads(self._file.read_text(encoding="utf-8"))
+        tables = tomllib.loads(self._file.read_text(encoding="utf-8-sig"))
         if wrong := tables.keys() ^ self._fields.keys():
             raise ValueError(
                 f"{self._file}: keys {sorted(wrong)} are missing or unknown; expected "

@@ -6,7 +6,9 @@ Source: nanochat `nanochat/dataset.py`.
 """
 
 import dataclasses
+import itertools
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
@@ -20,6 +22,7 @@ from nanochat_jax.files import whole_file
 # the original's position counts, so another number would be another order of data.
 ROW_GROUP = 1024
 AGAIN = "get it again: python -m scripts.data download (or add)"
+NUMBERED = re.compile(r"shard_(\d+)\.parquet")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,7 @@ def find_shards(root: pathlib.Path) -> Shards:
 
 def list_shards(folder: pathlib.Path) -> list[pathlib.Path]:
     """The parquet files of a folder by name; none if there is no folder."""
-    return sorted(folder.glob("*.parquet"))
+    return paths.shards(folder)
 
 
 def describe(found: Shards) -> dict[str, int | str]:
@@ -127,6 +130,17 @@ def iter_documents(
 def shard_name(number: int) -> str:
     """The file name of a shard, as the original's: they sort by number."""
     return f"shard_{number:05d}.parquet"
+
+
+def free_names(folder: pathlib.Path, below: str) -> Iterator[str]:
+    """Names of new shards behind all that a folder holds by number, none of them in use.
+
+    Not the count of shards: where one in between is gone, that is the number of another.
+    """
+    there = {path.name.lower() for path in folder.glob("*")} | {below}
+    numbers = [int(m[1]) for name in there - {below} if (m := NUMBERED.fullmatch(name))]
+    names = map(shard_name, itertools.count(1 + max(numbers, default=-1)))
+    return (name for name in names if name not in there)
 
 
 def cut(texts: Iterable[str], size: int) -> Iterator[list[str]]:

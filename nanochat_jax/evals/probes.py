@@ -1,12 +1,12 @@
 """Probes: questions about the embedded world, strictly scored, kind by kind."""
 
 import dataclasses
-import json
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nanochat_jax import files
 from nanochat_jax.evals.shares import Share
 from nanochat_jax.results import Score
 from nanochat_jax.serve.engine import Engine
@@ -32,8 +32,7 @@ class ProbeScore(Share):
 def load_probes(folder: pathlib.Path, which: str = "final") -> list[dict[str, Any]]:
     """The probes of a set ("dev" or "final") of the world in `folder`; none without a world."""
     path = folder / "probes.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [p for p in map(json.loads, lines) if p["set"] == which]
+    return [p for p in files.read_json_lines(path) if p["set"] == which]
 
 
 def run_probes(

@@ -111,7 +111,7 @@ def tasks_of(config: Eval, root: pathlib.Path) -> list[str]:
 
 def world_in_use(root: pathlib.Path) -> bool:
     """Whether the base directory holds the embedded world, and no text of anybody's own."""
-    own = any(paths.base_data(root).glob("*.parquet"))
+    own = bool(paths.shards(paths.base_data(root)))
     return bool(probes.load_probes(paths.world_data(root))) and not own
 
 

@@ -78,7 +78,7 @@ def _append(path: pathlib.Path, line: str) -> None:
         file.write(line + "\n")
 
 
-def _whole_lines(path: pathlib.Path) -> list[str]:
+def _whole_lines(path: pathlib.Path) -> list[bytes]:
     """The lines of a file; a last one without its end was cut off and is taken out."""
     if not path.exists():
         return []
@@ -87,7 +87,7 @@ def _whole_lines(path: pathlib.Path) -> list[str]:
     if whole != text:
         log.warning("%s: the last line was cut off and is dropped", path)
         os.truncate(path, len(whole))
-    return whole.decode("utf-8").split("\n")[:-1]  # a message may hold other line ends
+    return whole.split(b"\n")[:-1]
 
 
 def _digest(messages: Messages) -> bytes:

@@ -5,6 +5,8 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+from nanochat_jax.texts import read_text
+
 # A key is one to three words; `I have one rule: be kind.` is a sentence.
 PAIR = re.compile(
     r"(?!(?:i|we|you|it|he|she|they)\b)"
@@ -46,11 +48,7 @@ def read_identity(name: str, path: pathlib.Path) -> Identity:
         raise ValueError("the name is empty; say who the model is: --name Nemo")
     if not path.is_file():
         raise FileNotFoundError(f"no file of facts {path}; write one, {EXAMPLE}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error})") from None
-    facts = parse(lines)
+    facts = parse(read_text(path).splitlines())
     if not facts:
         raise ValueError(f"{path} holds no fact; write some, {EXAMPLE}")
     return Identity(name, facts)

@@ -15,6 +15,7 @@ from nanochat_jax.config.convert import Compare
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.interop import huggingface, nanochat
 from nanochat_jax.models.gpt import GPT
+from nanochat_jax.texts import read_text
 from nanochat_jax.tokenizer import Tokenizer
 
 
@@ -79,7 +80,7 @@ def _read_ids(path: str) -> list[int]:
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}; --ids takes a file of token ids")
     try:
-        words = file.read_text().replace(",", " ").strip(" \n\t[]").split()
+        words = read_text(file).replace(",", " ").strip(" \n\t[]").split()
         return [int(word) for word in words]
     except ValueError as error:
         raise ValueError(f"{path} is no list of token ids ({error})") from None

@@ -15,6 +15,7 @@ from nanochat_jax.data.batch import MicroBatch
 from nanochat_jax.evals.bpb import bits_per_byte
 from nanochat_jax.interop import eras, nanochat
 from nanochat_jax.models.gpt import Model
+from nanochat_jax.texts import read_text
 from nanochat_jax.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def _probe(
     """
     # A text is tried as a name only where the system could take it for one.
     file = pathlib.Path(text).expanduser()
-    text = file.read_text(encoding="utf-8") if len(text) < 4096 and file.is_file() else text
+    text = read_text(file) if len(text) < 4096 and file.is_file() else text
     ids = [tokenizer.get_bos_token_id(), *tokenizer.encode(text)]
     if len(ids) < 3:
         raise ValueError("--probe needs a text of some words, or a file of it")

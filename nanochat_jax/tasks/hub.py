@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat_jax.config import paths
-from nanochat_jax.tasks.jsonl import open_text, read_values
+from nanochat_jax.tasks.jsonl import read_values
+from nanochat_jax.texts import read_text
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +118,9 @@ def words(root: pathlib.Path, task_data: str | pathlib.Path | None = None) -> li
         f"no list of words: looked for {', '.join(map(str, places))}; type `curl -L -o {own} "
         f"{WORDS_URL}`, or put any list there, one word a line",
     )
-    with open_text(path) as lines:
-        return [word for line in lines if (word := line.strip())]
+    if listed := [word for line in read_text(path).split("\n") if (word := line.strip())]:
+        return listed
+    raise ValueError(f"{path} holds no word; put any list there, one word a line")
 
 
 def in_folder(task_data: str | pathlib.Path | None, sub: str, name: str) -> list[pathlib.Path]:

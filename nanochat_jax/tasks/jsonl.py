@@ -1,18 +1,41 @@
 """Files of one JSON value a line, `.gz` too, read with the place of whatever is wrong."""
 
-import gzip
 import json
 import pathlib
-import zlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from nanochat_jax.texts import read_lines
+
 Value = TypeVar("Value")
 
+HALF = re.compile("[\ud800-\udfff]")  # of a character: JSON can hold one, no file of UTF-8 can
+ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 
-def open_text(path: pathlib.Path) -> Any:
-    """The file opened for reading as UTF-8 text, unpacked if its name ends in `.gz`."""
-    return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8")
+
+def loads(text: str) -> Any:
+    """The value of a JSON text; half a character becomes U+FFFD, as it does in the tokenizer.
+
+    Raises ValueError with what is wrong.
+    """
+    try:
+        value = json.loads(text)
+        return _whole(value) if ESCAPED.search(text) else value
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON ({error})") from None
+    except RecursionError:
+        raise ValueError("nested too deeply to be read") from None
+    except ValueError:  # Python reads no longer ones: that takes quadratic time
+        raise ValueError("a number of more than 4,300 digits") from None
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return HALF.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_whole(key): _whole(inner) for key, inner in value.items()}
+    return [_whole(inner) for inner in value] if isinstance(value, list) else value
 
 
 def read_values(path: pathlib.Path, parse: Callable[[Any], Value]) -> Iterator[Value]:
@@ -24,16 +47,10 @@ def read_values(path: pathlib.Path, parse: Callable[[Any], Value]) -> Iterator[V
     """
     if not path.exists():
         raise FileNotFoundError(f"no file {path}")
-    number = 0
-    with open_text(path) as lines:
-        try:
-            for line in lines:
-                number += 1
-                if line.strip():
-                    yield parse(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from None
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{path} is damaged after line {number}: {error}") from None
+    for number, line in enumerate(read_lines(path), 1):
+        if line.strip():
+            try:
+                value = parse(loads(line))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+            yield value

@@ -148,7 +148,9 @@ def _spelling(make: Callable[..., Task], spec: TaskSpec, options: Options) -> Ta
 
 def _of_file(find: Callable[[Options], pathlib.Path], spec: TaskSpec, options: Options) -> Task:
     """The conversations of a JSONL file, every line checked."""
-    rows = tuple(read_conversations(find(options)))
+    path = find(options)
+    if not (rows := tuple(read_conversations(path))):
+        raise ValueError(f"{path} holds no conversation, a JSON list of messages a line")
     return Task(spec.name, rows, lambda messages: {"messages": messages})
 
 
@@ -164,7 +166,7 @@ def _documents(spec: TaskSpec, options: Options) -> Task:
             f"no documents in {options.root}; see `python -m scripts.data --help`"
         )
     texts: list[str] = []
-    for path in sorted(folder.glob("*.parquet"))[:-1]:  # the last by name is validation
+    for path in paths.shards(folder)[:-1]:  # the last by name is validation
         texts += pq.read_table(path, columns=["text"])["text"].to_pylist()
         if spec.stop is not None and len(texts) >= spec.stop:
             break
@@ -175,12 +177,22 @@ def _conversations(options: Options) -> pathlib.Path:
     """What `scripts.data add --conversations` imported, else the embedded world's of a stage."""
     root, split = options.root, options.split
     own = paths.conversations(root, split)
+    # The embedded world's would not say how good a model of one's own chats is.
+    if split != "train" and _lacks(own) and not _lacks(paths.conversations(root, "train")):
+        raise ValueError(
+            f"{own.parent} holds conversations to train on, but none of them is held out to "
+            "validate; add another: python -m scripts.data add --conversations PATH..."
+        )
     world = paths.world_conversations(root, options.stage if split == "train" else "val")
     return first_there(
         [own, world],
         f"no conversations: neither {own} nor {world} exists; import your own with "
         "`python -m scripts.data add --conversations PATH...`",
     )
+
+
+def _lacks(path: pathlib.Path) -> bool:
+    return not path.exists() or path.stat().st_size == 0
 
 
 def _identity(options: Options) -> pathlib.Path:

@@ -2,12 +2,15 @@
 
 import gzip
 import json
+import multiprocessing
 
 import pytest
 
+from nanochat_jax import tasks
 from nanochat_jax.config import paths
-from nanochat_jax.data import importer, shards
+from nanochat_jax.data import importer, inputs, shards
 from nanochat_jax.tasks.conversation import read_conversations
+from scripts import data
 
 STORY = [f"Document number {i} tells of {i * 7} things.\nAnd of more." for i in range(400)]
 
@@ -57,7 +60,7 @@ def test_a_long_text_file_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
     text = "\n\n".join(f"Paragraph {i}. " + "word " * 60 for i in range(40))
     path = tmp_path / "book.txt"
     path.write_text(text)
-    pieces = list(importer.read_documents(path))
+    pieces = list(inputs.read_documents(path))
     assert len(pieces) > 3 and "\n\n".join(pieces) == text
 
 
@@ -66,10 +69,13 @@ def test_a_long_text_file_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
     [
         ("a.jsonl", '{"text": "good"}\n{"text": 3}\n', "line 2"),
         ("a.jsonl", '{"text": "good"}\n{"tex\n', "line 2: not valid JSON"),
+        ("a.jsonl", '{"text": "x", "meta": ' + "[" * 50_000, "line 1: nested too deeply"),
+        ("a.jsonl", '{"text": "x", "id": -' + "9" * 5000 + "}", "line 1: a number of more than"),
         ("a.txt", b"\xff\xfe\x00bad", "not UTF-8"),
         ("a.jsonl.gz", b"no gzip", "damaged"),
         ("a.parquet", b"no parquet", "not a readable parquet"),
         ("a.docx", "x", "expected a file ending in"),
+        ("a.parquet.gz", "x", "expected a file ending in"),
     ],
 )
 def test_a_bad_file_is_named_and_nothing_is_written(tmp_path, name, content, reason):
@@ -132,12 +138,20 @@ def test_conversations_of_both_forms_are_imported_and_split_for_good(tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('[{"role": "user", "content": "Hi"}]', "at least 2 messages"),
-        ('[{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}]', "at least 2"),
         (json.dumps(CHAT[::-1]), "expected the role user"),
         (json.dumps([CHAT[0], {"role": "assistant", "content": 3}]), "got int: 3"),
         ('{"message": []}', "got an object with keys"),
         ("[", "not valid JSON"),
+        ('[{"content": "Hi"}, {"content": "Hello"}]', "no 'role'"),
+        ('[{"role": "system", "content": "S"}]', "at least 2 messages"),
+        (json.dumps([*CHAT, {"role": "system", "content": "S"}, *CHAT]), "expected the role user"),
+        (
+            json.dumps([CHAT[0], CHAT[0], CHAT[1], {"role": "tool"}]),
+            "no 'content'.*a reply",
+        ),
+        (json.dumps([{"role": "user", "content": [{"type": "image_url"}]}, CHAT[1]]), "got list"),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ('{"messages": ' + json.dumps(CHAT) + ', "at": ' + "9" * 5000 + "}", "4,300 digits"),
     ],
 )
 def test_a_bad_conversation_is_named_by_file_and_line(tmp_path, line, reason):
@@ -163,3 +177,148 @@ def test_of_a_few_documents_one_validates(tmp_path):
     done = importer.add_documents(tmp_path, [jsonl(tmp_path / "a.jsonl", STORY[:3])])
     train, val = texts_of(tmp_path)
     assert (done.train, done.val) == (len(train), len(val)) == (2, 1)
+
+
+def test_one_document_validates_until_another_comes(tmp_path):
+    for some in (STORY[:1], STORY[1:2]):
+        importer.add_documents(tmp_path, [jsonl(tmp_path / "a.jsonl", some)])
+    assert texts_of(tmp_path) == ({STORY[1]}, {STORY[0]})
+
+
+def test_a_gap_in_the_numbers_is_left_and_no_shard_is_written_over(tmp_path):
+    folder = tmp_path / "base_data"
+    for part in (STORY[:100], STORY[100:200]):
+        importer.add_documents(tmp_path, [jsonl(tmp_path / "a.jsonl", part)])
+    (folder / "shard_00000.parquet").unlink()
+    (folder / "SHARD_00002.PARQUET").write_bytes((folder / "shard_00001.parquet").read_bytes())
+    importer.add_documents(tmp_path, [jsonl(tmp_path / "a.jsonl", STORY[200:])])
+    names = [path.name for path in shards.list_shards(folder)]
+    assert names == ["SHARD_00002.PARQUET", *map(shards.shard_name, (1, 3)), importer.VAL_NAME]
+    train, val = texts_of(tmp_path)
+    assert set(STORY[100:]) <= train | val
+
+
+def test_the_name_of_the_validation_shard_is_never_given_to_another(tmp_path):
+    for name in ("shard_99998.parquet", importer.VAL_NAME):
+        shards.write_shard(tmp_path / "base_data" / name, [name])
+    importer.add_documents(tmp_path, [jsonl(tmp_path / "a.jsonl", STORY)])
+    assert shards.find_shards(tmp_path).val.name == importer.VAL_NAME
+    train, val = texts_of(tmp_path)
+    assert {"shard_99998.parquet", *STORY} <= train | val and importer.VAL_NAME in val
+
+
+def test_two_imports_at_once_lose_nothing(tmp_path):
+    files = [jsonl(tmp_path / f"{i}.jsonl", STORY[i::3]) for i in range(3)]
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        pool.starmap(importer.add_documents, [(tmp_path, [file]) for file in files])
+    train, val = texts_of(tmp_path)
+    assert train | val == set(STORY) and not train & val
+
+
+def test_half_a_character_becomes_the_replacement_character(tmp_path):
+    texts = tmp_path / "a.jsonl"
+    texts.write_text('{"text": "half \\ud83d, whole \\ud83d\\ude00"}\n{"text": "b"}\n')
+    importer.add_documents(tmp_path, [texts])
+    assert "half \ufffd, whole \U0001f600" in set.union(*texts_of(tmp_path))
+    chats = tmp_path / "c.jsonl"
+    chats.write_text(json.dumps([{**CHAT[0], "content": "a \ude00"}, CHAT[1]]) + "\n")
+    importer.add_conversations(tmp_path, [chats])
+    (read,) = read_conversations(paths.conversations(tmp_path, "train"))
+    assert read[0]["content"] == "a \ufffd"
+
+
+def test_what_is_meant_in_a_folder_is_taken_and_the_rest_is_said(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "in"
+    hidden = (".ipynb_checkpoints/a.txt", "._b.jsonl")
+    for name in ("A.TXT", "b.JSONL", "d.txt.GZ", *hidden, "README.md", "c.pdf"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = b'{"text": "lines"}\n' if name.startswith("b") else name.encode()
+        path.write_bytes(gzip.compress(content) if name.endswith("GZ") else content)
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    assert data.main(["add", str(folder)]) == 0
+    assert set.union(*texts_of(tmp_path)) == {"A.TXT", "lines", "d.txt.GZ"}
+    said = capsys.readouterr().out
+    assert "3 file(s)" in said
+    assert "left out: 2 hidden; 1 named README; 1 ending in '.pdf'" in said
+
+
+def test_a_hidden_folder_that_is_named_itself_is_meant(tmp_path):
+    folder = tmp_path / ".notes"
+    folder.mkdir()
+    (folder / "a.txt").write_text("mine")
+    assert inputs.find([folder], inputs.ENDINGS) == ([folder / "a.txt"], [])
+
+
+# Chats as people have them
+
+
+def imported(root, *conversations):
+    """What an import of these leaves, and what it says."""
+    path = root / "c.jsonl"
+    root.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(c) + "\n" for c in conversations))
+    done = importer.add_conversations(root, [path])
+    files = [paths.conversations(root, split) for split in ("train", "val")]
+    return [m for f in files if f.exists() for m in read_conversations(f)], done.left_out
+
+
+ASKED, STOPPED = {"role": "user", "content": "Hello?"}, {"role": "assistant", "content": ""}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [ASKED, *CHAT],
+        [ASKED, STOPPED, *CHAT],
+        [ASKED, {"role": "assistant", "content": None}, *CHAT],
+        [ASKED, {"role": "assistant", "content": []}, *CHAT],
+        [*CHAT, ASKED],
+        [*CHAT, ASKED, STOPPED],
+    ],
+)
+def test_what_got_no_reply_is_left_out_and_counted(tmp_path, messages):
+    kept, said = imported(tmp_path, {"title": "Hello?", "messages": messages})
+    assert kept == [CHAT] and said == (f"{len(messages) - 2} message(s) without a reply",)
+
+
+def test_a_chat_without_any_reply_is_left_out_whole(tmp_path):
+    kept, said = imported(tmp_path, chat(1), [{"role": "system", "content": "S"}, ASKED], [ASKED])
+    assert kept == [chat(1)]
+    assert said == ("3 message(s) without a reply, of which 2 conversation(s) whole",)
+    with pytest.raises(ValueError, match="no conversation with a reply"):
+        imported(tmp_path / "other", [ASKED])
+
+
+def test_what_openai_calls_developer_and_parts_of_text_are_taken(tmp_path):
+    parts = lambda *texts: [{"type": "text", "text": text} for text in texts]
+    given = [
+        {"role": "developer", "content": parts("Be ", "kind.")},
+        {"role": "user", "content": parts("H", "i"), "name": "ada", "id": 3},
+        {"role": "assistant", "content": parts("Hello"), "tool_calls": []},
+    ]
+    kept, said = imported(tmp_path, given)
+    assert kept == [
+        [{"role": "system", "content": "Be kind."}, CHAT[0],
+         {"role": "assistant", "content": parts("Hello")}]
+    ] and not said  # fmt: skip
+
+
+def test_one_chat_alone_makes_no_empty_file_and_training_says_what_is_missing(tmp_path):
+    imported(tmp_path, CHAT)
+    assert not paths.conversations(tmp_path, "val").exists()
+    for empty in (False, True):  # an earlier version wrote an empty one
+        if empty:
+            paths.conversations(tmp_path, "val").touch()
+        with pytest.raises(ValueError, match="none of them is held out.*add another"):
+            tasks.build(["conversations"], tmp_path, "val")
+    kept, _ = imported(tmp_path, chat(1))
+    assert kept == [CHAT, chat(1)]
+    assert len(tasks.build(["conversations"], tmp_path, "val")) == 1
+
+
+def test_chats_that_an_earlier_version_stored_with_more_are_known(tmp_path):
+    stored = paths.conversations(tmp_path, "train")
+    stored.parent.mkdir()
+    stored.write_text(json.dumps([{**m, "id": 1} for m in CHAT]) + "\n")
+    assert importer.add_conversations(tmp_path, [stored]).duplicates == 1

@@ -1,5 +1,6 @@
 """A shard that has changed is found, one that was only touched is not, and none is read in vain."""
 
+import multiprocessing
 import os
 import time
 
@@ -221,3 +222,12 @@ def test_entries_of_a_newer_program_are_damage_and_not_a_crash(folder):
     write_json(folder / manifest.NAME, {"shard_00000.parquet": {"bytes": 1, "unknown": 2}})
     with pytest.raises(ValueError, match="damaged"):
         manifest.read(folder)
+
+
+def test_two_processes_that_record_lose_nothing(tmp_path):
+    names = [f"shard_{i:05d}.parquet" for i in range(12)]
+    for name in names:
+        (tmp_path / name).touch()
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        pool.starmap(manifest.record, [(tmp_path, {name: "0" * 64}) for name in names])
+    assert sorted(manifest.read(tmp_path)) == names

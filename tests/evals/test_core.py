@@ -8,7 +8,7 @@ import pytest
 
 from nanochat_jax import sharding
 from nanochat_jax.evals import core
-from nanochat_jax.evals.core import result
+from nanochat_jax.evals.core import bundle, result
 from nanochat_jax.models.gpt import Model
 from tests.evals.core_bundles import ROWS, TOKENIZER, choice, cloze, model, schema, three, write
 
@@ -152,7 +152,10 @@ def test_the_table_is_the_originals(tmp_path, ask):
         (lambda d: edit(d / "eval_meta_data.csv", "schema,", "sketch,"), "baseline for schema"),
         (lambda d: edit(rows_file(d), '"query"', '"ask"', 1), "jsonl:1: .* needs 'query'"),
         (lambda d: edit(rows_file(d), '"gold": 1', '"gold": 3'), "jsonl:2: gold is 3, but there"),
-        (lambda d: edit(rows_file(d), "}", "", 1), "jsonl:1: not JSON"),
+        (lambda d: edit(rows_file(d), "}", "", 1), "jsonl:1: not valid JSON"),
+        (lambda d: edit(d / "core.yaml", "some/", "../../", 1), "is not inside of eval_data"),
+        (lambda d: edit(d / "core.yaml", "some/", "/etc/", 1), "is not inside of eval_data"),
+        (lambda d: edit(d / "core.yaml", "[2]", "[2", 1), "core.yaml is not valid YAML"),
         (lambda d: [p.unlink() for p in (d / "eval_data" / "some").iterdir()], "file of none"),
     ],
 )
@@ -161,6 +164,14 @@ def test_a_broken_bundle_is_named(tmp_path, ask, change, said):
     change(folder)
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         ask(folder)
+
+
+def test_a_bundle_that_was_edited_on_windows_is_read(tmp_path):
+    folder = three(tmp_path)
+    before = bundle.read(folder), bundle.rows(bundle.read(folder)[0])
+    for path in (folder / "core.yaml", folder / "eval_meta_data.csv", rows_file(folder)):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert (bundle.read(folder), bundle.rows(bundle.read(folder)[0])) == before
 
 
 def edit(path, old, new, count=-1):

@@ -7,14 +7,17 @@ lines, gzipped or not). Source: nanochat `scripts/base_eval.py`, `nanochat/core_
 import collections
 import csv
 import dataclasses
-import gzip
-import json
+import io
+import os
 import pathlib
 import random
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
+
+from nanochat_jax.tasks.jsonl import loads
+from nanochat_jax.texts import read_lines, read_text
 
 Item = Mapping[str, Any]
 
@@ -56,8 +59,11 @@ def read(folder: pathlib.Path) -> list[CoreTask]:
             f"no CORE tasks in {folder}: expected core.yaml, eval_meta_data.csv and eval_data/ as "
             "in nanochat's eval_bundle.zip; unpack that there"
         )
-    with path.open(encoding="utf-8") as file:
-        entries = (yaml.safe_load(file) or {}).get("icl_tasks") or []
+    try:
+        table = yaml.safe_load(read_text(path)) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from None
+    entries = (table.get("icl_tasks") if isinstance(table, dict) else None) or []
     baselines = _baselines(folder / "eval_meta_data.csv")
     tasks = [_task(folder, entry, baselines) for entry in entries]
     twice = {label for label, n in collections.Counter(t.label for t in tasks).items() if n > 1}
@@ -70,8 +76,8 @@ def _baselines(path: pathlib.Path) -> dict[str, float]:
     """Task -> percent."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: it says what guessing scores, task by task")
-    with path.open(encoding="utf-8", newline="") as file:
-        return {row["Eval Task"]: float(row["Random baseline"]) for row in csv.DictReader(file)}
+    lines = io.StringIO(read_text(path), newline="")
+    return {row["Eval Task"]: float(row["Random baseline"]) for row in csv.DictReader(lines)}
 
 
 def _task(folder: pathlib.Path, entry: Item, baselines: Mapping[str, float]) -> CoreTask:
@@ -83,7 +89,10 @@ def _task(folder: pathlib.Path, entry: Item, baselines: Mapping[str, float]) -> 
         raise ValueError(f"core.yaml: {label} is of the kind {kind!r}; known are {known}")
     if label not in baselines:
         raise ValueError(f"eval_meta_data.csv has no random baseline for {label}; add its row")
-    delimiter, path = entry.get("continuation_delimiter", " "), folder / "eval_data" / uri
+    delimiter, path = entry.get("continuation_delimiter", " "), folder / "eval_data" / str(uri)
+    # By the names alone: a file there may be a link to where a cache keeps it.
+    if not pathlib.Path(os.path.normpath(path)).is_relative_to(folder / "eval_data"):
+        raise ValueError(f"core.yaml: {label} names {uri!r}, which is not inside of eval_data/")
     return CoreTask(label, kind, shots[0], delimiter, baselines[label], path)
 
 
@@ -102,9 +111,8 @@ def rows(task: CoreTask, max_per_task: int = -1) -> list[Item]:
     path = file_of(task)
     if path is None:
         raise FileNotFoundError(f"{task.path} is missing")
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as file:
-        found = [_row(task, f"{path}:{n}", line) for n, line in enumerate(file, 1) if line.strip()]
+    lines = enumerate(read_lines(path), 1)
+    found = [_row(task, f"{path}:{n}", line) for n, line in lines if line.strip()]
     # Shuffled before the cut: the first rows of a file need not be like its others.
     random.Random(SHUFFLE_SEED).shuffle(found)
     return found[:max_per_task] if max_per_task > 0 else found
@@ -112,9 +120,9 @@ def rows(task: CoreTask, max_per_task: int = -1) -> list[Item]:
 
 def _row(task: CoreTask, where: str, line: str) -> Item:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error}); mend or delete the line") from None
+        row = loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}; mend or delete the line") from None
     for name, kind in FIELDS[task.kind].items():
         if not isinstance(row, dict) or not isinstance(row.get(name), kind):
             raise ValueError(f"{where}: a {task.kind} row needs {name!r}, of type {kind.__name__}")

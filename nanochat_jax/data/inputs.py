@@ -1,0 +1,102 @@
+"""What `data add` is given: which files are meant, and the documents that are in them.
+
+Documents: every row of a parquet column `text`, every JSONL line's `"text"`, and of a text file
+every paragraph block when it is long (see `text_documents`).
+"""
+
+import collections
+import itertools
+import json
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from nanochat_jax.data import shards
+from nanochat_jax.tasks.jsonl import read_values
+from nanochat_jax.texts import ending, is_zipped, read_chunks
+
+DOCUMENT_CHARACTERS = 2_000  # a text file is cut at paragraphs into pieces of about this size
+ENDINGS = (".parquet", ".jsonl", ".txt", ".md", ".text")
+
+
+def find(
+    given: Iterable[pathlib.Path], endings: Sequence[str]
+) -> tuple[list[pathlib.Path], list[str]]:
+    """(files, what is left out of the folders and why).
+
+    Raises:
+        FileNotFoundError: a path does not exist, or a folder holds nothing to import.
+        ValueError: a file that is named itself has none of the endings.
+    """
+    files, left = [], collections.Counter()
+    listed = ", ".join(endings)
+    for path in given:
+        if not path.exists():
+            raise FileNotFoundError(f"no file or folder {path}")
+        # What is named itself is meant, whatever it is called.
+        if not path.is_dir():
+            if not _fits(path, endings):
+                raise ValueError(f"{path}: expected a file ending in {listed} (or with .gz)")
+            files.append(path)
+            continue
+        reasons = {p: _reason(p, path, endings) for p in sorted(path.rglob("*")) if p.is_file()}
+        if not (found := [p for p, reason in reasons.items() if not reason]):
+            raise FileNotFoundError(f"{path} holds no {listed} file (nor .gz of one)")
+        files += found
+        left.update(filter(None, reasons.values()))
+    return files, [f"{count} {reason}" for reason, count in left.items()]
+
+
+def _fits(path: pathlib.Path, endings: Sequence[str]) -> bool:
+    # Parquet is compressed inside.
+    return ending(path) in endings and not (is_zipped(path) and ending(path) == ".parquet")
+
+
+def _reason(path: pathlib.Path, folder: pathlib.Path, endings: Sequence[str]) -> str:
+    """Why a file below a folder is not meant; empty if it is."""
+    # What a system or an editor keeps beside files (`._a.txt`, `.git`, `.ipynb_checkpoints`).
+    if any(part.startswith(".") for part in path.relative_to(folder).parts):
+        return "hidden"
+    if not _fits(path, endings):
+        return f"ending in {''.join(path.suffixes[-2:]) if is_zipped(path) else path.suffix!r}"
+    return "named README" if "README" in path.name.upper() else ""
+
+
+def read_documents(path: pathlib.Path) -> Iterator[str]:
+    """The documents of one file, empty ones left out."""
+    kind = ending(path)
+    if kind == ".parquet":
+        texts = itertools.chain.from_iterable(shards.iter_documents([path]))
+    else:
+        texts = read_values(path, _text_of) if kind == ".jsonl" else text_documents(path)
+    return (text for text in texts if text.strip())
+
+
+def _text_of(value: Any) -> str:
+    """The document of a JSONL line: `{"text": ...}` or a bare string."""
+    text = value.get("text") if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        raise ValueError(f'expected {{"text": "..."}}, got {json.dumps(value)[:60]}')
+    return text
+
+
+def text_documents(path: pathlib.Path) -> Iterator[str]:
+    """A text file as documents: paragraphs joined up to about 2,000 characters each."""
+    # A book in one piece would be one document, and all of it train or all of it validate.
+    piece: list[str] = []
+    size = 0
+    for paragraph in _paragraphs(path):
+        if size + len(paragraph) > DOCUMENT_CHARACTERS and piece:
+            yield "\n\n".join(piece)
+            piece, size = [], 0
+        piece.append(paragraph)
+        size += len(paragraph)
+    yield "\n\n".join(piece)
+
+
+def _paragraphs(path: pathlib.Path) -> Iterator[str]:
+    rest = ""
+    for chunk in read_chunks(path):
+        *whole, rest = (rest + chunk).split("\n\n")
+        yield from whole
+    yield rest
