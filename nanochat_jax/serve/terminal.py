@@ -17,6 +17,7 @@ from nanochat_jax.serve.engine.prompt import ContextFull, fit_conversation
 from nanochat_jax.serve.engine.requests import Generation, Request, derive_seed
 from nanochat_jax.serve.engine.text import ReplyReader, join_parts
 from nanochat_jax.serve.load import load
+from nanochat_jax.serve.screen import Screen, heard
 from nanochat_jax.tokenizer.chat_format import Message, Part
 
 LEAVE_S = 2.0  # a second Ctrl-C within this many seconds leaves
@@ -45,8 +46,9 @@ class Terminal:
         self, engine: Engine, cfg: ChatCLI, read_line: Callable[[str], str], out: TextIO,
         interactive: bool,
     ):  # fmt: skip
-        self._engine, self._read_line = engine, read_line
-        self.settings, self._interactive = cfg, interactive
+        self._engine, self._interactive = engine, interactive
+        self._read_line = lambda prompt: heard(read_line(prompt))
+        self.settings = dataclasses.replace(cfg, system=heard(cfg.system))
         self._say = functools.partial(print, file=out, flush=True)
         self.messages: list[Message] = []
         self._turns = 0
@@ -139,15 +141,17 @@ class Terminal:
         how = (cfg.max_tokens, cfg.temperature, cfg.top_k, cfg.top_p, seed)
         self._turns += 1  # another seed each turn: the same question may get another answer
         pieces: list[Part] = []
+        screen = Screen()
         with _interrupts_as_flag() as interrupted:
             if self._interactive:
                 self._say("\nAssistant: ", end="")
             generation = self._engine.submit(Request(tuple(tokens), *how))
             for piece in self._pieces(generation, interrupted):
-                self._show(piece, pieces[-1].kind if pieces else "text")
+                shown = piece._replace(text=screen.shown(piece.text))
+                self._show(shown, pieces[-1].kind if pieces else "text")
                 pieces.append(piece)
-        if pieces and pieces[-1].kind != "text":
-            self._show(Part("text", ""), pieces[-1].kind)
+        if pieces:
+            self._show(Part("text", screen.end()), pieces[-1].kind)
         self._say(ENDINGS.get(generation.finish_reason, "") if self._interactive else "")
         if interrupted() and not self._interactive:
             raise KeyboardInterrupt  # nobody is there to type the next message
@@ -167,8 +171,7 @@ class Terminal:
 
     def _show(self, piece: Part, before: str) -> None:
         """Writes a piece; tool calls stand dimmed in brackets, `[12+30=42]`."""
-        # A model must not steer the terminal: escape sequences and the like become U+FFFD.
-        text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in piece.text)
+        text = piece.text
         if piece.kind != before:
             dim, plain = (DIM, PLAIN) if self._interactive else ("", "")
             begin = dim if before == "text" else ""
@@ -220,12 +223,14 @@ def chat(cfg: ChatCLI) -> None:
     engine = new_engine(cfg)
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not cfg.prompt
     sys.stdout.reconfigure(errors="replace")
+    if not cfg.prompt:
+        sys.stdin.reconfigure(errors="surrogateescape")  # what `heard` expects
     if interactive:  # imported elsewhere it writes escape sequences into pipes
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (arrow keys and history in input())
     terminal = Terminal(engine, cfg, input, sys.stdout, interactive)
     try:
-        terminal.answer(cfg.prompt) if cfg.prompt else terminal.run()
+        terminal.answer(heard(cfg.prompt)) if cfg.prompt else terminal.run()
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

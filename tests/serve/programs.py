@@ -50,10 +50,9 @@ def environment(base: pathlib.Path) -> dict[str, str]:
 
 def run(base: pathlib.Path, program: str, *flags: str, **more) -> subprocess.CompletedProcess:
     """Runs a program to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", f"scripts.{program}", *flags],
-        env=environment(base), cwd=ROOT, capture_output=True, text=True, timeout=240, **more,
-    )  # fmt: skip
+    usual = {"env": environment(base), "cwd": ROOT, "text": True, "timeout": 240}
+    command = [sys.executable, "-m", f"scripts.{program}", *flags]
+    return subprocess.run(command, capture_output=True, **usual | more)
 
 
 def free_port() -> int:

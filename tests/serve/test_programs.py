@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 
-from tests.serve.programs import Typist, make_base, run, web_server
+from tests.serve.programs import Typist, environment, make_base, run, web_server
 
 MORE = {"messages": [{"role": "user", "content": "hi"}], "stream": True, "n": 16}
 
@@ -81,6 +81,15 @@ def test_piped_questions_are_answered_one_a_line_until_the_input_ends(base):
     replies = ended.stdout.split("(a new conversation)\n")
     assert len(replies) == 2 and all(replies)
     assert "\x1b" not in ended.stdout and "User:" not in ended.stdout
+
+
+@pytest.mark.slow
+def test_piped_bytes_that_are_no_utf_8_are_read(base):
+    strict = {**environment(base), "PYTHONIOENCODING": "utf-8:strict"}
+    lines = "Who are you, caf\xe9?\nclear\n".encode("latin-1") + "你".encode()[:2] + b"\n"
+    ended = run(base, "chat_cli", "-m", "8", input=lines, text=None, env=strict)
+    assert ended.returncode == 0, ended.stderr
+    assert all(ended.stdout.split(b"(a new conversation)\n"))
 
 
 @pytest.mark.slow

@@ -126,10 +126,15 @@ def test_an_interrupt_in_a_reply_stops_the_reply_alone():
     assert 0 < len(terminal.messages[-1].content[0]["text"]) < 60
 
 
-def test_a_model_cannot_steer_the_terminal():
-    engine = Engine(talking_model(BYTES.encode("a\x1b[2Jb"), sequence_len=64), BYTES, slots=1)
-    out, _, _ = talk(engine, "hi")
-    assert "\x1b" not in out and out.startswith("a\ufffd[2Jb")
+def test_a_reply_is_shown_without_what_would_steer_the_terminal():
+    reply = BYTES.encode("a\x1b[2J👨\u200d👧\r\nb\r")
+    engine = Engine(talking_model(reply, sequence_len=64), BYTES, slots=1, steps=1)
+    assert talk(engine, "hi")[0] == "a\ufffd[2J👨\u200d👧\nb\n\n"
+
+
+def test_what_was_piped_with_bad_bytes_or_a_byte_order_mark_is_read(engine):
+    _, terminal, _ = talk(engine, "\ufeffcaf\udce9", "clear", "\udce4\udcbd?", system="\udce9")
+    assert terminal.messages[0].content == "\ufffd?" and terminal.settings.system == "\ufffd"
 
 
 def test_the_help_of_both_programs_needs_no_jax():
