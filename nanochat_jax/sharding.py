@@ -55,8 +55,15 @@ def make_mesh(text: str | None = None, devices: Sequence[jax.Device] | None = No
 
     Raises as `mesh_axes`.
     """
-    devices = jax.devices() if devices is None else list(devices)
+    all_devices = devices is None
+    devices = jax.devices() if all_devices else list(devices)
     sizes = tuple(mesh_axes(text, len(devices)).values())
+    # A process without a device in the mesh would have no part in anything.
+    if all_devices and jax.process_count() > 1 and math.prod(sizes) < len(devices):
+        raise ValueError(
+            f"mesh {text!r} has {math.prod(sizes)} devices, the {jax.process_count()} processes "
+            f"have {len(devices)}; use --mesh {len(devices)}, or start fewer"
+        )
     auto = (AxisType.Auto,) * len(AXES)
     return jax.make_mesh(sizes, AXES, auto, devices=devices[: math.prod(sizes)])
 

@@ -7,6 +7,7 @@ from typing import Any
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config import paths
 from nanochat_jax.devices import compute_dtype
+from nanochat_jax.hosts import group
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 
@@ -26,7 +27,7 @@ def load_model(
     """
     root = base or paths.base_dir()
     saved = find_checkpoint(source, model_tag, step, root)
-    store.verify(saved)
+    group.first(lambda: store.verify(saved))  # of several processes one reads it all
     tokenizer = load_tokenizer(saved, root)
     model = Model.create(saved.cfg, saved.params(), dtype or compute_dtype())
     return model, tokenizer, saved.meta

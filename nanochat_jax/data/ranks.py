@@ -28,22 +28,69 @@ class RankStream(Protocol):
 
 
 def in_turn(
-    make: Callable[[int], RankStream], ranks: int, prefetch: int = PREFETCH
-) -> grain.IterDataset:
-    """Micro-batches of `make(0)`, `make(1)`, ... in turn, `prefetch` of them made ahead."""
-    dataset = _InTurn(make, ranks)
+    make: Callable[[int], RankStream], ranks: int, prefetch: int = PREFETCH,
+    elsewhere: Mapping[int, MicroBatch] | None = None,
+) -> grain.IterDataset:  # fmt: skip
+    """Micro-batches of `make(0)`, `make(1)`, ... in turn, `prefetch` of them made ahead.
+
+    `elsewhere`: ranks that another process reads, and what stands here for their micro-batches.
+    """
+    dataset = _InTurn(make, ranks, elsewhere or {})
     if not prefetch:
         return dataset
     return ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=prefetch)
 
 
 class _InTurn(grain.IterDataset):
-    def __init__(self, make: Callable[[int], RankStream], ranks: int):
+    def __init__(
+        self, make: Callable[[int], RankStream], ranks: int, elsewhere: Mapping[int, MicroBatch]
+    ):
         super().__init__()
-        self._make, self._ranks = make, ranks
+        self._make, self._ranks, self._elsewhere = make, ranks, elsewhere
 
     def __iter__(self) -> "_Iterator":
-        return _Iterator([self._make(rank) for rank in range(self._ranks)])
+        there = self._elsewhere
+        make = lambda rank: _Elsewhere(there[rank]) if rank in there else self._make(rank)
+        return _Iterator([make(rank) for rank in range(self._ranks)])
+
+
+class _Elsewhere:
+    """A rank that another process reads."""
+
+    def __init__(self, batch: MicroBatch):
+        self._batch = batch
+
+    def pull(self) -> MicroBatch:
+        return self._batch
+
+    def get_state(self) -> None:
+        return None
+
+    def set_state(self, state: Any) -> None:
+        """Nothing: its reader goes to it."""
+
+
+def owned(
+    ranks: int, pulls: int, rows: int, share: int, owners: Sequence[int], process: int
+) -> set[int]:
+    """The ranks of whose rows some go to a process.
+
+    A step is `pulls` micro-batches of `rows` rows, dealt out to the devices in turn, `share` rows
+    at a time; `owners` is each device's process. These are all ranks unless they are a multiple of
+    the devices, or of what the devices of one process divide.
+    """
+    here = lambda row: owners[row // share % len(owners)] == process
+    mine = [n for n in range(pulls) if any(map(here, range(n * rows, (n + 1) * rows)))]
+    return {(step * pulls + n) % ranks for step in range(ranks) for n in mine}
+
+
+def merged(states: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
+    """The state of all ranks, from those of several processes with their own ranks."""
+    first = states[0]
+    if first is None or "streams" not in first:
+        return first
+    known = lambda streams: next(s for s in streams if s is not None)
+    return {**first, "streams": [*map(known, zip(*(s["streams"] for s in states), strict=True))]}
 
 
 class _Iterator(grain.DatasetIterator):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from tqdm import tqdm
 
 from nanochat_jax import files
+from nanochat_jax.hosts import group
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 
@@ -99,7 +100,11 @@ def logs_in(
         rows = list(rows)
         digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
         about = {"task": task, "questions": len(rows), "rows": digest} | settings | identity
-        return AnswersLog(pathlib.Path(folder, f"{task.replace('/', '_')}{suffix}.jsonl"), about)
+        path = pathlib.Path(folder, f"{task.replace('/', '_')}{suffix}.jsonl")
+        # Of several processes one writes, and what it found there is what none does again.
+        log = AnswersLog(path, about) if group.chief() else AnswersLog()
+        log.grades = group.first(lambda: log.grades)
+        return log
 
     return opened
 
@@ -108,4 +113,5 @@ def progress_bar(what: str, total: int, before: int = 0) -> tqdm:
     """A bar over `total` questions, of which `before` were answered earlier."""
     # In a terminal it moves; in a log it is a plain line now and then.
     calm = {} if sys.stderr.isatty() else {"mininterval": 15, "ascii": True, "ncols": 100}
+    calm["disable"] = not group.chief()
     return tqdm(total=total, initial=before, desc=what, unit="question", leave=None, **calm)

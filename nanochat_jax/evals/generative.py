@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from nanochat_jax.hosts import group
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.engine.requests import Generation, Request
@@ -160,13 +161,25 @@ def answer(
     pool: EnginePool, task: Task, problems: Iterable[int], sampling: SamplingParams, *,
     grade: Grader | None = None, in_turn: bool = False,
 ) -> Iterator[GradedProblem]:  # fmt: skip
-    """The problems (rows) of a task with their graded answers, as they are ready.
+    """The problems (rows) of a task with their graded answers, as they are ready. Several processes
+    answer those of their own devices, and all get all at the end.
 
     `grade`: (conversation, text) -> 0.0 or 1.0 (None: the task's `score`); `in_turn`: see
     `EnginePool.generate`.
     """
+    own = lambda problems: _answered(pool, task, problems, sampling, grade or task.score, in_turn)
+    if group.count() > 1:
+        return iter(group.divided(list(problems), own, len(pool.engines)))
+    return own(problems)
+
+
+def _answered(
+    pool: EnginePool, task: Task, problems: Iterable[int], sampling: SamplingParams, grade: Grader,
+    in_turn: bool,
+) -> Iterator[GradedProblem]:  # fmt: skip
+    """`answer` with this process's engines."""
     made = (pool.problem(i, task[i], sampling) for i in problems)
-    mark = functools.partial(graded, pool.tokenizer, grade or task.score)
+    mark = functools.partial(graded, pool.tokenizer, grade)
     # Grading in other threads keeps the device busy: a HumanEval program may run for seconds.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as graders:
         waiting: deque = deque()

@@ -48,7 +48,7 @@ def on_mesh(model: Model, mesh: Mesh | None) -> tuple[Model, Mesh | None]:
     if mesh is None or mesh.size == 1:
         return model, None
     if mesh != held:
-        params = jax.device_put(model.params, sharding.replicated(mesh))
+        params = sharding.put(model.params, sharding.replicated(mesh))
         model = dataclasses.replace(model, params=params)
     return model, mesh
 

@@ -23,6 +23,7 @@ from nanochat_jax.data.loader import pretraining_loader
 from nanochat_jax.evals import bpb, chatcore, core, placing, probes, samples, sandbox
 from nanochat_jax.evals.chatcore import catalog
 from nanochat_jax.evals.chatcore.catalog import BASELINES
+from nanochat_jax.hosts import group
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.results import EVALUATION, Score, Section
 from nanochat_jax.serve.engine import Engine
@@ -32,6 +33,7 @@ from nanochat_jax.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 CHAT_TEMPERATURE, CHAT_TOP_K = 0.8, 50  # what people meet in the browser
+ONE = ("sample", "probes")  # of several processes the first makes them, on one device
 STORY = "Tell me a story about the fox."
 
 
@@ -61,9 +63,13 @@ def run(config: Eval, root: pathlib.Path) -> Section:
         dtype=None if config.dtype == "auto" else config.dtype,
     )  # fmt: skip
     model = _with_flash_attention(model)
+    if group.count() > 1:
+        model, _ = placing.on_mesh(model, sharding.make_mesh(config.mesh or None))
     config = dataclasses.replace(config, step=meta["step"])
     names = tasks_of(config, root)
-    evaluations = [EVALUATIONS[name] for name in names if name in EVALUATIONS]
+    # One process is enough for texts and probes.
+    here = EVALUATIONS if group.chief() else {k: v for k, v in EVALUATIONS.items() if k not in ONE}
+    evaluations = [here[name] for name in names if name in here]
     if picked := [name for name in names if name in BASELINES]:
         evaluations.append(functools.partial(_named_tasks, picked))
     found = [evaluate(model, tokenizer, config, root) for evaluate in evaluations]
@@ -138,14 +144,16 @@ def _core(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) 
         mesh=sharding.make_mesh(config.mesh or None),
         answers_dir=answers_folder(config, root) / "core",
     )  # fmt: skip
-    core.write_csv(done, root / "base_eval" / f"{config.source}_model_{config.step:06d}.csv")
+    if group.chief():
+        core.write_csv(done, root / "base_eval" / f"{config.source}_model_{config.step:06d}.csv")
     return Found([done.score()], done.details, [core.notes(done)])
 
 
 def _chatcore(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
     """All of ChatCORE that is available; the demo of the embedded world fetches nothing."""
     fetch = not config.task_data and not world_in_use(root)
-    found, skipped = catalog.at_hand(root, config.task_data or None, fetch=fetch)
+    with group.chief_first():
+        found, skipped = catalog.at_hand(root, config.task_data or None, fetch=fetch)
     if not found:
         why = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         log.warning("ChatCORE is left out, for none of its tasks is here: %s", why)
@@ -157,7 +165,8 @@ def _named_tasks(
     names: Sequence[str], model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
 ) -> Found:
     """Tasks of ChatCORE that were named."""
-    found = catalog.named(names, root, config.task_data or None)
+    with group.chief_first():
+        found = catalog.named(names, root, config.task_data or None)
     return _chat_scores(model, tokenizer, config, root, found)
 
 
@@ -189,6 +198,7 @@ def _chat_scores(
 
 def _sample(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
     """Texts of a base model."""
+    model = dataclasses.replace(model, params=group.local(model.params))
     continuations = samples.Continuations(tokenizer, SAMPLE_PROMPTS)
     known = [f"- `{text}`" for text in continuations(model)]
     made = [f"- `{text}`" for text in samples.free(model, tokenizer, config.seed)]
@@ -226,6 +236,7 @@ def _split_bpb(
 def _probes(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
     """Probes of the embedded world, greedy and as people meet it, and real exchanges."""
     questions = probes.load_probes(paths.world_data(root))
+    model = dataclasses.replace(model, params=group.local(model.params))
     engine = Engine(model, tokenizer, slots=64)
     warm = {"temperature": CHAT_TEMPERATURE, "top_k": CHAT_TOP_K, "seed": config.seed}
     greedy = probes.run_probes(engine, tokenizer, questions)

@@ -10,10 +10,11 @@ import contextlib
 import itertools
 import logging
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 # Longer than any work of one process that others wait for; who dies meanwhile is found by the
 # watch, not by this.
 WAIT_MS = 24 * 3600 * 1000
@@ -80,6 +81,18 @@ def gathered(value: T) -> list[T]:
     if chief():
         client().key_value_delete(key)  # else process 0 keeps all rollouts of a run
     return found
+
+
+def divided(
+    things: Sequence[T], work: Callable[[Sequence[T]], Iterable[R]], parts: int = 1
+) -> list[R]:
+    """What `work` makes of all things, of which each process does its part: of thing after thing,
+    each of its `parts` (its devices) gets the next, then those of the next process."""
+    if count() == 1:
+        return list(work(things))
+    everyone = range(len(things))
+    mine = [things[i] for i in everyone if i // parts % count() == index()]
+    return list(itertools.chain.from_iterable(gathered(list(work(mine)))))
 
 
 @contextlib.contextmanager

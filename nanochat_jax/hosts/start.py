@@ -1,6 +1,7 @@
 """Joining the other processes of a run, before JAX first looks at its devices."""
 
 import glob
+import importlib.util
 import logging
 import os
 import pathlib
@@ -17,8 +18,9 @@ from nanochat_jax.hosts.launchers import Place
 log = logging.getLogger(__name__)
 
 START_S = 300  # until all processes must have come: containers start minutes apart
-# JAX's own watch ends a process without a word of ours; it is for when ours does not (watch.py).
-HEARTBEAT_S, SHUTDOWN_S = 50, 60
+# JAX's own watch ends a process without a word of ours; it is for when ours does not (watch.py). It
+# asks every half of this, so it finds a death after half of it or more: later than ours does.
+HEARTBEAT_S, SHUTDOWN_S = 75, 60
 SEEN_S = 15.0  # for a new file to be seen on another machine: NFS keeps names for seconds
 
 
@@ -43,6 +45,8 @@ def join(asked: Processes, root: pathlib.Path) -> int:
         ) from error
     from nanochat_jax.hosts import group, watch
 
+    if group.count() == 1:
+        return 1
     group.log_as_one_of_several()
     watch.start(group.client(), group.index(), group.count())
     log.info("process %d of %d on %s", group.index(), group.count(), socket.gethostname())
@@ -53,6 +57,13 @@ def join(asked: Processes, root: pathlib.Path) -> int:
 def _initialize(place: Place) -> None:
     import jax
 
+    if place.method == "k8s" and importlib.util.find_spec("kubernetes") is None:
+        raise ValueError(
+            "this is a pod of an Indexed Job, and JAX can ask the cluster for the others only with "
+            "the package kubernetes: pip install kubernetes, or type --coordinator HOST:PORT "
+            "--num-processes N --process-id $JOB_COMPLETION_INDEX; a run of its own in each pod: "
+            "--num-processes 1"
+        )
     files = len(glob.glob("/dev/nvidia[0-9]*"))
     visible = gpu_process.visible_gpus(os.environ, files)
     jax.distributed.initialize(

@@ -18,9 +18,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-BEAT_S, DEAD_S = 2.0, 30.0
+BEAT_S, DEAD_S = 2.0, 25.0
 # Process 0 ends last: the coordination service goes with it, and aborts whoever has not left.
-LINGER_S = 3 * BEAT_S
+LINGER_S = 2 * BEAT_S
 ALIVE, WHO, GONE = "nanochat/alive", "nanochat/who", "nanochat/gone"
 ADVICE = (
     "all processes end here; what is saved is whole: start them again with --resume, or fewer of "
@@ -35,7 +35,8 @@ class Watch(threading.Thread):
     def __init__(self, client: Any, index: int, count: int):
         super().__init__(name="watch", daemon=True)
         self.client, self.index, self.count = client, index, count
-        self.done, self.who = threading.Event(), {}
+        self.done, self.ending = threading.Event(), threading.Event()
+        self.who: dict[int, str] = {}
         client.key_value_set(f"{WHO}/{index}", f"{socket.gethostname()}, pid {os.getpid()}")
 
     def run(self) -> None:
@@ -64,6 +65,7 @@ class Watch(threading.Thread):
         """Ends this process, for the other one's sake."""
         if self.done.is_set():
             return
+        self.ending.set()
         name = f"process {other} of {self.count} ({self.who.get(other, 'never seen')})"
         print(f"error: {name} {what}; {ADVICE}", file=sys.stderr)
         leave(1, self.index)
@@ -130,7 +132,9 @@ def _fail(watch: Watch, error: BaseException) -> None:
     cause = (error.__context__ or error) if asked else error
     if _of_a_collective(error):
         print("error: the exchange with another process failed; which?", file=sys.stderr)
-        time.sleep(DEAD_S + 2 * BEAT_S)  # the watch names the dead, and ends this process
+        # The watch names the dead and ends this process; if nobody is dead, the error is our own.
+        if watch.ending.wait(DEAD_S + 3 * BEAT_S):
+            time.sleep(2 * LINGER_S)
     if not asked:
         sys.excepthook(type(error), error, error.__traceback__)
     watch.tell(f"ended: {cause or type(cause).__name__}")

@@ -10,9 +10,10 @@ import grain
 from nanochat_jax.config import paths, scaling
 from nanochat_jax.config.gpt import GPTConfig, param_counts, recipe_model_defaults, shape_of_depth
 from nanochat_jax.config.stages import BaseTrain
-from nanochat_jax.data import ledger
+from nanochat_jax.data import ledger, ranks
 from nanochat_jax.data.loader import pretraining_loader
 from nanochat_jax.data.shards import Shards
+from nanochat_jax.hosts import group
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.train import hooks, sources
 from nanochat_jax.train.curriculum import Curriculum, RunContext, loader_rows
@@ -42,6 +43,14 @@ def loader(
     return lambda files, **kw: pretraining_loader(files, *rows, kind=config.loader, **kw)
 
 
+def ranks_here(config: BaseTrain, context: RunContext) -> set[int]:
+    """The ranks of the loader whose rows go to devices of this process."""
+    owners = [device.process_index for device in context.mesh.devices.flat]
+    pulls, rows = context.micro_batches, context.micro_rows
+    share = pulls * rows // (context.passes * len(owners))
+    return ranks.owned(config.loader_ranks, pulls, rows, share, owners, group.index())
+
+
 def curriculum(config: BaseTrain, context: RunContext) -> Curriculum:
     """Documents to the horizon of the scaling plan.
 
@@ -64,7 +73,8 @@ def curriculum(config: BaseTrain, context: RunContext) -> Curriculum:
         "Devices": devices,
         "Total training flops": f"{plan.total_flops:e}",
     }
-    train = batches(context.micro_rows)(data.train, ranks=config.loader_ranks)
+    deal = dict(ranks=config.loader_ranks, own=ranks_here(config, context))
+    train = batches(context.micro_rows)(data.train, **deal)
     return Curriculum(
         summary=f"base: depth {cfg.n_layer}, width {cfg.n_embd}, {counts:,} parameters, vocabulary "
         f"{cfg.vocab_size}; {steps:,} steps of {tokens:,} tokens = {plan.total_tokens:,} tokens\n"

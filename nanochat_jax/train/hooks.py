@@ -18,6 +18,7 @@ from nanochat_jax.evals.bpb import bits_per_byte
 from nanochat_jax.evals.chatcore import catalog
 from nanochat_jax.evals.generative import GradedProblem, pass_at_k
 from nanochat_jax.evals.kept import Kept
+from nanochat_jax.hosts import group
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 
@@ -59,7 +60,14 @@ def bits_per_byte_hook(
 def samples_hook(config: Stage, tokenizer: Tokenizer) -> Hook:
     """Greedy continuations of the config's prompts, as texts."""
     continuations = samples.Continuations(tokenizer, config.sample_prompts)
-    run = lambda model, step: {"samples": continuations(model)}
+
+    def run(model: Model, step: int) -> Scores:
+        if not group.chief():
+            return {}
+        return {
+            "samples": continuations(dataclasses.replace(model, params=group.local(model.params)))
+        }
+
     return Hook(config.sample_every if config.sample_prompts else -1, run, False, "samples")
 
 

@@ -20,7 +20,7 @@ import jax
 
 from nanochat_jax.checkpoint import manifest, store
 from nanochat_jax.config.values import flatten
-from nanochat_jax.data import waiting
+from nanochat_jax.data import ranks, waiting
 from nanochat_jax.hosts import group, watch
 from nanochat_jax.stopping import Interrupted, Stop, in_order
 from nanochat_jax.train import console, metrics, not_finite
@@ -283,6 +283,7 @@ class Loop:
             "loop": self._progress(),
             "versions": versions(),
         }
+        loader = ranks.merged(group.gathered(loader))
         arrays = dict(optimizer=state.opt_state, loader=loader)
         with self.compiles.during("a save"):
             path = store.save(run.directory, self.step, state.params, meta, **arrays)

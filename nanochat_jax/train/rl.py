@@ -29,6 +29,7 @@ from nanochat_jax.evals.generative import (
     answer,
 )
 from nanochat_jax.evals.kept import Kept
+from nanochat_jax.hosts import group
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.tokenizer.chat_format import ASSISTANT_END
@@ -116,7 +117,9 @@ class Sampler:
             return self.answers(model, questions, chosen, config.num_samples)
         sampling, together = self._sampling(config.num_samples), self.micro_rows
         with self.kept(model) as engines:
-            return rollouts.answer_alike(engines, questions, chosen, sampling, together)
+            own = lambda few: rollouts.answer_alike(engines, questions, few, sampling, together)
+            done = group.divided(chosen, own, len(engines.engines))
+        return sorted(done, key=lambda each: each.index)
 
     def answers(
         self, model: Model, questions: Questions, chosen: Sequence[int], samples: int
@@ -152,12 +155,14 @@ def rollout_rows(sampler: Sampler, questions: Questions, directory: pathlib.Path
             step, questions, answered, pad, sampler.context, micro_rows=sampler.micro_rows,
             per_pass=sampler.mesh.size * config.device_batch_size, learn_stop=config.learn_stop,
         )  # fmt: skip
-        rollout_log.write(directory, step, records)
+        if group.chief():
+            rollout_log.write(directory, step, records)
         return made
 
     def rows(first: int, _: Any) -> Iterator[Upcoming]:
         # What a killed run logged behind its last checkpoint is sampled again, to the same replies.
-        rollout_log.drop_from(directory, first)
+        if group.chief():
+            rollout_log.drop_from(directory, first)
         for step in range(first, steps):
             yield Upcoming(None, functools.partial(make, step=step), None)
         yield Upcoming(None, None, None)
