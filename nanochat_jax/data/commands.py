@@ -42,13 +42,14 @@ def _add(command: AddTexts) -> int:
 
 
 def _list() -> int:
-    found = shards.find_shards(base_dir())
+    found = shards.listed(base_dir())
     print(f"{found.source}:")
     _say_hidden(found)
     for path in (*found.train, found.val):
         split, megabytes = "val" if path == found.val else "train", path.stat().st_size / 1e6
         rows = shards.count_documents(path)
-        print(f"  {path.name}  {split:5}  {rows:>9,} documents  {megabytes:8.1f} MB")
+        empty = "" if rows else "  EMPTY"
+        print(f"  {path.name}  {split:5}  {rows:>9,} documents  {megabytes:8.1f} MB{empty}")
     return 0
 
 
@@ -58,7 +59,7 @@ def _say_hidden(found: shards.Shards) -> None:
 
 
 def _verify(command: VerifyShards) -> int:
-    found = shards.find_shards(base_dir())
+    found = shards.listed(base_dir())
     files, folder = (*found.train, found.val), found.val.parent
     entries, damaged = manifest.read(folder), 0
     _say_hidden(found)
@@ -67,7 +68,9 @@ def _verify(command: VerifyShards) -> int:
         try:
             known = _check_digest(path, entries.get(path.name), command.write)
             count = sum(map(len, shards.iter_documents([path])))
-            print(f"  {path.name}  {count:,} documents, all readable; {known}")
+            damaged += not count
+            what = f"{count:,} documents, all readable" if count else "EMPTY: it holds no document"
+            print(f"  {path.name}  {what}; {known}")
         except ValueError as error:
             damaged += 1
             print(f"  {path.name}  DAMAGED: {error}")

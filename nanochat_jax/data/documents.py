@@ -2,12 +2,15 @@
 
 import functools
 import itertools
+import logging
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from nanochat_jax.data import shards
 from nanochat_jax.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 
 class Position(NamedTuple):
@@ -27,7 +30,7 @@ class TokenizedDocuments:
     and an order that is the files' own can be named by four numbers.
 
     Raises:
-        ValueError: no file has a row group for this rank, which would never yield anything.
+        ValueError: no row group of this rank holds a document: it would be awaited for ever.
     """
 
     def __init__(
@@ -40,12 +43,17 @@ class TokenizedDocuments:
         # compressed, and a run reads hundreds. A file is closed when nothing holds it.
         self._file = functools.lru_cache(1)(shards.open_shard)
         self._group = functools.lru_cache(1)(shards.read_row_group)
-        self.counts = [self._file(path).num_row_groups for path in self.files]
-        if not self.counts or max(self.counts) <= rank:
+        sizes = [shards.group_sizes(self._file(path)) for path in self.files]
+        self.counts = list(map(len, sizes))
+        if not any(map(any, sizes)):
+            raise ValueError(f"no document in {', '.join(map(str, self.files)) or 'no file'}")
+        if not any(any(file[rank::ranks]) for file in sizes):
             raise ValueError(
-                f"rank {rank} of {ranks} finds no row group of its own in {len(self.files)} "
-                f"file(s) with {self.counts} row groups; use fewer ranks"
+                f"rank {rank} of {ranks} finds no row group of its own with a document in "
+                f"{len(self.files)} file(s) with {self.counts} row groups; use fewer ranks"
             )
+        for path in (p for p, groups in zip(self.files, sizes, strict=True) if not any(groups)):
+            log.warning("%s holds no document", path)
 
     def batches(self, start: Position) -> Iterator[tuple[list[Position], list[list[int]]]]:
         """Lists of up to `batch` documents with their positions, from `start` on."""

@@ -35,6 +35,23 @@ class Shards:
 
 
 def find_shards(root: pathlib.Path) -> Shards:
+    """The shards to train on; raises as `listed`, and ValueError where they hold no document."""
+    return with_documents(listed(root))
+
+
+def with_documents(found: Shards) -> Shards:
+    """What was given; raises ValueError if nothing is there to train on, or to validate."""
+    for files, use in ((found.train, "train on"), ((found.val,), "validate")):
+        if not any(map(count_documents, files)):
+            names = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
+            raise ValueError(
+                f"{files[0].parent} holds no document to {use}: {names} without a row; delete "
+                "that, and add another (`python -m scripts.data add PATH` or `download -n 8`)"
+            )
+    return found
+
+
+def listed(root: pathlib.Path) -> Shards:
     """The shards under a base directory: `base_data/`, else the embedded world's.
 
     Raises:
@@ -79,6 +96,11 @@ def count_documents(path: pathlib.Path) -> int:
         return file.metadata.num_rows
 
 
+def group_sizes(file: pq.ParquetFile) -> list[int]:
+    """How many documents each row group of a shard holds, by its own account."""
+    return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+
+
 def open_shard(path: pathlib.Path) -> pq.ParquetFile:
     """The open file; raises ValueError if it is gone or damaged or has no column `text`."""
     try:
@@ -105,6 +127,8 @@ def read_row_group(file: pq.ParquetFile, path: pathlib.Path, group: int) -> list
         raise ValueError(
             f"{path}: row group {group} is damaged ({_line(error)}); delete the file and {AGAIN}"
         ) from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: row group {group} holds no UTF-8 text ({error})") from None
     # A null would reach the tokenizer hours into a run, and its message would name no file.
     for row, text in enumerate(texts):
         if not isinstance(text, str):

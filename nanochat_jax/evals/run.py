@@ -265,7 +265,7 @@ def _tokenizer(root: pathlib.Path) -> Section:
     tokenizer, data = Tokenizer.load(paths.tokenizer(root)), shards.find_shards(root)
     figures = {}
     for split, files in (("train", data.train[:1]), ("val", (data.val,))):
-        text = "\n".join(next(shards.iter_documents(files)))
+        text = "\n".join(next(filter(None, shards.iter_documents(files))))
         ids = tokenizer.encode(text)
         if tokenizer.decode(ids) != text:
             raise RuntimeError(f"the tokenizer does not give back the {split} text")

@@ -84,10 +84,12 @@ def read_rows(
         return _from_hub(source, fetch)
     folder = folder_of(task_data)
     for path in (folder / f"{name}{suffix}" for name in source.local for suffix in SUFFIXES):
-        if path.exists() and path.suffix == ".parquet":
-            return Table([path])
         if path.exists():
-            return list(read_values(path, lambda value: value))
+            parquet = path.suffix == ".parquet"
+            rows = Table([path]) if parquet else list(read_values(path, lambda value: value))
+            if not len(rows):
+                raise ValueError(f"{path} holds no row; put rows of {source} there, or delete it")
+            return rows
     if files := sorted(folder.glob(source.cached)):
         return Table(files)
     beside = (p.name for name in source.local for p in (folder / name).parent.glob("*"))

@@ -114,7 +114,10 @@ def _build(spec: TaskSpec, options: Options) -> Task:
     # Not an error: mixtures name the rows of the full data sets, and serve smaller ones as well.
     if spec.stop is not None and len(task) < spec.stop:
         log.info("%s has %d rows, fewer than %d", spec.name, len(task), spec.stop)
-    return task if spec.stop is None else task.view(spec.start, spec.stop)
+    chosen = task if spec.stop is None else task.view(spec.start, spec.stop)
+    if not len(chosen):
+        log.warning("%s has no row there: nothing of it is in the mixture", spec.name)
+    return chosen
 
 
 def _on_hub(

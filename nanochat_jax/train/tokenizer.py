@@ -60,7 +60,9 @@ def run(config: TokenizerTrain, root: pathlib.Path) -> Section:
 def _data(config: TokenizerTrain, root: pathlib.Path) -> shards.Shards:
     """What this stage reads of the shards in use."""
     data, most = find_data(root, config.embedded_world), config.num_shards
-    return dataclasses.replace(data, train=data.train[:most]) if most > 0 else data
+    if most > 0:
+        return shards.with_documents(dataclasses.replace(data, train=data.train[:most]))
+    return data
 
 
 def find_data(root: pathlib.Path, embedded_world: bool) -> shards.Shards:

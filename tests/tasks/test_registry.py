@@ -139,3 +139,11 @@ def test_the_base_directory_s_identity_comes_before_the_folder_s(data, tmp_path)
     assert build(["identity"], data, tmp_path)[0]["messages"][0]["content"] == "theirs"
     (tmp_path / "identity_conversations.jsonl").write_text(line("mine") + "\n")
     assert build(["identity*2"], data, tmp_path)[1]["messages"][0]["content"] == "mine"
+
+
+def test_what_has_no_row_is_named(data, tmp_path, caplog):
+    assert len(build(["GSM8K:5000-6000", "GSM8K"], data, tmp_path)) == SPLITS["gsm8k/train"]
+    assert "GSM8K has no row there" in caplog.text
+    (tmp_path / "data" / "gsm8k" / "train.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match=r"train\.jsonl holds no row"):
+        build(["GSM8K"], data, tmp_path)
