@@ -96,11 +96,16 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     part.mkdir()
     try:
         yield part
-        for inside in (part, *part.rglob("*")):  # a rename must not outrun its data
-            _sync(inside)
+        sync_folder(part)
         replace_folder(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def sync_folder(path: pathlib.Path) -> None:
+    """Hands all that is in a folder to the disk: its rename must not outrun its data."""
+    for inside in (path, *path.rglob("*")):
+        _sync(inside)
 
 
 def replace_folder(part: pathlib.Path, path: pathlib.Path) -> None:

@@ -9,6 +9,7 @@ from nanochat_jax.config import flags
 from nanochat_jax.config.errors import friendly_errors
 from nanochat_jax.config.gpt import GPTConfig, dials_of, shape_of_depth
 from nanochat_jax.config.resolve import SECTIONS, read, resolve, settle
+from nanochat_jax.config.saving import Cadence, Keep, best_first
 from nanochat_jax.config.stages import STAGES
 from nanochat_jax.config.values import build, digest, fields, fingerprint, flatten
 
@@ -16,7 +17,7 @@ from nanochat_jax.config.values import build, digest, fields, fingerprint, flatt
 # fingerprints are on people's disks: a stage counts as done only while exactly these are left out.
 EVERY_STAGE = (
     "config device_type mesh simulate_devices run resume resume_from_step init eval_every "
-    "eval_tokens sample_every save_every on_nan strict attention remat reduce_dtype"
+    "eval_tokens sample_every save_every keep on_nan strict attention remat reduce_dtype"
 )
 PROCESSES = "coordinator num_processes process_id"
 EVERY_STAGE += f" {PROCESSES}"
@@ -213,3 +214,66 @@ def test_ctrl_c_ends_a_program_without_a_traceback(capsys):
     with pytest.raises(SystemExit) as left, friendly_errors():
         raise KeyboardInterrupt
     assert left.value.code == 130 and not capsys.readouterr().err
+
+
+def test_a_cadence_is_a_time_a_number_of_steps_or_only_the_end():
+    for text, seconds in (("15m", 900), ("90s", 90), ("2h", 7200), ("0.5h", 1800)):
+        cadence = Cadence.of(text)
+        assert cadence == Cadence(seconds=seconds)
+        assert cadence.due(7, seconds) and not cadence.due(7, seconds - 1)
+        assert not cadence.due(0, seconds)
+    for given in (500, "500"):
+        assert [s for s in range(1600) if Cadence.of(given).due(s, 1e9)] == [500, 1000, 1500]
+    assert not Cadence.of(-1).due(500, 1e9) and Cadence.of("-1") == Cadence()
+
+
+@pytest.mark.parametrize("text", ["0", "15 min", "m", "0s", "-5", "1d", "steps"])
+def test_another_cadence_is_refused_by_name(text, capsys):
+    with pytest.raises(ValueError, match="15m, 90s, 2h"):
+        Cadence.of(text)
+    with pytest.raises(SystemExit):
+        resolve("base", [f"--save-every={text}"])
+    assert "save_every is" in capsys.readouterr().err
+
+
+def test_flags_and_files_take_both_kinds_of_cadence(tmp_path):
+    (path := tmp_path / "c.toml").write_text('[base]\nsave_every = 250\n[mid]\nsave_every = "2h"\n')
+    assert resolve("base", [f"--config={path}"]).save_every == 250
+    assert resolve("mid", [f"--config={path}"]).save_every == "2h"
+    assert resolve("base", [f"--config={path}", "--save-every", "90s"]).save_every == "90s"
+    assert Cadence.of(resolve("base", ["--save-every", "-1"]).save_every) == Cadence()
+    assert all(STAGES[s]().save_every == "15m" for s in STAGES if s != "tokenizer")
+
+
+STEPS = [250, 500, 750, 1000, 1250, 2100, 2500]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("all", STEPS),
+        ("last=3", [1250, 2100, 2500]),
+        ("best=2", [500, 750, 2500]),
+        ("every=1000", [1000, 2100, 2500]),
+        ("last=2,best=1,every=1000", [750, 1000, 2100, 2500]),
+        ("last=9", STEPS),
+    ],
+)
+def test_what_is_kept(text, kept):
+    """The first at or after each multiple, since steps that are saved by the clock meet none."""
+    assert sorted(Keep.of(text).kept(STEPS, best_first=[750, 500, 250])) == kept
+    assert Keep.of(text).kept([250]) == {250}
+
+
+@pytest.mark.parametrize("text", ["", "3", "last", "last=0", "last=-1", "first=2", "last=1;best=1"])
+def test_another_keep_is_refused(text):
+    with pytest.raises(ValueError, match="last=3,best=1,every=1000"):
+        Keep.of(text)
+
+
+def test_the_best_step_has_the_least_bits_per_byte_or_the_highest_pass_rate():
+    assert best_first({2: {"val/bpb": 1.5}, 4: {"val/bpb": 1.2}, 6: {}, 8: {"val/bpb": 1.2}}) == [
+        8, 4, 2,
+    ]  # fmt: skip
+    assert best_first({2: {"val/pass@1": 0.5}, 4: {"val/pass@1": 0.7}}) == [4, 2]
+    assert best_first({2: {}}) == []

@@ -11,6 +11,7 @@ import pytest
 from nanochat_jax import pipeline, speedrun
 from nanochat_jax.config import scaling
 from nanochat_jax.config.program import Speedrun
+from nanochat_jax.config.saving import Cadence
 from nanochat_jax.config.stages import BaseTrain, TokenizerTrain
 from nanochat_jax.train import base, stages
 from scripts import train as train_program
@@ -212,7 +213,7 @@ def test_a_config_for_gpus_saves_on_the_way_and_downloads_what_it_will_read(name
     tokenizer = pipeline.configure("tokenizer", [file])
     cfg = base.model_config(config, tokenizer.vocab_size)
     plan = scaling.plan(cfg, config)
-    assert 0 < config.save_every <= plan.num_iterations / 4
+    assert Cadence.of(config.save_every).seconds == 900
     assert 0 < tokenizer.num_shards < chain.download
     # A shard holds 250 million characters, a token of text about 4.8, and of what is read best-fit
     # packing crops about 35 % (nanochat's README and dev/LOG.md).

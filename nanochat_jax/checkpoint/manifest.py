@@ -8,6 +8,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from nanochat_jax.files import json_text, whole_file, write_json
@@ -18,6 +19,7 @@ META = "meta.json"
 NEXT = "meta.json (next)"
 
 Entry = tuple[int, str]  # bytes, SHA-256
+Listed = dict[str, Entry]
 
 
 def entry(file: pathlib.Path) -> Entry:
@@ -26,10 +28,17 @@ def entry(file: pathlib.Path) -> Entry:
         return file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def entries(folder: pathlib.Path) -> dict[str, Entry]:
-    """Every file below a folder, by its path there."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): entry(p) for p in files}
+def entry_of(data: bytes | memoryview) -> Entry:
+    """The entry of a file that holds these bytes."""
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
+def entries(folder: pathlib.Path, known: Mapping[str, Entry] = MappingProxyType({})) -> Listed:
+    """Every file below a folder by its path there; read are those alone that are not `known`."""
+    files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    # Of a known one the size is asked: a write that ended early without an error must not pass.
+    fits = lambda name, file: name in known and file.stat().st_size == known[name][0]
+    return {name: known[name] if fits(name, file) else entry(file) for name, file in files.items()}
 
 
 def first_damaged(folder: pathlib.Path) -> str | None:
@@ -61,7 +70,7 @@ def amend_meta(folder: pathlib.Path, changes: Mapping[str, Any]) -> None:
         raise ValueError(f"{folder / META} was changed since it was written: not touched")
     now = entry(folder / META)
     whole = json_text(json.loads((folder / META).read_text("utf-8")) | changes).encode()
-    then = len(whole), hashlib.sha256(whole).hexdigest()
+    then = entry_of(whole)
     write_json(folder / NAME, listed | {META: now, NEXT: then})
     with whole_file(folder / META) as file:
         file.write(whole)

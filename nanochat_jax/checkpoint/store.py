@@ -5,26 +5,24 @@ the folder gets its name, so the rename is ours too, not Orbax's `CheckpointMana
 meets a second save with a silent False).
 """
 
+import contextlib
 import dataclasses
 import errno
 import json
-import mmap
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
-from nanochat_jax.checkpoint import manifest
-from nanochat_jax.checkpoint.mapped import drop_pages
+from nanochat_jax.checkpoint import arrays, manifest
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.files import recover_folders, replace_folder, write_json
+from nanochat_jax.files import PART, recover_folders, replace_folder, sync_folder, write_json
 
 MANIFEST = manifest.NAME
+BARRIER_MS = 20 * 60_000  # Orbax waits as long for the writes of other processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +52,15 @@ class Saved:
 
     def param_shapes(self) -> Any:
         """Shapes and types of the parameters, to be placed on the first device."""
-        return _shapes(self.path / "params")
+        return arrays.shapes(self.path / "params")
 
     def params(self, like: Any = None) -> Any:
         """The parameters, placed and typed as `like` (ShapeDtypeStructs with shardings)."""
-        return _restore(self.path / "params", like)
+        return arrays.restore(self.path / "params", like)
 
     def optimizer(self, like: Any = None) -> Any:
         """The optimizer state, placed and typed as `like`."""
-        return _restore(self.path / "optimizer", like)
+        return arrays.restore(self.path / "optimizer", like)
 
 
 def save(
@@ -71,33 +69,52 @@ def save(
 ) -> pathlib.Path:  # fmt: skip
     """Writes one step and returns its folder; an existing one of that step is replaced.
 
-    Every process of a run must call this; process 0 writes the JSON and renames. OSError: the disk
-    is full or not writable; nothing half-written keeps the step's name.
+    Every process of a run must call this; process 0 writes the JSON and renames.
+
+    Raises:
+        OSError: the disk is full or not writable; nothing half-written keeps the step's name.
     """
-    # A name that every process can compute: all of them write below it.
-    final, part = directory / f"{step:06d}", directory / f".{step:06d}.part"
-    if chief := jax.process_index() == 0:
-        directory.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-    _barrier(f"made {step}")
-    try:
-        for name, tree in (("params", params), ("optimizer", optimizer)):
-            if tree is not None:
-                _write(part.absolute() / name, tree)
-        if chief:
-            write_json(part / "meta.json", dict(meta) | {"step": step})
-            if loader is not None:
-                write_json(part / "loader.json", loader)
-            write_json(part / MANIFEST, manifest.entries(part))
-            replace_folder(part, final)
-    except Exception as error:
-        if chief:
-            shutil.rmtree(part, ignore_errors=True)
-        _raise_if_full(directory, error)
-        raise
-    _barrier(f"saved {step}")
-    return final
+    return begin(directory, step, params, meta, optimizer=optimizer, loader=loader)()
+
+
+def begin(
+    directory: pathlib.Path, step: int, params: Any, meta: Mapping[str, Any], *,
+    optimizer: Any = None, loader: Any = None,
+) -> Callable[[], pathlib.Path]:  # fmt: skip
+    """`save` in two halves: from here on the arrays may change; what is returned does the rest.
+
+    The second half may run in another thread: processes wait for each other there without their
+    devices.
+    """
+    final = folder(directory, step)
+    part = final.with_name(f".{final.name}{PART}")  # which every process can compute
+    trees = {"params": params} | ({} if optimizer is None else {"optimizer": optimizer})
+    with _tidy(directory, part):
+        if jax.process_index() == 0:
+            directory.mkdir(parents=True, exist_ok=True)
+            _clear(part)
+        writing = arrays.Writing(part, trees)
+
+    def finish() -> pathlib.Path:
+        with _tidy(directory, part), contextlib.closing(writing):
+            writing.wait()
+            known = _of_all_processes(part, writing.entries(part))
+            if jax.process_index() == 0:
+                write_json(part / "meta.json", dict(meta) | {"step": step})
+                if loader is not None:
+                    write_json(part / "loader.json", loader)
+                write_json(part / MANIFEST, manifest.entries(part, known))
+                sync_folder(part)
+                replace_folder(part, final)
+        _barrier(f"saved {step}")
+        return final
+
+    return finish
+
+
+def folder(directory: pathlib.Path, step: int) -> pathlib.Path:
+    """Where a step lies."""
+    return directory / f"{step:06d}"
 
 
 def steps(directory: pathlib.Path) -> list[int]:
@@ -123,7 +140,7 @@ def find(directory: pathlib.Path, step: int | None = None) -> Saved:
         what = f"no checkpoint of step {step}" if step is not None else "no checkpoint"
         there = ", ".join(map(str, have)) or "none"
         raise FileNotFoundError(f"{what} in {directory}; steps found: {there}")
-    path = directory / f"{have[-1] if step is None else step:06d}"
+    path = folder(directory, have[-1] if step is None else step)
     file = path / "meta.json"
     try:
         return Saved(path, json.loads(file.read_text("utf-8")))
@@ -143,6 +160,24 @@ def verify(saved: Saved) -> None:
         )
 
 
+@contextlib.contextmanager
+def _tidy(directory: pathlib.Path, part: pathlib.Path) -> Iterator[None]:
+    """What fails inside leaves nothing behind, and a full disk is called one."""
+    try:
+        yield
+    except Exception as error:
+        if jax.process_index() == 0:
+            _clear(part)
+        _raise_if_full(directory, error)
+        raise
+
+
+def _clear(part: pathlib.Path) -> None:
+    # Orbax writes beside it, under this name and more.
+    for path in part.parent.glob(f"{part.name}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _raise_if_full(directory: pathlib.Path, error: Exception) -> None:
     """Raises OSError if what went wrong is that the disk is full.
 
@@ -156,63 +191,20 @@ def _raise_if_full(directory: pathlib.Path, error: Exception) -> None:
         raise OSError(errno.ENOSPC, message, str(directory)) from error
 
 
-class _OneByOne(ocp.type_handlers.NumpyHandler):
-    """Writes numpy arrays one after the other: views of mapped files never all lie in memory.
-
-    Orbax starts all writes at once, and each of them then holds its array. Nothing public limits
-    that, so this overrides a method with an underscore (Orbax 0.12.8); an import of 2 GB would need
-    its size in memory without.
-    """
-
-    def __init__(self):
-        # The copies guard against arrays that change meanwhile; views of a file do not.
-        super().__init__(deepcopy_host_arrays=False)
-
-    async def _background_serialize(self, values, infos, args=None):
-        for value, info, arg in zip(values, infos, args, strict=True):
-            await super()._background_serialize([value], [info], [arg])
-            _give_back(value)
-
-
-def _give_back(array: Any) -> None:
-    """Lets the pages go that a view of a mapped file was read from."""
-    while isinstance(array, np.ndarray) and array.base is not None:
-        array = array.base
-    mapped = array.obj if isinstance(array, memoryview) else array
-    if isinstance(mapped, mmap.mmap):
-        drop_pages(mapped)
-
-
-def _write(path: pathlib.Path, tree: Any) -> None:
-    """One item, uncompressed: weights hardly shrink, and that little costs more than writing it."""
-    handlers = ocp.type_handlers
-    registry = handlers.create_type_handler_registry(
-        (np.ndarray, _OneByOne()),
-        (jax.Array, handlers.ArrayHandler()),
-        *((kind, handlers.ScalarHandler()) for kind in (int, float, np.number)),
-    )
-    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
-    with ocp.Checkpointer(handler) as writer:
-        writer.save(path, tree)
-
-
-def _shapes(path: pathlib.Path) -> Any:
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    with ocp.StandardCheckpointer() as reader:
-        tree = reader.metadata(path.absolute()).item_metadata.tree
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), tree)
-
-
-def _restore(path: pathlib.Path, like: Any) -> Any:
-    # Always with a target: without one Orbax makes lists of tuples, and refuses to restore on
-    # another number of processes than saved.
-    like = _shapes(path) if like is None else like
-    # What is read at a time lies in memory twice; Orbax refuses an array beyond its limit.
-    largest = max((a.size * a.dtype.itemsize for a in jax.tree.leaves(like)), default=0)
-    with ocp.StandardCheckpointer(restore_concurrent_gb=1.25 * largest / 1e9 + 0.05) as reader:
-        return reader.restore(path.absolute(), like)
+def _of_all_processes(part: pathlib.Path, own: manifest.Listed) -> manifest.Listed:
+    """The entries of all processes in process 0; the others hand over theirs as files."""
+    file = lambda process: part / f"entries-{process}.json"
+    if jax.process_index():
+        write_json(file(jax.process_index()), own)
+    _barrier(f"digests of {part.name}")
+    if jax.process_index() == 0:
+        for process in range(1, jax.process_count()):
+            own |= {k: tuple(v) for k, v in json.loads(file(process).read_text("utf-8")).items()}
+            file(process).unlink()
+    return own
 
 
 def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+    """All processes come here. Asked of their coordinator: a collective of the devices would get
+    between those of the training step."""
+    ocp.multihost.get_barrier_sync_fn()(key=f"nanochat {name}", timeout_ms=BARRIER_MS)

@@ -24,6 +24,7 @@ from nanochat_jax.config.program import (
     also,
     wandb_run,
 )
+from nanochat_jax.config.saving import Cadence, Keep
 
 # Facts, arithmetic, a calendar, an opinion: what a base model knows at a glance.
 # Source: nanochat `scripts/base_train.py`.
@@ -57,8 +58,11 @@ class Stage(Program, Processes):
     """validation tokens of an evaluation; at most one pass of the split"""
     sample_every: Cosmetic[int] = 2000  # steps between samples; -1: never
     sample_prompts: tuple[str, ...] = SAMPLE_PROMPTS  # texts to continue, greedily, 16 tokens each
-    save_every: Cosmetic[int] = -1
-    """steps between checkpoints; -1: only at the end"""
+    save_every: Cosmetic[int | str] = "15m"
+    """time (15m, 90s, 2h) or steps (500) between checkpoints; -1: only at the end"""
+    keep: Cosmetic[str] = "last=3,best=1"
+    """which of its steps a run keeps: the last, the best by validation, and for good one at each
+    so many (every=1000); all: every one. One that a later stage began with stays"""
     init_lr_frac: float = 1.0
     """all learning rates are multiplied by this once"""
     on_nan: Cosmetic[OnNan] = "stop"
@@ -81,6 +85,8 @@ class Stage(Program, Processes):
         for name in ("eval_every", "sample_every", "eval_metrics_every"):
             if vars(self).get(name) == 0:
                 raise ValueError(f"{name} is 0; set it to a number of steps, or to -1 for never")
+        Cadence.of(self.save_every)
+        Keep.of(self.keep)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -218,7 +224,6 @@ class RLTrain(ChatStage):
     """steps between evaluations (pass@k); -1: never"""
     eval_examples: Cosmetic[int] = 400  # questions of an evaluation
     eval_samples: Cosmetic[int] = 8  # replies to each: pass@1 to pass@this
-    save_every: Cosmetic[int] = 60
     mixture: Annotated[tuple[str, ...], also("--tasks")] = ("GSM8K",)
     """tasks with rewards as name[:variant or rows][*repeats]: GSM8K, SpellingBee, exchanges:sums"""
     val_mixture: tuple[str, ...] = ("GSM8K",)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -113,6 +114,8 @@ def _checked(name: str, value: Any, hint: Any, where: str) -> Any:
         return float(value)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(value)
+    if origin is types.UnionType and type(value) in typing.get_args(hint):
+        return value
     if type(value) is hint or origin is typing.Literal and value in typing.get_args(hint):
         return value
     wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

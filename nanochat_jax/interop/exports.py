@@ -117,6 +117,8 @@ def nanochat_meta(saved: store.Saved, cfg: GPTConfig, source: str) -> dict[str, 
     if not _is_classic(cfg):
         shape["window_pattern"] = cfg.window_pattern
     own = {k: v for k, v in (meta.get("config") or {}).items() if k in USER_CONFIG}
+    if isinstance(own.get("save_every"), str):  # nanochat counts in steps
+        own["save_every"] = -1
     out = {
         "step": saved.step,
         "val_bpb": meta.get("metrics", {}).get("val/bpb"),

@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from nanochat_jax.checkpoint import manifest, store
+from nanochat_jax.checkpoint.prune import SOURCE, source_of
+from nanochat_jax.checkpoint.saver import Saver
+from nanochat_jax.config.saving import Cadence, Keep
 from nanochat_jax.config.values import flatten
 from nanochat_jax.data import ranks, waiting
 from nanochat_jax.hosts import group, watch
@@ -89,25 +91,32 @@ class Loop:
             wandb_name=run.config.run, resume_step=self.step if saved else None,
             evaluated=self.progress.evaluated,
         )  # fmt: skip
+        self.bar = console.step_bar(run.stage, run.curriculum.steps, self.step)
         self.evaluations = Evaluations(
             run.curriculum.hooks, run.directory, self.compiles, run.config.strict
         )
-        self.bar = console.step_bar(run.stage, run.curriculum.steps, self.step)
+        self.saver = Saver(
+            run.directory, run.directory.parents[1], Keep.of(run.config.keep),
+            saved=lambda path: self.bar.write(f"saved {path}"),
+        )  # fmt: skip
+        self.cadence, self.saved_at = Cadence.of(run.config.save_every), 0.0
         self.clock = 0.0  # when the last step was done
         self.pending: Pending | None = None
-        self.saved = self.step  # the step that lies on disk; 0: nothing has been learned that could
+        self.saved = self.step  # the step last given to the disk; 0: none is worth it yet
         self._shapes: set[tuple[int, ...]] = set()  # of rows, whose step is compiled
 
     def go(self, state: TrainState, stop: Stop | Together) -> None:
         """Every step begins with what a checkpoint of this moment must hold: whatever happens from
         here on, a run resumed from it does the same again."""
         position = self.run.start.resumed.loader if self.run.start.resumed else None
-        self.now, self.stop, self.clock = (state, position), stop, time.perf_counter()
+        self.now, self.stop = (state, position), stop
+        self.clock = self.saved_at = time.perf_counter()
         try:
             self._go()
         except (Interrupted, NotFinite):
             # Raised where this thread waited, so that nothing of a step is half done.
             self._save_rest()
+            self.saver.wait()
             watch.part()  # several processes are all here
             raise
         except Exception:
@@ -131,7 +140,9 @@ class Loop:
             if saved is None and (last or self._save_is_due()):
                 saved = self._save(state, loader, final=last)
             elif saved is not None and last:
-                self._amend(saved, {"final": True})
+                self.saver.amend(saved, {"final": True})
+            if last or not self.progress.evaluated:
+                self.saver.wait()  # an evaluation may take the whole process down
             if not self.progress.evaluated:
                 self._evaluate(state, last, saved)
             if last:
@@ -244,7 +255,7 @@ class Loop:
             self.progress.best_bpb = min((b for b in bpbs if b is not None), default=None)
             self._print(values)
         if saved is not None:
-            self._amend(saved, {"metrics": self._numbers(), "loop": self._progress()})
+            self.saver.amend(saved, {"metrics": self._numbers(), "loop": self._progress()})
         self.clock = time.perf_counter()  # the speed of a step does not count evaluations
 
     def _print(self, values: Scores) -> None:
@@ -255,18 +266,15 @@ class Loop:
             self.bar.write(f"  > {text}")
 
     def _save_is_due(self) -> bool:
-        every = self.run.config.save_every
-        return every > 0 and self.step > 0 and self.step % every == 0
+        self.saver.check()  # sooner than at the next save: what is not saved now may be lost
+        due = lambda: self.cadence.due(self.step, time.perf_counter() - self.saved_at)
+        return due() if self.cadence.seconds is None else group.first(due)  # clocks differ
 
     def _numbers(self) -> Scores:
         return {k: v for k, v in self.scores.items() if isinstance(v, float | int)}
 
     def _progress(self) -> dict[str, Any]:
         return dataclasses.asdict(self.progress)
-
-    def _amend(self, saved: pathlib.Path, changes: Mapping[str, Any]) -> None:
-        if jax.process_index() == 0:
-            manifest.amend_meta(saved, changes)
 
     def _save(self, state: TrainState, loader: Any, final: bool) -> pathlib.Path:
         self._collect()
@@ -279,18 +287,27 @@ class Loop:
             "fingerprint": dict(run.fingerprint),
             "data": dict(run.curriculum.data),
             "tokenizer_hash": run.tokenizer.hash,
+            "source": self._source(),
             "metrics": self._numbers(),
             "loop": self._progress(),
             "versions": versions(),
         }
         loader = ranks.merged(group.gathered(loader))
         arrays = dict(optimizer=state.opt_state, loader=loader)
+        self.writer.sync()  # the lines before this step, which nothing writes again
         with self.compiles.during("a save"):
-            path = store.save(run.directory, self.step, state.params, meta, **arrays)
+            path = self.saver.save(self.step, state.params, meta, **arrays)
         self.saved = self.step
-        self.bar.write(f"saved {path}")
-        self.clock = time.perf_counter()
+        self.clock = self.saved_at = time.perf_counter()
         return path
+
+    def _source(self) -> dict[str, Any] | None:
+        """The step that the run was born from, which stays while this one is here."""
+        start = self.run.start
+        if start.resumed is not None and SOURCE in start.resumed.meta:
+            return start.resumed.meta[SOURCE]
+        root = self.run.directory.parents[1]
+        return source_of(root, start.source) if start.source is not None else None
 
 
 def train(run: Run, state: TrainState) -> Loop:
@@ -303,7 +320,7 @@ def train(run: Run, state: TrainState) -> Loop:
     # and a checkpoint that cannot be read must not cost them.
     loop = Loop(run)
     with contextlib.closing(loop.writer), contextlib.closing(loop.bar), in_order() as stop:
-        with loop.compiles.listening():
+        with loop.saver, loop.compiles.listening():
             several = group.count() > 1
             loop.go(state, Together(stop, run.trainer.mesh) if several else stop)
     return loop

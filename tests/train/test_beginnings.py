@@ -112,6 +112,7 @@ def test_a_chat_run_begun_from_a_folder_is_resumed_by_its_tag(run, base_dir):
     run("sft", "-g=mine", "--resume-from-step=2")
     again = saved(base_dir, "sft", "mine")
     assert whole.step == again.step == 4
+    assert whole.meta["source"] == again.meta["source"] == {"path": "theirs/000007"}
     assert whole.meta["fingerprint"] == again.meta["fingerprint"]
 
 

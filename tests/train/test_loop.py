@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import signal
 import threading
@@ -306,6 +307,34 @@ def test_a_run_that_died_in_its_last_evaluations_makes_them_up_and_trains_nothin
     lines = [metrics.read(tmp_path / name / "metrics.jsonl")[-1] for name in ("whole", "parts")]
     assert lines[0] == lines[1] == {"step": 6, "score": 2.0}
     assert store.find(tmp_path / "parts").meta["metrics"]["score"] == 2.0
+
+
+def test_a_run_saves_by_the_clock_and_keeps_what_it_is_told_to(tmp_path):
+    train(tmp_path / "clock", save_every="0.0001s", keep="all")
+    assert store.steps(tmp_path / "clock") == [1, 2, 3, 4, 5, 6]
+    train(tmp_path / "later", save_every="2h")
+    assert store.steps(tmp_path / "later") == [6]
+    train(tmp_path / "few", save_every=1, keep="last=1,every=3")
+    assert store.steps(tmp_path / "few") == [3, 6]
+    assert files(tmp_path / "clock" / "000003") == files(tmp_path / "few" / "000003")
+
+
+def test_ctrl_c_waits_for_the_save_that_is_in_flight(tmp_path, monkeypatch):
+    def slowly(part, path):
+        if path.name == "000002":
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+        replace(part, path)
+
+    replace = store.replace_folder
+    monkeypatch.setattr(store, "replace_folder", slowly)
+    with pytest.raises(loop.Interrupted):
+        train(tmp_path, save_every=2)
+    first, then = store.steps(tmp_path)
+    assert first == 2 and then < STEPS
+    for step in (first, then):
+        store.verify(store.find(tmp_path, step))
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize(("end", "steps"), [(9, 2), (10, 3), (13, 3), (1, 1)])

@@ -1,0 +1,85 @@
+"""Which saved steps of a run go: whole ones, and none that something else stands on."""
+
+import json
+import logging
+import pathlib
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nanochat_jax.checkpoint import manifest, store
+from nanochat_jax.config.paths import CHECKPOINTS
+from nanochat_jax.config.saving import Keep, best_first
+from nanochat_jax.files import PART
+
+log = logging.getLogger(__name__)
+
+SOURCE = "source"  # the key of `meta.json` that names what a run was born from
+
+
+def source_of(root: pathlib.Path, saved: store.Saved) -> dict[str, Any]:
+    """What a checkpoint says of the step that its run began with: below `root` by its path there,
+    so that it holds where a base directory is moved."""
+    path, root = saved.path.resolve(), root.resolve()
+    known = path.is_relative_to(root)
+    return {"path": path.relative_to(root).as_posix() if known else path.as_posix()}
+
+
+def prune(directory: pathlib.Path, keep: Keep, root: pathlib.Path) -> list[int]:
+    """Removes the steps of a run that `keep` does not keep; returns them.
+
+    Never one that a run below `root` was born from; nor one of an import or of a run that was not
+    told to prune (before `--keep`, every step was kept).
+    """
+    metas = {step: _meta(directory / f"{step:06d}") for step in store.steps(directory)}
+    scores = {step: meta.get("metrics") or {} for step, meta in metas.items()}
+    stay = keep.kept(list(metas), best_first(scores)) | parents(directory, root)
+    gone = [step for step, meta in metas.items() if step not in stay and _may_go(meta)]
+    for step in gone:
+        _remove(directory / f"{step:06d}")
+    if gone:
+        log.info("removed %s of %s: not among what --keep keeps", _named(gone), directory)
+    return gone
+
+
+def parents(directory: pathlib.Path, root: pathlib.Path) -> set[int]:
+    """The steps in a directory that runs below `root` were born from, as their checkpoints say."""
+    found, directory = set(), directory.resolve()
+    for meta in _metas(root):
+        path = (root / (meta.get(SOURCE) or {}).get("path", ".")).resolve()
+        if path.parent == directory and path.name.isdigit():
+            found.add(int(path.name))
+    return found
+
+
+def _metas(root: pathlib.Path) -> Iterator[Mapping[str, Any]]:
+    """The meta of every saved step below a base directory, of runs that were moved aside too."""
+    for stage in CHECKPOINTS.values():
+        for tag in ("*", ".old/*"):
+            for file in (root / stage).glob(f"{tag}/[0-9]*/{manifest.META}"):
+                yield _meta(file.parent)
+
+
+def _meta(folder: pathlib.Path) -> Mapping[str, Any]:
+    # One that cannot be read says nothing, and is not what a run of now wrote.
+    try:
+        found = json.loads((folder / manifest.META).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _may_go(meta: Mapping[str, Any]) -> bool:
+    return "keep" in (meta.get("config") or {}) and "imported" not in meta
+
+
+def _remove(path: pathlib.Path) -> None:
+    # Renamed first: a step is whole or it does not exist, also while it goes.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+    path.rename(part)
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def _named(steps: list[int]) -> str:
+    return f"step{'s' * (len(steps) > 1)} {', '.join(map(str, steps))}"
