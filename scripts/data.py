@@ -1,4 +1,4 @@
-"""Text to train on: `python -m scripts.data download|add|list|verify|trace|identity`."""
+"""Text to train on: `python -m scripts.data download|add|list|verify|trace|identity|clean`."""
 
 import sys
 

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "nanochat_jax"
 LAYERS = (
     ("_rustbpe", "files", "gpu_process", "locks", "results", "stopping", "texts"),
     ("config",),
-    ("devices", "hosts"),
+    ("devices", "hosts", "leftovers"),
     ("tokenizer",),
     ("tasks",),
     ("data",),

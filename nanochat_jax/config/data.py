@@ -1,4 +1,4 @@
-"""The flags of `scripts.data download|add|list|verify|trace|identity`."""
+"""The flags of `scripts.data download|add|list|verify|trace|identity|clean`."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -81,7 +81,22 @@ class MakeIdentity:
     seed: int = 0  # another seed makes other conversations
 
 
+@dataclasses.dataclass(frozen=True)
+class Clean:
+    """Show what killed programs and earlier runs left on disk, with sizes; --yes removes it.
+
+    Half-written files and folders, replaced ones, and answers to evaluations of steps that are
+    gone. Earlier runs that a new one moved aside are whole: they go with --runs alone. Nothing of a
+    run, an export or data in use is touched, nor what was written to within the last hour.
+    """
+
+    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    """folders of exports to look into as well; the base directory always"""
+    yes: bool = False  # remove what is shown
+    runs: bool = False  # earlier runs too
+
+
 COMMANDS: dict[str, type] = {
     "download": Download, "add": AddTexts, "list": ListShards, "verify": VerifyShards,
-    "trace": Trace, "identity": MakeIdentity,
+    "trace": Trace, "identity": MakeIdentity, "clean": Clean,
 }  # fmt: skip

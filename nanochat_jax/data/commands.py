@@ -1,18 +1,21 @@
-"""The commands of `scripts.data` that concern shards and texts: each prints what it did."""
+"""The commands of `scripts.data` on shards, texts and leftovers: each prints what it did."""
 
 import pathlib
 
-from nanochat_jax.config.data import AddTexts, Download, ListShards, VerifyShards
+from nanochat_jax import leftovers
+from nanochat_jax.config.data import AddTexts, Clean, Download, ListShards, VerifyShards
 from nanochat_jax.config.paths import base_data, base_dir, hidden_shards
 from nanochat_jax.data import download, importer, manifest, shards
 
 
-def run(command: Download | AddTexts | ListShards | VerifyShards) -> int:
+def run(command: Download | AddTexts | ListShards | VerifyShards | Clean) -> int:
     """Runs one command and returns the exit code."""
     if isinstance(command, Download):
         return _download(command)
     if isinstance(command, AddTexts):
         return _add(command)
+    if isinstance(command, Clean):
+        return _clean(command)
     return _list() if isinstance(command, ListShards) else _verify(command)
 
 
@@ -50,12 +53,41 @@ def _list() -> int:
         rows = shards.count_documents(path)
         empty = "" if rows else "  EMPTY"
         print(f"  {path.name}  {split:5}  {rows:>9,} documents  {megabytes:8.1f} MB{empty}")
+    _say_left_over()
     return 0
 
 
 def _say_hidden(found: shards.Shards) -> None:
     for path in hidden_shards(found.val.parent):
         print(f"  {path.name}  left out: a hidden file, as a system leaves beside others")
+
+
+def _say_left_over() -> None:
+    if left := leftovers.find(base_dir()):
+        total = leftovers.size_text(sum(each.size for each in left))
+        print(f"left over on disk: {len(left)}, {total}; python -m scripts.data clean shows them")
+
+
+def _clean(command: Clean) -> int:
+    others = [pathlib.Path(p).expanduser() for p in command.paths]
+    freed = kept = 0
+    for left in leftovers.find(base_dir(), others):
+        why = _why_kept(left, command)
+        if command.yes and not why:
+            leftovers.remove(left)
+        freed, kept = (freed, kept + left.size) if why else (freed + left.size, kept)
+        days = f"{left.age_s / 86400:5.1f} days"
+        print(f"  {leftovers.size_text(left.size):>9}  {days}  {left.kind}  {left.path}{why}")
+    total, rest = leftovers.size_text(freed), leftovers.size_text(kept)
+    done = "removed" if command.yes else "to remove (nothing was; type --yes)"
+    print(f"{total} {done}" + (f"; {rest} stay" if kept else ""))
+    return 0
+
+
+def _why_kept(left: leftovers.Leftover, command: Clean) -> str:
+    if left.may_be_at_work:
+        return "  (stays: written to within the last hour)"
+    return "  (stays: a whole run; --runs)" * (left.kind == "moved aside" and not command.runs)
 
 
 def _verify(command: VerifyShards) -> int:

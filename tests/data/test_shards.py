@@ -102,11 +102,13 @@ def test_shards_without_a_document_are_named_and_not_waited_for(base_dir, capsys
     folder = paths.base_data(base_dir)
     write(folder, 3)
     empty(folder, *numbers)
+    (folder / ".shard.1234.part").write_bytes(b"half of one")
     with pytest.raises(ValueError, match=f"no document {reason}"):
         shards.find_shards(base_dir)
     assert data.main(["list"]) == 0 and data.main(["verify"]) == 1
     said = capsys.readouterr().out
     assert said.count("EMPTY") == 2 * len(numbers)
+    assert "left over on disk: 1, 11 bytes; python -m scripts.data clean shows them" in said
     assert f"{shards.shard_name(numbers[0])}  EMPTY: it holds no document" in said
 
 
