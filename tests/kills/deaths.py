@@ -42,8 +42,8 @@ class Death(NamedTuple):
     @classmethod
     def draw(cls, rng: random.Random, counts: Counter, seconds: float) -> "Death":
         """A death somewhere in a run that does so many operations and takes so long."""
-        kind = rng.choice([FILE, FILE, WRITE, PULL, MOMENT])
-        if kind == MOMENT or not counts[kind]:
+        kind = rng.choice([FILE, FILE, WRITE, *([PULL] if counts[PULL] else []), MOMENT])
+        if kind == MOMENT:
             return cls(MOMENT, wait_s=rng.uniform(0, seconds))
         # Half of those at files are some time behind one: TensorStore's own writes, the steps
         # beside a save in flight, and whatever else Python does not see.
