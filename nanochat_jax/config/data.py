@@ -85,9 +85,10 @@ class MakeIdentity:
 class Clean:
     """Show what killed programs and earlier runs left on disk, with sizes; --yes removes it.
 
-    Half-written files and folders, replaced ones, and answers to evaluations of steps that are
-    gone. Earlier runs that a new one moved aside are whole: they go with --runs alone. Nothing of a
-    run, an export or data in use is touched, nor what was written to within the last hour.
+    Half-written files and folders, replaced and damaged ones, and answers to evaluations of steps
+    that are gone. Earlier runs that a new one moved aside are whole: they go with --runs alone.
+    Nothing of a run, an export or data in use is touched, nor what was written to within the last
+    hour.
     """
 
     paths: tyro.conf.Positional[tuple[str, ...]] = ()

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import pathlib
 import traceback
@@ -56,6 +57,9 @@ def _trained(run: setup.Run) -> loop.Loop:
         # checkpoint that this one begins with may lie in the very folder that is moved.
         if run.start.resumed is None:
             group.first(lambda: origin.move_aside(run.directory))
+        else:
+            later = functools.partial(origin.move_later_aside, run.directory)
+            group.first(lambda: later(run.start.resumed.step))
         log.info("%s", run.curriculum.summary)
         return loop.train(run, state)
 
