@@ -16,7 +16,6 @@ from nanochat_jax.files import write_text
 from nanochat_jax.tasks.conversation import Messages, answered_messages, read_conversations
 from nanochat_jax.tasks.jsonl import read_values
 
-VAL_NAME = "shard_99999.parquet"  # sorts after every other shard, so it is the one that validates
 VAL_SHARE = 0.02
 # A shard is held in memory while it is written, and a run may take the first few alone.
 SHARD_CHARACTERS = 50_000_000
@@ -60,7 +59,7 @@ def add_documents(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) 
     files, left_out = inputs.find(files_or_folders, inputs.ENDINGS)
     existing = shards.list_shards(folder)
     # Their last shard validates: with ours behind it, it would be trained on.
-    if existing and existing[-1].name != VAL_NAME:
+    if existing and existing[-1].name != shards.VAL_NAME:
         raise ValueError(
             f"{folder} holds shards that were downloaded or put there by hand; the last, "
             f"{existing[-1].name}, validates. For texts of your own use another base directory: "
@@ -76,9 +75,9 @@ def add_documents(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) 
         train, val = [], train  # one alone validates until another comes
     # Validation first: killed behind it, the import can be called again and finds what is missing;
     # without it the folder would be one of shards put there by hand, which takes nothing more.
-    _write(folder / VAL_NAME, [*old_val, *val])
+    _write(folder / shards.VAL_NAME, [*old_val, *val])
     random.Random(0).shuffle(train)  # a run that reads a part of them meets every source
-    names = shards.free_names(folder, below=VAL_NAME)
+    names = shards.free_names(folder, below=shards.VAL_NAME)
     for shard in shards.cut(train, SHARD_CHARACTERS):
         _write(folder / next(names), shard)
     return Added(len(train), len(val), duplicates, len(files), tuple(left_out))

@@ -40,7 +40,7 @@ def test_adding_more_moves_no_document_across_the_split(tmp_path):
     more_train, more_val = texts_of(tmp_path)
     assert train < more_train and val <= more_val and done.duplicates == 200
     assert not more_train & more_val
-    assert shards.find_shards(tmp_path).val.name == importer.VAL_NAME
+    assert shards.find_shards(tmp_path).val.name == shards.VAL_NAME
 
 
 def test_parquet_jsonl_text_and_gz_in_folders_are_read(tmp_path):
@@ -193,18 +193,18 @@ def test_a_gap_in_the_numbers_is_left_and_no_shard_is_written_over(tmp_path):
     (folder / "SHARD_00002.PARQUET").write_bytes((folder / "shard_00001.parquet").read_bytes())
     importer.add_documents(tmp_path, [jsonl(tmp_path / "a.jsonl", STORY[200:])])
     names = [path.name for path in shards.list_shards(folder)]
-    assert names == ["SHARD_00002.PARQUET", *map(shards.shard_name, (1, 3)), importer.VAL_NAME]
+    assert names == ["SHARD_00002.PARQUET", *map(shards.shard_name, (1, 3)), shards.VAL_NAME]
     train, val = texts_of(tmp_path)
     assert set(STORY[100:]) <= train | val
 
 
 def test_the_name_of_the_validation_shard_is_never_given_to_another(tmp_path):
-    for name in ("shard_99998.parquet", importer.VAL_NAME):
+    for name in ("shard_99998.parquet", shards.VAL_NAME):
         shards.write_shard(tmp_path / "base_data" / name, [name])
     importer.add_documents(tmp_path, [jsonl(tmp_path / "a.jsonl", STORY)])
-    assert shards.find_shards(tmp_path).val.name == importer.VAL_NAME
+    assert shards.find_shards(tmp_path).val.name == shards.VAL_NAME
     train, val = texts_of(tmp_path)
-    assert {"shard_99998.parquet", *STORY} <= train | val and importer.VAL_NAME in val
+    assert {"shard_99998.parquet", *STORY} <= train | val and shards.VAL_NAME in val
 
 
 def test_two_imports_at_once_lose_nothing(tmp_path):
