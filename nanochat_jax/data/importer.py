@@ -68,7 +68,7 @@ def add_documents(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) 
     new = itertools.chain.from_iterable(map(inputs.read_documents, files))
     train, val, duplicates = _split(_texts(existing), new)
     if not (train or val or existing):
-        raise ValueError(f"{len(files)} file(s) hold no new document; nothing was imported")
+        raise ValueError(f"no document in {_names(files)}; nothing was imported")
     old_val = list(_texts(existing[-1:]))
     _both_sides(train, val, list(filter(shards.count_documents, existing[:-1])), old_val)
     if not (val or old_val):
@@ -100,7 +100,7 @@ def add_conversations(root: pathlib.Path, files_or_folders: Sequence[pathlib.Pat
     new = map(_line, unanswered.without(files))
     train, val, duplicates = _split([*old["train"], *old["val"]], new)
     if not (train or val or old["train"] or old["val"]):
-        raise ValueError(f"{len(files)} file(s) hold no conversation with a reply")
+        raise ValueError(f"no conversation with a reply in {_names(files)}; nothing was imported")
     _both_sides(train, val, old["train"], old["val"])
     for split, lines in (("train", old["train"] + train), ("val", old["val"] + val)):
         if lines:
@@ -137,6 +137,11 @@ def _stored(path: pathlib.Path) -> list[str]:
 
 def _line(messages: Messages) -> str:
     return json.dumps(messages, ensure_ascii=False)
+
+
+def _names(files: Sequence[pathlib.Path]) -> str:
+    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    return ", ".join(map(str, files[:3])) + more
 
 
 def _both_sides(
