@@ -96,7 +96,8 @@ def local_files(source: RowSource, task_data: str | pathlib.Path) -> list[pathli
     names = (folder / f"{name}{suffix}" for name in source.local for suffix in SUFFIXES)
     if found := next((path for path in names if path.exists()), None):
         return [found]
-    if files := sorted(folder.glob(source.cached)):
+    # What macOS puts beside files on some drives, `._0000.parquet`, is none.
+    if files := sorted(p for p in folder.glob(source.cached) if not paths.is_hidden(p)):
         return files
     beside = (p.name for name in source.local for p in (folder / name).parent.glob("*"))
     there = ", ".join(sorted(name for name in beside if name.endswith(SUFFIXES)))

@@ -259,7 +259,7 @@ def test_what_is_meant_in_a_folder_is_taken_and_the_rest_is_said(tmp_path, monke
     assert set.union(*texts_of(tmp_path)) == {"A.TXT", "lines", "d.txt.GZ"}
     said = capsys.readouterr().out
     assert "3 file(s)" in said
-    assert "left out: 2 hidden; 1 named README; 1 ending in '.pdf'" in said
+    assert "left out: 2 hidden file(s); 1 named README; 1 ending in '.pdf'" in said
 
 
 def test_a_hidden_folder_that_is_named_itself_is_meant(tmp_path):
