@@ -51,6 +51,7 @@ def test_no_file_of_a_step_can_be_too_large_to_be_written(directory):
     store.verify(store.find(directory, 4))
 
 
+@pytest.mark.slow
 def test_no_operation_of_ours_on_a_full_disk_leaves_half_a_step(directory):
     """Each name made, file synced and half a write in turn says that there is no room."""
     failed = 0

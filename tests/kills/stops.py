@@ -56,7 +56,7 @@ PHASES = {
     "a sample": Phase("nanochat_jax.evals.samples", "Continuations.__call__",
                       flags=("--sample-every=3",)),
     "rollouts": Phase("nanochat_jax.train.rl", "Sampler.rollouts", at=4, stage="rl"),
-    "a save": Phase("nanochat_jax.train.loop", "Loop._save", "once", 2),
+    "a save": Phase("nanochat_jax.checkpoint.saver", "Saver._finish", "once", 2),
     "tokenizer": Phase("nanochat_jax.tokenizer", "Tokenizer.train", stage="tokenizer"),
 }  # fmt: skip
 
