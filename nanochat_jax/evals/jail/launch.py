@@ -2,11 +2,9 @@
 
 import contextlib
 import json
-import logging
 import os
 import pathlib
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +12,7 @@ import tempfile
 import time
 from typing import Any
 
-log = logging.getLogger(__name__)
+from nanochat_jax.evals.jail.remove import remove
 
 OUTPUT_BYTES = 64 * 1024  # kept of each stream; the rest is read and dropped
 PATIENCE_S = 45.0  # beyond the program's own time, for the keeper to start and to clean up
@@ -50,8 +48,16 @@ def start(job: dict[str, Any]) -> tuple[dict[str, Any], str, str]:
                 _end(keeper)
     finally:
         os.close(status_r)
-        _remove(work)
-    return (json.loads(status) if status else {"setup": f"no answer ({err[-500:]})"}), out, err
+        remove(work)
+    return _parsed(status, err), out, err
+
+
+def _parsed(status: str, err: str) -> dict[str, Any]:
+    """The keeper's answer. What it quotes is the program's, and may be cut off."""
+    try:
+        return json.loads(status)
+    except ValueError:
+        return {"setup": f"no answer ({err[-500:]})"}
 
 
 def _read(pipes: list[int], limit_s: float) -> list[str]:
@@ -83,14 +89,3 @@ def _end(keeper: subprocess.Popen) -> None:
     except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(keeper.pid, signal.SIGKILL)
-
-
-def _remove(work: str) -> None:
-    """Deletes the working directory, what the program made unreadable included."""
-    for folder, names, _ in os.walk(work):
-        for name in names:
-            with contextlib.suppress(OSError):
-                os.chmod(os.path.join(folder, name), 0o700, follow_symlinks=False)
-    shutil.rmtree(work, ignore_errors=True)
-    if os.path.lexists(work):
-        log.warning("sandbox: %s could not be deleted", work)
