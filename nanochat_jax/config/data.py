@@ -16,7 +16,6 @@ class Download:
     num_workers: Annotated[int, also("-w")] = 4  # downloads at a time
     recipe: Recipe = "classic"  # classic: FineWeb-Edu; current: ClimbMix
     base_url: str = ""  # another server with the same file names
-    mix: bool = False  # also into a base_data/ that holds other text: train on both
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +64,16 @@ class Trace:
 class MakeIdentity:
     """Write conversations in which the model says who it is; `--mixture ... identity` trains them.
 
-    Without --endpoint they are made of ready phrases; with it a larger model writes them (its key:
-    $OPENAI_API_KEY). A file that is there is extended to --count, and an interrupted run goes on.
+    Without --endpoint they are made of ready phrases; with it a larger model writes them. A file
+    that is there is extended to --count, and an interrupted run goes on.
     """
 
     name: str  # what the model calls itself
     facts: str  # file of facts, one a line: `creator: Ada`, or a sentence as the model would say it
     endpoint: str = ""  # server of OpenAI's chat completions, e.g. http://127.0.0.1:8000/v1
+    key_variable: str = ""
+    """variable that holds the server's key; else $OPENAI_API_KEY goes to OpenAI's servers and to
+    this machine alone. No key goes further than this machine without https"""
     model: str = ""  # the server's name of the model (default: its only one)
     count: int = 1000  # conversations in the file at the end
     out: str = ""  # the file (default: identity_conversations.jsonl in the base directory)
@@ -86,10 +88,9 @@ class MakeIdentity:
 class Clean:
     """Show what killed programs and earlier runs left on disk, with sizes; --yes removes it.
 
-    Half-written files and folders, replaced and damaged ones, and answers to evaluations of steps
-    that are gone. Earlier runs that a new one moved aside are whole: they go with --runs alone.
-    Nothing of a run, an export or data in use is touched, nor what was written to within the last
-    hour.
+    Half-written files and folders, replaced ones, and answers to evaluations of steps that are
+    gone. Earlier runs that a new one moved aside are whole: they go with --runs alone. Nothing of a
+    run, an export or data in use is touched, nor what was written to within the last hour.
     """
 
     paths: tyro.conf.Positional[tuple[str, ...]] = ()

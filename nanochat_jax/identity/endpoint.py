@@ -111,8 +111,8 @@ class Endpoint:
         if reply.is_success:
             return reply
         advice = {
-            401: "set OPENAI_API_KEY to a key of this server",
-            403: "set OPENAI_API_KEY to a key that may use this model",
+            401: "set OPENAI_API_KEY (or what --key-variable names) to a key of this server",
+            403: "set OPENAI_API_KEY (or what --key-variable names) to a key for this model",
             404: "check --endpoint (it usually ends in /v1) and --model",
             429: "its limit is used up; continue later, what came stays",
         }.get(reply.status_code, "see its own log")

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import itertools
 import logging
-import os
 import pathlib
 from collections.abc import Sequence
 
@@ -20,6 +19,7 @@ from nanochat_jax.config.data import MakeIdentity
 from nanochat_jax.identity import prompts, templates
 from nanochat_jax.identity.conversation_file import ConversationFile
 from nanochat_jax.identity.endpoint import Endpoint, read_conversation
+from nanochat_jax.identity.endpoint_key import key_for
 from nanochat_jax.identity.facts import Identity, read_identity
 from nanochat_jax.tasks.conversation import Messages
 
@@ -82,7 +82,7 @@ def run(command: MakeIdentity) -> int:
     settings = {"seed": command.seed, "fresh": command.fresh}
     if command.endpoint:
         endpoint = Endpoint(
-            command.endpoint, command.model, os.environ.get("OPENAI_API_KEY"),
+            command.endpoint, command.model, key_for(command.endpoint, command.key_variable),
             temperature=command.temperature, max_tokens=command.max_tokens,
         )  # fmt: skip
         workers = command.num_workers
