@@ -80,7 +80,6 @@ class Saver:
             self._tasks.pop(0).result()
 
     def _finish(self, finish: Callable[[], pathlib.Path]) -> None:
-        path = finish()
-        self._saved(path)
+        self._saved(finish())
         if jax.process_index() == 0:
-            prune(self._directory, self._keep, self._root, newest=int(path.name))
+            prune(self._directory, self._keep, self._root)

@@ -33,6 +33,8 @@ class Talk(Program):
                 raise ValueError(f"{flag} is {value}; give a number from {low} to {high}")
         if vars(self).get("max_tokens") == 0:
             raise ValueError("--max-tokens is 0; give 1 or more, or -1 for as many as fit")
+        if "" in vars(self).get("api_key", ()):
+            raise ValueError("--api-key is empty; leave it out, or give a key")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,15 @@ class ChatWeb(Talk):
     slots: int = 0  # replies at a time; 0: 32 for each accelerator, 16 on CPUs
     queue: int = 128  # requests that may wait for a slot; more are answered 429
     model_name: str = ""  # the model's name in the API; empty: nanochat-<source>-<tag>
-    api_key: tuple[str, ...] = ()  # bearer keys that are let in; empty: everybody is
+    api_key: tuple[str, ...] = ()
+    """bearer keys that are let in, beside `$NANOCHAT_API_KEY` and those of the file; none at all:
+    everybody is. Other users of the machine can see flags"""
+    api_key_file: str = ""  # a file of such keys, one a line
+    allowed_host: tuple[str, ...] = ()
+    """names by which browsers may call the server, beside its address and localhost; `*`: any. Not
+    asked for where there is a key, nor where `--host` lets other machines in, unless given"""
+    forwarded_allow_ips: str = ""
+    """proxies whose X-Forwarded-For is believed: addresses, networks, `*`; empty: nobody's"""
     cors_origin: tuple[str, ...] = ()  # origins whose pages may call the API; empty: only our own
     rate_limit: int = 0  # requests a minute from one address; 0: no limit
     notice: int = 0

@@ -46,10 +46,9 @@ class Kills:
     """of the moments of death"""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Whole:
-    """A run that nobody killed: its checkpoints, what it did and how long it took (the first time
-    it compiled; see `Bench.disturbed`)."""
+    """A run that nobody killed: its checkpoints, what it did and how long it took."""
 
     directory: pathlib.Path
     counts: Counter
@@ -111,8 +110,6 @@ class Bench:
             argv = [*cell.argv(self.file), *(["--resume"] if at else [])]
             ended = process.train(root, argv, self.log, death)
             if ended.code == 0:
-                if not found.deaths:
-                    whole.seconds = min(whole.seconds, ended.seconds)
                 found.lost = process.differences(whole.directory, directory, cell.stage)
                 return found
             if ended.code != -9 or death is None:

@@ -11,6 +11,7 @@ import uvicorn
 from nanochat_jax.config.serve import ChatWeb
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.server.api import create_app
+from nanochat_jax.serve.server.connections import settings
 from nanochat_jax.serve.server.scheduler import Scheduler
 from nanochat_jax.serve.server.service import Service
 from tests.serve.server.asking import SAID
@@ -21,7 +22,7 @@ class RunningServer(uvicorn.Server):
     """A uvicorn server in a thread; `url` is where it listens."""
 
     def __init__(self, service: Service):
-        super().__init__(uvicorn.Config(create_app(service), port=0, log_level="warning"))
+        super().__init__(settings(create_app(service), service.cfg, port=0))
         self.service = service
         self._thread = threading.Thread(target=self.run, daemon=True)
 

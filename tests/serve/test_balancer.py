@@ -158,7 +158,8 @@ def test_one_of_two_servers_leaves_while_clients_stream_and_no_reply_is_lost(tmp
 def test_through_nginx_a_stream_comes_as_it_is_made_and_addresses_are_the_clients(tmp_path):
     base = make_base(tmp_path / "base")
     (tmp_path / "nginx").mkdir()
-    with started(base, "--slots=1", "--rate-limit=1") as server:
+    flags = ("--slots=1", "--rate-limit=1", "--forwarded-allow-ips=127.0.0.1")
+    with started(base, *flags) as server:
         with nginx(tmp_path / "nginx", [port_of(server), free_port()]) as url:
             wait_until_nginx_is_there(url)
             began, times = time.monotonic(), []

@@ -11,7 +11,15 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 
-from nanochat_jax.serve.server import chat, completions, errors, metrics, middleware, responses
+from nanochat_jax.serve.server import (
+    chat,
+    completions,
+    errors,
+    guards,
+    metrics,
+    middleware,
+    responses,
+)
 from nanochat_jax.serve.server.responses import refusals
 from nanochat_jax.serve.server.schemas import DetokenizeRequest, TokenizeRequest
 from nanochat_jax.serve.server.service import Service
@@ -19,10 +27,9 @@ from nanochat_jax.tokenizer.chat_format import ASSISTANT_END
 
 MEDIA = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 PAGE_HEADERS = {
-    # No inline script runs, whatever a reply holds. Browser drivers evaluate what they wait for, so
-    # eval is left alone; the page has none.
-    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-eval'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+    # No inline script runs, and no text is evaluated, whatever a reply holds.
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; object-src 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
@@ -64,11 +71,14 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
     """Adds what stands before the routes; the one added last sees a request first."""
     cfg = service.cfg
     app.add_middleware(middleware.BodyLimit)
-    # Keys stand before the rate: who has none shall not use up the rate of an address that has.
-    if cfg.rate_limit:
-        app.add_middleware(middleware.Guard, check=middleware.rate_limit(cfg.rate_limit))
+    # The rate stands before the keys: who guesses is counted, too.
     if cfg.api_key:
-        app.add_middleware(middleware.Guard, check=middleware.bearer_keys(cfg.api_key))
+        app.add_middleware(middleware.Guard, check=guards.bearer_keys(cfg.api_key))
+    if cfg.rate_limit:
+        app.add_middleware(middleware.Guard, check=guards.rate_limit(cfg.rate_limit))
+    if guards.guards_hosts(cfg):
+        names = (*cfg.allowed_host, cfg.host)
+        app.add_middleware(middleware.Guard, check=guards.hosts(names))
     if cfg.cors_origin:
         allowed = {"allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
         app.add_middleware(CORSMiddleware, allow_origins=cfg.cors_origin, **allowed)

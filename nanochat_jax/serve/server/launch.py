@@ -13,6 +13,7 @@ from nanochat_jax import devices
 from nanochat_jax.config.mesh import mesh_size
 from nanochat_jax.config.serve import ChatWeb
 from nanochat_jax.serve.load import Loaded, load
+from nanochat_jax.serve.server import keys
 
 if TYPE_CHECKING:
     from nanochat_jax.serve.engine import Engine
@@ -23,12 +24,12 @@ logger = logging.getLogger(__name__)
 # Seconds from the end of the drain until uvicorn cuts connections: a reply which the engine ended
 # early still gets its last event.
 GRACE_S = 2
+# Connections that may wait to be accepted: while the model loads nobody accepts any.
+BACKLOG = 2048
 # A step on an accelerator reads all weights for one row as for many: on an H100 a step of d20 takes
 # 1.8 ms for one row and 4.0 ms for 64. A CPU pays for every row.
 CPU_SLOTS, ACCELERATOR_SLOTS = 16, 32
 SMALL = 64 * 2**20  # bytes of weights that one core reads in some milliseconds
-# Connections that may wait to be accepted: while the model loads nobody accepts any.
-BACKLOG = 2048
 
 
 def with_mesh(cfg: ChatWeb) -> ChatWeb:
@@ -39,6 +40,16 @@ def with_mesh(cfg: ChatWeb) -> ChatWeb:
             "the two flags: -n 8 is --mesh 8"
         )
     return cfg if cfg.mesh or not cfg.num_gpus else dataclasses.replace(cfg, mesh=str(cfg.num_gpus))
+
+
+def with_keys(cfg: ChatWeb) -> ChatWeb:
+    """The config with every key that is let in; raises as `keys.read_keys` does."""
+    if cfg.api_key:
+        logger.warning(
+            "--api-key can be read by every user of this machine, in its list of processes; "
+            "$%s and --api-key-file cannot", keys.VARIABLE,
+        )  # fmt: skip
+    return dataclasses.replace(cfg, api_key=keys.read_keys(cfg))
 
 
 def mesh_text(kind: str, weight_bytes: int, slots: int) -> str:
@@ -73,7 +84,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def serve(cfg: ChatWeb) -> int:
     """Serves until SIGINT or SIGTERM; returns the exit code."""
-    cfg = with_mesh(cfg)
+    cfg = with_keys(with_mesh(cfg))
     sock = bind(cfg.host, cfg.port)
     return run(loaded_service(cfg), sock)
 
@@ -111,15 +122,14 @@ def new_service(cfg: ChatWeb, loaded: Loaded, engine: "Engine") -> "Service":
 
 def run(service: "Service", sock: socket.socket) -> int:
     """Answers on `sock` until a signal; returns the exit code."""
-    import uvicorn
-
+    from nanochat_jax.serve.server import connections
     from nanochat_jax.serve.server.api import create_app
     from nanochat_jax.serve.server.draining import DrainingServer
 
     scheduler = service.scheduler
-    settings = uvicorn.Config(
-        create_app(service), log_level="warning", access_log=False,
-        timeout_graceful_shutdown=service.cfg.drain + GRACE_S, backlog=BACKLOG,
+    settings = connections.settings(
+        create_app(service), service.cfg, backlog=BACKLOG,
+        timeout_graceful_shutdown=service.cfg.drain + GRACE_S,
     )  # fmt: skip
     host, port = sock.getsockname()[:2]
     logger.info("%s on http://%s:%d (compiling; Ctrl-C ends it)", service.model_id, host, port)

@@ -1,17 +1,12 @@
-"""What stands before the routes: body size, keys, rate, and the count of every answer."""
-
-import hmac
-import time
-from collections.abc import Callable, Collection
+"""What stands before the routes: body size, guards, and the count of every answer."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nanochat_jax.serve.server.errors import ApiError
+from nanochat_jax.serve.server.guards import Check
 from nanochat_jax.serve.server.metrics import Counters
 
 MAX_BODY = 2**20  # bytes; the longest allowed conversation is far below
-OPEN_PATHS = frozenset({"/", "/health", "/logo.svg", "/favicon.ico"})
-Check = Callable[[Scope], ApiError | None]
 
 
 class BodyLimit:
@@ -60,52 +55,6 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = self._check(scope) if scope["type"] == "http" else None
         await (error.response(scope["path"]) if error else self._app)(scope, receive, send)
-
-
-def bearer_keys(keys: Collection[str]) -> Check:
-    """401 without one of `keys`; the page itself and `/health` stay open."""
-    known = [key.encode() for key in keys]
-
-    def check(scope: Scope) -> ApiError | None:
-        given = _bearer(dict(scope["headers"]).get(b"authorization", b""))
-        # Compared in constant time: how long a refusal takes must not tell how much was right.
-        if any(hmac.compare_digest(given, key) for key in known):
-            return None
-        if scope["path"] in OPEN_PATHS or scope["path"].startswith("/web/"):
-            return None
-        message = "Incorrect API key: send `Authorization: Bearer <key>`"
-        return ApiError(401, message, code="invalid_api_key")
-
-    return check
-
-
-def _bearer(header: bytes) -> bytes:
-    """The key of an Authorization header; the scheme's case is free (RFC 9110, section 11.1)."""
-    match header.strip().split(maxsplit=1):
-        case scheme, key if scheme.lower() == b"bearer":
-            return key
-    return b""
-
-
-def rate_limit(per_minute: int) -> Check:
-    """429 to an address that posts more than `per_minute` requests a minute."""
-    seen: dict[str, tuple[float, float]] = {}  # address -> requests it has left, when it last came
-
-    def check(scope: Scope) -> ApiError | None:
-        if scope["method"] != "POST":
-            return None
-        now, address = time.monotonic(), (scope.get("client") or ("",))[0]
-        left, before = seen.get(address, (per_minute, now))
-        # A bucket of tokens, refilled as time goes by: a burst passes, a stream of requests not.
-        left = min(per_minute, left + (now - before) * per_minute / 60)
-        if len(seen) > 10_000:  # a scan from many addresses must not fill the memory
-            seen.clear()
-        seen[address] = (left - 1 if left >= 1 else left, now)
-        if left >= 1:
-            return None
-        return ApiError(429, "too many requests from this address", code="rate_limit_exceeded")
-
-    return check
 
 
 class CountRequests:

@@ -236,13 +236,14 @@ class Service:
     def check(self, body: SamplingFields, param: str, prompts: int = 1) -> None:
         """Raises ApiError for what is refused before anything is read.
 
-        Among that are more replies in one request than could ever wait together; `param` is what
-        asks for them.
+        Among that is one request that would leave no place for others: more replies than half of
+        those that can run and wait together. `param` is what asks for them.
         """
         self.check_ready()
         self.check_model(body.model)
         count = prompts * body.choices()
-        most = self.scheduler.queue_limit + len(self.scheduler.engine.slots)
+        places = self.scheduler.queue_limit + len(self.scheduler.engine.slots)
+        most = max(1, places // 2)
         if count > most:
             message = f"{count} replies in one request, this server takes {most}: ask for less"
             raise ApiError(400, f"{param}: {message}", param)

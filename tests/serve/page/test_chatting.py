@@ -2,7 +2,8 @@
 
 import pytest
 
-from nanochat_jax.serve.server.middleware import Guard, bearer_keys
+from nanochat_jax.serve.server.guards import bearer_keys
+from nanochat_jax.serve.server.middleware import Guard
 from tests.serve.page.conftest import EVIL, Front, Slow, serve
 from tests.serve.page.driving import asked, button, finished, send, texts, toast, turns, until
 

@@ -194,3 +194,32 @@ def test_no_reply_makes_markdown_slow_or_deep(page):
       return performance.now() - began }"""
     for unit in ("`*[", "**a", "``` ", "_a ", "[a](", "a|", "- > ", "> ", "https://", "`a``b"):
         assert page.evaluate(spent, unit * (20_000 // len(unit))) < 1000, unit
+
+
+def test_a_key_stays_in_its_tab(visit, url):
+    page = visit(url)
+    old = json.dumps({"theme": "dark", "api_key": "old secret"})
+    page.evaluate("text => localStorage.setItem('nanochat.settings', text)", old)
+    page.reload()
+    stored = "Object.values(localStorage).join()"
+    button(page, "Settings").click()
+    assert page.get_by_label("API key").input_value() == "old secret"
+    assert "old secret" not in page.evaluate(stored) and "dark" in page.evaluate(stored)
+    page.get_by_label("API key").fill("new secret")
+    page.get_by_label("API key").blur()
+    assert "secret" not in page.evaluate(stored)
+    page.reload()
+    assert page.locator("#api_key").input_value() == "new secret"
+    assert visit(url, same=page).locator("#api_key").input_value() == ""
+
+
+def test_no_text_is_ever_run_as_a_script(page):
+    # Later, for what the driver itself evaluates the browser lets through.
+    attempts = """() => new Promise((done) => setTimeout(() => done([() => eval("1"),
+      () => Function("return 1")(), () => {
+        const script = document.createElement("script");
+        script.textContent = "window.ran = 1";
+        document.body.append(script);
+        return window.ran ?? "refused";
+      }].map((attempt) => { try { return attempt() } catch (error) { return error.name } }))))"""
+    assert page.evaluate(attempts) == ["EvalError", "EvalError", "refused"]

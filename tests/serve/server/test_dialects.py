@@ -6,7 +6,7 @@ import pytest
 
 from nanochat_jax.config.serve import ChatCLI, ChatWeb
 from nanochat_jax.serve.engine.requests import Request
-from nanochat_jax.serve.server.middleware import bearer_keys
+from nanochat_jax.serve.server.guards import bearer_keys
 from tests.serve.conftest import RunningServer, new_service
 from tests.serve.server.asking import ASK, post, refused
 from tests.serve.world import spoken, talking_model

@@ -5,6 +5,7 @@ import { chatFrom, isKept } from "./chat.js";
 
 const CHAT = "nanochat.chat.";
 const SETTINGS = "nanochat.settings";
+const KEY = "nanochat.key";
 const CURRENT = "nanochat.current";
 const DRAFT = "nanochat.draft";
 
@@ -110,12 +111,18 @@ export const range = (name) => NUMBERS[name].slice(1);
 export function loadSettings() {
   const kept = read(local, SETTINGS) ?? {};
   const settings = { inspect: kept.inspect === true, theme: THEMES.includes(kept.theme) ? kept.theme : "" };
-  settings.api_key = typeof kept.api_key === "string" ? kept.api_key : "";
+  // A key stays in its tab: it is gone with it, and lies on no disk of a machine that others use.
+  const key = read(tab, KEY) ?? kept.api_key;
+  settings.api_key = typeof key === "string" ? key : "";
   for (const name of Object.keys(NUMBERS)) settings[name] = allowed(name, kept[name]) ? kept[name] : NUMBERS[name][0];
+  if (kept.api_key !== undefined) saveSettings(settings); // where older versions kept it
   return settings;
 }
 
-export const saveSettings = (settings) => write(local, SETTINGS, settings);
+export function saveSettings({ api_key, ...others }) {
+  write(tab, KEY, api_key);
+  return write(local, SETTINGS, others);
+}
 
 // What other tabs change: `onChat(id, deleted)` and `onSettings()`.
 export const onOtherTab = (onChat, onSettings) =>
