@@ -15,7 +15,9 @@ from typing import Literal
 from nanochat_jax.config import paths
 from nanochat_jax.files import OLD, PART
 
-Kind = Literal["half-written", "replaced", "moved aside", "answers of a step that is gone"]
+Kind = Literal[
+    "half-written", "replaced", "damaged", "moved aside", "answers of a step that is gone"
+]
 # What was written to in this time may be at work: a large array takes seconds, a download minutes.
 YOUNG_S = 3600.0
 ANSWERS = re.compile(rf"({'|'.join(paths.CHECKPOINTS)})_(.+)_(\d{{6,}})(\D.*)?")
@@ -83,6 +85,8 @@ def _hidden(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _runs(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, Kind]]:
     for stage in paths.CHECKPOINTS:
+        for path in paths.checkpoints(root, stage).glob("*/[0-9]*.damaged*"):
+            yield path, "damaged"
         aside = paths.checkpoints(root, stage) / OLD
         for path in aside.iterdir() if aside.is_dir() else ():
             yield path, "moved aside"

@@ -158,8 +158,13 @@ def _data(config: Speedrun, configs: Mapping[str, Any]) -> Callable[[], None]:
     from nanochat_jax.data import ahead, download
 
     root, recipe = base_dir(), configs["base"].recipe
+    own = download.own(root)
     first = configs["tokenizer"].num_shards + 1  # the last by name is for validation
-    if first < 1 or config.download <= first:
+    if own:
+        log.info("%s holds texts of your own: they are trained on, and nothing is fetched beside "
+                 "them", own[0].parent)  # fmt: skip
+        finish = lambda: None
+    elif first < 1 or config.download <= first:
         download.shards(root, config.download, recipe=recipe)
         finish = lambda: None
     else:

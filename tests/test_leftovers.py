@@ -30,6 +30,7 @@ def disk(base_dir):
     write(run / "000004" / "meta.json")
     write(run / ".000006.part" / "params" / "w" / "0", 400)
     write(run / ".000008.part.orbax-checkpoint-tmp" / "params" / "w" / "0", 300)
+    write(run / "000010.damaged" / "meta.json", 20)
     write(run / ".000004.old" / "meta.json", 200)
     write(base_dir / "base_checkpoints" / ".old" / "d2-1" / "000009" / "meta.json", 900)
     write(base_dir / "base_data" / ".shard.parquet.1234abcd.part", 100)
@@ -48,7 +49,7 @@ def test_what_is_left_over_is_shown_with_sizes_and_nothing_is_removed(disk, caps
     out = run(capsys)
     assert "1 kB to remove (nothing was; type --yes); 900 bytes stay" in out
     shown = [line for line in out.splitlines() if line.startswith("  ")]
-    assert len(shown) == 6 and "d2-1  (stays: a whole run; --runs)" in shown[0]
+    assert len(shown) == 7 and "d2-1  (stays: a whole run; --runs)" in shown[0]
     assert sorted(disk.rglob("*")) == before
 
 

@@ -26,18 +26,19 @@ def source_of(root: pathlib.Path, saved: store.Saved) -> dict[str, Any]:
     return {"path": path.relative_to(root).as_posix() if known else path.as_posix()}
 
 
-def prune(directory: pathlib.Path, keep: Keep, root: pathlib.Path) -> list[int]:
-    """Removes the steps of a run that `keep` does not keep; returns them.
+def prune(directory: pathlib.Path, keep: Keep, root: pathlib.Path, newest: int) -> list[int]:
+    """Removes the steps of a run up to `newest` that `keep` does not keep; returns them.
 
     Never one that a run below `root` was born from; nor one of an import or of a run that was not
     told to prune (before `--keep`, every step was kept).
     """
-    metas = {step: _meta(directory / f"{step:06d}") for step in store.steps(directory)}
+    steps = [step for step in store.steps(directory) if step <= newest]
+    metas = {step: _meta(store.folder(directory, step)) for step in steps}
     scores = {step: meta.get("metrics") or {} for step, meta in metas.items()}
     stay = keep.kept(list(metas), best_first(scores)) | parents(directory, root)
     gone = [step for step, meta in metas.items() if step not in stay and _may_go(meta)]
     for step in gone:
-        _remove(directory / f"{step:06d}")
+        _remove(store.folder(directory, step))
     if gone:
         log.info("removed %s of %s: not among what --keep keeps", _named(gone), directory)
     return gone

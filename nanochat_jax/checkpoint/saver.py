@@ -80,6 +80,7 @@ class Saver:
             self._tasks.pop(0).result()
 
     def _finish(self, finish: Callable[[], pathlib.Path]) -> None:
-        self._saved(finish())
+        path = finish()
+        self._saved(path)
         if jax.process_index() == 0:
-            prune(self._directory, self._keep, self._root)
+            prune(self._directory, self._keep, self._root, newest=int(path.name))

@@ -50,7 +50,7 @@ class Stage(Program, Processes):
     config file is not read then: its rates are another model's"""
     num_iterations: int = -1  # optimizer steps; -1: derived (base) or one pass over the mixture
     device_batch_size: int = 32
-    """rows of one micro-batch on one device"""
+    """rows of one micro-batch on one device; where a run goes on: of a pass over the same data"""
     max_seq_len: int = 2048  # tokens of a row
     eval_every: Cosmetic[int] = 250
     """steps between evaluations; -1: never, 0 is not allowed"""

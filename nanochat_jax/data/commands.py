@@ -22,7 +22,7 @@ def run(command: Download | AddTexts | ListShards | VerifyShards | Clean) -> int
 def _download(command: Download) -> int:
     count = download.shards(
         base_dir(), command.num_files, recipe=command.recipe, workers=command.num_workers,
-        base_url=command.base_url or None,
+        base_url=command.base_url or None, mix=command.mix,
     )  # fmt: skip
     folder = base_data(base_dir())
     print(f"{count} shards in {folder}; next: python -m scripts.train --stage tokenizer")

@@ -20,7 +20,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from nanochat_jax.config import paths
 from nanochat_jax.data import manifest
-from nanochat_jax.data.shards import open_shard, shard_name
+from nanochat_jax.data.shards import NUMBERED, list_shards, open_shard, shard_name
 from nanochat_jax.files import whole_file, whole_folder
 from nanochat_jax.tasks.hub import WORDS_URL
 
@@ -42,15 +42,27 @@ SETS: dict[str, tuple[str, int, tuple[int, ...]]] = {
 
 def shards(
     root: pathlib.Path, count: int = -1, *, recipe: str = "classic", workers: int = 4,
-    base_url: str | None = None, pause_s: float = 1.0,
+    base_url: str | None = None, pause_s: float = 1.0, mix: bool = False,
 ) -> int:  # fmt: skip
     """Fetches the first `count` shards (-1: all) into `base_data/`; returns how many are there.
 
+    Args:
+        mix: also beside shards of other text.
+
     Raises:
-        ValueError: some could not be fetched; the others stay, and the call can be repeated.
+        ValueError: there is other text; or some could not be fetched: the others stay, and the call
+            can be repeated.
     """
     usual, total, always = SETS[recipe]
     folder, url = paths.base_data(root), base_url or os.environ.get(BASE_VARIABLE) or usual
+    if not mix and (other := own(root) or of_other_sets(folder, recipe)):
+        what = "texts of your own" if own(root) else "the shards of another recipe"
+        raise ValueError(
+            f"{folder} holds {what} ({other[0].name}); shards of {recipe} beside them would be "
+            "trained on with them, and the last by name of all would validate. Use another base "
+            "directory: NANOCHAT_BASE_DIR=... python -m scripts.data download; to mix them type "
+            "python -m scripts.data download --mix"
+        )
     wanted = sorted({*range(total if count < 0 else min(count, total)), *always})
     missing = [p for n in wanted if not (p := folder / shard_name(n)).exists()]
     log.info("%d of %d shards to fetch, the others are here", len(missing), len(wanted))
@@ -60,7 +72,7 @@ def shards(
             digest = _fetch(f"{url}/{path.name}", path, pause_s)
         except ValueError as error:
             return error
-        manifest.record(folder, {path.name: digest})
+        manifest.record(folder, {path.name: digest}, source=recipe)
 
     # Ctrl-C stops it now, not after the hundreds of shards that wait: `map` takes those back.
     tried = thread_map(
@@ -72,6 +84,20 @@ def shards(
             "what came stays, call again to continue"
         )
     return len(wanted)
+
+
+def own(root: pathlib.Path) -> list[pathlib.Path]:
+    """The shards of `base_data/` that no recipe's set has: people's own, by their names."""
+    most = max(total for _, total, _ in SETS.values())
+    number = lambda path: int(m[1]) if (m := NUMBERED.fullmatch(path.name.lower())) else most
+    return [path for path in list_shards(paths.base_data(root)) if number(path) >= most]
+
+
+def of_other_sets(folder: pathlib.Path, recipe: str) -> list[pathlib.Path]:
+    """The shards of a folder that were downloaded for another recipe: their names are the same."""
+    entries = manifest.read(folder)
+    source = lambda path: entries[path.name].source if path.name in entries else ""
+    return [path for path in list_shards(folder) if source(path) not in ("", recipe)]
 
 
 def identity(root: pathlib.Path) -> pathlib.Path:

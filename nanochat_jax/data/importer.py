@@ -16,7 +16,6 @@ from nanochat_jax.files import write_text
 from nanochat_jax.tasks.conversation import Messages, answered_messages, read_conversations
 from nanochat_jax.tasks.jsonl import read_values
 
-VAL_NAME = "shard_99999.parquet"  # sorts after every other shard, so it is the one that validates
 VAL_SHARE = 0.02
 # A shard is held in memory while it is written, and a run may take the first few alone.
 SHARD_CHARACTERS = 50_000_000
@@ -60,7 +59,7 @@ def add_documents(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) 
     files, left_out = inputs.find(files_or_folders, inputs.ENDINGS)
     existing = shards.list_shards(folder)
     # Their last shard validates: with ours behind it, it would be trained on.
-    if existing and existing[-1].name != VAL_NAME:
+    if existing and existing[-1].name != shards.VAL_NAME:
         raise ValueError(
             f"{folder} holds shards that were downloaded or put there by hand; the last, "
             f"{existing[-1].name}, validates. For texts of your own use another base directory: "
@@ -69,16 +68,16 @@ def add_documents(root: pathlib.Path, files_or_folders: Sequence[pathlib.Path]) 
     new = itertools.chain.from_iterable(map(inputs.read_documents, files))
     train, val, duplicates = _split(_texts(existing), new)
     if not (train or val or existing):
-        raise ValueError(f"{len(files)} file(s) hold no new document; nothing was imported")
+        raise ValueError(f"no document in {_names(files)}; nothing was imported")
     old_val = list(_texts(existing[-1:]))
     _both_sides(train, val, list(filter(shards.count_documents, existing[:-1])), old_val)
     if not (val or old_val):
         train, val = [], train  # one alone validates until another comes
     # Validation first: killed behind it, the import can be called again and finds what is missing;
     # without it the folder would be one of shards put there by hand, which takes nothing more.
-    _write(folder / VAL_NAME, [*old_val, *val])
+    _write(folder / shards.VAL_NAME, [*old_val, *val])
     random.Random(0).shuffle(train)  # a run that reads a part of them meets every source
-    names = shards.free_names(folder, below=VAL_NAME)
+    names = shards.free_names(folder, below=shards.VAL_NAME)
     for shard in shards.cut(train, SHARD_CHARACTERS):
         _write(folder / next(names), shard)
     return Added(len(train), len(val), duplicates, len(files), tuple(left_out))
@@ -101,7 +100,7 @@ def add_conversations(root: pathlib.Path, files_or_folders: Sequence[pathlib.Pat
     new = map(_line, unanswered.without(files))
     train, val, duplicates = _split([*old["train"], *old["val"]], new)
     if not (train or val or old["train"] or old["val"]):
-        raise ValueError(f"{len(files)} file(s) hold no conversation with a reply")
+        raise ValueError(f"no conversation with a reply in {_names(files)}; nothing was imported")
     _both_sides(train, val, old["train"], old["val"])
     for split, lines in (("train", old["train"] + train), ("val", old["val"] + val)):
         if lines:
@@ -138,6 +137,11 @@ def _stored(path: pathlib.Path) -> list[str]:
 
 def _line(messages: Messages) -> str:
     return json.dumps(messages, ensure_ascii=False)
+
+
+def _names(files: Sequence[pathlib.Path]) -> str:
+    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    return ", ".join(map(str, files[:3])) + more
 
 
 def _both_sides(

@@ -56,7 +56,7 @@ def _reason(path: pathlib.Path, folder: pathlib.Path, endings: Sequence[str]) ->
     """Why a file below a folder is not meant; empty if it is."""
     # What a system or an editor keeps beside files (`._a.txt`, `.git`, `.ipynb_checkpoints`).
     if any(part.startswith(".") for part in path.relative_to(folder).parts):
-        return "hidden"
+        return "hidden file(s)"
     if not _fits(path, endings):
         return f"ending in {''.join(path.suffixes[-2:]) if is_zipped(path) else path.suffix!r}"
     return "named README" if "README" in path.name.upper() else ""

@@ -2,14 +2,17 @@
 
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nanochat_jax.config import paths
 from nanochat_jax.config.values import digest
 from nanochat_jax.data import manifest, shards
 from nanochat_jax.tasks import Mixture
 
 log = logging.getLogger(__name__)
+
+Text = dict[str, str]
 
 
 def of_shards(data: shards.Shards) -> dict[str, Any]:
@@ -33,28 +36,28 @@ def same_shards(root: pathlib.Path, recorded: Mapping[str, Any]) -> shards.Shard
         ValueError: a training shard has changed or is gone; the message names it.
     """
     folder, train, val = root / recorded["source"], recorded["train"], recorded["val"]
-    paths = {name: folder / name for name in (*train, *val)}
-    if gone := [name for name, path in paths.items() if not path.exists()]:
+    places = {name: folder / name for name in (*train, *val)}
+    if gone := [name for name, path in places.items() if not path.exists()]:
         raise ValueError(
-            f"{paths[gone[0]]} is gone, and the run reads it ({len(gone)} of {len(paths)} shards "
+            f"{places[gone[0]]} is gone, and the run reads it ({len(gone)} of {len(places)} shards "
             "are missing); put it back, or get it again: python -m scripts.data download"
         )
     has_digest = [name for name, what in {**train, **val}.items() if what.startswith("sha256:")]
-    now = manifest.identify(list(paths.values()), has_digest)
-    changed = [n for n, what in {**train, **val}.items() if not _same(paths[n], what, now[n])]
+    now = manifest.identify(list(places.values()), has_digest)
+    changed = [n for n, what in {**train, **val}.items() if not _same(places[n], what, now[n])]
     for name in changed:
         if name in val:
             # No step reads it. `data add` writes it anew whenever texts are added.
-            log.warning("%s has changed: scores from here on are of other text", paths[name])
+            log.warning("%s has changed: scores from here on are of other text", places[name])
         else:
             raise ValueError(
-                f"{paths[name]} has changed since the run began: {now[name][:19]}, it was "
+                f"{places[name]} has changed since the run began: {now[name][:19]}, it was "
                 f"{train[name][:19]}; put that shard back, or begin anew without --resume"
             )
-    if later := [p for p in shards.list_shards(folder) if p.name not in paths]:
+    if later := [p for p in shards.list_shards(folder) if p.name not in places]:
         log.info("%d shards that came after this run began are not part of it", len(later))
     return shards.Shards(
-        tuple(paths[name] for name in train), *(paths[n] for n in val), source=recorded["source"]
+        tuple(places[name] for name in train), *(places[n] for n in val), source=recorded["source"]
     )
 
 
@@ -74,15 +77,59 @@ def micro_rows(meta: Mapping[str, Any]) -> int | None:
     return recorded.get("micro_rows") or config.get("device_batch_size")
 
 
-def of_mixture(mixture: Mixture) -> dict[str, Any]:
-    """The tasks of a mixture in their order, as JSON: name and number of rows of each."""
+def new_shards(root: pathlib.Path, recorded: Mapping[str, Any]) -> tuple[Text, Text]:
+    """What lies there now, and what did when a finished run read it, where it is not the same.
+
+    A shard that is gone is not new, nor one of a set that was downloaded further: a run reads as
+    many of those as it needs. Raises ValueError as `of_shards`.
+    """
+    folder = paths.data_in_use(root)
+    if folder is None:
+        return {}, {}
+    if folder.name != recorded["source"]:
+        return {"data": folder.name}, {"data": recorded["source"]}
+    then, own = recorded["train"], (folder / shards.VAL_NAME).exists()
+    there = {p.name: p for p in paths.shards(folder)[:-1] if own or p.name in then}
+    has_digest = [name for name in there if then.get(name, "").startswith("sha256:")]
+    now = manifest.identify(list(there.values()), has_digest) if there else {}
+    new = [n for n, path in there.items() if n not in then or not _same(path, then[n], now[n])]
+    return {f"data {n}": now[n] for n in new}, {f"data {n}": then[n] for n in new if n in then}
+
+
+def new_files(
+    files: Sequence[pathlib.Path], root: pathlib.Path, recorded: Mapping[str, Any]
+) -> tuple[Text, Text]:
+    """The same of the files of a mixture."""
+    now, then = _digests(files, root), recorded.get("files")
+    if then is None:  # of an earlier version
+        return {}, {}
+    new = [name for name in now if now[name] != then.get(name)]
+    return {f"data {n}": now[n] for n in new}, {f"data {n}": then[n] for n in new if n in then}
+
+
+def of_mixture(
+    mixture: Mixture, files: Sequence[pathlib.Path], root: pathlib.Path
+) -> dict[str, Any]:
+    """The tasks of a mixture in their order, as JSON: name and number of rows of each; and the
+    digests of the files that they were read from."""
+    return {**_rows(mixture), "files": _digests(files, root)}
+
+
+def _rows(mixture: Mixture) -> dict[str, Any]:
     return {"tasks": [[task.name, len(task)] for task in mixture.tasks]}
+
+
+def _digests(files: Sequence[pathlib.Path], root: pathlib.Path) -> Text:
+    inside = lambda path: path.is_relative_to(root)
+    # A folder of task files may lie elsewhere on another machine.
+    name = lambda p: p.relative_to(root).as_posix() if inside(p) else "/".join(p.parts[-2:])
+    return {name(path): f"sha256:{manifest.sha256(path)}" for path in files}
 
 
 def check_mixture(mixture: Mixture, recorded: Mapping[str, Any]) -> None:
     """Raises ValueError unless the tasks have as many rows as when the run began: a position in a
     mixture is a number of its shuffled order."""
-    then, now = recorded["tasks"], of_mixture(mixture)["tasks"]
+    then, now = recorded["tasks"], _rows(mixture)["tasks"]
     if now != then:
         say = lambda tasks: ", ".join(f"{name} {rows:,}" for name, rows in tasks)
         raise ValueError(

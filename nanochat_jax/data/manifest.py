@@ -13,6 +13,7 @@ import logging
 import pathlib
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from nanochat_jax import locks
 from nanochat_jax.files import write_json
@@ -30,16 +31,23 @@ PATIENCE_S = 60.0  # with another process that writes a manifest
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A shard as it was recorded. A file of that size and time is taken for that one, unread."""
+    """A shard as it was recorded. A file of that size and time is taken for that one, unread.
+
+    `source` is the recipe whose text was downloaded; empty where the shard came in another way.
+    """
 
     bytes: int
     sha256: str
     mtime_ns: int
+    source: str = ""
 
     @classmethod
-    def of(cls, path: pathlib.Path, sha256: str) -> "Entry":
+    def of(cls, path: pathlib.Path, sha256: str, source: str) -> "Entry":
         stat = path.stat()
-        return cls(stat.st_size, sha256, stat.st_mtime_ns)
+        return cls(stat.st_size, sha256, stat.st_mtime_ns, source)
+
+    def as_json(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if value != ""}
 
 
 def read(folder: pathlib.Path) -> dict[str, Entry]:
@@ -55,13 +63,19 @@ def read(folder: pathlib.Path) -> dict[str, Entry]:
         ) from None
 
 
-def record(folder: pathlib.Path, digests: Mapping[str, str]) -> None:
-    """Writes the digests of some files (name -> SHA-256) of a folder into its manifest."""
+def record(folder: pathlib.Path, digests: Mapping[str, str], source: str = "") -> None:
+    """Writes the digests of some files (name -> SHA-256) of a folder into its manifest.
+
+    Without `source` that of a file that is listed already stays.
+    """
     if not digests:
         return
-    new = {name: Entry.of(folder / name, digest) for name, digest in digests.items()}
     with _alone(folder):
-        _write(folder, read(folder) | new)
+        entries = read(folder)
+        for name, digest in digests.items():
+            known = entries[name].source if name in entries else ""
+            entries[name] = Entry.of(folder / name, digest, source or known)
+        _write(folder, entries)
 
 
 def forget(folder: pathlib.Path, name: str) -> None:
@@ -83,7 +97,7 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
 
 def _write(folder: pathlib.Path, entries: Mapping[str, Entry]) -> None:
     listed = sorted(entries.items())
-    write_json(folder / NAME, {name: dataclasses.asdict(entry) for name, entry in listed})
+    write_json(folder / NAME, {name: entry.as_json() for name, entry in listed})
 
 
 def sha256(path: pathlib.Path) -> str:

@@ -22,6 +22,8 @@ from nanochat_jax.files import whole_file
 # the original's position counts, so another number would be another order of data.
 ROW_GROUP = 1024
 AGAIN = "get it again: python -m scripts.data download (or add)"
+# Of texts of one's own: it sorts after every other shard, so it is the one that validates.
+VAL_NAME = "shard_99999.parquet"
 NUMBERED = re.compile(r"shard_(\d+)\.parquet")
 
 

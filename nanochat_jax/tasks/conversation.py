@@ -64,14 +64,21 @@ def _plain(message: Any) -> Any:
     if not isinstance(message, Mapping):
         return message
     # Nothing else of a message is trained on; with times or ids the same chat would be another.
-    plain = {key: message[key] for key in ("role", "content") if key in message}
+    plain = _only(message, "role", "content")
     if _role(plain) == "developer":  # the name that system has for OpenAI's newer models
         plain["role"] = "system"
     if _role(plain) == "assistant" and plain.get("content", "") is None:  # beside a tool's call
         plain["content"] = ""
+    if _role(plain) == "assistant" and isinstance(plain.get("content"), list):
+        plain["content"] = [_only(part, "type", "text") for part in plain["content"]]
     if _role(plain) in ("system", "user") and _are_texts(plain.get("content")):
         plain["content"] = "".join(part["text"] for part in plain["content"])
     return plain
+
+
+def _only(value: Any, *keys: str) -> Any:
+    is_mapping = isinstance(value, Mapping)
+    return {key: value[key] for key in keys if key in value} if is_mapping else value
 
 
 def _role(message: Any) -> Any:

@@ -82,16 +82,23 @@ def read_rows(
     """
     if not task_data:
         return _from_hub(source, fetch)
+    first, *_ = files = local_files(source, task_data)
+    parquet = first.suffix == ".parquet"
+    rows = Table(files) if parquet else list(read_values(first, lambda value: value))
+    if not len(rows):
+        raise ValueError(f"{first} holds no row; put rows of {source} there, or delete it")
+    return rows
+
+
+def local_files(source: RowSource, task_data: str | pathlib.Path) -> list[pathlib.Path]:
+    """The files of a split in the folder `task_data`; raises FileNotFoundError without any."""
     folder = folder_of(task_data)
-    for path in (folder / f"{name}{suffix}" for name in source.local for suffix in SUFFIXES):
-        if path.exists():
-            parquet = path.suffix == ".parquet"
-            rows = Table([path]) if parquet else list(read_values(path, lambda value: value))
-            if not len(rows):
-                raise ValueError(f"{path} holds no row; put rows of {source} there, or delete it")
-            return rows
-    if files := sorted(folder.glob(source.cached)):
-        return Table(files)
+    names = (folder / f"{name}{suffix}" for name in source.local for suffix in SUFFIXES)
+    if found := next((path for path in names if path.exists()), None):
+        return [found]
+    # What macOS puts beside files on some drives, `._0000.parquet`, is none.
+    if files := sorted(p for p in folder.glob(source.cached) if not paths.is_hidden(p)):
+        return files
     beside = (p.name for name in source.local for p in (folder / name).parent.glob("*"))
     there = ", ".join(sorted(name for name in beside if name.endswith(SUFFIXES)))
     raise FileNotFoundError(
@@ -112,17 +119,22 @@ def folder_of(task_data: str | pathlib.Path) -> pathlib.Path:
 
 
 def words(root: pathlib.Path, task_data: str | pathlib.Path | None = None) -> list[str]:
-    """The words of the spelling tasks: `words_alpha.txt`, of the folder or the base directory."""
+    """The words of the spelling tasks; raises as `words_file`, and ValueError without a word."""
+    path = words_file(root, task_data)
+    if listed := [word for line in read_text(path).split("\n") if (word := line.strip())]:
+        return listed
+    raise ValueError(f"{path} holds no word; put any list there, one word a line")
+
+
+def words_file(root: pathlib.Path, task_data: str | pathlib.Path | None = None) -> pathlib.Path:
+    """`words_alpha.txt`, of the folder or the base directory; raises FileNotFoundError."""
     own = paths.words(root)
     places = list(dict.fromkeys([*in_folder(task_data or root, "english_words", own.name), own]))
-    path = first_there(
+    return first_there(
         places,
         f"no list of words: looked for {', '.join(map(str, places))}; type `curl -L -o {own} "
         f"{WORDS_URL}`, or put any list there, one word a line",
     )
-    if listed := [word for line in read_text(path).split("\n") if (word := line.strip())]:
-        return listed
-    raise ValueError(f"{path} holds no word; put any list there, one word a line")
 
 
 def in_folder(task_data: str | pathlib.Path | None, sub: str, name: str) -> list[pathlib.Path]:

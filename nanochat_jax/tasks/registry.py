@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import itertools
 import logging
 import pathlib
 import re
@@ -14,7 +15,15 @@ import pyarrow.parquet as pq
 from nanochat_jax.config import paths
 from nanochat_jax.tasks import arc, exchanges, gsm8k, humaneval, mmlu, smoltalk, spelling
 from nanochat_jax.tasks.conversation import read_conversations
-from nanochat_jax.tasks.hub import RowSource, first_there, in_folder, read_rows, words
+from nanochat_jax.tasks.hub import (
+    RowSource,
+    first_there,
+    in_folder,
+    local_files,
+    read_rows,
+    words,
+    words_file,
+)  # fmt: skip
 from nanochat_jax.tasks.task import Mixture, Task
 
 log = logging.getLogger(__name__)
@@ -68,10 +77,12 @@ class Options:
 
 
 class Known(NamedTuple):
-    """How a task is built, and the parts that its name may give."""
+    """How a task is built, the parts that its name may give, and the files of its rows that people
+    may change: what comes from the hub is none."""
 
     build: Callable[[TaskSpec, Options], Task]
     parts: tuple[str, ...] = ()
+    files: Callable[[TaskSpec, Options], Sequence[pathlib.Path]] = lambda spec, options: ()
 
 
 def build(
@@ -90,6 +101,16 @@ def build(
     return Mixture(tasks, seed=42 if split == "train" else None)
 
 
+def files(
+    names: Sequence[str], root: pathlib.Path, split: str, *,
+    stage: str = "mid", task_data: str | None = None,
+) -> list[pathlib.Path]:  # fmt: skip
+    """The files that `build` reads for the same arguments, each once; raises as it does."""
+    options = Options(root, split, stage, task_data)
+    found = (_known(spec).files(spec, options) for spec in map(TaskSpec.parse, names))
+    return list(dict.fromkeys(itertools.chain.from_iterable(found)))
+
+
 def build_one(
     name: str, root: pathlib.Path, split: str = "val", *, task_data: str | None = None,
     execute: humaneval.Execute | None = None, fetch: bool = True,
@@ -98,7 +119,7 @@ def build_one(
     return _build(TaskSpec.parse(name), Options(root, split, "sft", task_data, execute, fetch))
 
 
-def _build(spec: TaskSpec, options: Options) -> Task:
+def _known(spec: TaskSpec) -> Known:
     if spec.name not in KNOWN:
         near = difflib.get_close_matches(spec.name, KNOWN, 1, 0.5)
         hint = f", did you mean {near[0]}?" if near else ""
@@ -110,7 +131,11 @@ def _build(spec: TaskSpec, options: Options) -> Task:
             f"task {spec.name}:{spec.part}: expected {expected}a number of rows such as "
             f"{spec.name}:1000"
         )
-    task = known.build(spec, options)
+    return known
+
+
+def _build(spec: TaskSpec, options: Options) -> Task:
+    task = _known(spec).build(spec, options)
     # Not an error: mixtures name the rows of the full data sets, and serve smaller ones as well.
     if spec.stop is not None and len(task) < spec.stop:
         log.info("%s has %d rows, fewer than %d", spec.name, len(task), spec.stop)
@@ -128,17 +153,24 @@ def _on_hub(
     `files` says where a folder of task files has them, with `{}` for the split.
     """
 
-    def build(spec: TaskSpec, options: Options) -> Task:
+    def source_of(spec: TaskSpec, options: Options) -> RowSource:
         split = spec.part or splits[0 if options.split == "train" else -1]
-        if options.split == "train" and split == "test":
+        return RowSource(repo, subset, split, tuple(file.format(split) for file in files))
+
+    def local(spec: TaskSpec, options: Options) -> Sequence[pathlib.Path]:
+        folder = options.task_data
+        return local_files(source_of(spec, options), folder) if folder else ()
+
+    def build(spec: TaskSpec, options: Options) -> Task:
+        source = source_of(spec, options)
+        if options.split == "train" and source.split == "test":
             log.warning("%s trains on its test rows: its score will mean nothing", spec.name)
-        source = RowSource(repo, subset, split, tuple(file.format(split) for file in files))
         # Programs need a sandbox, which lies above the tasks: whoever scores hands it in.
         extra = {"execute": options.execute} if make is humaneval.task else {}
         rows = read_rows(source, options.task_data, fetch=options.fetch)
         return make(rows, name=spec.name, **extra)
 
-    return Known(build, tuple(splits))
+    return Known(build, tuple(splits), local)
 
 
 def _spelling(make: Callable[..., Task], spec: TaskSpec, options: Options) -> Task:
@@ -147,6 +179,10 @@ def _spelling(make: Callable[..., Task], spec: TaskSpec, options: Options) -> Ta
     size = SPELLING_ROWS[split] if spec.stop is None else spec.stop
     listed = words(options.root, options.task_data)
     return make(listed, size, split, original=spec.part == ORIGINAL)
+
+
+def _words_file(spec: TaskSpec, options: Options) -> Sequence[pathlib.Path]:
+    return (words_file(options.root, options.task_data),)
 
 
 def _of_file(find: Callable[[Options], pathlib.Path], spec: TaskSpec, options: Options) -> Task:
@@ -208,14 +244,23 @@ def _identity(options: Options) -> pathlib.Path:
     )
 
 
+def _in_file(
+    find: Callable[[Options], pathlib.Path], make: Callable[..., Task] | None = None,
+    parts: tuple[str, ...] = (),
+) -> Known:  # fmt: skip
+    """A task whose rows are the conversations of one file."""
+    build = make or functools.partial(_of_file, find)
+    return Known(build, parts, lambda spec, options: (find(options),))
+
+
 TWO, THREE = ("train", "test"), ("train", "validation", "test")
 # MMLU's auxiliary_train are questions of other exams. HumanEval has test rows alone, so it is only
 # evaluated.
 KNOWN: dict[str, Known] = {
-    "conversations": Known(functools.partial(_of_file, _conversations)),
+    "conversations": _in_file(_conversations),
     "documents": Known(_documents),
-    "exchanges": Known(_exchanges, exchanges.KINDS),
-    "identity": Known(functools.partial(_of_file, _identity)),
+    "exchanges": _in_file(_conversations, _exchanges, exchanges.KINDS),
+    "identity": _in_file(_identity),
     "ARC-Easy": _on_hub(arc.task, "allenai/ai2_arc", "ARC-Easy", THREE, "arc/ARC-Easy/{}"),
     "ARC-Challenge": _on_hub(
         arc.task, "allenai/ai2_arc", "ARC-Challenge", THREE, "arc/ARC-Challenge/{}"
@@ -231,6 +276,10 @@ KNOWN: dict[str, Known] = {
     "SmolTalk": _on_hub(
         smoltalk.task, "HuggingFaceTB/smol-smoltalk", "default", TWO, "smoltalk/{}", "chat/{}"
     ),
-    "SimpleSpelling": Known(functools.partial(_spelling, spelling.simple_spelling), (ORIGINAL,)),
-    "SpellingBee": Known(functools.partial(_spelling, spelling.spelling_bee), (ORIGINAL,)),
+    "SimpleSpelling": Known(
+        functools.partial(_spelling, spelling.simple_spelling), (ORIGINAL,), _words_file
+    ),
+    "SpellingBee": Known(
+        functools.partial(_spelling, spelling.spelling_bee), (ORIGINAL,), _words_file
+    ),
 }  # fmt: skip

@@ -18,7 +18,7 @@ import grain
 from nanochat_jax import tasks
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.gpt import flops_per_token
-from nanochat_jax.config.stages import MidTrain, SFTTrain
+from nanochat_jax.config.stages import MidTrain, RLTrain, SFTTrain
 from nanochat_jax.data import ledger
 from nanochat_jax.data.chats import mid_loader, sft_loader
 from nanochat_jax.tokenizer import Tokenizer
@@ -34,6 +34,13 @@ def mixture(config: MidTrain | SFTTrain, root: pathlib.Path, split: str) -> task
     names = config.mixture if split == "train" else config.val_mixture
     stage = "sft" if isinstance(config, SFTTrain) else "mid"
     return tasks.build(names, root, split, stage=stage, task_data=config.task_data or None)
+
+
+def files(config: MidTrain | SFTTrain | RLTrain, root: pathlib.Path) -> list[pathlib.Path]:
+    """The files on this machine that the training rows of a mixture are read from."""
+    stage = "mid" if isinstance(config, MidTrain) else "sft"
+    task_data = config.task_data or None
+    return tasks.files(config.mixture, root, "train", stage=stage, task_data=task_data)
 
 
 def loader(
@@ -60,6 +67,7 @@ def curriculum(config: MidTrain | SFTTrain, context: RunContext) -> Curriculum:
     train, batches = mixture(config, root, "train"), functools.partial(loader, config, tokenizer)
     if context.recorded:
         ledger.check_mixture(train, context.recorded)
+    read = ledger.of_mixture(train, files(config, root), root)
     # Built at the first evaluation and kept: a run that never evaluates needs no such rows.
     validation = functools.cache(lambda: mixture(config, root, "val"))
     val = lambda: batches(config.device_batch_size)(validation())
@@ -77,7 +85,7 @@ def curriculum(config: MidTrain | SFTTrain, context: RunContext) -> Curriculum:
             hooks.samples_hook(config, tokenizer),
         ),
         figures=lambda common: common | {"Training rows": len(train)},
-        data=ledger.of_mixture(train) | {"micro_rows": context.micro_rows},
+        data=read | {"micro_rows": context.micro_rows},
         source=sources.chats(train),
         flops_per_token=flops_per_token(context.cfg),
     )

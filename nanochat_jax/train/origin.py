@@ -116,11 +116,33 @@ def move_aside(folder: pathlib.Path) -> None:
     if not folder.exists():
         return
     # Not deleted: a run may have taken days, and a flag typed wrongly starts a new one.
+    aside = _aside(folder)
+    folder.rename(aside)
+    log.warning("an earlier run was in %s; it lies now in %s", folder, aside)
+
+
+def move_later_aside(folder: pathlib.Path, step: int) -> None:
+    """Steps after the one that a run goes on from are another's future: they go to `.old/` too.
+
+    Left there, they would be what the next `--resume` finds, and what counts as newest.
+    """
+    later = [n for n in store.steps(folder) if n > step]
+    if not later:
+        return
+    aside = _aside(folder)
+    aside.mkdir()
+    for n in later:
+        store.folder(folder, n).rename(store.folder(aside, n))
+    log.warning("steps %s of %s were made after step %d, from which this run goes on; they lie "
+                "now in %s", ", ".join(map(str, later)), folder, step, aside)  # fmt: skip
+
+
+def _aside(folder: pathlib.Path) -> pathlib.Path:
+    """A free name in `.old` beside a run, whose parent exists."""
     names = (folder.parent / ".old" / f"{folder.name}-{n}" for n in itertools.count(1))
     aside = next(path for path in names if not path.exists())
     aside.parent.mkdir(exist_ok=True)
-    folder.rename(aside)
-    log.warning("an earlier run was in %s; it lies now in %s", folder, aside)
+    return aside
 
 
 def fingerprint(config: Stage, start: Origin, tokenizer: Tokenizer) -> dict[str, Any]:

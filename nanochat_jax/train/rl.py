@@ -33,7 +33,7 @@ from nanochat_jax.hosts import group
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.tokenizer.chat_format import ASSISTANT_END
-from nanochat_jax.train import hooks, metrics, rollout_log, rollouts
+from nanochat_jax.train import chat, hooks, metrics, rollout_log, rollouts
 from nanochat_jax.train.curriculum import Curriculum, Figures, RunContext, StepRows, Upcoming
 from nanochat_jax.train.rollouts import Questions
 
@@ -56,6 +56,8 @@ def curriculum(config: RLTrain, context: RunContext) -> Curriculum:
     )
     if context.recorded:
         ledger.check_mixture(train.mixture, context.recorded)
+    files = chat.files(config, context.root)
+    read = ledger.of_mixture(train.mixture, files, context.root)
     steps = config.num_iterations
     if steps <= 0:
         steps = max(1, len(train) // config.examples_per_step) * config.num_epochs
@@ -71,7 +73,7 @@ def curriculum(config: RLTrain, context: RunContext) -> Curriculum:
             hooks.samples_hook(config, context.tokenizer),
         ),
         figures=lambda common: figures(directory, common, len(train)),
-        data=ledger.of_mixture(train.mixture) | {"micro_rows": rows},
+        data=read | {"micro_rows": rows},
     )
 
 

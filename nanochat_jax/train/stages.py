@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import pathlib
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,11 +14,12 @@ import jax
 from nanochat_jax import locks
 from nanochat_jax.checkpoint import store, whole
 from nanochat_jax.config.paths import base_dir
-from nanochat_jax.config.stages import Stage, TokenizerTrain
+from nanochat_jax.config.stages import BaseTrain, Stage, TokenizerTrain
 from nanochat_jax.config.values import flatten
+from nanochat_jax.data import ledger
 from nanochat_jax.hosts import group
 from nanochat_jax.results import TRAINING, Section
-from nanochat_jax.train import loop, memory, origin, setup, tokenizer
+from nanochat_jax.train import chat, loop, memory, origin, setup, tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,9 @@ def _trained(run: setup.Run) -> loop.Loop:
         # checkpoint that this one begins with may lie in the very folder that is moved.
         if run.start.resumed is None:
             group.first(lambda: origin.move_aside(run.directory))
+        else:
+            later = functools.partial(origin.move_later_aside, run.directory)
+            group.first(lambda: later(run.start.resumed.step))
         log.info("%s", run.curriculum.summary)
         return loop.train(run, state)
 
@@ -79,7 +85,23 @@ def status(
     meta = store.find(folder).meta
     # A run killed in its last evaluations has its weights, and evaluates again.
     ended = bool(meta.get("final")) and meta.get("loop", {}).get("evaluated", True)
-    return want, meta.get("fingerprint"), ended
+    have = meta.get("fingerprint")
+    if ended and have is not None and meta.get("data"):
+        now, then = new_data(config, root, meta["data"])
+        return want | now, have | then, True
+    return want, have, ended
+
+
+def new_data(
+    config: Stage, root: pathlib.Path, recorded: Mapping[str, Any]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Data that a finished stage would read now and did not read then, and what it read instead."""
+    if isinstance(config, BaseTrain):
+        return ledger.new_shards(root, recorded)
+    try:
+        return ledger.new_files(chat.files(config, root), root, recorded)
+    except FileNotFoundError:  # what it was trained on may be thrown away
+        return {}, {}
 
 
 def common_figures(done: loop.Loop) -> dict[str, Any]:

@@ -86,11 +86,11 @@ def trace(stage: str, step: int, root: pathlib.Path, tag: str = "") -> TracedSte
                          f"there is no step {step}")  # fmt: skip
     start = _before(newest, step)
     config, tokenizer = config_of(stage, newest.meta), load_tokenizer(newest, root)
-    loader, name = _loader(config, newest, tokenizer, root)
+    rows = ledger.micro_rows(newest.meta) or config.device_batch_size
+    loader, name = _loader(config, newest, tokenizer, root, rows)
     batches, since = iter(loader), start.step if start else 0
     if start:
         batches.set_state(start.loader)
-    rows = ledger.micro_rows(newest.meta)
     pulls = step_tokens(config, newest.cfg) // (rows * config.max_seq_len)
     for _ in tqdm(range((step - since) * pulls), desc="micro-batches", leave=False, delay=2):
         next(batches)
@@ -111,10 +111,10 @@ def config_of(stage: str, meta: dict[str, Any]) -> Stage:
 
 
 def _loader(
-    config: Stage, saved: store.Saved, tokenizer: Tokenizer, root: pathlib.Path
+    config: Stage, saved: store.Saved, tokenizer: Tokenizer, root: pathlib.Path, rows: int
 ) -> tuple[grain.IterDataset, Callable[[Any], Document | Chat]]:
     """The run's loader, nothing made ahead, and what names the source of a piece."""
-    recorded, rows = saved.meta.get("data"), ledger.micro_rows(saved.meta)
+    recorded = saved.meta.get("data")
     if isinstance(config, BaseTrain):
         data = base.shards_of(config, root, recorded)
         named = sources.documents(data, manifest.identify([*data.train, data.val]))

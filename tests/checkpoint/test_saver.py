@@ -178,8 +178,15 @@ def test_a_step_that_a_later_stage_was_born_from_stays(tmp_path):
     write_meta(child / ".old" / "d2-1" / "000009", source={"path": str(run / "000003")})
     write_meta(child / "d3" / "000009", source={"path": "base_checkpoints/d3/000004"})
     assert parents(run, tmp_path) == {2, 3}
-    assert prune(run, Keep.of("last=1"), tmp_path) == [1, 4, 5]
+    assert prune(run, Keep.of("last=1"), tmp_path, newest=6) == [1, 4, 5]
     assert store.steps(run) == [2, 3, 6]
+
+
+def test_the_step_just_saved_stays_whatever_lies_beyond_it(tmp_path):
+    for step in (2, 4, 8, 9):
+        write_meta(tmp_path / f"{step:06d}", config=KEPT)
+    assert prune(tmp_path, Keep.of("last=1"), tmp_path, newest=4) == [2]
+    assert store.steps(tmp_path) == [4, 8, 9]
 
 
 def test_imports_and_steps_from_before_there_was_pruning_stay(tmp_path):
@@ -189,4 +196,4 @@ def test_imports_and_steps_from_before_there_was_pruning_stay(tmp_path):
     (tmp_path / "000004").mkdir()
     (tmp_path / "000004" / "meta.json").write_text('{"torn')
     write_meta(tmp_path / "000005", config=KEPT)
-    assert prune(tmp_path, Keep.of("last=1"), tmp_path) == [3]
+    assert prune(tmp_path, Keep.of("last=1"), tmp_path, newest=5) == [3]

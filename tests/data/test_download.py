@@ -12,7 +12,7 @@ import pytest
 from nanochat_jax import speedrun
 from nanochat_jax.config.program import Speedrun
 from nanochat_jax.config.stages import BaseTrain, TokenizerTrain
-from nanochat_jax.data import ahead, download, manifest, shards
+from nanochat_jax.data import ahead, download, importer, manifest, shards
 from nanochat_jax.train import tokenizer
 
 
@@ -127,6 +127,45 @@ def test_what_is_no_parquet_is_not_taken(tmp_path, server):
 def test_the_current_recipe_always_takes_its_validation_shard(tmp_path, server, parquet):
     server.files = {f"shard_{i:05d}.parquet": parquet for i in (0, 6542)}
     assert fetch(tmp_path, server, 1, recipe="current") == 2
+
+
+def test_shards_are_not_fetched_beside_texts_of_ones_own_unless_asked(tmp_path, server, parquet):
+    server.files = {f"shard_{i:05d}.parquet": parquet for i in range(2)}
+    text = tmp_path / "a.txt"
+    text.write_text("A text of mine.")
+    importer.add_documents(tmp_path, [text])
+    with pytest.raises(ValueError, match=r"texts of your own \(shard_99999.*data download --mix"):
+        fetch(tmp_path, server, 2)
+    assert not server.requests
+    assert fetch(tmp_path, server, 2, mix=True) == 2
+    assert shards.find_shards(tmp_path).val.name == shards.VAL_NAME
+
+
+def test_a_file_put_there_by_hand_is_ones_own(tmp_path, server, parquet):
+    (tmp_path / "base_data").mkdir()
+    (tmp_path / "base_data" / "books.parquet").write_bytes(parquet)
+    with pytest.raises(ValueError, match=r"your own \(books\.parquet\)"):
+        fetch(tmp_path, server, 1)
+
+
+def test_shards_of_two_recipes_are_not_mixed(tmp_path, server, parquet):
+    server.files = {f"shard_{i:05d}.parquet": parquet for i in (0, 1, 6542)}
+    fetch(tmp_path, server, 2)
+    manifest.identify(shards.list_shards(tmp_path / "base_data"))
+    with pytest.raises(ValueError, match=r"of another recipe \(shard_00000"):
+        fetch(tmp_path, server, 2, recipe="current")
+    assert fetch(tmp_path, server, 2) == 2
+
+
+def test_a_speedrun_trains_on_texts_of_ones_own_and_fetches_none(tmp_path, server, monkeypatch):
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    monkeypatch.setenv(download.BASE_VARIABLE, server.url)
+    text = tmp_path / "a.txt"
+    text.write_text("A text of mine.")
+    importer.add_documents(tmp_path, [text])
+    configs = {"base": BaseTrain(), "tokenizer": TokenizerTrain(num_shards=1)}
+    speedrun._data(Speedrun(download=240), configs)
+    assert not server.requests
 
 
 def test_identity_words_and_bundle_come_from_the_named_server(tmp_path, server, monkeypatch):

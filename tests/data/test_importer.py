@@ -6,7 +6,7 @@ import multiprocessing
 
 import pytest
 
-from nanochat_jax import tasks
+from nanochat_jax import tasks, texts
 from nanochat_jax.config import paths
 from nanochat_jax.data import importer, inputs, shards
 from nanochat_jax.tasks.conversation import read_conversations
@@ -40,7 +40,7 @@ def test_adding_more_moves_no_document_across_the_split(tmp_path):
     more_train, more_val = texts_of(tmp_path)
     assert train < more_train and val <= more_val and done.duplicates == 200
     assert not more_train & more_val
-    assert shards.find_shards(tmp_path).val.name == importer.VAL_NAME
+    assert shards.find_shards(tmp_path).val.name == shards.VAL_NAME
 
 
 def test_parquet_jsonl_text_and_gz_in_folders_are_read(tmp_path):
@@ -62,6 +62,25 @@ def test_a_long_text_file_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
     path.write_text(text)
     pieces = list(inputs.read_documents(path))
     assert len(pieces) > 3 and "\n\n".join(pieces) == text
+
+
+def test_a_packed_text_is_cut_as_it_is_read_and_not_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "CHUNK", 1000)
+    text = "\n\n".join(f"Paragraph {i}. " + "word " * 60 for i in range(2000))
+    path, whole = tmp_path / "book.txt.gz", gzip.compress(text.encode(), compresslevel=0)
+    path.write_bytes(whole[: len(whole) // 2])
+    pieces, read = inputs.text_documents(path), []
+    with pytest.raises(ValueError, match="damaged"):
+        read.extend(pieces)
+    assert len(read) > 100 and text.startswith("\n\n".join(read))
+    path.write_bytes(whole)
+    assert "\n\n".join(inputs.text_documents(path)) == text
+
+
+def test_a_text_without_a_document_is_named(tmp_path):
+    (tmp_path / "a.txt").write_text(" \n\n")
+    with pytest.raises(ValueError, match=r"no document in .*a\.txt"):
+        importer.add_documents(tmp_path, [tmp_path / "a.txt"])
 
 
 @pytest.mark.parametrize(
@@ -193,18 +212,18 @@ def test_a_gap_in_the_numbers_is_left_and_no_shard_is_written_over(tmp_path):
     (folder / "SHARD_00002.PARQUET").write_bytes((folder / "shard_00001.parquet").read_bytes())
     importer.add_documents(tmp_path, [jsonl(tmp_path / "a.jsonl", STORY[200:])])
     names = [path.name for path in shards.list_shards(folder)]
-    assert names == ["SHARD_00002.PARQUET", *map(shards.shard_name, (1, 3)), importer.VAL_NAME]
+    assert names == ["SHARD_00002.PARQUET", *map(shards.shard_name, (1, 3)), shards.VAL_NAME]
     train, val = texts_of(tmp_path)
     assert set(STORY[100:]) <= train | val
 
 
 def test_the_name_of_the_validation_shard_is_never_given_to_another(tmp_path):
-    for name in ("shard_99998.parquet", importer.VAL_NAME):
+    for name in ("shard_99998.parquet", shards.VAL_NAME):
         shards.write_shard(tmp_path / "base_data" / name, [name])
     importer.add_documents(tmp_path, [jsonl(tmp_path / "a.jsonl", STORY)])
-    assert shards.find_shards(tmp_path).val.name == importer.VAL_NAME
+    assert shards.find_shards(tmp_path).val.name == shards.VAL_NAME
     train, val = texts_of(tmp_path)
-    assert {"shard_99998.parquet", *STORY} <= train | val and importer.VAL_NAME in val
+    assert {"shard_99998.parquet", *STORY} <= train | val and shards.VAL_NAME in val
 
 
 def test_two_imports_at_once_lose_nothing(tmp_path):
@@ -216,9 +235,9 @@ def test_two_imports_at_once_lose_nothing(tmp_path):
 
 
 def test_half_a_character_becomes_the_replacement_character(tmp_path):
-    texts = tmp_path / "a.jsonl"
-    texts.write_text('{"text": "half \\ud83d, whole \\ud83d\\ude00"}\n{"text": "b"}\n')
-    importer.add_documents(tmp_path, [texts])
+    documents = tmp_path / "a.jsonl"
+    documents.write_text('{"text": "half \\ud83d, whole \\ud83d\\ude00"}\n{"text": "b"}\n')
+    importer.add_documents(tmp_path, [documents])
     assert "half \ufffd, whole \U0001f600" in set.union(*texts_of(tmp_path))
     chats = tmp_path / "c.jsonl"
     chats.write_text(json.dumps([{**CHAT[0], "content": "a \ude00"}, CHAT[1]]) + "\n")
@@ -240,7 +259,7 @@ def test_what_is_meant_in_a_folder_is_taken_and_the_rest_is_said(tmp_path, monke
     assert set.union(*texts_of(tmp_path)) == {"A.TXT", "lines", "d.txt.GZ"}
     said = capsys.readouterr().out
     assert "3 file(s)" in said
-    assert "left out: 2 hidden; 1 named README; 1 ending in '.pdf'" in said
+    assert "left out: 2 hidden file(s); 1 named README; 1 ending in '.pdf'" in said
 
 
 def test_a_hidden_folder_that_is_named_itself_is_meant(tmp_path):
@@ -286,7 +305,7 @@ def test_a_chat_without_any_reply_is_left_out_whole(tmp_path):
     kept, said = imported(tmp_path, chat(1), [{"role": "system", "content": "S"}, ASKED], [ASKED])
     assert kept == [chat(1)]
     assert said == ("3 message(s) without a reply, of which 2 conversation(s) whole",)
-    with pytest.raises(ValueError, match="no conversation with a reply"):
+    with pytest.raises(ValueError, match=r"no conversation with a reply in .*c\.jsonl"):
         imported(tmp_path / "other", [ASKED])
 
 
@@ -322,3 +341,22 @@ def test_chats_that_an_earlier_version_stored_with_more_are_known(tmp_path):
     stored.parent.mkdir()
     stored.write_text(json.dumps([{**m, "id": 1} for m in CHAT]) + "\n")
     assert importer.add_conversations(tmp_path, [stored]).duplicates == 1
+
+
+@pytest.mark.parametrize("shape", ["document", "text", "chat", "message", "part", "role"])
+def test_json_of_any_depth_is_read_or_refused_with_its_line(tmp_path, shape):
+    path, answer, deep = tmp_path / "a.jsonl", {"role": "assistant", "content": "X"}, "DEEP"
+    value = {
+        "document": {"text": "one", "meta": deep}, "text": {"text": deep}, "chat": deep,
+        "message": [{**CHAT[0], "meta": deep}, answer],
+        "part": [CHAT[0], {**answer, "content": [{"type": "text", "text": "X", "at": deep}]}],
+        "role": [{**CHAT[0], "role": deep}, answer],
+    }[shape]  # fmt: skip
+    documents = shape in ("document", "text")
+    read = inputs.read_documents if documents else read_conversations
+    for depth in (10, 500, *range(900, 1000, 5), 100_000):
+        path.write_text(json.dumps(value).replace('"DEEP"', "[" * depth + "]" * depth))
+        try:
+            json.dumps(list(read(path)))
+        except ValueError as error:
+            assert "line 1" in str(error)

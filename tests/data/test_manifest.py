@@ -231,3 +231,23 @@ def test_two_processes_that_record_lose_nothing(tmp_path):
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         pool.starmap(manifest.record, [(tmp_path, {name: "0" * 64}) for name in names])
     assert sorted(manifest.read(tmp_path)) == names
+
+
+def new(base_dir, began):
+    now, then = ledger.new_shards(base_dir, began)
+    return {name: (now[name][:7], then.get(name, "")[:7]) for name in now}
+
+
+def test_what_a_finished_base_run_did_not_read_is_named(folder, base_dir):
+    began = ledger.of_shards(shards.find_shards(base_dir))
+    assert new(base_dir, began) == {}
+    write = lambda n, text: shards.write_shard(folder / shards.shard_name(n), [text])
+    write(3, "downloaded further")
+    (folder / "shard_00001.parquet").unlink()  # to save space
+    assert new(base_dir, began) == {}
+    write(0, "other text")
+    (folder / manifest.NAME).unlink()  # the change was meant
+    assert new(base_dir, began) == {"data shard_00000.parquet": ("sha256:", "sha256:")}
+    shards.write_shard(folder / shards.VAL_NAME, ["mine"])
+    assert list(new(base_dir, began)) == [f"data shard_{i:05d}.parquet" for i in (0, 2, 3)]
+    assert new(base_dir, began | {"source": "world_data"}) == {"data": ("base_da", "world_d")}

@@ -42,8 +42,8 @@ class Death(NamedTuple):
     @classmethod
     def draw(cls, rng: random.Random, counts: Counter, seconds: float) -> "Death":
         """A death somewhere in a run that does so many operations and takes so long."""
-        kind = rng.choice([FILE, FILE, WRITE, PULL, MOMENT])
-        if kind == MOMENT or not counts[kind]:
+        kind = rng.choice([FILE, FILE, WRITE, *([PULL] if counts[PULL] else []), MOMENT])
+        if kind == MOMENT:
             return cls(MOMENT, wait_s=rng.uniform(0, seconds))
         # Half of those at files are some time behind one: TensorStore's own writes, the steps
         # beside a save in flight, and whatever else Python does not see.
@@ -61,7 +61,7 @@ class Clockwork:
         self.root, self.strike, self.going = str(root), strike, False
         self.counts: Counter[str] = Counter()
         # One operation at a time: what `strike` finds on the disk is what a death would leave.
-        self._lock = threading.RLock()
+        self._lock, self._striking = threading.RLock(), False
 
     @contextlib.contextmanager
     def wound(self) -> Iterator["Clockwork"]:
@@ -87,9 +87,14 @@ class Clockwork:
     def tick(self, kind: str) -> None:
         """Counts one operation."""
         with self._lock:
-            if self.going:
-                self.counts[kind] += 1
+            if not self.going or self._striking:  # what `strike` does itself is not counted
+                return
+            self.counts[kind] += 1
+            self._striking = True
+            try:
                 self.strike(kind, self.counts[kind])
+            finally:
+                self._striking = False
 
     def _audit(self, event: str, args: tuple) -> None:
         if not self.going:

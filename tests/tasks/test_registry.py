@@ -147,3 +147,14 @@ def test_what_has_no_row_is_named(data, tmp_path, caplog):
     (tmp_path / "data" / "gsm8k" / "train.jsonl").write_text("\n")
     with pytest.raises(ValueError, match=r"train\.jsonl holds no row"):
         build(["GSM8K"], data, tmp_path)
+
+
+def test_hidden_files_beside_rows_are_none(data, tmp_path):
+    folder = tmp_path / "data" / "cais--mmlu" / "all" / "dev"
+    folder.mkdir(parents=True)
+    row = {"question": "?", "choices": list("abcd"), "answer": 1, "subject": "s"}
+    pq.write_table(pa.Table.from_pylist([row] * 3), folder / "0000.parquet")
+    (folder / "._0000.parquet").write_bytes(b"Mac OS X")
+    assert len(build(["MMLU:dev"], data, tmp_path)) == 3
+    files = tasks.files(["MMLU:dev", "GSM8K*2"], tmp_path, "train", task_data=data)
+    assert [path.name for path in files] == ["0000.parquet", "train.jsonl.gz"]

@@ -95,9 +95,13 @@ def test_a_run_begun_from_another_checkpoint_goes_on_with_its_types_and_its_pare
     argv = ["-g=mine", "--num-iterations=4", "--save-every=2"]
     run("base", f"--init={theirs}", *argv)
     whole = saved(base_dir, "base", "mine")
+    whole_params = whole.params()
     run("base", "--resume-from-step=2", *argv)
     again = saved(base_dir, "base", "mine")
-    for a, b in zip(jax.tree.leaves(whole.params()), jax.tree.leaves(again.params()), strict=True):
+    # What was there beyond that step is another run's by now, and no later --resume finds it.
+    aside = checkpoints(base_dir, "base") / ".old" / "mine-1"
+    assert store.steps(aside) == [4] and store.find(aside).meta == whole.meta
+    for a, b in zip(jax.tree.leaves(whole_params), jax.tree.leaves(again.params()), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
     assert whole.meta["fingerprint"] == again.meta["fingerprint"]

@@ -1,6 +1,7 @@
 """The loop: what a stopped and resumed run leaves is what an uninterrupted one leaves."""
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -351,6 +352,16 @@ def test_metrics_survive_a_torn_last_line(tmp_path):
     path.write_text(path.read_text() + '{"step": 4, "tra')
     train(tmp_path, saved=store.find(tmp_path, 4))
     assert [s for s, _ in losses(tmp_path)] == list(range(STEPS))
+
+
+def test_a_clock_that_is_set_back_changes_no_duration(tmp_path, monkeypatch):
+    clock = itertools.count(2e9, -3600)
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+    done = train(tmp_path, steps=4)
+    lines = metrics.read(tmp_path / "metrics.jsonl")
+    assert next(clock) < 2e9 - 3600  # it was looked at
+    assert all(e["step_ms"] > 0 and e["tokens_per_s"] > 0 for e in lines if "step_ms" in e)
+    assert done.progress.train_s >= 0 and store.steps(tmp_path)
 
 
 def test_metrics_lines_hold_the_promised_keys(tmp_path):

@@ -43,20 +43,20 @@ def optimizer(folder):
 @pytest.mark.parametrize("mesh", ["1", pytest.param("data=2,fsdp=2", marks=pytest.mark.slow)])
 def test_a_run_stops_with_the_step_before_it_and_goes_on_from_there(tmp_path, weighted, mesh):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    weighted(whole, mesh=mesh, save_every=1)
+    weighted(whole, mesh=mesh, save_every="1", keep="last=9")
     with pytest.raises(not_finite.NotFinite, match=r"step 3 .*--on-nan skip"):
-        weighted(parts, BAD, mesh=mesh, save_every=-1)
+        weighted(parts, BAD, mesh=mesh, save_every="-1")
     saved = store.find(parts)
     assert (saved.step, saved.loader) == (BAD, {"n": 4 * BAD})
     assert files(saved.path) == files(whole / saved.path.name)
     assert optimizer(saved.path) == optimizer(whole / saved.path.name)
-    weighted(parts, mesh=mesh, saved=saved, save_every=-1)
+    weighted(parts, mesh=mesh, saved=saved, save_every="-1")
     assert files(parts / "000006") == files(whole / "000006")
     assert losses(parts) == losses(whole)
 
 
 def test_a_step_that_is_left_out_changes_neither_parameters_nor_moments(tmp_path, weighted):
-    weighted(tmp_path, BAD, save_every=1, on_nan="skip")
+    weighted(tmp_path, BAD, save_every="1", keep="last=9", on_nan="skip")
     before, after = (tmp_path / f"{step:06d}" for step in (BAD, BAD + 1))
     assert files(before) == files(after) and optimizer(before) == optimizer(after)
     assert files(after) != files(tmp_path / f"{BAD + 2:06d}")
@@ -70,7 +70,7 @@ def test_a_step_that_is_left_out_changes_neither_parameters_nor_moments(tmp_path
 
 def test_before_anything_was_learned_nothing_is_saved(tmp_path, weighted):
     with pytest.raises(not_finite.NotFinite, match="step 0"):
-        weighted(tmp_path, 0, save_every=1)
+        weighted(tmp_path, 0, save_every="1", keep="last=9")
     assert not store.steps(tmp_path)
 
 

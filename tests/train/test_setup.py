@@ -86,3 +86,40 @@ def test_a_stage_without_a_checkpoint_of_its_own_is_not_done(root):
     want, have, final = stages.status("rl", rl_world.config(), root)
     assert have is None and not final
     assert want == setup.prepare("rl", rl_world.config(), root).fingerprint
+
+
+@pytest.fixture
+def finished(root):
+    """What status says of an rl stage that is done: (want, have) without what is the same."""
+    run = setup.prepare("rl", rl_world.config(), root)
+    meta = {
+        "stage": "rl", "final": True, "fingerprint": run.fingerprint, "data": run.curriculum.data,
+        "model_config": vars(run.start.model_config()), "tokenizer_hash": run.tokenizer.hash,
+    }  # fmt: skip
+    store.save(run.directory, 2, run.start.source.params(), meta)
+
+    def differences():
+        want, have, final = stages.status("rl", rl_world.config(), root)
+        assert final
+        same = want.keys() & have.keys()
+        assert all(want[k] == have[k] for k in same if not k.startswith("data "))
+        return {k: (want.get(k), have.get(k)) for k in want | have if want.get(k) != have.get(k)}
+
+    return differences
+
+
+def test_a_finished_stage_that_finds_other_chats_is_not_the_one_that_is_asked_for(root, finished):
+    assert finished() == {}
+    file = root / "conversations" / "train.jsonl"
+    was = file.read_text()
+    file.write_text(was + was)
+    ((name, (want, have)),) = finished().items()
+    assert name == "data conversations/train.jsonl" and want != have and want and have
+    file.write_text(was)
+    assert finished() == {}
+    file.unlink()  # nothing new: it may be thrown away once it is learned
+    assert finished() == {}
+    world = root / "world_data" / "conversations_sft.jsonl"
+    world.parent.mkdir()
+    world.write_text(was)
+    assert list(finished()) == ["data world_data/conversations_sft.jsonl"]
