@@ -107,6 +107,12 @@ def new_files(
     return {f"data {n}": now[n] for n in new}, {f"data {n}": then[n] for n in new if n in then}
 
 
+def digest_of(meta: Mapping[str, Any]) -> str | None:
+    """A digest of the data that a checkpoint's `meta.json` tells of; None: it tells of none."""
+    data = meta.get("data")
+    return digest({k: v for k, v in data.items() if k != "micro_rows"}) if data else None
+
+
 def of_mixture(
     mixture: Mixture, files: Sequence[pathlib.Path], root: pathlib.Path
 ) -> dict[str, Any]:

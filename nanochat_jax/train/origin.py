@@ -145,6 +145,10 @@ def _aside(folder: pathlib.Path) -> pathlib.Path:
     return aside
 
 
+# What the parent was trained on: its own fingerprint does not say. Earlier versions left it out.
+PARENT_DATA = "parent_data"
+
+
 def fingerprint(config: Stage, start: Origin, tokenizer: Tokenizer) -> dict[str, Any]:
     """What decides the result of a stage: its settings and what it begins with. JSON values."""
     # The parent's own fingerprint is part of it, so that a change anywhere upstream shows here. A
@@ -154,5 +158,8 @@ def fingerprint(config: Stage, start: Origin, tokenizer: Tokenizer) -> dict[str,
     digest = values.digest(parent) if parent is not None else None
     digest = own.get("parent") if own else digest
     found = values.fingerprint(config) | {"tokenizer": tokenizer.hash, "parent": digest}
+    data = ledger.digest_of(start.source.meta) if start.source else None
+    if data := own.get(PARENT_DATA) if own else data:
+        found |= {PARENT_DATA: data}
     # Rows of a pass may change where a run goes on; what decides its data and losses does not.
     return found | ({"device_batch_size": start.micro_rows} if start.micro_rows else {})

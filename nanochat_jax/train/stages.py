@@ -86,6 +86,8 @@ def status(
     # A run killed in its last evaluations has its weights, and evaluates again.
     ended = bool(meta.get("final")) and meta.get("loop", {}).get("evaluated", True)
     have = meta.get("fingerprint")
+    if have is not None and origin.PARENT_DATA not in have:
+        want.pop(origin.PARENT_DATA, None)
     if ended and have is not None and meta.get("data"):
         now, then = new_data(config, root, meta["data"])
         return want | now, have | then, True
