@@ -277,3 +277,32 @@ def test_the_best_step_has_the_least_bits_per_byte_or_the_highest_pass_rate():
     ]  # fmt: skip
     assert best_first({2: {"val/pass@1": 0.5}, 4: {"val/pass@1": 0.7}}) == [4, 2]
     assert best_first({2: {}}) == []
+
+
+@pytest.mark.parametrize("stage", ["base", "mid", "sft", "rl"])
+def test_a_count_that_would_be_divided_by_is_refused_by_name(stage, capsys):
+    known = fields(STAGES[stage])
+    counts = [name for name in known if name.endswith(("_every", "_size", "_samples", "_len"))]
+    assert {"eval_every", "sample_every", "save_every", "device_batch_size"} <= {*counts}
+    for name in [*counts, "num_iterations"]:
+        for value in (0, -2):
+            with pytest.raises(ValueError, match=f"{name} is {value}; set it to"):
+                dataclasses.replace(STAGES[stage](), **{name: value})
+    with pytest.raises(SystemExit):
+        resolve(stage, ["--eval-every=0"])
+    assert "eval_every is 0; set it to" in capsys.readouterr().err
+    never = [f"--{name}=-1" for name in known if name.endswith("_every")]
+    assert resolve(stage, never).eval_every == -1
+
+
+def test_a_file_of_training_is_taken_by_every_program_with_what_is_its_own(tmp_path):
+    tables = [f"[{name}]\nrecipe = 'current'" for name in STAGES]
+    text = "matrix_lr = 0.1\ndepth = 4\nmax_seq_len = 64\ntemperature = 0.5\n"
+    path = tmp_path / "run.toml"
+    path.write_text(text + "\n".join([*tables, "[chat_web]", "port = 8123"]))
+    for program in ("chat_web", "chat_cli"):
+        assert resolve(program, ["--config", str(path)]).temperature == 0.5
+    assert resolve("chat_web", ["--config", str(path)]).port == 8123
+    for config in sorted(pathlib.Path("configs").glob("*.toml")):
+        for program in SECTIONS:
+            assert resolve(program, ["--config", str(config)])

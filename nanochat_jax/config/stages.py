@@ -34,6 +34,19 @@ SAMPLE_PROMPTS = (
     "The planets of the solar system are:", "My favorite color is", "If 5*x + 3 = 13, then x is",
 )  # fmt: skip
 
+# What is counted or divided by: none may be 0. Of the others -1 has a meaning of its own.
+COUNTS = frozenset(
+    "device_batch_size max_seq_len eval_tokens depth aspect_ratio head_dim loader_ranks "
+    "target_examples_per_step num_epochs examples_per_step num_samples max_new_tokens "
+    "eval_examples eval_samples".split()
+)
+OPEN_COUNTS = {
+    "eval_every": "never", "sample_every": "never", "core_metric_every": "never",
+    "eval_metrics_every": "never", "num_iterations": "as many as follow from the rest",
+    "total_batch_size": "what follows from the rest", "core_metric_max_per_task": "all",
+    "eval_metrics_max_problems": "all", "chatcore_max_sample": "all",
+}  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage(Program, Processes):
@@ -53,7 +66,7 @@ class Stage(Program, Processes):
     """rows of one micro-batch on one device; where a run goes on: of a pass over the same data"""
     max_seq_len: int = 2048  # tokens of a row
     eval_every: Cosmetic[int] = 250
-    """steps between evaluations; -1: never, 0 is not allowed"""
+    """steps between evaluations; -1: never"""
     eval_tokens: Cosmetic[int] = 20 * 524288
     """validation tokens of an evaluation; at most one pass of the split"""
     sample_every: Cosmetic[int] = 2000  # steps between samples; -1: never
@@ -82,9 +95,13 @@ class Stage(Program, Processes):
     optim: OptimConfig = OptimConfig()
 
     def __post_init__(self) -> None:
-        for name in ("eval_every", "sample_every", "eval_metrics_every"):
-            if vars(self).get(name) == 0:
-                raise ValueError(f"{name} is 0; set it to a number of steps, or to -1 for never")
+        for name, value in vars(self).items():
+            if name in COUNTS and value < 1:
+                raise ValueError(f"{name} is {value}; set it to 1 or more")
+            if name in OPEN_COUNTS and value < 1 and value != -1:
+                raise ValueError(
+                    f"{name} is {value}; set it to 1 or more, or to -1 for {OPEN_COUNTS[name]}"
+                )
         Cadence.of(self.save_every)
         Keep.of(self.keep)
 
@@ -231,10 +248,6 @@ class RLTrain(ChatStage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = "examples_per_step num_samples max_new_tokens eval_examples eval_samples"
-        for name in f"{counts} num_epochs".split():
-            if vars(self)[name] < 1:
-                raise ValueError(f"{name} is {vars(self)[name]}; set it to 1 or more")
         if self.temperature <= 0:
             raise ValueError(
                 f"temperature is {self.temperature}; set it above 0: greedy replies are all the "
