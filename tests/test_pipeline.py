@@ -288,3 +288,11 @@ def test_an_evaluation_that_fails_costs_a_speedrun_none_of_its_stages(base_dir, 
     assert "Traceback" in (base_dir / "report" / "failures.log").read_text()
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         speedrun._evaluate("base", config, ran=True, strict=True)
+
+
+def test_how_a_speedrun_saves_reaches_every_stage(base_dir):
+    layers = pipeline.layers_of("speedrun", ["--save-every=90s", "--keep", "all"])
+    for stage in ("base", "mid", "sft", "rl"):
+        made = speedrun.configure(stage, layers.config(), layers.handed_on())
+        assert (made.save_every, made.keep) == ("90s", "all")
+    assert speedrun.configure("base", pipeline.configure("speedrun", [])).save_every == "15m"

@@ -83,6 +83,9 @@ class Speedrun(Shared, Processes):
     run: str = dataclasses.field(default_factory=wandb_run)
     """name for wandb; `dummy` logs to disk alone"""
     task_data: str = ""  # local folder of task files instead of the Hugging Face hub
+    save_every: HandedOn[int | str] = "15m"
+    """time or steps between checkpoints, in every stage, where it is named; -1: only at the end"""
+    keep: HandedOn[str] = "last=3,best=1"  # steps of a run that stay; of every stage, where named
     on_nan: HandedOn[OnNan] = "stop"
     """at a loss or gradient that is not finite: stop or skip; in every stage, where it is named"""
     strict: HandedOn[bool] = False

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 EMA = 0.9  # of the loss shown in the progress bar, as the original
 # Left out of the training time, as in the original: they hold the compilation.
 WARM_STEPS = 10
+ASK_EVERY = 10  # steps after which several processes ask whether it is time to save
 
 
 @dataclasses.dataclass
@@ -268,7 +269,10 @@ class Loop:
     def _save_is_due(self) -> bool:
         self.saver.check()  # sooner than at the next save: what is not saved now may be lost
         due = lambda: self.cadence.due(self.step, time.perf_counter() - self.saved_at)
-        return due() if self.cadence.seconds is None else group.first(due)  # clocks differ
+        if self.cadence.seconds is None or group.count() == 1:
+            return due()
+        # Clocks differ, so process 0 decides, and is asked over the network.
+        return self.step % ASK_EVERY == 0 and group.first(due)
 
     def _numbers(self) -> Scores:
         return {k: v for k, v in self.scores.items() if isinstance(v, float | int)}
