@@ -150,8 +150,8 @@ def _add_statistics_routes(router: APIRouter, service: Service) -> None:
 
     @router.get("/metrics", response_class=Response, responses={200: text})
     async def prometheus_metrics() -> Response:
-        text = metrics.prometheus_text(await stats(), service.counters)
-        return Response(text, media_type=metrics.MEDIA_TYPE)
+        exposed = service.counters.exposed(await stats())
+        return Response(exposed, headers={"Content-Type": metrics.MEDIA_TYPE})
 
 
 def _add_health(app: FastAPI, service: Service) -> None:

@@ -68,7 +68,7 @@ class CountRequests:
             if message["type"] == "http.response.start":
                 # By route, not by address: what strangers type must not grow the metrics.
                 path = scope["route"].path if "route" in scope else "other"
-                self._counters.requests[path, message["status"]] += 1
+                self._counters.answered(path, message["status"])
             await send(message)
 
         await self._app(scope, receive, counted)

@@ -202,6 +202,8 @@ def test_metrics_are_prometheus_text(http):
     assert families["nanochat_total_workers"].samples[0].value == 4
     asked = [s.labels for s in families["nanochat_requests"].samples]
     assert {"path": "/v1/models", "status": "200"} in asked
+    tokens = families["nanochat_completion_tokens"].samples[0].value
+    assert tokens == http.get("/stats").json()["completion_tokens"]
     first = families["nanochat_time_to_first_token_seconds"]
     assert first.type == "histogram" and first.samples[0].labels["le"] == "0.05"
 
