@@ -58,9 +58,11 @@ class Stop:
         if self.asked:
             raise Interrupted(self.code)
 
-    def between_steps(self) -> None:
-        """Asked once before every step; as `check`. Several processes agree here."""
+    def between_steps(self, due: bool = False) -> bool:
+        """Asked once before every step: checks, and gives back what is due by the clock. Several
+        processes agree on both here."""
         self.check()
+        return due
 
     def run(
         self, work: Callable[[], T], slow: Callable[[float], None] | None = None, *,

@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 EMA = 0.9  # of the loss shown in the progress bar, as the original
 # Left out of the training time, as in the original: they hold the compilation.
 WARM_STEPS = 10
-ASK_EVERY = 10  # steps after which several processes ask whether it is time to save
 
 
 @dataclasses.dataclass
@@ -128,7 +127,7 @@ class Loop:
         run, first = self.run, self.step
         upcoming = run.curriculum.rows(first, self.now[1])
         for self.step in itertools.count(first):
-            self.stop.between_steps()
+            due = self._save_is_due()
             loader, make, after = self.stop.run(lambda: next(upcoming), _slow)
             state, _ = self.now
             # The data are asked before anything is done: whether this is the end decides what is
@@ -138,7 +137,7 @@ class Loop:
             # Where none is due, nothing is to be done at this step when the run goes on from it.
             self.progress.evaluated |= not self.evaluations.due(self.step, last)
             # Saved before anything runs on it that can fail: an evaluation, or the next step.
-            if saved is None and (last or self._save_is_due()):
+            if saved is None and (last or due):
                 saved = self._save(state, loader, final=last)
             elif saved is not None and last:
                 self.saver.amend(saved, {"final": True})
@@ -268,11 +267,10 @@ class Loop:
 
     def _save_is_due(self) -> bool:
         self.saver.check()  # sooner than at the next save: what is not saved now may be lost
-        due = lambda: self.cadence.due(self.step, time.perf_counter() - self.saved_at)
-        if self.cadence.seconds is None or group.count() == 1:
-            return due()
-        # Clocks differ, so process 0 decides, and is asked over the network.
-        return self.step % ASK_EVERY == 0 and group.first(due)
+        due = self.cadence.due(self.step, time.perf_counter() - self.saved_at)
+        by_clock = self.cadence.seconds is not None  # and clocks differ
+        agreed = self.stop.between_steps(due and by_clock)
+        return agreed if by_clock else due
 
     def _numbers(self) -> Scores:
         return {k: v for k, v in self.scores.items() if isinstance(v, float | int)}

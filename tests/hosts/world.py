@@ -50,6 +50,7 @@ val_mixture = ["exchanges:sums"]
 [speedrun]
 download = 0
 [eval]
+tasks = "bpb"
 max_problems = 8
 max_new_tokens = 8
 device_batch_size = 4
