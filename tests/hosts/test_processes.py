@@ -97,7 +97,7 @@ def test_scores_and_answers_are_those_of_one_process(tmp_path):
         rl_world.write_sft(root, rl_world.taught(rl_world.CHATS, 0))
         tasks = f"eval -i sft -a core,GSM8K,ARC-Easy --task-data {files}"
         world.run(root, tasks, processes, 2)
-        found.append({path.name: files_read(path) for path in root.rglob("answers/**/*.jsonl")})
+        found.append({path.name: files_read(path) for path in root.glob("eval/**/*.jsonl")})
     one, two = found
     assert len(one) == 5 and one.keys() == two.keys()
     for name in one:
