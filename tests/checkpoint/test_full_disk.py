@@ -52,19 +52,18 @@ def test_no_file_of_a_step_can_be_too_large_to_be_written(directory):
 
 
 @pytest.mark.slow
-def test_no_operation_of_ours_on_a_full_disk_leaves_half_a_step(directory):
-    """Each name made, file synced and half a write in turn says that there is no room."""
+def test_a_disk_that_fills_in_the_middle_of_a_file_leaves_no_half_a_step(directory):
+    """Half of each piece that Python writes is there, and then there is no room."""
     failed = 0
-    for kind in ("file", "write"):
-        for at in range(1, 200):
-            clockwork = Clockwork(directory, lambda *now, want=(kind, at): full(now == want))
-            with clockwork.wound():
-                failed += fails(directory)
-            if clockwork.counts[kind] < at:  # the save has fewer of them, and was not disturbed
-                break
-            for folder in directory.glob("000004"):
-                folder.rename(directory.with_name(f"{kind}-{at}"))
-    assert failed > 12
+    for at in range(1, 200):
+        clockwork = Clockwork(directory, lambda *now, want=("write", at): full(now == want))
+        with clockwork.wound():
+            failed += fails(directory)
+        if clockwork.counts["write"] < at:  # a save has fewer of them, and was not disturbed
+            break
+        for folder in directory.glob("000004"):
+            folder.rename(directory.with_name(f"{at}"))
+    assert failed >= 3  # what stands beside the arrays, and the manifest
 
 
 def full(now):

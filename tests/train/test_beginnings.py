@@ -13,7 +13,7 @@ from nanochat_jax.checkpoint import store
 from nanochat_jax.config.paths import checkpoints
 from nanochat_jax.config.stages import STAGES
 from nanochat_jax.data import importer
-from nanochat_jax.train import setup
+from nanochat_jax.train import setup, stages
 from nanochat_jax.train.curriculum import loader_rows
 from tests.train.test_loop import Counting
 from tests.train.tiny_chain import CHATS, SETTINGS
@@ -148,6 +148,10 @@ def test_a_run_goes_on_from_its_last_whole_step(run, base_dir, caplog):
     folder = checkpoints(base_dir, "base") / "d1"
     want = saved(base_dir, "base").params()
     (folder / "000002" / "loader.json").write_text("{")
+    # What the speedrun asks first: a finished stage whose weights are damaged is none.
+    saved_config = pipeline.configure("base", ["--resume-from-step=1", "-g=d1"])
+    _, have, final = stages.status("base", saved_config, base_dir)
+    assert have is not None and not final
     run("base", "--resume")
     assert "000002 is damaged: loader.json is changed" in caplog.text
     assert (folder / "000002.damaged" / "meta.json").exists()
