@@ -1,9 +1,13 @@
-"""What programs leave in their folder, or tell their keeper, ends no evaluation and is gone."""
+"""What programs leave in their folder, or tell their keeper, ends no evaluation and is gone.
+
+`pytest -s tests/evals/test_sandbox_remains.py` prints lines for the table of attacks.
+"""
 
 import os
 import pathlib
 import tempfile
 import textwrap
+import time
 
 import pytest
 
@@ -77,7 +81,10 @@ def test_nothing_is_left_of_what_a_program_makes_and_nothing_else_is_touched(
     before = {path: os.stat(path).st_mode for path in ("/", "/etc", "/etc/passwd", "/tmp")}
     code = "import posix\ntry:\n" + textwrap.indent(textwrap.dedent(REMAINS[what]), "    ")
     code += "\nexcept OSError as error:\n    print(error)\nprint('made')"
+    started = time.monotonic()
     result = sandbox.run_python(code, layers=layers, timeout_s=20)
+    took = time.monotonic() - started
+    print(f"| {what} | {' + '.join(layers) or 'none'} | {result.error or 'deleted'} | {took:.2f} |")
     assert result.success and result.stdout.endswith("made\n"), result
     assert {path: os.stat(path).st_mode for path in before} == before
     assert not caplog.records
