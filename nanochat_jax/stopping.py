@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -224,13 +224,29 @@ def _listen(read: int, first: Callable[[int], None]) -> None:
                 first(number[0])
 
 
-def leave(code: int, line: str, flush: bool = False) -> None:
+def run(main: Callable[[list[str]], int]) -> NoReturn:
+    """Runs a program's main function and ends the process with what it returns.
+
+    After an error that is at once: where the disk was full, Orbax's threads wait for each other for
+    minutes, and Python would wait for them.
+    """
+    try:
+        code = main(sys.argv[1:])
+    except SystemExit as left:
+        code = left.code
+    if isinstance(code, int) and code != 0:
+        leave(code, flush=True)
+    sys.exit(code)
+
+
+def leave(code: int, line: str = "", flush: bool = False) -> None:
     """Ends this process now, whatever its threads do, with one line on stderr.
 
     Python's own way out would wait for threads that download, and take the ground from under those
     that compile.
     """
-    _say(line)
+    if line:
+        _say(line)
     with contextlib.suppress(Exception):
         for child in multiprocessing.active_children():
             child.terminate()

@@ -1,11 +1,9 @@
 """Every stage in order, skipping what is done, then the report: `python -m scripts.speedrun`."""
 
-import sys
-
 from nanochat_jax import speedrun
 from nanochat_jax.config.errors import friendly_errors
 from nanochat_jax.hosts.watch import leaving
-from nanochat_jax.stopping import at_once
+from nanochat_jax.stopping import at_once, run
 
 
 def main(argv: list[str]) -> int:
@@ -15,4 +13,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main)

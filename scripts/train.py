@@ -1,11 +1,9 @@
 """One stage of training: `python -m scripts.train --stage tokenizer|base|mid|sft|rl [flags]`."""
 
-import sys
-
 from nanochat_jax import pipeline
 from nanochat_jax.config.errors import friendly_errors
 from nanochat_jax.hosts.watch import leaving
-from nanochat_jax.stopping import at_once
+from nanochat_jax.stopping import at_once, run
 
 
 def main(argv: list[str]) -> int:
@@ -18,4 +16,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main)

@@ -88,3 +88,14 @@ with stopping.in_order() as stop:
         begun()
 """
     assert ended(program)[0] == 0
+
+
+def test_a_program_that_fails_waits_for_no_thread():
+    program = """
+import threading
+threading.Thread(target=time.sleep, args=(60,)).start()
+def main(argv): begun(); print("error: full", file=sys.stderr); raise SystemExit(2)
+stopping.run(main)
+"""
+    code, seconds, _, errors = ended(program)
+    assert (code, errors) == (2, "error: full\n") and seconds < 30
