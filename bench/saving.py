@@ -1,9 +1,11 @@
 """What saving costs a run, and what it takes of the host's memory and time.
 
-`python -m bench.saving overhead [--rounds 3] [--every 50]`: steps of a model of 59 million
-parameters on this machine's CPU, in turn without and with a save at their beginning; prints the
-stall of a save (the time that `Saver.save` takes from the training thread), the time a window of
-steps takes longer with one, and how long it is until the step is on disk.
+`python -m bench.saving overhead [--rounds 5] [--window 12] [--every 50]`: windows of steps of a
+model of 59 million parameters on this machine's CPU, in turn without and with a save at their
+start; prints the stall of a save (the time that `Saver.save` takes from the training thread), how
+much longer a window takes with one, in seconds of the clock and of the processors (which other
+programs disturb less), and how long it is until the step is on disk. The overhead is what a save
+costs over the time of `--every` steps.
 
 `python -m bench.saving memory [--depth 20]`: parameters and optimizer state of the classic model of
 that depth, drawn at random, are saved while a donated update of all of them runs, and restored in a
@@ -32,7 +34,8 @@ GB = 1e9
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["overhead", "memory", "restore"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--window", type=int, default=12, help="steps that are timed together")
     parser.add_argument("--every", type=int, default=50, help="steps from save to save")
     parser.add_argument("--depth", type=int, default=20)
     parser.add_argument("--dir", type=pathlib.Path)
@@ -40,15 +43,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         where = args.dir or pathlib.Path(folder)
         if args.what == "overhead":
-            print(json.dumps(overhead(args.rounds, args.every, where)))
+            print(json.dumps(overhead(args.rounds, args.window, args.every, where)))
         elif args.what == "memory":
             print(json.dumps(saved_in_memory(args.depth, where) | restored(args.depth, where)))
         else:
             print(json.dumps(restored_in_memory(args.depth, where)))
 
 
-def overhead(rounds: int, every: int, folder: pathlib.Path) -> dict[str, Any]:
-    """Windows of `every` steps, in turn without and with a save."""
+def overhead(rounds: int, window: int, every: int, folder: pathlib.Path) -> dict[str, Any]:
+    """Windows of steps, in turn without and with a save at the beginning."""
     import jax
 
     from nanochat_jax.checkpoint.saver import Saver
@@ -56,34 +59,39 @@ def overhead(rounds: int, every: int, folder: pathlib.Path) -> dict[str, Any]:
 
     trainer, state, batch = small_run()
     size = sum(a.nbytes for a in jax.tree.leaves((state.params, state.opt_state)))
-    stalls, until_saved, without, with_one = [], [], [], []
-    begun = {}
-    done = lambda path: until_saved.append(time.perf_counter() - begun[path.name])
+    begun, stalls, until_saved = [], [], []
+    took: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
+    done = lambda path: until_saved.append(time.perf_counter() - begun[-1])
     with Saver(folder, folder, Keep(last=1), saved=done) as saver:
         for n in range(2 * rounds + 1):  # the first warms up
-            start = time.perf_counter()
+            start, spent = time.perf_counter(), time.process_time()
             if saves := n % 2 == 0 and n > 0:
-                begun[f"{n:06d}"] = time.perf_counter()
+                begun.append(start)
                 meta = {"config": {"keep": "last=1"}}
                 saver.save(n, state.params, meta, optimizer=state.opt_state, loader=None)
                 stalls.append(time.perf_counter() - start)
-            for _ in range(every):
+            for _ in range(window):
                 state, metrics = trainer.step(state, batch)
                 jax.block_until_ready(metrics)
+            clock = time.perf_counter() - start
+            saver.wait()  # what is left of it is counted for the processors, not for the clock
             if n > 0:
-                (with_one if saves else without).append(time.perf_counter() - start)
-            kind = "with a save" if saves else "without" if n else "warm-up"
-            print(f"{every} steps {kind}: {time.perf_counter() - start:.2f} s", file=sys.stderr)
-    longer = [b - a for a, b in zip(without, with_one, strict=True)]
-    middle = statistics.median
+                took[saves].append((clock, time.process_time() - spent))
+            print(f"{window} steps{' and a save' * saves}: {clock:.2f} s", file=sys.stderr)
+    middle = lambda i, saves: statistics.median(each[i] for each in took[saves])
+    clock, processors = (middle(i, True) - middle(i, False) for i in (0, 1))
     return {
         "parameters": sum(a.size for a in jax.tree.leaves(state.params)),
         "state_GB": round(size / GB, 3),
-        "step_ms": round(1e3 * middle(without) / every, 1),
+        "step_ms": round(1e3 * middle(0, False) / window, 1),
         "stall_ms": [round(1e3 * s, 1) for s in stalls],
-        "longer_s": [round(x, 3) for x in longer],
         "on_disk_after_s": [round(s, 2) for s in until_saved],
-        "overhead_percent": round(100 * middle(longer) / middle(without), 2),
+        "save_clock_s": round(clock, 3),
+        "save_processor_s": round(processors, 3),
+        "overhead_percent": round(100 * clock / (middle(0, False) * every / window), 2),
+        "overhead_percent_of_processors": round(
+            100 * processors / (middle(1, False) * every / window), 2
+        ),
     }
 
 

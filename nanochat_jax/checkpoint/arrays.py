@@ -7,7 +7,6 @@ reads it a second time. Orbax's default (OCDBT) packs arrays into few files of i
 read as before.
 """
 
-import json
 import logging
 import mmap
 import pathlib
@@ -19,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from nanochat_jax.checkpoint import manifest
+from nanochat_jax.checkpoint import manifest, plain
 from nanochat_jax.checkpoint.mapped import drop_pages
 
 handlers = ocp.type_handlers
@@ -27,7 +26,6 @@ handlers = ocp.type_handlers
 logging.getLogger("absl").addFilter(
     lambda record: "Skipping merge of OCDBT" not in record.getMessage()
 )
-LAYOUT = {"compressor": None, "filters": None, "order": "C", "dimension_separator": "."}
 
 
 class Writing:
@@ -87,10 +85,10 @@ class _Watched:
 
     def entries(self, folder: pathlib.Path) -> Iterator[tuple[str, manifest.Entry]]:
         for name, (key, entry) in self.done.items():
-            if _is_plain(folder / name):
+            if plain.layout(folder / name):
                 yield f"{name}/{key}", entry
         for name, pieces in self.arrays.items():
-            if _is_plain(folder / name):
+            if plain.layout(folder / name):
                 for key, data in pieces:
                     yield f"{name}/{key}", manifest.entry_of(_bytes(data))
 
@@ -146,6 +144,8 @@ def restore(path: pathlib.Path, like: Any) -> Any:
     # Always with a target: without one Orbax makes lists of tuples, and refuses to restore on
     # another number of processes than saved.
     like = shapes(path) if like is None else like
+    if (read := plain.restore(path, like)) is not None:
+        return read
     # What is read at a time lies in memory up to three times; Orbax refuses an array that is not
     # below its limit.
     largest = max((a.size * a.dtype.itemsize for a in jax.tree.leaves(like)), default=0)
@@ -163,13 +163,6 @@ def _key(shard: Any) -> str:
 def _bytes(array: np.ndarray) -> memoryview:
     # A copy only of what does not lie in order.
     return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-
-
-def _is_plain(folder: pathlib.Path) -> bool:
-    """Whether the files of an array's folder hold its bytes as they are."""
-    file = folder / ".zarray"
-    layout = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    return all(layout.get(key, ...) == value for key, value in LAYOUT.items())
 
 
 def _give_back(array: Any) -> None:

@@ -98,6 +98,31 @@ def test_a_file_that_is_not_plain_bytes_is_read_for_its_digest(tmp_path):
     assert manifest.entries(tmp_path / "part", known) == manifest.entries(tmp_path / "part")
 
 
+@pytest.mark.parametrize("devices", [1, 2, 4])
+@pytest.mark.parametrize("axes", [("data",), (None, "data"), ()])
+def test_an_array_comes_back_on_other_devices_cut_another_way(tmp_path, devices, axes, monkeypatch):
+    """Straight from the files; Orbax reads the same from them."""
+    tree = state(4)
+    store.save(tmp_path, 1, tree, {})
+    mesh = jax.make_mesh((devices,), ("data",), (jax.sharding.AxisType.Auto,))
+    place = lambda a: jax.NamedSharding(mesh, jax.P(*axes[: a.ndim]) if a.ndim > 1 else jax.P())
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place(a)), tree)
+    back = store.find(tmp_path).params(like)
+    monkeypatch.setattr(arrays.plain, "restore", lambda *_: None)
+    for read in (back, store.find(tmp_path).params(like)):
+        equal(read, tree)
+        assert jax.tree.map(lambda a: a.sharding, read) == jax.tree.map(lambda a: a.sharding, like)
+
+
+def test_an_array_of_another_shape_is_refused_and_of_another_type_is_cast(tmp_path):
+    store.save(tmp_path, 1, {"a": jnp.ones((4, 2))}, {})
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = lambda *shape: {"a": jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=place)}
+    assert store.find(tmp_path).params(like(4, 2))["a"].dtype == jnp.bfloat16
+    with pytest.raises(ValueError, match="shape"):
+        store.find(tmp_path).params(like(2, 2))
+
+
 def test_a_checkpoint_of_the_format_before_is_read_as_it_was(tmp_path):
     tree, path = state(4), tmp_path / "000003"
     for name in ("params", "optimizer"):
