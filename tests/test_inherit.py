@@ -6,7 +6,8 @@ import json
 import pytest
 import tyro
 
-from nanochat_jax import pipeline, speedrun
+from nanochat_jax import files, pipeline, speedrun
+from nanochat_jax.checkpoint import manifest
 from nanochat_jax.config import scaling
 from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
 from nanochat_jax.config.paths import CHECKPOINTS
@@ -30,6 +31,7 @@ def leave(base_dir, stage, cls, recipe="classic", **config):
     folder = base_dir / CHECKPOINTS[stage] / "d2" / "000007"
     folder.mkdir(parents=True)
     (folder / "meta.json").write_text(json.dumps(meta))
+    files.write_json(folder / manifest.NAME, manifest.entries(folder))
     return folder
 
 
