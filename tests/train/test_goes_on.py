@@ -148,7 +148,7 @@ def test_a_whole_run_goes_from_eight_devices_to_one_and_on_to_four(tmp_path):
 
     program(*tokenizer)
     on = lambda devices: ["--stage=base", f"--mesh={devices}", "--simulate-devices"]
-    program(*on(8), "--loader=bestfit", "--muon-dtype=float32")
+    program(*on(8), "--loader=bestfit", "--muon-dtype=float32", "--keep=all")
     eight = shutil.copytree(checkpoints(root, "base"), tmp_path / "eight") / "d1"
     program(*on(1), "--resume-from-step=2", "--device-batch-size=8")
     program(*on(4), "--resume-from-step=4", "--device-batch-size=2")
