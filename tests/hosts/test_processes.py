@@ -14,7 +14,8 @@ from tests.hosts import world
 from tests.tasks.made_files import write_task_files
 from tests.train import rl_world
 
-pytestmark = pytest.mark.slow
+# Each starts up to four programs that compile, on machines of any speed.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

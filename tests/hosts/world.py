@@ -79,7 +79,7 @@ def start(root: pathlib.Path, command: str, processes: int, devices: int) -> lis
     return started
 
 
-def codes(started: list[subprocess.Popen], within_s: float = 300) -> list[int]:
+def codes(started: list[subprocess.Popen], within_s: float = 600) -> list[int]:
     """The exit codes of all, once they have ended; a test that gives up leaves none behind."""
     end = time.monotonic() + within_s
     try:
@@ -112,7 +112,7 @@ def numbers(root: pathlib.Path, key: str, stage: str = "base") -> list[float]:
     return [line[key] for line in lines(root, stage) if key in line]
 
 
-def wait_for_step(root: pathlib.Path, step: int, within_s: float = 120) -> None:
+def wait_for_step(root: pathlib.Path, step: int, within_s: float = 300) -> None:
     """Returns when a run of base has logged the step."""
     end = time.monotonic() + within_s
     while not any(line["step"] >= step and "train/loss" in line for line in lines(root)):
