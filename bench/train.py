@@ -130,7 +130,11 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
 def in_turn(name: str, args: argparse.Namespace) -> Iterator[dict[str, float]]:
     """Way -> what it found, round by round, without the first, in which they compile."""
     argv = [f"--recipe={args.recipe}", f"--case={name}", f"--seconds={args.seconds}"]
-    ways = [Way(__file__, way, argv) for way in (PRODUCTS, *OURS)]
+    sys.path.insert(0, str(ROOT))
+    from nanochat_jax.devices import cpu_environment
+
+    ways = [Way(__file__, PRODUCTS, argv)]
+    ways += [Way(__file__, way, argv, env=cpu_environment()) for way in OURS]
     if args.peer:
         argv.append(f"--peer={args.peer.resolve()}")
         ways += [Way(__file__, way, argv, python=args.peer_python) for way in THEIRS]

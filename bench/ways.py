@@ -4,10 +4,11 @@ So each way has the devices it wants, and no compiled code, cache or thread of o
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 WAY = "--way"  # the flag by which a script is started as one of its ways
@@ -24,10 +25,15 @@ class Done(NamedTuple):
 class Way:
     """A script's way, waiting in a process to be asked."""
 
-    def __init__(self, script: str, name: str, argv: Sequence[str], python: str = sys.executable):
+    def __init__(
+        self, script: str, name: str, argv: Sequence[str], python: str = sys.executable,
+        env: Mapping[str, str] | None = None,
+    ):  # fmt: skip
         command = [python, script, *argv, WAY, name]
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        self.name, self.process = name, subprocess.Popen(command, text=True, **pipes)
+        whole = os.environ | (env or {})
+        self.name = name
+        self.process = subprocess.Popen(command, text=True, env=whole, **pipes)
 
     def ask(self) -> "Done":
         """What came of doing it once.

@@ -7,9 +7,11 @@ import glob
 import importlib.util
 import os
 import pathlib
+import platform
+import sys
 from typing import Any
 
-from nanochat_jax import gpu_process
+from nanochat_jax import cpu_process, gpu_process
 from nanochat_jax.config.mesh import mesh_size
 
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
@@ -27,6 +29,18 @@ def machine_kind() -> str:
         return "gpu"
     tpu = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
     return "tpu" if tpu and importlib.util.find_spec("libtpu") else "cpu"
+
+
+def begin_again() -> None:
+    """Starts this program anew, as it was called, where a CPU's environment must be there from the
+    start: first of all, before anything is read or opened."""
+    if machine_kind() == "cpu" and (changes := cpu_environment()):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | changes)
+
+
+def cpu_environment() -> dict[str, str]:
+    """What a process that computes on this machine's CPU wants in its environment beside this."""
+    return cpu_process.environment(platform.libc_ver()[0], os.environ)
 
 
 def has_cuda_plugin() -> bool:

@@ -1,6 +1,6 @@
 """Every stage in order, skipping what is done, then the report: `python -m scripts.speedrun`."""
 
-from nanochat_jax import speedrun
+from nanochat_jax import devices, speedrun
 from nanochat_jax.config.errors import friendly_errors
 from nanochat_jax.hosts.watch import leaving
 from nanochat_jax.stopping import at_once, run
@@ -13,4 +13,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    devices.begin_again()
     run(main)

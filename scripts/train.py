@@ -1,6 +1,6 @@
 """One stage of training: `python -m scripts.train --stage tokenizer|base|mid|sft|rl [flags]`."""
 
-from nanochat_jax import pipeline
+from nanochat_jax import devices, pipeline
 from nanochat_jax.config.errors import friendly_errors
 from nanochat_jax.hosts.watch import leaving
 from nanochat_jax.stopping import at_once, run
@@ -16,4 +16,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    devices.begin_again()
     run(main)

@@ -12,7 +12,9 @@ PACKAGE = ROOT / "nanochat_jax"
 
 # Each row may import itself and the rows above.
 LAYERS = (
-    ("_rustbpe", "files", "gpu_process", "locks", "results", "stopping", "texts"),
+    (
+        "_rustbpe", "cpu_process", "files", "gpu_process", "locks", "results", "stopping", "texts",
+    ),  # fmt: skip
     ("config",),
     ("devices", "hosts", "leftovers"),
     ("tokenizer",),
@@ -47,6 +49,7 @@ PURE = (
     "evals/core/prompts.py",
     "evals/core/shapes.py",
     "evals/shares.py",
+    "cpu_process.py",
     "gpu_process.py",
     "hosts/launchers.py",
     "interop/eras.py",
