@@ -13,7 +13,14 @@ PACKAGE = ROOT / "nanochat_jax"
 # Each row may import itself and the rows above.
 LAYERS = (
     (
-        "_rustbpe", "cpu_process", "files", "gpu_process", "locks", "results", "stopping", "texts",
+        "_rustbpe",
+        "cpu_process",
+        "files",
+        "gpu_process",
+        "locks",
+        "results",
+        "stopping",
+        "texts",
     ),  # fmt: skip
     ("config",),
     ("devices", "hosts", "leftovers"),
