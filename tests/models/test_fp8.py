@@ -181,6 +181,7 @@ def test_what_is_computed_again_is_the_same(start, remat):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(a).max())
 
 
+@pytest.mark.slow
 def test_micro_batches_and_devices_are_scaled_each_by_its_own_and_add_up(start):
     params, tokens_BT = start
     model = GPT(CFG, fp8=True)

@@ -4,6 +4,7 @@ import logging
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from nanochat_jax.config.stages import BaseTrain, SFTTrain
 from nanochat_jax.models.gpt import GPT, Model, init_params
@@ -58,6 +59,7 @@ def trained(stage, config, root):
     return loop.train(run, run.first_state())
 
 
+@pytest.mark.slow
 def test_a_base_run_with_evaluations_core_and_samples_compiles_only_in_its_warm_up(text_root):
     (text_root / "eval_bundle").mkdir()
     three(text_root / "eval_bundle", n=4)
@@ -68,6 +70,7 @@ def test_a_base_run_with_evaluations_core_and_samples_compiles_only_in_its_warm_
     assert done.step == 6 and done.compiles.late == []
 
 
+@pytest.mark.slow
 def test_an_sft_run_with_padded_rows_compiles_a_step_for_each_of_its_widths_alone(base_dir, key):
     chats = [rl_world.exchange("count", " ".join("abcdefghijkl"[: 1 + i])) for i in range(12)]
     rl_world.write_conversations(base_dir, chats)

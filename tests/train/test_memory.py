@@ -71,6 +71,7 @@ def test_when_not_one_row_fits_the_message_names_what_else_there_is(command):
         memory.choose_remat(CONFIG, SIZES, peak_of, limit=1)
 
 
+@pytest.mark.slow
 def test_a_compiled_step_over_the_limit_is_refused_with_the_largest_batch_that_fits(command):
     """The program's own step, compiled for this CPU, against a limit between 2 and 4 rows."""
     mesh = sharding.make_mesh("1")
