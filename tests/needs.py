@@ -7,6 +7,7 @@ browser and a sandbox.
 
 import importlib.util
 import os
+import platform
 import shutil
 import sys
 from pathlib import Path
@@ -54,6 +55,12 @@ def linux(what: str) -> None:
     """For tests of what Linux alone has; in CI that is promised."""
     if sys.platform != "linux":
         missing(f"{what}: Linux alone has it")
+
+
+def glibc() -> None:
+    """For tests of what its allocator does; in CI that is promised."""
+    if platform.libc_ver()[0] != "glibc":
+        missing("the C library is not glibc")
 
 
 def nginx() -> str:

@@ -86,7 +86,7 @@ def _opened(file: BinaryIO) -> zipfile.ZipFile:
     """The archive; ValueError for one that asks for a later zip than `zipfile` knows."""
     try:
         return zipfile.ZipFile(file)
-    except NotImplementedError as error:  # its documented word for that, and raised by nothing else
+    except NotImplementedError as error:  # zipfile's word for a later zip
         raise ValueError(str(error)) from None
 
 
