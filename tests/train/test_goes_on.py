@@ -1,6 +1,5 @@
 """A run that goes on in other passes or on other devices: the same rows, nearly the same loss."""
 
-import json
 import shutil
 
 import jax
@@ -9,12 +8,11 @@ import pytest
 
 from nanochat_jax import pipeline
 from nanochat_jax.checkpoint import store
-from nanochat_jax.config.paths import base_data, checkpoints
-from nanochat_jax.data import importer, shards
+from nanochat_jax.config.paths import checkpoints
 from nanochat_jax.train import curriculum, metrics, trace
 from nanochat_jax.train.step import mean_weights
 from tests.kills import process, world
-from tests.train.tiny_chain import SETTINGS
+from tests.train.tiny_chain import write_base
 
 # Answers of unequal lengths: the weight of a row depends on those it is averaged with.
 CHATS = [[{"role": "user", "content": f"Is {n} more?"},
@@ -44,13 +42,7 @@ ROWS = 8  # of a step
 def base(tmp_path_factory):
     """A base directory with text, chats and a tokenizer; micro-batches of two rows."""
     root = tmp_path_factory.mktemp("base")
-    chats, file = root / "c.jsonl", root / "c.toml"
-    chats.write_text("\n".join(map(json.dumps, CHATS)))
-    file.write_text(SETTINGS + MORE)
-    for number in range(2):
-        texts = [f"The number {n} is one more than {n - 1}. " * (1 + n % 3) for n in range(2100)]
-        shards.write_shard(base_data(root) / shards.shard_name(number), texts)
-    importer.add_conversations(root, [chats])
+    write_base(root, MORE, [range(2100), range(2100)])
     return root
 
 

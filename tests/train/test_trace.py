@@ -1,7 +1,5 @@
 """What trace names is what the run was given, read and tokenised anew; and the data of a run."""
 
-import json
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -9,10 +7,10 @@ import pytest
 from nanochat_jax import pipeline, tasks
 from nanochat_jax.checkpoint import load_tokenizer, store
 from nanochat_jax.config.paths import base_data, checkpoints
-from nanochat_jax.data import importer, shards
+from nanochat_jax.data import shards
 from nanochat_jax.train import curriculum, trace
 from scripts.data import main
-from tests.train.tiny_chain import CHATS, SETTINGS
+from tests.train.tiny_chain import write_base
 
 T, ROWS = 32, 4  # tokens of a row, rows of a step: two micro-batches
 REST = """\
@@ -35,15 +33,8 @@ mixture = ["conversations", "SimpleSpelling:20"]
 def base(tmp_path_factory):
     """A base directory with text (three row groups a shard), chats and a tokenizer."""
     root = tmp_path_factory.mktemp("base")
-    chats, file = root / "c.jsonl", root / "c.toml"
-    chats.write_text("\n".join(map(json.dumps, CHATS)))
-    file.write_text(SETTINGS + REST)
     (root / "words_alpha.txt").write_text("\n".join(("river", "stone", "apple", "winter")))
-    for number in range(3):
-        rows = range(number * 3000, number * 3000 + 2600)
-        texts = [f"The number {n} is one more than {n - 1}. " * (1 + n % 3) for n in rows]
-        shards.write_shard(base_data(root) / shards.shard_name(number), texts)
-    importer.add_conversations(root, [chats])
+    write_base(root, REST, [range(first, first + 2600) for first in (0, 3000, 6000)])
     return root
 
 
