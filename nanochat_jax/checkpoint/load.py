@@ -1,11 +1,11 @@
 """From a stage and a tag to the model, its tokenizer and its meta."""
 
 import pathlib
-import re
 from typing import Any
 
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config import paths
+from nanochat_jax.config.paths import guess_tag as guess_tag
 from nanochat_jax.devices import compute_dtype
 from nanochat_jax.hosts import group
 from nanochat_jax.models.gpt import Model
@@ -48,15 +48,6 @@ def find_checkpoint(
             f"{', '.join(have) or 'none'}; make one with {make}"
         )
     return store.find(folder / tag, step)
-
-
-def guess_tag(folder: pathlib.Path) -> str | None:
-    """The tag `d<number>` of the largest number, else the one changed last; None if none."""
-    tags = [p for p in folder.iterdir() if store.steps(p)] if folder.is_dir() else []
-    deep = [(int(m[1]), p.name) for p in tags if (m := re.match(r"d(\d+)", p.name))]
-    if deep:
-        return max(deep)[1]
-    return max(tags, key=lambda p: p.stat().st_mtime).name if tags else None
 
 
 def load_tokenizer(saved: store.Saved, root: pathlib.Path) -> Tokenizer:

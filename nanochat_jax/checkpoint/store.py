@@ -19,7 +19,8 @@ import orbax.checkpoint as ocp
 
 from nanochat_jax.checkpoint import arrays, manifest
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.files import PART, recover_folders, replace_folder, sync_folder, write_json
+from nanochat_jax.config.paths import steps as steps
+from nanochat_jax.files import PART, replace_folder, sync_folder, write_json
 
 MANIFEST = manifest.NAME
 BARRIER_MS = 20 * 60_000  # Orbax waits as long for the writes of other processes
@@ -115,15 +116,6 @@ def begin(
 def folder(directory: pathlib.Path, step: int) -> pathlib.Path:
     """Where a step lies."""
     return directory / f"{step:06d}"
-
-
-def steps(directory: pathlib.Path) -> list[int]:
-    """The steps saved in a checkpoint directory, ascending."""
-    if not directory.is_dir():
-        return []
-    recover_folders(directory)  # of a step that was saved again, and killed at the wrong moment
-    found = (p for p in directory.iterdir() if p.name.isdigit() and (p / "meta.json").exists())
-    return sorted(int(p.name) for p in found)
 
 
 def find(directory: pathlib.Path, step: int | None = None) -> Saved:

@@ -5,9 +5,10 @@ The original's names, so that its users find things where they are used to find 
 
 import os
 import pathlib
+import re
 from collections.abc import Callable
 
-from nanochat_jax.files import recover_folder
+from nanochat_jax.files import recover_folder, recover_folders
 
 CHECKPOINTS = {
     "base": "base_checkpoints", "mid": "mid_checkpoints",
@@ -33,6 +34,7 @@ tokenizer = _below("tokenizer")  # the one that new base models begin with
 eval_bundle = _below("eval_bundle")  # the tasks of CORE
 report = _below("report")  # what stages and evaluations found, and the report made of it
 compilation_cache = _below("jax_cache")  # compiled programs, kept from run to run
+loading_times = _below("loading_times.json")  # seconds that models took to load for a chat
 
 
 def data_in_use(root: pathlib.Path) -> pathlib.Path | None:
@@ -83,3 +85,21 @@ def checkpoints(root: pathlib.Path, stage: str) -> pathlib.Path:
 def answers(root: pathlib.Path, run: str) -> pathlib.Path:
     """Every question of an evaluation with its answer and grade, from which it can continue."""
     return root / "eval" / run
+
+
+def steps(directory: pathlib.Path) -> list[int]:
+    """The steps saved in a checkpoint directory, ascending."""
+    if not directory.is_dir():
+        return []
+    recover_folders(directory)  # of a step that was saved again, and killed at the wrong moment
+    found = (p for p in directory.iterdir() if p.name.isdigit() and (p / "meta.json").exists())
+    return sorted(int(p.name) for p in found)
+
+
+def guess_tag(folder: pathlib.Path) -> str | None:
+    """The tag `d<number>` of the largest number, else the one changed last; None if none."""
+    tags = [p for p in folder.iterdir() if steps(p)] if folder.is_dir() else []
+    deep = [(int(m[1]), p.name) for p in tags if (m := re.match(r"d(\d+)", p.name))]
+    if deep:
+        return max(deep)[1]
+    return max(tags, key=lambda p: p.stat().st_mtime).name if tags else None

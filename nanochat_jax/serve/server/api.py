@@ -25,7 +25,10 @@ from nanochat_jax.serve.server.schemas import DetokenizeRequest, TokenizeRequest
 from nanochat_jax.serve.server.service import Service
 from nanochat_jax.tokenizer.chat_format import ASSISTANT_END
 
-MEDIA = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+MEDIA = {
+    "html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml",
+    "json": "application/json",
+}  # fmt: skip
 PAGE_HEADERS = {
     # No inline script runs, and no text is evaluated, whatever a reply holds.
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; "
