@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 8
 SETTINGS = f"""
@@ -124,3 +126,11 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
+
+
+def same_curve(one: pathlib.Path, other: pathlib.Path, stage: str = "base") -> None:
+    """Equal up to the order in which float32 numbers are summed."""
+    for key in ("train/loss", "val/bpb"):
+        curves = numbers(one, key, stage), numbers(other, key, stage)
+        assert len(curves[0]) > 1
+        np.testing.assert_allclose(*curves, rtol=1e-4, err_msg=f"{stage} {key}")
