@@ -16,6 +16,7 @@ class Download:
     num_workers: Annotated[int, also("-w")] = 4  # downloads at a time
     recipe: Recipe = "classic"  # classic: FineWeb-Edu; current: ClimbMix
     base_url: str = ""  # another server with the same file names
+    mix: bool = False  # also into a base_data/ that holds other text: train on both
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +89,10 @@ class MakeIdentity:
 class Clean:
     """Show what killed programs and earlier runs left on disk, with sizes; --yes removes it.
 
-    Half-written files and folders, replaced ones, and answers to evaluations of steps that are
-    gone. Earlier runs that a new one moved aside are whole: they go with --runs alone. Nothing of a
-    run, an export or data in use is touched, nor what was written to within the last hour.
+    Half-written files and folders, replaced and damaged ones, and answers to evaluations of steps
+    that are gone. Earlier runs that a new one moved aside are whole: they go with --runs alone.
+    Nothing of a run, an export or data in use is touched, nor what was written to within the last
+    hour.
     """
 
     paths: tyro.conf.Positional[tuple[str, ...]] = ()

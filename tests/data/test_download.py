@@ -14,6 +14,7 @@ from nanochat_jax.config.program import Speedrun
 from nanochat_jax.config.stages import BaseTrain, TokenizerTrain
 from nanochat_jax.data import ahead, download, importer, manifest, shards
 from nanochat_jax.train import tokenizer
+from scripts import data as program
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -139,6 +140,16 @@ def test_shards_are_not_fetched_beside_texts_of_ones_own_unless_asked(tmp_path, 
     assert not server.requests
     assert fetch(tmp_path, server, 2, mix=True) == 2
     assert shards.find_shards(tmp_path).val.name == shards.VAL_NAME
+
+
+def test_the_command_fetches_and_says_what_is_next(base_dir, server, parquet, capsys):
+    server.files = {f"shard_{i:05d}.parquet": parquet for i in range(2)}
+    assert program.main(["download", "-n", "2", "--base-url", server.url]) == 0
+    assert "2 shards in" in capsys.readouterr().out
+    (base_dir / "base_data" / "books.parquet").write_bytes(parquet)
+    with pytest.raises(SystemExit):
+        program.main(["download", "-n", "2", "--base-url", server.url])
+    assert program.main(["download", "-n", "2", "--base-url", server.url, "--mix"]) == 0
 
 
 def test_a_file_put_there_by_hand_is_ones_own(tmp_path, server, parquet):
