@@ -8,6 +8,8 @@ from tests.serve.page.conftest import EVIL, Front, Slow, serve
 from tests.serve.page.driving import asked, button, finished, send, texts, toast, turns, until
 
 pytestmark = pytest.mark.slow
+ICONS = """[...document.querySelectorAll('svg:not([hidden])')].filter((icon) =>
+  icon.checkVisibility() && !icon.getBBox().width).map((icon) => icon.parentNode.outerHTML)"""
 
 
 def test_a_message_is_streamed_and_shown_as_markdown_with_its_tool_call(page, monkeypatch):
@@ -221,6 +223,10 @@ def test_a_restart_in_mid_stream_is_told_and_the_chat_goes_on(visit, talker, mon
     assert "connection to the server was lost" in page.locator(".failure").inner_text()
     assert texts(page, "assistant")[0].startswith("Rosa")
     page.get_by_text("The server does not answer").wait_for(timeout=10_000)
+    page.keyboard.press("Control+Shift+O")  # drawn now, with nobody to ask for icons
+    button(page, "hi").click()
+    page.locator(".failure").wait_for()
+    assert page.evaluate(ICONS) == []
     with serve("back again", port=front.port):
         page.locator("#banner").wait_for(state="hidden", timeout=30_000)
         assert toast(page) == "Connected."

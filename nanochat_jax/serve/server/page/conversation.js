@@ -3,7 +3,7 @@
 import { isKept, isLive, LIVE_MS, newChat, titleOf } from "./chat.js";
 import { ServerError } from "./client.js";
 import { runCommand } from "./commands.js";
-import { $, el, iconButton } from "./dom.js";
+import { $, el, icon, iconButton } from "./dom.js";
 import { banner, toast, watchHealth } from "./notice.js";
 import { isRunning, replyOf, startReply, stopReply } from "./reply.js";
 import { changeSettings, settings } from "./settings.js";
@@ -87,8 +87,7 @@ function welcome() {
     button.addEventListener("click", () => send(text));
     return button;
   });
-  const logo = el("img", { src: "/logo.svg", alt: "", width: 48, height: 48 });
-  return el("div", { className: "welcome" }, logo, el("h2", { textContent: "What would you like to know?" }), el("div", {}, ...tries));
+  return el("div", { className: "welcome" }, icon("logo", "logo"), el("h2", { textContent: "What would you like to know?" }), el("div", {}, ...tries));
 }
 
 export const atEnd = () => messages.scrollHeight - messages.scrollTop - messages.clientHeight < 60;

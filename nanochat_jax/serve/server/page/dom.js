@@ -14,12 +14,13 @@ export function el(name, properties = {}, ...children) {
 
 const SVG = "http://www.w3.org/2000/svg";
 
-export function icon(name) {
+// An icon of the page itself (index.html): drawn without asking the server.
+export function icon(name, className = "icon") {
   const node = document.createElementNS(SVG, "svg");
   const use = document.createElementNS(SVG, "use");
-  node.setAttribute("class", "icon");
+  node.setAttribute("class", className);
   node.setAttribute("aria-hidden", "true");
-  use.setAttribute("href", `/web/icons.svg#${name}`);
+  use.setAttribute("href", `#icon-${name}`);
   node.append(use);
   return node;
 }
