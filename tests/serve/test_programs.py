@@ -35,7 +35,9 @@ def test_the_server_answers_503_while_it_loads_then_200_and_ends_well_on_sigterm
             time.sleep(0.01)
         code, seconds = server.stop()
         reader.join(10)
+        said = server.process.stderr.read().splitlines()
     assert code == 0 and seconds < 10
+    assert said[-1] == f"ready: {server.url}" and "compiling" in "".join(said[:-1])
     assert got[0].text.endswith("data: [DONE]\n\n")
 
 

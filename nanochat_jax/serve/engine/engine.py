@@ -8,6 +8,7 @@ Source: nanochat:nanochat/engine.py (the API and the tool machine).
 
 import dataclasses
 import itertools
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 
@@ -258,6 +259,7 @@ class Engine:
         self._fit(max(slot.cached for slot in ready))
         self.pool.put([slot.row for slot in ready])
         for slot in ready:
+            slot.generation.read_s = slot.generation.last_s = time.monotonic()
             self._rows.running_B[slot.row] = True
             if self._rows.budget_B[slot.row] <= 0:
                 self._release(slot, "length")
@@ -305,6 +307,7 @@ class Engine:
         sampled = [slot.tool_calls.follow(token) for token in ids]
         new = scored_tokens(ids, sampled, output.logprob_KB[:count, row], *tops)
         generation.tokens += new
+        generation.last_s = time.monotonic()
         slot.tokens += ids
         slot.cached += count
         self._rows.step_B[row] += count

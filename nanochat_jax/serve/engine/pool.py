@@ -8,7 +8,7 @@ compiler. `Placement` says which device holds which row.
 
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import jax
@@ -58,7 +58,7 @@ class Pool:
     """`slots` cache rows of up to `max_len` tokens and the compiled functions over them.
 
     With a mesh the rows are spread over its devices. `compilations` counts what was traced so far;
-    after `warm_up` it stays as it is.
+    after `warm_up`, of which the share `warm` is done, it stays as it is.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Pool:
         n = self._placement.devices
         self.row_counts = tuple(n * c for c in sizes(2, slots // n, 4)) if on_cpu else (slots,)
         self.chunks = sizes(SMALLEST_CHUNK, min(LARGEST_CHUNK, max(max_len, 17)), 2)
-        self.compilations = 0
+        self.compilations, self.warm = 0, 0.0
         self.alternatives = min(MAX_ALTERNATIVES, model.cfg.vocab_size)
         make = lambda *size: partial(init_cache, model.cfg, *size, model.gpt.dtype)
         self._new_cache = self._placement.maker(make(slots, self.lengths[0]))
@@ -200,21 +200,28 @@ class Pool:
 
     def warm_up(self) -> None:
         """Compiles everything that serving can need; leaves the pool as it was, but empty."""
-        for size in self.chunks:
-            for score in (False, True):
-                self.prefill([([0] * (size + 1), 0)] * len(self.devices), score)
-        idle = idle_rows(self.slots, self.steps)
-        for length in self.lengths:
-            self._resize_to(length)
-            self.put([0])
-            self.take([0])
-            for count, alternatives in itertools.product(self.row_counts, (False, True)):
-                self.read(self.start(idle, self.steps, alternatives, count))
-            for other in self.lengths:
-                self._resize_to(other)
-                self._resize_to(length)
-        self._resize_to(self.lengths[0])
+        runs = list(self._everything())
+        for done, run in enumerate(runs, 1):
+            run()
+            self.warm = done / len(runs)
         logger.info("compiled %d functions for %d slots", self.compilations, self.slots)
+
+    def _everything(self) -> Iterator[Callable]:
+        """Calls that, made in this order, run every function in every shape it can get."""
+        for size, score in itertools.product(self.chunks, (False, True)):
+            yield partial(self.prefill, [([0] * (size + 1), 0)] * len(self.devices), score)
+        idle = idle_rows(self.slots, self.steps)
+        decode = lambda *args: self.read(self.start(idle, self.steps, *args))
+        for length in self.lengths:
+            yield partial(self._resize_to, length)
+            yield partial(self.put, [0])
+            yield partial(self.take, [0])
+            for count, alternatives in itertools.product(self.row_counts, (False, True)):
+                yield partial(decode, alternatives, count)
+            for other in self.lengths:
+                yield partial(self._resize_to, other)
+                yield partial(self._resize_to, length)
+        yield partial(self._resize_to, self.lengths[0])
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int) -> np.ndarray:

@@ -5,6 +5,7 @@ holds already, in its scratch cache.
 """
 
 import itertools
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -53,7 +54,7 @@ class Prefiller:
             waiting.remove(generation)
             if prefix.slot is not None:
                 taken.append(prefix.slot.row)
-            generation.cached_tokens = prefix.count
+            generation.cached_tokens, generation.began_s = prefix.count, time.monotonic()
             slot.generation, slot.used_at = generation, now
             slot.tokens, slot.cached = [], 0
             self._scratch[slot.device] = generation.request.tokens[: prefix.count]

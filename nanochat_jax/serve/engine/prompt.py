@@ -7,7 +7,9 @@ from typing import NamedTuple
 from nanochat_jax.serve.engine.requests import ROOM
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.tokenizer.chat_format import (
+    ASSISTANT_END,
     ASSISTANT_START,
+    PYTHON_END,
     Message,
     encode_message,
     parts_of,
@@ -21,8 +23,8 @@ class ContextFull(ValueError):
     def __init__(self, tokens: int, context: int):
         self.tokens, self.context = tokens, context
         super().__init__(
-            f"the last message needs {tokens} tokens with its markers, the model's context is "
-            f"{context}: shorten the message"
+            f"the last message is too long: it needs {tokens} tokens with its markers, and the "
+            f"model's context is {context}; shorten it"
         )
 
 
@@ -34,10 +36,12 @@ class Prompt(NamedTuple):
 
 
 def fit_conversation(
-    tokenizer: Tokenizer, messages: Sequence[Message], context: int, max_tokens: int | None
-) -> Prompt:
+    tokenizer: Tokenizer, messages: Sequence[Message], context: int, max_tokens: int | None,
+    go_on: bool = False,
+) -> Prompt:  # fmt: skip
     """The prompt for a reply to `messages`, leaving `max_tokens` of the context free for it, but at
-    most a quarter: who asks for as much as there is (None, -1) would lose the history.
+    most a quarter: who asks for as much as there is (None, -1) would lose the history. `go_on`: the
+    last message is a reply that was cut, which the prompt leaves open for more of it.
 
     Roles may come in any order, not in turn as in training: clients of the API send what they like.
     The oldest whole turns go until the rest fits; leading system text always stays, in front of the
@@ -58,6 +62,7 @@ def fit_conversation(
     enough = (i for i in range(last) if sum(sizes[i:]) + 2 + reserve <= context)
     for first in range(next(enough, last), len(turns)):
         ids = _join(tokenizer, system, turns[first][0], encoded[first:])
+        ids = _opened(tokenizer, ids) if go_on else ids
         if len(ids) + reserve <= context:
             break
     # Not cut: half a question has another answer, and nobody would know which half was read.
@@ -101,3 +106,15 @@ def _join(
         encoded.insert(0, encode_message(tokenizer, told)[0])
     body = itertools.chain.from_iterable(encoded)
     return [tokenizer.get_bos_token_id(), *body, tokenizer.encode_special(ASSISTANT_START)]
+
+
+def _opened(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
+    """A prompt that ends within its last reply; also within the tool call that the reply ends with.
+
+    Whether that call had been closed is not known: closed again, its result comes again.
+    """
+    ends = [tokenizer.encode_special(marker) for marker in (PYTHON_END, ASSISTANT_END)]
+    ids = ids[:-1]  # where a further reply would begin
+    while ids[-1] in ends:
+        ids.pop()
+    return ids

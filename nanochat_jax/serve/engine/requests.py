@@ -103,6 +103,10 @@ class Generation:
     cached_tokens: int = 0  # of the prompt: those that did not have to be read
     finish_reason: Finish | None = None
     cancelled: bool = False
+    # Seconds of a monotonic clock: its slot was given, its prompt was read, its last token came.
+    began_s: float = 0.0
+    read_s: float = 0.0
+    last_s: float = 0.0
 
     @property
     def done(self) -> bool:

@@ -40,13 +40,17 @@ class ReplyReader:
 
     A character whose bytes come in several tokens appears when it is complete; bytes that are no
     UTF-8 appear as U+FFFD. `raw` keeps to plain text: special tokens are skipped, none switches.
+    `kind` is that of the first part.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = (), raw: bool = False):
+    def __init__(
+        self, tokenizer: Tokenizer, stops: Sequence[str] = (), raw: bool = False,
+        kind: PartKind = "text",
+    ):  # fmt: skip
         self._tokenizer, self._raw = tokenizer, raw
         specials = tokenizer.get_special_tokens()
         self._specials = {tokenizer.encode_special(name): name for name in specials}
-        self._kind: PartKind = "text"
+        self._kind = kind
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._guard = StopGuard(stops)
 

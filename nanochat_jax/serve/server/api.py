@@ -158,15 +158,21 @@ def _add_statistics_routes(router: APIRouter, service: Service) -> None:
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
-    @app.get("/health", responses={503: {"model": responses.Health}})
+    @app.get(
+        "/health",
+        response_model_exclude_unset=True,
+        responses={503: {"model": responses.Health}},
+    )
     async def health(response: Response) -> responses.Health:
         engine, status = service.scheduler.engine, service.status
         # A load balancer reads the status alone.
         response.status_code = 200 if status == "ok" else 503
         free, ready = len(engine.slots) - engine.active, status == "ok"
+        progress = {"progress": round(engine.pool.warm, 3)} if status == "loading" else {}
         return responses.Health(
-            status=status, ready=ready, num_gpus=len(engine.devices), available_workers=free
-        )
+            status=status, ready=ready, num_gpus=len(engine.devices), available_workers=free,
+            **progress,
+        )  # fmt: skip
 
 
 def _add_page(app: FastAPI) -> None:

@@ -35,8 +35,10 @@ def add_routes(router: APIRouter, service: Service) -> None:
         if body.stream:
             return event_stream(writer.chunks(session, extras))
         choices = [writer.choice(reply) for reply in await session.finished(request)]
-        more = {"choices": choices, "usage": session.usage(), "nanochat": extras}
-        return responses.ChatCompletion(**writer.envelope, **more)
+        return responses.ChatCompletion(
+            **writer.envelope, choices=choices, usage=session.usage(), timings=session.timings(),
+            nanochat=extras,
+        )  # fmt: skip
 
     @router.post(
         "/chat/completions",
@@ -53,9 +55,10 @@ def add_routes(router: APIRouter, service: Service) -> None:
 def _begin(service: Service, body: ChatRequest) -> tuple[Session, responses.Extras]:
     """The replies to a conversation on their way, and what to tell beside them."""
     service.check(body, "n")
-    prompt = service.chat_prompt(body.messages, pick(body.max_tokens, service.cfg.max_tokens))
-    scores = {"alternatives": bool(body.alternatives())}
-    session = service.start([prompt.tokens], body, service.cfg, **scores)
+    budget = pick(body.max_tokens, service.cfg.max_tokens)
+    prompt = service.chat_prompt(body.messages, budget, bool(body.continue_final_message))
+    more = {"alternatives": bool(body.alternatives()), "opening": body.opening()}
+    session = service.start([prompt.tokens], body, service.cfg, **more)
     return session, responses.Extras(dropped_messages=prompt.dropped, seed=session.seed)
 
 
@@ -93,7 +96,7 @@ class _ChatWriter:
             if reply.finish_reason is not None:
                 yield chunk(_new(reply.index, ChatDelta(), reply.finish_reason))
         if usage:
-            yield chunk(usage=session.usage())
+            yield chunk(usage=session.usage(), timings=session.timings())
 
     def _new_text(
         self, reply: StreamedReply, pieces: Sequence[Part], tokens: Sequence[ScoredToken]

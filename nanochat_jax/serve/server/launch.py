@@ -82,6 +82,13 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
+def address(host: str, port: int) -> str:
+    """What to type into a browser on this machine for a server that listens there."""
+    # A server that listens everywhere listens on the address of this machine, too.
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{name}:{port}"
+
+
 def serve(cfg: ChatWeb) -> int:
     """Serves until SIGINT or SIGTERM; returns the exit code."""
     cfg = with_keys(with_mesh(cfg))
@@ -116,7 +123,7 @@ def new_service(cfg: ChatWeb, loaded: Loaded, engine: "Engine") -> "Service":
     from nanochat_jax.serve.server.scheduler import Scheduler, tune_interpreter
     from nanochat_jax.serve.server.service import Service
 
-    scheduler = Scheduler(engine, cfg.queue, when_ready=tune_interpreter)
+    scheduler = Scheduler(engine, cfg.queue, when_warm=tune_interpreter)
     return Service(scheduler, loaded.tokenizer, cfg.model_name or loaded.name, cfg)
 
 
@@ -131,8 +138,8 @@ def run(service: "Service", sock: socket.socket) -> int:
         create_app(service), service.cfg, backlog=BACKLOG,
         timeout_graceful_shutdown=service.cfg.drain + GRACE_S,
     )  # fmt: skip
-    host, port = sock.getsockname()[:2]
-    logger.info("%s on http://%s:%d (compiling; Ctrl-C ends it)", service.model_id, host, port)
+    logger.info("%s: compiling (Ctrl-C ends it)", service.model_id)
+    scheduler.when_ready = lambda: logger.info("ready: %s", address(*sock.getsockname()[:2]))
     # uvicorn raises the signal that ended it again; by then all is drained: leaving is no error.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with contextlib.suppress(KeyboardInterrupt):

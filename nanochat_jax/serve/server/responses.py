@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from nanochat_jax.serve.server.schemas import MAX_MESSAGE_CHARS, MAX_MESSAGES, MAX_TOTAL_CHARS
 from nanochat_jax.tokenizer.chat_format import PartKind
 
 DESCRIPTIONS = {
@@ -64,6 +65,21 @@ class Usage(BaseModel):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptDetails
+
+
+class Timings(BaseModel):
+    """How long the server took for a request, by llama.cpp's names; waiting for a slot not counted.
+
+    `prompt_n` tokens were read (`cache_n` more did not have to be), `predicted_n` written.
+    """
+
+    cache_n: int
+    prompt_n: int
+    prompt_ms: float
+    prompt_per_second: float
+    predicted_n: int
+    predicted_ms: float
+    predicted_per_second: float
 
 
 class Envelope(BaseModel):
@@ -140,6 +156,7 @@ class ChatCompletion(Envelope):
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
     usage: Usage
+    timings: Timings
     nanochat: Extras
 
 
@@ -161,11 +178,13 @@ class ChatChunkChoice(BaseModel):
 
 
 class ChatChunk(Envelope):
-    """An event of a streamed chat; the last one has `usage` and no choice, where it was wanted."""
+    """An event of a streamed chat; the last one has `usage`, `timings` and no choice, where usage
+    was wanted."""
 
     object: Literal["chat.completion.chunk"]
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
+    timings: Timings | None = None
     nanochat: Extras | None = None
 
 
@@ -203,6 +222,14 @@ class OriginalChunk(BaseModel):
     done: bool | None = None
 
 
+class Limits(BaseModel):
+    """What one chat request may hold, in characters of Unicode and in messages."""
+
+    message_characters: int = MAX_MESSAGE_CHARS
+    chat_characters: int = MAX_TOTAL_CHARS
+    messages: int = MAX_MESSAGES
+
+
 class ModelCard(BaseModel):
     """The one model of this server; `max_model_len` is its context in tokens, as vLLM says it."""
 
@@ -211,6 +238,7 @@ class ModelCard(BaseModel):
     created: int
     owned_by: str = "nanochat_jax"
     max_model_len: int
+    limits: Limits = Limits()
 
 
 class ModelList(BaseModel):
@@ -244,10 +272,13 @@ HealthStatus = Literal["ok", "loading", "draining", "failed"]
 
 
 class Health(BaseModel):
+    """GET /health; `progress` is the share of the programs that are compiled, while it loads."""
+
     status: HealthStatus
     ready: bool
     num_gpus: int
     available_workers: int
+    progress: float | None = None
 
 
 class Worker(BaseModel):

@@ -38,14 +38,15 @@ class QueueFull(RuntimeError):
 class Scheduler:
     """Runs `engine` in one thread. `queue_limit`: requests that may wait for a slot.
 
-    `ready` is set once everything is compiled and `when_ready` has been called; `error` holds what
-    ended the thread, if it failed.
+    `ready` is set once everything is compiled and `when_warm` has been called, `when_ready` is
+    called when it is set; `error` holds what ended the thread, if it failed.
     """
 
     def __init__(
-        self, engine: Engine, queue_limit: int = 64, when_ready: Callable[[], None] | None = None
+        self, engine: Engine, queue_limit: int = 64, when_warm: Callable[[], None] = lambda: None
     ):
-        self.engine, self.queue_limit, self._when_ready = engine, queue_limit, when_ready
+        self.engine, self.queue_limit, self._when_warm = engine, queue_limit, when_warm
+        self.when_ready: Callable[[], None] = lambda: None
         self.ready = threading.Event()
         self.error: BaseException | None = None
         self.closing = self._hurried = self._stopped = False
@@ -108,9 +109,9 @@ class Scheduler:
     def _run(self) -> None:
         try:
             self.engine.warm_up()
-            if self._when_ready is not None:
-                self._when_ready()
+            self._when_warm()
             self.ready.set()
+            self.when_ready()
             # The engine has one user, this thread: others only fill `_incoming` and set flags.
             while not self._stopped:
                 self._take_incoming()

@@ -130,9 +130,11 @@ def _within_limits(messages: list[ChatMessage]) -> list[ChatMessage]:
         if message.length() == 0 and message.role == "user":
             raise ValueError(f"message {i} is empty")
         if message.length() > MAX_MESSAGE_CHARS:
-            raise ValueError(f"message {i} is longer than {MAX_MESSAGE_CHARS} characters")
-    if sum(message.length() for message in messages) > MAX_TOTAL_CHARS:
-        raise ValueError(f"the conversation is longer than {MAX_TOTAL_CHARS} characters")
+            most = f"this server takes {MAX_MESSAGE_CHARS}: shorten it"
+            raise ValueError(f"message {i} has {message.length()} characters, {most}")
+    if (length := sum(message.length() for message in messages)) > MAX_TOTAL_CHARS:
+        most = f"this server takes {MAX_TOTAL_CHARS}: leave its beginning out"
+        raise ValueError(f"the conversation has {length} characters, {most}")
     return messages
 
 
@@ -179,17 +181,28 @@ class ChatRequest(SamplingFields):
     max_completion_tokens: ReplyBudget | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    continue_final_message: bool | None = None
+    """the last message is a reply that was cut: write on in it, as vLLM does"""
 
     @pydantic.model_validator(mode="after")
     def _several_fields(self):
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
+        if self.continue_final_message and self.messages[-1].role != "assistant":
+            raise ValueError("continue_final_message: the last message must be the assistant's")
         self.max_tokens = self.max_completion_tokens or self.max_tokens  # its newer name wins
         return self
 
     def alternatives(self) -> int | None:
         """How many likely tokens to show beside each of a reply; None: no scores at all."""
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    def opening(self) -> PartKind:
+        """Of what kind the reply's first words are: a call goes on where the last message ends in
+        one."""
+        last = self.messages[-1].content if self.continue_final_message else None
+        in_call = isinstance(last, list) and last and last[-1].type == "python"
+        return "python" if in_call else "text"
 
 
 class CompletionRequest(SamplingFields):

@@ -14,11 +14,11 @@ from nanochat_jax.serve.engine.requests import Generation, Request, ScoredToken,
 from nanochat_jax.serve.engine.text import ReplyReader, merge
 from nanochat_jax.serve.server.errors import ApiError, EngineFailed
 from nanochat_jax.serve.server.metrics import Counters
-from nanochat_jax.serve.server.responses import HealthStatus, PromptDetails, Usage
+from nanochat_jax.serve.server.responses import HealthStatus, PromptDetails, Timings, Usage
 from nanochat_jax.serve.server.scheduler import Scheduler
 from nanochat_jax.serve.server.schemas import ChatMessage, SamplingFields, pick
 from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.tokenizer.chat_format import Part
+from nanochat_jax.tokenizer.chat_format import Part, PartKind
 
 LOOK_S = 0.5  # seconds between looks whether the client is still there
 
@@ -173,6 +173,19 @@ class Session:
             prompt_tokens_details=PromptDetails(cached_tokens=cached),
         )  # fmt: skip
 
+    def timings(self) -> Timings:
+        """How long reading and writing took, from the engine's own clock; call it at the end."""
+        generations, usage = self._replies.keys(), self.usage()
+        began, read = min(g.began_s for g in generations), min(g.read_s for g in generations)
+        cached = usage.prompt_tokens_details.cached_tokens
+        prompt, written = usage.prompt_tokens - cached, usage.completion_tokens
+        prompt_s, written_s = read - began, max(g.last_s for g in generations) - read
+        return Timings(
+            cache_n=cached, prompt_n=prompt, prompt_ms=1e3 * prompt_s,
+            prompt_per_second=_rate(prompt, prompt_s), predicted_n=written,
+            predicted_ms=1e3 * written_s, predicted_per_second=_rate(written, written_s),
+        )  # fmt: skip
+
     def leave(self) -> None:
         """Frees what still runs and books the tokens; call it once."""
         for generation, reply in self._replies.items():
@@ -182,6 +195,10 @@ class Session:
             # which seldom comes: memory grew by 8 kB a reply in ten minutes of bench/soak.py.
             generation.on_update = None
             self._counters.add(generation, len(reply.tokens))
+
+
+def _rate(count: int, seconds: float) -> float:
+    return count / seconds if seconds > 0 else 0.0
 
 
 class Service:
@@ -254,20 +271,22 @@ class Service:
         """The seed of a request; one that names none gets the next of the server's own."""
         return self._seeds.getrandbits(31) if wanted is None else wanted
 
-    def chat_prompt(self, messages: Sequence[ChatMessage], max_tokens: int) -> Prompt:
+    def chat_prompt(
+        self, messages: Sequence[ChatMessage], max_tokens: int, go_on: bool = False
+    ) -> Prompt:
         """The prompt of a conversation, with room for a reply of `max_tokens` if it may be."""
         known = [message.message() for message in messages]
-        return fit_conversation(self.tokenizer, known, self.context, max_tokens)
+        return fit_conversation(self.tokenizer, known, self.context, max_tokens, go_on)
 
     def start(
         self, prompts: Sequence[Sequence[int]], body: SamplingFields, defaults: ChatWeb,
-        raw: bool = False, **scores: bool,
+        raw: bool = False, opening: PartKind = "text", **scores: bool,
     ) -> Session:  # fmt: skip
         """Queues `n` replies a prompt, all prompts' in order; they come by iterating.
 
-        What `body` leaves open is the default. `scores` are `alternatives` and `score_prompt` of
-        the engine's requests. Raises RequestRefused for a prompt out of range, QueueFull when too
-        many requests wait.
+        What `body` leaves open is the default. `raw` and `opening` are the reader's, `scores`
+        `alternatives` and `score_prompt` of the engine's requests. Raises RequestRefused for a
+        prompt out of range, QueueFull when too many requests wait.
         """
         self.check_ready()  # the engine may have failed while the prompt was read
         self._mailbox.open()
@@ -281,7 +300,7 @@ class Service:
                     pick(body.top_k, defaults.top_k), pick(body.top_p, defaults.top_p),
                     derive_seed(seed, i), **scores,
                 )  # fmt: skip
-                session.add(request, ReplyReader(self.tokenizer, body.stops(), raw))
+                session.add(request, ReplyReader(self.tokenizer, body.stops(), raw, opening))
         except BaseException:
             session.leave()  # those that were queued before the one that failed
             raise

@@ -13,8 +13,8 @@ def assistant(text):
     return Message("assistant", text)
 
 
-def fit(messages, context=1000, reserve=0):
-    prompt = fit_conversation(BYTES, messages, context, reserve)
+def fit(messages, context=1000, reserve=0, **more):
+    prompt = fit_conversation(BYTES, messages, context, reserve, **more)
     return BYTES.decode(prompt.tokens), prompt.dropped
 
 
@@ -84,3 +84,20 @@ def test_unusual_orders_of_roles_lose_nothing(messages, expected):
     text, dropped = fit(messages)
     assert expected in text and dropped == 0
     assert all(message.content in text for message in messages)
+
+
+@pytest.mark.parametrize(
+    "reply, end",
+    [
+        ("It is", "<|assistant_start|>It is"),
+        ("", "<|assistant_start|>"),
+        ([{"type": "python", "text": "1+"}], "<|assistant_start|><|python_start|>1+"),
+        (
+            [{"type": "python", "text": "1+1"}, {"type": "python_output", "text": "2"}],
+            "<|python_end|><|output_start|>2<|output_end|>",
+        ),
+    ],
+)
+def test_a_reply_that_was_cut_is_left_open_for_more(reply, end):
+    text, _ = fit([user("a"), assistant("b"), user("?"), assistant(reply)], go_on=True)
+    assert text.endswith(end) and "b<|assistant_end|><|user_start|>?<|user_end|>" in text

@@ -32,6 +32,32 @@ def test_a_stream_says_the_same_as_the_whole_answer(client):
     assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens == 20
     assert whole.usage.total_tokens == whole.usage.prompt_tokens + 20
     assert len({c.id for c in chunks}) == 1
+    for timings in (whole.timings, chunks[-1].timings):
+        read, wrote = timings["prompt_ms"] / 1e3, timings["predicted_ms"] / 1e3
+        assert timings["predicted_n"] == 20 and 0 < read and 0 < wrote < 60
+        assert timings["predicted_per_second"] == pytest.approx(20 / wrote)
+        assert timings["prompt_n"] + timings["cache_n"] == whole.usage.prompt_tokens
+
+
+def test_a_reply_that_was_cut_goes_on_where_it_ended(http):
+    greedy = {"temperature": 0, "max_tokens": 8, "logprobs": True}
+    cut = [*ASK["messages"], {"role": "assistant", "content": "so"}]
+    more = post(http, {**ASK, **greedy, "messages": cut, "continue_final_message": True}).json()
+    opened = http.post("/tokenize", json={"messages": ASK["messages"]}).json()["tokens"]
+    plain = {"prompt": [*opened, *b"so"], "temperature": 0, "max_tokens": 8, "logprobs": 1}
+    said = post(http, plain, "/v1/completions").json()
+    tokens = [scored["token"] for scored in more["choices"][0]["logprobs"]["content"]]
+    assert tokens == said["choices"][0]["logprobs"]["tokens"][: len(tokens)]
+    assert more["usage"]["prompt_tokens"] == len(opened) + 2
+    refused(post(http, {**ASK, "continue_final_message": True}), 400)
+
+
+def test_a_reply_that_was_cut_in_a_call_calls_on(talker):
+    call = [{"type": "python", "text": "70+"}]
+    body = {"messages": [*ASK["messages"], {"role": "assistant", "content": call}]}
+    with httpx.Client(base_url=talker.url, timeout=60) as http:
+        more = post(http, {**body, "continue_final_message": True, "max_tokens": 4}).json()
+    assert more["choices"][0]["message"]["parts"][0]["type"] == "python"
 
 
 def test_n_choices_differ_and_a_seed_repeats_them(client):
@@ -176,6 +202,9 @@ def test_the_async_client_streams(server, client):
 def test_models_tokens_health_and_stats_are_answered_in_the_forms_their_clients_know(http, server):
     models = http.get("/v1/models").json()["data"]
     assert [m["id"] for m in models] == ["nanochat-test"]
+    assert models[0]["limits"] == {
+        "message_characters": 8000, "chat_characters": 32000, "messages": 500
+    }  # fmt: skip
     assert http.get("/v1/models/nanochat-test").json()["object"] == "model"
     tokens = http.post("/tokenize", json={"prompt": "hé"}).json()["tokens"]
     assert http.post("/detokenize", json={"tokens": tokens}).json() == {"prompt": "hé"}
@@ -293,6 +322,7 @@ def test_health_is_503_while_loading_and_a_stream_is_drained_at_the_end():
     with RunningServer(service) as running, httpx.Client(base_url=running.url, timeout=60) as http:
         answer = http.get("/health")
         assert answer.status_code == 503 and answer.json()["status"] == "loading"
+        assert 0 <= answer.json()["progress"] <= 1
         refused(post(http, ASK), 503, None, "loading")
         running.wait_ready()
         got = []

@@ -52,6 +52,19 @@ def test_n_names_the_mesh_of_the_server():
             with_mesh(wrong)
 
 
+@pytest.mark.parametrize(
+    "host, url",
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::", "http://[::1]:8000"),
+        ("::1", "http://[::1]:8000"),
+    ],
+)
+def test_ready_names_an_address_that_a_browser_takes(host, url):
+    assert launch.address(host, 8000) == url
+
+
 def test_a_server_holds_the_weights_in_8_bits_alone(monkeypatch):
     read = ReadWeights(monkeypatch, launch)
     monkeypatch.setattr(launch, "run", lambda service, sock: sock.close() or read.alive())
