@@ -20,7 +20,8 @@ class Import:
     dir: str  # nanochat's base directory, a folder with model_<step>.pt, or one of transformers
     format: Format = "nanochat"  # whose files they are
     source: Annotated[Literal["", Source], also("-i")] = ""  # stage, where the folders do not tell
-    model_tag: Annotated[str, also("-g")] = ""  # tag to read, and the name it gets here
+    model_tag: Annotated[str, also("-g")] = ""  # tag to read, where there are several
+    as_name: Annotated[str, also("--as")] = ""  # the tag it gets here; empty: the one it has
     step: Annotated[int, also("-s")] = -1  # step to read; may be left out where there is one
     tokenizer: str = ""  # folder of the tokenizer, where it is not beside the model
     softcap: float = 0.0  # logit softcap where keys cannot tell (15 or 20); 0: as the files say
@@ -39,6 +40,7 @@ class Export:
     format: Format = "nanochat"  # nanochat (model, meta, optimizer, tokenizer) or huggingface
     source: Annotated[Source, also("-i")] = "sft"  # stage of the model
     model_tag: Annotated[str, also("-g")] = ""  # its tag; empty: the deepest
+    as_name: Annotated[str, also("--as")] = ""  # nanochat: the tag it gets there; empty: its own
     step: Annotated[int, also("-s")] = -1  # its step; -1: the last
     optimizer: bool = True  # nanochat: write the optimizer's state too, where the checkpoint has it
     ranks: int = 1  # nanochat, current recipe: GPUs that go on, each with a file of its own

@@ -22,6 +22,13 @@ def base_dir() -> pathlib.Path:
     return pathlib.Path(os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat_jax").expanduser()
 
 
+def check_tag(flag: str, name: str) -> None:
+    """Raises ValueError for a name that is no folder's; empty is none, and fine."""
+    if name and (pathlib.PurePath(name).name != name or name.startswith(".")):
+        raise ValueError(f"{flag} is {name!r}; expected the name of a folder, such as d20: no "
+                         "slash, no dot in front")  # fmt: skip
+
+
 def _below(name: str) -> Callable[[pathlib.Path], pathlib.Path]:
     return lambda root: root / name
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from nanochat_jax.config.optim import DEFAULTS, OptimConfig
+from nanochat_jax.config.paths import check_tag
 from nanochat_jax.config.program import (
     Attention,
     Cosmetic,
@@ -102,6 +103,7 @@ class Stage(Program, Processes):
                 raise ValueError(
                     f"{name} is {value}; set it to 1 or more, or to -1 for {OPEN_COUNTS[name]}"
                 )
+        check_tag("--model-tag", self.model_tag)
         Cadence.of(self.save_every)
         Keep.of(self.keep)
 

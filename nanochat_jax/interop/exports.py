@@ -13,7 +13,7 @@ from nanochat_jax.checkpoint import find_checkpoint, load_tokenizer, store
 from nanochat_jax.config import scaling
 from nanochat_jax.config.convert import Export
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.config.paths import base_dir
+from nanochat_jax.config.paths import base_dir, check_tag
 from nanochat_jax.config.stages import STAGES, BaseTrain
 from nanochat_jax.config.values import build
 from nanochat_jax.interop import eras, huggingface, nanochat, optim_files
@@ -54,6 +54,10 @@ def export_model(command: Export) -> tuple[pathlib.Path, list[str]]:
     """
     if command.ranks < 1:
         raise ValueError(f"--ranks is {command.ranks}; expected 1 or more")
+    check_tag("--as", command.as_name)
+    if command.as_name and command.format == "huggingface":
+        raise ValueError("--as names a tag, and a folder of transformers has none; name the folder "
+                         "with --dir")  # fmt: skip
     root, out = base_dir(), pathlib.Path(command.dir).expanduser()
     step = command.step if command.step >= 0 else None
     saved = find_checkpoint(command.source, command.model_tag or None, step, root)
@@ -73,7 +77,7 @@ def export_model(command: Export) -> tuple[pathlib.Path, list[str]]:
         optimizers, what = _optimizers(saved, cfg, expected, command.ranks)
     # bits per byte there divide by this table: an import's own rule, or that of the model's time.
     rule = _origin(saved).get("token_bytes") or ("old" if _is_classic(cfg) else "corrected")
-    where = (out, command.source, saved.path.parent.name, saved.step)
+    where = (out, command.source, command.as_name or saved.path.parent.name, saved.step)
     folder = nanochat.write(*where, state, meta, tokenizer, rule, optimizers)
     return folder, [
         f"the optimizer's state: {what}",

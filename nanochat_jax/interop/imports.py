@@ -33,6 +33,7 @@ def import_model(command: Import) -> tuple[pathlib.Path, list[str]]:
     FileNotFoundError and ValueError say what is missing, damaged, unsafe or foreign, and what to
     type; nothing has been written then.
     """
+    paths.check_tag("--as", command.as_name)
     if command.format == "nanochat":
         return _from_nanochat(command)
     return _from_huggingface(command)
@@ -49,7 +50,7 @@ def _from_nanochat(command: Import) -> tuple[pathlib.Path, list[str]]:
     tokenizer, rule = _tokenizer_of(files, command.tokenizer)
     era, lines = choose_era(contents, tokenizer, command)
     # A folder whose name is no tag gets the usual one, or no program would find the model.
-    tag = files.tag or f"d{era.config.n_layer}"
+    tag = command.as_name or files.tag or f"d{era.config.n_layer}"
     path = _save(
         files.source, tag, files.step, era.config, contents.params, tokenizer,
         _origin(era, rule, contents.meta), _run_of(files.source, era, contents.meta),
@@ -101,11 +102,14 @@ def _run_of(source: str, era: eras.Detected, meta: Mapping[str, Any]) -> dict[st
 
 
 def _from_huggingface(command: Import) -> tuple[pathlib.Path, list[str]]:
+    if command.model_tag:
+        raise ValueError("--model-tag chooses among nanochat's folders, and one of transformers "
+                         f"has no tags; to name it here type --as {command.model_tag}")  # fmt: skip
     model = huggingface.load(pathlib.Path(command.dir).expanduser())
     # Nothing in such a folder names the stage; sft is what the chat programs look for.
     source = command.source or "sft"
     path = _save(
-        source, command.model_tag or f"d{model.cfg.n_layer}", max(command.step, 0),
+        source, command.as_name or f"d{model.cfg.n_layer}", max(command.step, 0),
         model.cfg, model.params, model.tokenizer,
         {"format": "huggingface", "notes": list(model.notes)},
         {"config": _stage_config(source, "classic", model.cfg, {}), "metrics": {}, "loop": {}},
@@ -129,7 +133,7 @@ def _save(
     directory = paths.checkpoints(root, source) / tag
     if step in store.steps(directory):
         raise ValueError(f"{directory / f'{step:06d}'} exists; import under another name with "
-                         "--model-tag, or remove it")  # fmt: skip
+                         "--as, or remove it")  # fmt: skip
     beside = paths.tokenizer(directory)
     kept = beside.is_dir()
     if kept and Tokenizer.load(beside).hash != tokenizer.hash:

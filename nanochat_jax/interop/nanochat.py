@@ -88,7 +88,7 @@ def find(
     tagged = folder != directory or re.match(r"d\d+", folder.name)
     places = (folder, folder / "tokenizer", folder.parent.parent / "tokenizer")
     return Files(
-        source, tag or (folder.name if tagged else ""), step, models[step], meta,
+        source, folder.name if tagged else "", step, models[step], meta,
         _optimizer_files(folder, step), next((p for p in places if (p / PICKLE).exists()), None),
     )  # fmt: skip
 
@@ -220,6 +220,9 @@ def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, rule: str = "cor
 def _folder(directory: pathlib.Path, source: str, tag: str) -> tuple[pathlib.Path, str]:
     """The folder that holds the model files, and the stage they belong to."""
     if _numbered(directory, MODEL):
+        if tag:
+            raise ValueError(f"{directory} holds one model, so --model-tag has nothing to choose; "
+                             f"to name it type --as {tag}")  # fmt: skip
         by_name = {name: stage for stage, name in CHECKPOINTS.items()}
         return directory, source or by_name.get(directory.parent.name, "")
     folders = {(stage, folder.name): folder

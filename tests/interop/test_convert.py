@@ -56,8 +56,23 @@ def test_without_a_tokenizer_the_base_directory_gets_one(theirs, base):
 
 def test_the_same_step_twice_is_refused(theirs, base):
     take(theirs)
-    with pytest.raises(ValueError, match="--model-tag"):
+    with pytest.raises(ValueError, match="--as"):
         take(theirs)
+
+
+def test_the_tag_to_read_and_the_name_it_gets_are_two_flags(theirs, base, tmp_path):
+    several_tags(theirs)
+    assert take(theirs, model_tag="d12", as_name="mine")[0].parent.name == "mine"
+    with pytest.raises(ValueError, match="type --as d12"):
+        take(theirs / "base_checkpoints/d3", model_tag="d12")
+    for wrong in ("a/b", "..", ".hidden"):
+        with pytest.raises(ValueError, match="expected the name of a folder"):
+            take(theirs, model_tag="d3", as_name=wrong)
+    out = Export(dir=str(tmp_path / "out"), source="base", model_tag="mine", as_name="d3")
+    interop.export_model(out)
+    assert (tmp_path / "out/base_checkpoints/d3/model_000007.pt").exists()
+    with pytest.raises(ValueError, match="has none; name the folder"):
+        interop.export_model(dataclasses.replace(out, format="huggingface"))
 
 
 def several_tags(theirs):
@@ -310,7 +325,7 @@ def test_an_export_keeps_what_is_there(theirs, base, tmp_path):
 def test_a_folder_of_transformers_comes_in(theirs, base, tmp_path):
     take(theirs)
     interop.export_model(Export(dir=str(tmp_path / "hf"), source="base", format="huggingface"))
-    path, _ = take(tmp_path / "hf", format="huggingface", source="sft", model_tag="again")
+    path, _ = take(tmp_path / "hf", format="huggingface", source="sft", as_name="again")
     meta = json.loads((path / "meta.json").read_text())
     own = store.find(base / "base_checkpoints/d3").meta["model_config"]
     assert dataclasses.asdict(load_model("sft", "again", base=base)[0].cfg) == own
