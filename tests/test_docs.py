@@ -9,7 +9,15 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "nanochat_jax"
 PATH = re.compile(r"`([\w./-]+(?:\.py|\.toml|\.md|/))`")
 # Of the base directory, not of the repository.
-ON_DISK = {"base_data/", "jax_cache/", "eval/", "eval_bundle/", "report/", "report.md", "world_data/"}
+ON_DISK = {
+    "base_data/",
+    "jax_cache/",
+    "eval/",
+    "eval_bundle/",
+    "report/",
+    "report.md",
+    "world_data/",
+}
 LINK = re.compile(r'(?:\]\((?!https?://|#)|src=")([^)#"]+)')
 
 
