@@ -4,7 +4,8 @@ import contextlib
 import functools
 import importlib.resources
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from importlib.resources.abc import Traversable
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -30,9 +31,11 @@ MEDIA = {
     "json": "application/json",
 }  # fmt: skip
 PAGE_HEADERS = {
-    # No inline script runs, and no text is evaluated, whatever a reply holds.
+    # No inline script runs, and no text is evaluated or becomes HTML (trusted types), whatever a
+    # reply holds and whatever a vendored library might try.
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'; object-src 'none'",
+    "frame-ancestors 'none'; object-src 'none'; require-trusted-types-for 'script'; "
+    "trusted-types 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
@@ -177,8 +180,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
 def _add_page(app: FastAPI) -> None:
     """The page's files, read once: no path from outside ever reaches the disk."""
-    folder = importlib.resources.files("nanochat_jax.serve.server") / "page"
-    files = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
+    files = dict(_page_files(importlib.resources.files("nanochat_jax.serve.server") / "page"))
 
     async def page_file(name: str) -> Response:
         media = MEDIA.get(name.rsplit(".", 1)[-1])
@@ -189,4 +191,13 @@ def _add_page(app: FastAPI) -> None:
     page, logo = (functools.partial(page_file, name) for name in ("index.html", "logo.svg"))
     app.add_api_route("/", page, include_in_schema=False)
     app.add_api_route("/logo.svg", logo, include_in_schema=False)
-    app.add_api_route("/web/{name}", page_file, include_in_schema=False)
+    app.add_api_route("/web/{name:path}", page_file, include_in_schema=False)
+
+
+def _page_files(folder: Traversable, within: str = "") -> Iterator[tuple[str, bytes]]:
+    """The name, as the page asks for it, and the content of every file of `folder`."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _page_files(entry, f"{within}{entry.name}/")
+        else:
+            yield within + entry.name, entry.read_bytes()

@@ -1,164 +1,103 @@
 // Markdown as DOM nodes. Text only ever becomes text nodes: nothing a model or a person writes can
 // become an element, an attribute or a request of its own.
 
-import { copyText, el, icon } from "./dom.js";
+import { readMarkdown } from "./blocks.js";
+import { codeBlock } from "./code.js";
+import { el, icon } from "./dom.js";
 
 // Shows `text` in `node`, touching only the blocks that changed since the last call. A character of
 // the private use area stands for a tool call: `toolAt` gives [what makes its node, its plain text].
 export function showMarkdown(node, text, toolAt = () => null) {
-  const wanted = blocks(text);
-  const key = (block) => JSON.stringify([block, (block[1].match(/[\uE000-\uF8FF]/g) ?? []).map((c) => toolAt(c)?.[1])]);
-  const keys = wanted.map(key);
+  node.read = readMarkdown(text, node.read);
+  const tools = (source) => (source.match(/[\uE000-\uF8FF]/g) ?? []).map((c) => toolAt(c)?.[1]);
+  const wanted = node.read.tokens.filter(({ type }) => type !== "space" && type !== "def");
+  const keys = wanted.map((token) => JSON.stringify([token.type, node.read.linked ? token : token.raw, tools(token.raw)]));
   const have = node.blockKeys ?? [];
   let same = 0;
   while (same < have.length && have[same] === keys[same]) same++;
   while (node.childNodes.length > same) node.lastChild.remove();
-  node.append(...wanted.slice(same).map((block) => new Writer(toolAt).block(block)));
+  node.append(...wanted.slice(same).map((token) => new Writer(toolAt).topBlock(token)));
   node.blockKeys = keys;
 }
 
-const FENCE = /^\s*(```+|~~~+)\s*([\w+#.-]*)\s*$/;
-const HEADING = /^(#{1,6})\s+(.*)$/;
-const RULE = /^\s*([-*_])(\s*\1){2,}\s*$/;
-const ITEM = /^(\s*)(?:[-*+]|(\d{1,9})[.)])\s+(.*)$/;
-const QUOTE = /^\s*>\s?/;
-const TABLE = /^\s*\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?\s*)?$/;
-
-// [kind, source, extra] of each block; that alone decides how it looks.
-export function blocks(text) {
-  const out = [];
-  const lines = text.split("\n");
-  for (let i = 0; i < lines.length; ) {
-    const line = lines[i];
-    const fence = FENCE.exec(line);
-    const heading = HEADING.exec(line);
-    if (fence) {
-      const from = ++i;
-      while (i < lines.length && !lines[i].trimStart().startsWith(fence[1])) i++;
-      out.push(["code", lines.slice(from, i++).join("\n"), fence[2]]);
-    } else if (heading) {
-      out.push(["heading", heading[2], heading[1].length]);
-      i++;
-    } else if (RULE.test(line)) {
-      out.push(["rule", ""]);
-      i++;
-    } else if (line.trim()) {
-      const kind = kindAt(lines, i);
-      const from = i++;
-      while (i < lines.length && goesOn(kind, lines, i)) i++;
-      out.push([kind, lines.slice(from, i).join("\n")]);
-    } else i++;
-  }
-  return out;
-}
-
-function kindAt(lines, i) {
-  if (ITEM.test(lines[i])) return "list";
-  if (QUOTE.test(lines[i])) return "quote";
-  return lines[i].includes("|") && TABLE.test(lines[i + 1] ?? "") ? "table" : "paragraph";
-}
-
-function goesOn(kind, lines, i) {
-  const line = lines[i];
-  if (!line.trim() || FENCE.test(line) || HEADING.test(line)) return false;
-  if (kind === "list") return ITEM.test(line) || /^\s{2,}/.test(line);
-  if (kind === "table") return line.includes("|");
-  return kindAt(lines, i) === kind;
-}
-
-const INLINE = new RegExp(
-  [
-    /\\([\\`*_{}[\]()#+\-.!|>~])/, // an escaped mark
-    /(?<ticks>`+)([\s\S]+?)\k<ticks>/,
-    /\*\*([^\n]+?)\*\*/,
-    /(?<![\w*])\*([^\s*](?:[^*\n]*[^\s*])?)\*(?!\w)/,
-    /(?<!\w)_([^\s_](?:[^_\n]*[^\s_])?)_(?!\w)/,
-    /\[([^[\]\n]+)\]\((https?:\/\/[^\s()]+)\)/,
-    /(https?:\/\/[^\s<>"')\]]*[^\s<>"')\].,;:!?])/,
-    /([\uE000-\uF8FF])/, // a tool call
-  ].map((part) => part.source).join("|"),
-  "g",
-);
-const DEEPEST = 8; // quotes in quotes, lists in lists
-const LONGEST = 20_000; // characters of one block in which marks are looked for
+const SAFE = /^(https?:\/\/|mailto:)/i;
+const MARKS = { strong: "strong", em: "em", del: "del" };
 
 class Writer {
-  constructor(toolAt, depth = 0) {
+  constructor(toolAt) {
     this.toolAt = toolAt;
-    this.depth = depth;
   }
 
-  block([kind, source, extra]) {
-    if (kind === "code") return this.code(source, extra);
-    if (kind === "heading") return el(`h${Math.min(6, extra + 1)}`, {}, ...this.inline(source));
-    if (kind === "rule") return el("hr");
-    if (kind === "list") return this.list(source.split("\n"));
-    if (kind === "quote") return el("blockquote", {}, ...this.blocks(source.replace(/^\s*>\s?/gm, "")));
-    if (kind === "table") return this.table(source.split("\n"));
-    return el("p", {}, ...this.inline(source));
-  }
-
-  // What stands within a quote or a list item.
-  blocks(source) {
-    if (!source.trim()) return [];
-    if (this.depth >= DEEPEST) return [el("p", {}, ...this.inline(source))];
-    const within = new Writer(this.toolAt, this.depth + 1);
-    return blocks(source).map((block) => within.block(block));
-  }
-
-  code(source, language) {
-    const text = this.plain(source);
-    const copy = el("button", { type: "button" }, icon("copy"), "Copy code");
-    copy.addEventListener("click", () => copyText(text, copy));
-    const bar = el("div", { className: "bar" }, el("span", { textContent: language || "code" }), copy);
-    const label = `${language || "Code"} block`;
-    return el("figure", { className: "code", "aria-label": label }, bar, el("pre", { tabIndex: 0 }, el("code", { textContent: text })));
-  }
-
-  // A list; what is indented under an item is that item's own.
-  list(lines) {
-    const items = [];
-    const [, first, number] = ITEM.exec(lines[0]);
-    for (const line of lines) {
-      const item = ITEM.exec(line);
-      if (item && item[1].length <= first.length + 1) items.push([item[3], []]);
-      else if (item || items.at(-1)[1].length) items.at(-1)[1].push(line.replace(/^\s{2}/, ""));
-      else items.at(-1)[0] += `\n${line.trim()}`;
-    }
-    const written = items.map(([text, under]) => el("li", {}, ...this.inline(text), ...this.blocks(under.join("\n"))));
-    const node = el(number ? "ol" : "ul", {}, ...written);
-    if (number) node.start = Number(number);
+  // Reads from right to left where it begins so; lines within find their own way by CSS.
+  topBlock(token) {
+    const node = this.block(token);
+    node.dir ||= "auto";
     return node;
   }
 
-  table([head, , ...rows]) {
-    const cells = (line) => line.trim().replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
-    const width = cells(head).length;
-    const row = (name, line) =>
-      el("tr", {}, ...Array.from({ length: width }, (_, i) => el(name, {}, ...this.inline(cells(line)[i] ?? ""))));
-    const body = el("tbody", {}, ...rows.map((line) => row("td", line)));
-    const table = el("table", {}, el("thead", {}, row("th", head)), body);
+  block(token) {
+    if (token.type === "code") return codeBlock(this.plain(token.text), token.lang);
+    if (token.type === "heading") return el(`h${Math.min(6, token.depth + 1)}`, {}, ...this.inline(token.tokens));
+    if (token.type === "hr") return el("hr");
+    if (token.type === "list") return this.list(token);
+    if (token.type === "blockquote") return el("blockquote", {}, ...this.blocks(token.tokens));
+    if (token.type === "table") return this.table(token);
+    return el("p", {}, ...this.inline(token.tokens ?? [token]));
+  }
+
+  // What stands within a quote or an item. The text of an item whose lines stand close is no paragraph.
+  blocks(tokens) {
+    return tokens.flatMap((token) => {
+      if (token.type === "space" || token.type === "def") return [];
+      if (token.type === "checkbox") return [task(token)];
+      return token.type === "text" ? this.inline(token.tokens ?? [token]) : [this.block(token)];
+    });
+  }
+
+  list({ ordered, start, items }) {
+    const node = el(ordered ? "ol" : "ul", {}, ...items.map((item) => this.item(item)));
+    if (ordered) node.start = start;
+    return node;
+  }
+
+  item({ task, tokens }) {
+    return el("li", classed(task && "with-task"), ...this.blocks(tokens));
+  }
+
+  table({ header, rows }) {
+    const cell = (name) => ({ tokens, align }) => el(name, classed(align && `to-${align}`), ...this.inline(tokens));
+    const row = (name, cells) => el("tr", {}, ...cells.map(cell(name)));
+    const body = el("tbody", {}, ...rows.map((cells) => row("td", cells)));
+    const table = el("table", {}, el("thead", {}, row("th", header)), body);
     return el("div", { className: "wide", tabIndex: 0, role: "group", "aria-label": "Table" }, table);
   }
 
-  inline(text, depth = 0) {
-    const nodes = [];
-    let end = 0;
-    for (const match of depth > 4 || text.length > LONGEST ? [] : text.matchAll(INLINE)) {
-      nodes.push(...broken(text.slice(end, match.index)), this.mark(match, depth + 1));
-      end = match.index + match[0].length;
-    }
-    return [...nodes, ...broken(this.plain(text.slice(end)))];
+  inline(tokens) {
+    return tokens.flatMap((token) => this.mark(token));
   }
 
-  mark([, escaped, ticks, code, bold, star, under, label, target, bare, tool], depth) {
-    if (escaped) return escaped;
-    if (ticks) return el("code", { textContent: this.plain(code.trim()) });
-    if (bold) return el("strong", {}, ...this.inline(bold, depth));
-    if (star || under) return el("em", {}, ...this.inline(star || under, depth));
-    if (tool) return this.toolAt(tool)?.[0]() ?? "\uFFFD";
-    const href = target || bare;
-    return el("a", { href, title: href, textContent: label || bare, target: "_blank", rel: "noopener noreferrer" });
+  mark(token) {
+    const { type, text, href } = token;
+    if (type in MARKS) return el(MARKS[type], {}, ...this.inline(token.tokens));
+    if (type === "codespan") return el("code", { textContent: this.plain(text) });
+    if (type === "br") return el("br");
+    if (type === "checkbox") return task(token);
+    if (type === "escape") return text;
+    if (type === "link" && SAFE.test(href)) return this.link(href, "", this.inline(token.tokens));
+    if (type === "image" && SAFE.test(href)) return this.link(href, "picture", [icon("picture"), this.plain(text) || href]);
+    return this.words(type === "text" ? resolved(text) : token.raw);
+  }
+
+  // A picture is a link to it, too: to show it the page would have to ask another server.
+  link(address, className, children) {
+    const href = this.plain(address);
+    return el("a", { ...classed(className), href, title: href, target: "_blank", rel: "noopener noreferrer" }, ...children);
+  }
+
+  // Text, its tool calls as such.
+  words(text) {
+    const parts = text.split(/([\uE000-\uF8FF])/);
+    return parts.map((part, i) => (i % 2 ? (this.toolAt(part)?.[0]() ?? "\uFFFD") : part)).filter((part) => part !== "");
   }
 
   // The text with every tool call written out, for where no element may stand.
@@ -167,4 +106,19 @@ class Writer {
   }
 }
 
-const broken = (text) => text.split("\n").flatMap((line, i) => (i ? [el("br"), line] : [line])).filter((part) => part !== "");
+const classed = (className) => (className ? { className } : {});
+
+const task = ({ checked }) =>
+  el("span", { className: "task", role: "img", "aria-label": checked ? "done" : "to do", textContent: checked ? "☑" : "☐" });
+
+const NAMED = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };
+
+// Text with its character references read: those by number, and the names that writers of HTML need.
+function resolved(text) {
+  return text.replace(/&(?:#(\d{1,7})|#x([\da-f]{1,6})|(\w+));/gi, (whole, decimal, hex, name) =>
+    name ? (NAMED[name] ?? whole) : character(decimal ? Number(decimal) : parseInt(hex, 16)),
+  );
+}
+
+const character = (code) => (isText(code) ? String.fromCodePoint(code) : "\uFFFD");
+const isText = (code) => code > 0 && code <= 0x10ffff && !(code >= 0xd800 && code <= 0xf8ff); // no halves, no tool calls
