@@ -10,8 +10,8 @@ from nanochat_jax.config.errors import friendly_errors
 from nanochat_jax.config.gpt import GPTConfig, dials_of, shape_of_depth
 from nanochat_jax.config.resolve import SECTIONS, read, resolve, settle
 from nanochat_jax.config.saving import Cadence, Keep, best_first
-from nanochat_jax.config.stages import STAGES
-from nanochat_jax.config.values import build, digest, fields, fingerprint, flatten
+from nanochat_jax.config.stages import RECIPES, STAGES
+from nanochat_jax.config.values import build, completed, digest, fields, fingerprint, flatten
 
 # The fields that do not decide a result, as they stood when the first models were trained. Their
 # fingerprints are on people's disks: a stage counts as done only while exactly these are left out.
@@ -77,7 +77,7 @@ def test_a_wrong_file_says_what_is_wrong(tmp_path, text, said):
 def test_an_unknown_recipe_in_a_file_or_a_flag_names_those_there_are(section, tmp_path):
     (path := tmp_path / "c.toml").write_text('recipe = "modern"\n')
     for argv in ([f"--config={path}"], ["--recipe=modern"]):
-        with pytest.raises(ValueError, match="expected one of classic, current"):
+        with pytest.raises(ValueError, match="expected one of classic, current, portable"):
             resolve(section, argv)
 
 
@@ -130,7 +130,7 @@ def test_a_resumed_run_takes_its_own_earlier_settings_but_flags_win():
     assert again.resume
 
 
-@pytest.mark.parametrize("recipe", ["classic", "current"])
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("stage", STAGES)
 def test_settings_read_back_from_a_checkpoint_have_the_digest_they_were_saved_with(stage, recipe):
     """A default of 20 where 20.0 belongs comes back as 20.0: equal, and of another digest."""
@@ -306,3 +306,10 @@ def test_a_file_of_training_is_taken_by_every_program_with_what_is_its_own(tmp_p
     for config in sorted(pathlib.Path("configs").glob("*.toml")):
         for program in SECTIONS:
             assert resolve(program, ["--config", str(config)])
+
+
+def test_a_fingerprint_of_an_earlier_version_has_new_fields_at_their_defaults():
+    now = fingerprint(STAGES["tokenizer"](vocab_size=300))
+    then = {name: value for name, value in now.items() if name != "digits"}
+    assert completed(STAGES["tokenizer"], then) == now
+    assert completed(STAGES["tokenizer"], None) is None

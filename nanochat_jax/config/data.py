@@ -14,7 +14,7 @@ class Download:
 
     num_files: Annotated[int, also("-n")] = -1  # the first so many shards; -1: all
     num_workers: Annotated[int, also("-w")] = 4  # downloads at a time
-    recipe: Recipe = "classic"  # classic: FineWeb-Edu; current: ClimbMix
+    recipe: Recipe = "classic"  # classic, portable: FineWeb-Edu; current: ClimbMix
     base_url: str = ""  # another server with the same file names
     mix: bool = False  # also into a base_data/ that holds other text: train on both
 

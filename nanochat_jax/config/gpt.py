@@ -33,7 +33,7 @@ class GPTConfig:
     rope_table_dtype: Literal["bfloat16", "float32", "compute"] = "bfloat16"
     # Logits are squeezed into +-15. The original tried 5 to 30 at depth 24: 5 is terrible, others
     # differ by 1e-3 bits per byte.
-    logit_softcap: float = 15.0
+    logit_softcap: float = 15.0  # 0: none
     softcap_dtype: Literal["float32", "compute"] = "compute"
     qk_scale: float = 1.0  # on queries and keys, after their norm
     window_pattern: str = "L"  # L full, S short; repeated over the layers, the last is always L
@@ -134,6 +134,9 @@ RECIPES: dict[str, dict[str, Any]] = {
         value_embeds=True, residual_scalars=True, smear=True, backout=True,
         pad_vocab_to=64, init="current",
     ),
+    # Classic without what no other program computes: with it a model is, after a change of weights
+    # that loses nothing, an Apertus model (interop/apertus.py).
+    "portable": dict(logit_softcap=0.0, rope_table_dtype="float32"),
 }  # fmt: skip
 
 

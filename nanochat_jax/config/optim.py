@@ -95,12 +95,14 @@ _LATER = dict(
 )  # fmt: skip
 # What `OptimConfig(**...)` takes to be a recipe's optimizer in a stage.
 # Source: nanochat `scripts/{base_train,mid_train,chat_sft,chat_rl}.py`, October 2025, July 2026.
+CLASSIC = {"base": dict(grad_clip=1.0), "mid": _PROGRESS, "sft": _LINEAR, "rl": _LINEAR}
 DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
-    "classic": {"base": dict(grad_clip=1.0), "mid": _PROGRESS, "sft": _LINEAR, "rl": _LINEAR},
+    "classic": CLASSIC,
     "current": {
         "base": CURRENT,
         "mid": {**_LATER, **_PROGRESS},
         "sft": {**_LATER, **_PROGRESS, "unembedding_lr": 0.004},
         "rl": {**_LATER, **_LINEAR, "embedding_lr": 0.2, "unembedding_lr": 0.004},
     },
+    "portable": CLASSIC,
 }

@@ -34,7 +34,7 @@ HandedOn = Annotated[T, FieldKind.HANDED_ON]
 
 LOCAL_RUN = "dummy"  # the original's name for a run that logs to disk alone
 Device = Literal["", "cpu", "gpu", "cuda", "tpu", "mps"]
-Recipe = Literal["classic", "current"]
+Recipe = Literal["classic", "current", "portable"]
 Source = Literal["base", "mid", "sft", "rl"]
 Attention = Literal["auto", "cudnn", "blocks", "xla"]
 Remat = Literal["auto", "none", "dots", "full"]

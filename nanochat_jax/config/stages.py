@@ -53,7 +53,9 @@ OPEN_COUNTS = {
 class Stage(Program, Processes):
     """What every training stage of the model knows."""
 
-    recipe: Recipe = "classic"  # set of defaults: classic (October 2025) or current (July 2026)
+    recipe: Recipe = "classic"
+    """set of defaults: classic (October 2025), current (July 2026), or portable: classic for
+    llama.cpp, ollama and other programs"""
     run: PerCall[str] = dataclasses.field(default_factory=wandb_run)
     """name for wandb; `dummy` logs to disk alone"""
     resume: PerCall[bool] = False  # continue this stage's last checkpoint
@@ -123,6 +125,7 @@ class TokenizerTrain(Processes):
     """train on the first so many shards alone; -1: all that are here"""
     # So that no one document weighs much in the counts.
     doc_cap: int = 10_000  # characters of one document at most
+    digits: Literal[1, 2] = 2  # of a number in one token at most; other programs have only 1
     vocab_size: int = 65536  # ids in all: bytes, merges and the nine special tokens
     embedded_world: bool = False  # train on the embedded world while base_data/ is empty
 
@@ -290,6 +293,7 @@ RECIPES: dict[str, Mapping[str, Mapping[str, Any]]] = {
             eval_metrics_max_problems=-1,
         ),
     },
+    "portable": {"tokenizer": dict(digits=1)},
 }  # fmt: skip
 
 

@@ -79,6 +79,12 @@ def fingerprint(config: Any) -> dict[str, Any]:
     return {name: value for name, value in flatten(config).items() if known[name].kind is None}
 
 
+def completed(cls: type, earlier: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A fingerprint of an earlier version, with the fields that came since at their defaults: a
+    new field's default is what was done before there was one. None stays None."""
+    return None if earlier is None else fingerprint(cls()) | dict(earlier)
+
+
 def kept_on_resume(cls: type, saved: Mapping[str, Any]) -> dict[str, Any]:
     """Of an earlier run's flat values those that a run which goes on takes over.
 

@@ -31,13 +31,15 @@ TIMEOUT_S = 30  # without a byte
 BASE_VARIABLE = "NANOCHAT_DOWNLOAD_BASE"  # another server with the same paths, for all of it
 PUBLIC = "https://karpathy-public.s3.us-west-2.amazonaws.com"
 HUB = "https://huggingface.co/datasets/karpathy"
-# Where each recipe's shards are, their number, and those that are always fetched.
+# Where each recipe's shards are, their number, and those that are always fetched. By the recipe
+# that came first with a text; others that read it are in `SAME_TEXT`.
 SETS: dict[str, tuple[str, int, tuple[int, ...]]] = {
     "classic": (f"{HUB}/fineweb-edu-100b-shuffle/resolve/main", 1823, ()),
     # The last shard validates. Fetched always, it is the same one however many others are here,
     # and scores of two runs can be compared.
     "current": (f"{HUB}/climbmix-400b-shuffle/resolve/main", 6543, (6542,)),
 }
+SAME_TEXT = {"portable": "classic"}
 
 
 def shards(
@@ -53,6 +55,7 @@ def shards(
         ValueError: there is other text; or some could not be fetched: the others stay, and the call
             can be repeated.
     """
+    recipe = SAME_TEXT.get(recipe, recipe)
     usual, total, always = SETS[recipe]
     folder, url = paths.base_data(root), base_url or os.environ.get(BASE_VARIABLE) or usual
     if not mix and (other := own(root) or of_other_sets(folder, recipe)):

@@ -1,7 +1,8 @@
-"""Folders that `transformers` loads (its `NanoChatForCausalLM`), written and read.
+"""Folders that `transformers` loads, written (`NanoChatForCausalLM`, Apertus) and read (the first).
 
-That class is nanochat of October 2025 with rotary tables in float32, so a model of the classic
-recipe fits whole; what later recipes added has no place in it.
+`NanoChatForCausalLM` is nanochat of October 2025 with rotary tables in float32, so a model of the
+classic recipe fits whole; what later recipes added has no place in it, nor in Apertus
+(interop/apertus.py), which more programs run.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from safetensors.numpy import save_file
 
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.files import whole_folder
+from nanochat_jax.interop import apertus
 from nanochat_jax.interop.eras import expected_shapes, mismatches
 from nanochat_jax.interop.names import from_nanochat, rename, to_nanochat
 from nanochat_jax.tokenizer import Tokenizer, chat_format
@@ -62,7 +64,7 @@ class HFModel:
 
 def export(
     folder: pathlib.Path, cfg: GPTConfig, params: Mapping[str, Any], tokenizer: Tokenizer, *,
-    lossy: bool = False,
+    lossy: bool = False, as_apertus: bool = False,
 ) -> pathlib.Path:  # fmt: skip
     """Writes the folder, all of it or nothing.
 
@@ -72,21 +74,36 @@ def export(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not empty; choose another --dir, or remove it")
-    state = to_nanochat(params)
-    lost = lost_in(cfg, state)
-    if lost and not lossy:
-        raise ValueError(f"the huggingface format cannot express this model; it would lose "
-                         f"{'; '.join(lost)}. Export with --format nanochat, train with --recipe "
-                         "classic, or insist with --lossy")  # fmt: skip
-    if lost:
-        log.warning("written without %s: the model will answer differently", "; ".join(lost))
+    state = expressible(cfg, params, lossy)
+    tensors = apertus.tensors(cfg, state) if as_apertus else _to_hf(cfg, state)
+    kind = apertus.config(cfg) if as_apertus else _nanochat_config(cfg)
     with whole_folder(folder) as part:
-        save_file(dict(_to_hf(cfg, state)), part / WEIGHTS, metadata={"format": "pt"})
-        for name, value in _texts(cfg, state["lm_head.weight"].dtype, tokenizer).items():
+        written = dict(tensors)
+        save_file(written, part / WEIGHTS, metadata={"format": "pt"})
+        dtype = written["lm_head.weight"].dtype
+        for name, value in _texts(cfg, kind | {"dtype": str(dtype)}, tokenizer).items():
             (part / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
         (part / "tokenizer.json").write_text(tokenizer.to_huggingface().to_str())
         (part / "chat_template.jinja").write_text(TEMPLATE)
     return folder
+
+
+def expressible(cfg: GPTConfig, params: Mapping[str, Any], lossy: bool) -> dict[str, np.ndarray]:
+    """The state dict of the classic part of a model, in the order of nanochat's modules.
+
+    Raises:
+        ValueError: there is more to it than that, and `lossy` does not say to leave it out.
+    """
+    state = to_nanochat(params)
+    lost = lost_in(cfg, state)
+    if lost and not lossy:
+        raise ValueError(f"this format cannot express the model; it would lose "
+                         f"{'; '.join(lost)}. Export with --format nanochat, train with --recipe "
+                         "classic or portable, or insist with --lossy")  # fmt: skip
+    if lost:
+        log.warning("written without %s: the model will answer differently", "; ".join(lost))
+    classic = dict(value_embeds=False, residual_scalars=False, smear=False, backout=False)
+    return {key: state[key] for key in expected_shapes(dataclasses.replace(cfg, **classic))}
 
 
 def lost_in(cfg: GPTConfig, state: Mapping[str, np.ndarray]) -> list[str]:
@@ -138,35 +155,41 @@ def config_of(config: Mapping[str, Any]) -> GPTConfig:
     given = fixed | {key: value for key, value in (config | rope).items() if value is not None}
     if other := [name for name in fixed if given[name] != fixed[name]]:
         raise ValueError(f"config.json has a {', '.join(other)} that nanochat never had")
-    # The defaults are those of transformers' own class: an absent key means its value there.
-    cap = config.get("final_logit_softcapping")
+    # The defaults are those of transformers' own class: an absent key means its value there, and a
+    # cap of null none.
+    cap = config.get("final_logit_softcapping", 15.0)
     return GPTConfig(
         **sizes,
         n_kv_head=config.get("num_key_value_heads") or sizes["n_head"],
         rope_base=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
-        logit_softcap=15.0 if cap is None else float(cap),
+        logit_softcap=float(cap or 0.0),
         norm_eps=float(config.get("rms_norm_eps", 1e-6)),
         **{name: config.get(OWN, {}).get(name, "float32") for name in DTYPES},
     )
 
 
-def _texts(cfg: GPTConfig, dtype: np.dtype, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
-    """The JSON files by name."""
-    end, bos = chat_format.stop_ids(tokenizer)
-    ids = dict(bos_token_id=bos, eos_token_id=end, pad_token_id=end)
+def _nanochat_config(cfg: GPTConfig) -> dict[str, Any]:
     own = dataclasses.asdict(cfg)
-    config = dict(
+    return dict(
         architectures=["NanoChatForCausalLM"], model_type="nanochat",
         **{theirs: own[ours] for ours, theirs in SIZES.items()}, **FIXED,
         intermediate_size=4 * cfg.n_embd, num_key_value_heads=cfg.n_kv_head, attention_dropout=0.0,
         # torch's rms_norm takes the epsilon of float32 where none is given, transformers 1e-6; with
         # the same one, and tables of float32, logits were equal to the bit.
         rms_norm_eps=cfg.norm_eps,
-        final_logit_softcapping=cfg.logit_softcap,
+        final_logit_softcapping=cfg.logit_softcap or None,
         rope_parameters=dict(rope_type="default", rope_theta=cfg.rope_base),
-        initializer_range=0.02, use_cache=True, dtype=str(dtype), **ids,
+        initializer_range=0.02, use_cache=True,
         **{OWN: {name: own[name] for name in DTYPES}},
     )  # fmt: skip
+
+
+def _texts(
+    cfg: GPTConfig, kind: Mapping[str, Any], tokenizer: Tokenizer
+) -> dict[str, dict[str, Any]]:
+    """The JSON files by name; `kind`: what config.json says of the architecture."""
+    end, bos = chat_format.stop_ids(tokenizer)
+    ids = dict(bos_token_id=bos, eos_token_id=end, pad_token_id=end)
     # A base model ends a text with <|bos|>, where the next document would begin.
     generation = dict(ids, eos_token_id=[end, bos], do_sample=True, temperature=0.8, top_k=50)
     stop = chat_format.ASSISTANT_END
@@ -175,15 +198,13 @@ def _texts(cfg: GPTConfig, dtype: np.dtype, tokenizer: Tokenizer) -> dict[str, d
         tokenizer_class="PreTrainedTokenizerFast", model_max_length=cfg.sequence_len,
         clean_up_tokenization_spaces=False, chat_template=TEMPLATE, **names,
     )  # fmt: skip
-    return {"config.json": config, "generation_config.json": generation,
+    return {"config.json": {**kind, **ids}, "generation_config.json": generation,
             "tokenizer_config.json": words, "special_tokens_map.json": names}  # fmt: skip
 
 
 def _to_hf(cfg: GPTConfig, state: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
     """(name there, array): rows of the real vocabulary, contiguous as the file format demands."""
-    classic = dict(value_embeds=False, residual_scalars=False, smear=False, backout=False)
-    for key in expected_shapes(dataclasses.replace(cfg, **classic)):
-        array = state[key]
+    for key, array in state.items():
         if key in ("transformer.wte.weight", "lm_head.weight"):
             # transformers does not cut logits, so a padding row would be a token to sample.
             array = array[: cfg.vocab_size]

@@ -137,9 +137,9 @@ class GPT(Layer):
         return self.logits(x_BTD), cache
 
     def logits(self, x_BTD: jax.Array) -> jax.Array:
-        """Soft-capped logits, float32, of the real vocabulary.
+        """Logits, float32, of the real vocabulary, soft-capped where the model has a cap.
 
-        The cap bounds them to +-`logit_softcap`, smoothly: a model cannot lower its loss by growing
+        It bounds them to +-`logit_softcap`, smoothly: a model cannot lower its loss by growing
         the output matrix without end. Source: arXiv:2408.00118 (Gemma 2).
         """
         c = self.cfg

@@ -45,8 +45,11 @@ def weighted_loss(
     return weighted_nll(*rows, targets_BT.reshape(-1), weights_BT.reshape(-1), head)
 
 
-def soft_capped(z_V: jax.Array, softcap: float, dtype: str) -> tuple[jax.Array, jax.Array]:
-    """(cap x tanh(z / cap) in float32, that tanh) of logits, computed in the type of the era."""
+def soft_capped(z_V: jax.Array, softcap: float, dtype: str) -> tuple[jax.Array, jax.Array | None]:
+    """(cap x tanh(z / cap) in float32, that tanh) of logits, computed in the type of the era; with
+    a cap of 0 (the logits as they are, None)."""
+    if not softcap:
+        return z_V.astype(jnp.float32), None
     z_V = z_V.astype(jnp.float32) if dtype == "float32" else z_V
     cap = jnp.asarray(softcap, z_V.dtype)
     tanh_V = jnp.tanh(z_V / cap)
@@ -54,7 +57,7 @@ def soft_capped(z_V: jax.Array, softcap: float, dtype: str) -> tuple[jax.Array, 
 
 
 class Head(NamedTuple):
-    """How hidden states become logits: soft cap, its type, vocabulary without padding."""
+    """How hidden states become logits: soft cap (0: none), its type, vocabulary without padding."""
 
     softcap: float
     softcap_dtype: str
@@ -105,7 +108,7 @@ class _Logits(NamedTuple):
     """Of the tokens of one tile: capped logits, what the cap did, the sum's logarithm, the loss."""
 
     capped_nV: jax.Array
-    tanh_nV: jax.Array
+    tanh_nV: jax.Array | None
     hot_nV: jax.Array
     lse_n1: jax.Array
     nll_n: jax.Array
@@ -121,7 +124,7 @@ class _Logits(NamedTuple):
 
 def _log_of_sum(capped_nV: jax.Array, softcap: float) -> jax.Array:
     """log sum exp over the vocabulary, `[n, 1]`."""
-    if softcap > UNSHIFTED:
+    if not softcap or softcap > UNSHIFTED:
         return jax.nn.logsumexp(capped_nV, axis=-1, keepdims=True)
     # The cap bounds every exponential, so that no maximum is looked for first: one reading of the
     # logits less.
@@ -152,7 +155,8 @@ def _value_and_gradients(head, on_cpu, x_ND, kernel_DV, targets_N, weights_N):
         x_nD, targets_n, weights_n = rows
         z = _Logits.of(x_nD, kernel, targets_n, head)
         dz_nV = weights_n[:, None] * (jnp.exp(z.capped_nV - z.lse_n1) - z.hot_nV)
-        dz_nV *= 1.0 - jnp.square(z.tanh_nV.astype(jnp.float32))
+        if z.tanh_nV is not None:
+            dz_nV *= 1.0 - jnp.square(z.tanh_nV.astype(jnp.float32))
         # In the compute type before the products: in float32 they would run at half the speed.
         dz_nV = dz_nV.astype(x_nD.dtype)
         dkernel_DV += jnp.matmul(turned(x_nD), dz_nV, preferred_element_type=jnp.float32)

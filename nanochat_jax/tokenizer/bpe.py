@@ -24,11 +24,16 @@ log = logging.getLogger(__name__)
 Token = int | str | None  # by id or by name
 
 # What no merge crosses. GPT-4's pattern, but with digits in groups of two, not three: a small
-# vocabulary would spend too many of its ids on numbers. Source: nanochat.
-SPLIT_PATTERN = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*"
+# vocabulary would spend too many of its ids on numbers. Source: nanochat. With single digits it is
+# one that llama.cpp has, under the name of BailingMoe.
+_PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|DIGITS| ?[^\s\p{L}\p{N}]++[\r\n]*"
     r"|\s*[\r\n]|\s+(?!\S)|\s+"
 )
+SPLIT_PATTERNS = {
+    n: _PATTERN.replace("DIGITS", d) for n, d in {1: r"\p{N}", 2: r"\p{N}{1,2}"}.items()
+}
+SPLIT_PATTERN = SPLIT_PATTERNS[2]
 
 
 class Tokenizer:

@@ -15,7 +15,7 @@ from nanochat_jax import locks
 from nanochat_jax.checkpoint import store, whole
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.stages import BaseTrain, Stage, TokenizerTrain
-from nanochat_jax.config.values import flatten
+from nanochat_jax.config.values import completed, flatten
 from nanochat_jax.data import ledger
 from nanochat_jax.hosts import group
 from nanochat_jax.results import TRAINING, Section
@@ -74,7 +74,8 @@ def status(
     Damaged steps are set aside first; raises as `whole.set_damaged_aside`.
     """
     if isinstance(config, TokenizerTrain):
-        return tokenizer.fingerprint(config, root), tokenizer.done(root), True
+        done = completed(TokenizerTrain, tokenizer.done(root))
+        return tokenizer.fingerprint(config, root), done, True
     fresh = dataclasses.replace(config, resume=False, resume_from_step=-1)
     start = origin.find(stage, fresh, root)
     want = origin.fingerprint(config, start, start.tokenizer(root))
@@ -85,7 +86,7 @@ def status(
     meta = store.find(folder).meta
     # A run killed in its last evaluations has its weights, and evaluates again.
     ended = bool(meta.get("final")) and meta.get("loop", {}).get("evaluated", True)
-    have = meta.get("fingerprint")
+    have = completed(type(config), meta.get("fingerprint"))
     if have is not None and origin.PARENT_DATA not in have:
         want.pop(origin.PARENT_DATA, None)
     if ended and have is not None and meta.get("data"):

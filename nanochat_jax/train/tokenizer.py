@@ -17,7 +17,7 @@ from nanochat_jax.config.stages import TokenizerTrain
 from nanochat_jax.data import shards
 from nanochat_jax.demo import corpus, words
 from nanochat_jax.results import TRAINING, Section
-from nanochat_jax.tokenizer import SPECIAL_TOKENS, Tokenizer
+from nanochat_jax.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERNS, Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def run(config: TokenizerTrain, root: pathlib.Path) -> Section:
     started = time.perf_counter()
     extra = words.tokenizer_extra() if data.source == paths.WORLD_DATA else iter(())
     texts = itertools.chain(documents(data, config.max_chars, config.doc_cap), extra)
-    tokenizer = Tokenizer.train(texts, config.vocab_size)
+    tokenizer = Tokenizer.train(texts, config.vocab_size, SPLIT_PATTERNS[config.digits])
     seconds = time.perf_counter() - started
     # Before anything is saved: no later stage could be trusted otherwise.
     check_round_trip(tokenizer)

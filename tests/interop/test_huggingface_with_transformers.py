@@ -51,6 +51,25 @@ def test_logits_are_theirs(pair):
     assert off < (1e-4 if ours.cfg.rope_table_dtype == "float32" else 2e-2)
 
 
+@pytest.mark.parametrize("n_kv_head, softcap", [(4, 0.0), (2, 15.0)], ids=["portable", "classic"])
+def test_an_apertus_model_computes_what_ours_does(n_kv_head, softcap, tokenizer, tmp_path):
+    cfg = GPTConfig(**SHAPE, n_kv_head=n_kv_head, rope_table_dtype="float32", logit_softcap=softcap)
+    params = random_params(cfg, seed=1)
+    huggingface.export(tmp_path / "model", cfg, params, tokenizer, as_apertus=True)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "model", dtype=torch.float32
+    ).eval()
+    ids = np.random.default_rng(0).integers(0, 320, (2, 60))
+    with torch.no_grad():
+        got = theirs(torch.tensor(ids)).logits.numpy()
+    if softcap:
+        got = softcap * np.tanh(got / softcap)
+    want = np.asarray(Model.create(cfg, params, dtype="float32")(ids))
+    assert type(theirs).__name__ == "ApertusForCausalLM" and np.abs(want).max() > 1
+    assert np.abs(got - want).max() < 1e-4
+    assert (got.argmax(-1) == want.argmax(-1)).all()
+
+
 def test_greedy_continuations_are_theirs(pair, tokenizer):
     ours, theirs, folder = pair
     if ours.cfg.rope_table_dtype != "float32":

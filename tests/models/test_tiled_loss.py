@@ -23,6 +23,8 @@ def rows(dtype=jnp.float32):
 def plain(x_ND, kernel_DV, targets_N, head):
     z_NV = x_ND @ kernel_DV[:, :V].astype(x_ND.dtype)
     z_NV = z_NV.astype(jnp.float32) if head.softcap_dtype == "float32" else z_NV
+    if not head.softcap:
+        return token_nll(z_NV, targets_N)
     cap = jnp.asarray(head.softcap, z_NV.dtype)
     return token_nll((cap * jnp.tanh(z_NV / cap)).astype(jnp.float32), targets_N)
 
@@ -32,10 +34,10 @@ def tiles(request, monkeypatch):
     monkeypatch.setattr(losses, "TILE_BYTES", 4 * V * request.param)
 
 
-@pytest.mark.parametrize("softcap_dtype", ["float32", "compute"])
-def test_loss_and_gradients_are_those_of_whole_logits(softcap_dtype, tiles):
+@pytest.mark.parametrize("softcap, dtype", [(15.0, "float32"), (15.0, "compute"), (0.0, "compute")])
+def test_loss_and_gradients_are_those_of_whole_logits(softcap, dtype, tiles):
     x_ND, kernel_DV, targets_N, weights_N = rows()
-    head = Head(15.0, softcap_dtype, V)
+    head = Head(softcap, dtype, V)
     whole = lambda x, k: jnp.vdot(plain(x, k, targets_N, head), weights_N, precision="highest")
     ours = lambda x, k: weighted_nll(x, k, targets_N, weights_N, head)
     expected, got = (jax.value_and_grad(f, (0, 1))(x_ND, kernel_DV) for f in (whole, ours))
