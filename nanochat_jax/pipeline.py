@@ -9,31 +9,44 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nanochat_jax import devices
-from nanochat_jax.config import flags
+from nanochat_jax.config import flags, help
 from nanochat_jax.config.errors import nearest, start_logging
-from nanochat_jax.config.paths import base_dir, compilation_cache
+from nanochat_jax.config.paths import base_dir, compilation_cache, writable_base_dir
 from nanochat_jax.config.program import Eval, Processes
-from nanochat_jax.config.resolve import Layers, read, settle
+from nanochat_jax.config.resolve import CONFIGS, Layers, read, settle
 from nanochat_jax.config.stages import STAGES, Stage, TokenizerTrain, rows_per_step
+from nanochat_jax.config.typed import HELP, unbarred
 from nanochat_jax.config.values import fields
 from nanochat_jax.hosts import group
 from nanochat_jax.hosts.start import join
 from nanochat_jax.results import DATA, Section
 
 log = logging.getLogger(__name__)
-CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+TRAIN_HELP = """\
+--stage may be left out before the name.
+flags of one:  python -m scripts.train --stage NAME --help
+all in order:  python -m scripts.speedrun"""
 
 
 def split_stage(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """`--stage NAME` and the other arguments; ValueError without one that exists."""
-    stage, rest = flags.take(argv, "stage")
+    """The stage of `--stage NAME`, or of a first word NAME, and the other arguments.
+
+    Raises:
+        ValueError: no stage that exists.
+        SystemExit: after `--help` without a stage (0).
+    """
+    stage, rest = flags.take(unbarred(argv), "stage")
+    if stage is None and rest and not rest[0].startswith("-"):
+        stage, *rest = rest
     if stage in STAGES:
         return stage, rest
+    if stage is None and HELP & set(rest):
+        said = "One stage of training. In the order of a model's life:"
+        print(help.of_choices(STAGES, "scripts.train --stage NAME [flags]", said, TRAIN_HELP))
+        raise SystemExit(0)
     if stage:
         raise ValueError(f"--stage is {stage!r}{nearest(stage, list(STAGES))}")
-    usage = f"python -m scripts.train --stage {'|'.join(STAGES)}"
-    asks = {"-h", "--help"} & set(rest)
-    raise ValueError(f"which stage? {usage} --help" if asks else f"no stage given; type {usage}")
+    raise ValueError(f"no stage given; type python -m scripts.train --stage {'|'.join(STAGES)}")
 
 
 def default_file() -> pathlib.Path | None:
@@ -84,7 +97,7 @@ def prepare_devices(config: Stage | Eval | TokenizerTrain) -> str:
     that score keep one device with all its threads.
     """
     asked = Processes(**{name: vars(config)[name] for name in fields(Processes)})
-    processes = join(asked, base_dir())
+    processes = join(asked, writable_base_dir())
     if isinstance(config, TokenizerTrain):
         return "cpu"
     virtual = None

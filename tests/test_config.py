@@ -182,7 +182,7 @@ def test_a_wrong_value_in_a_file_is_an_error_though_a_flag_covers_it(tmp_path):
 )
 def test_flags_that_were_typed_are_known_also_where_they_repeat_a_default(argv, typed):
     if typed is None:
-        with pytest.raises(SystemExit):
+        with pytest.raises(ValueError, match="-g has no value"):
             flags.parse(argv, STAGES["base"]())
     else:
         assert flags.parse(argv, STAGES["base"]()) == typed
@@ -228,12 +228,11 @@ def test_a_cadence_is_a_time_a_number_of_steps_or_only_the_end():
 
 
 @pytest.mark.parametrize("text", ["0", "15 min", "m", "0s", "-5", "1d", "steps"])
-def test_another_cadence_is_refused_by_name(text, capsys):
+def test_another_cadence_is_refused_by_name(text):
     with pytest.raises(ValueError, match="15m, 90s, 2h"):
         Cadence.of(text)
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="^--save-every is"):
         resolve("base", [f"--save-every={text}"])
-    assert "save_every is" in capsys.readouterr().err
 
 
 def test_flags_and_files_take_both_kinds_of_cadence(tmp_path):
@@ -280,7 +279,7 @@ def test_the_best_step_has_the_least_bits_per_byte_or_the_highest_pass_rate():
 
 
 @pytest.mark.parametrize("stage", ["base", "mid", "sft", "rl"])
-def test_a_count_that_would_be_divided_by_is_refused_by_name(stage, capsys):
+def test_a_count_that_would_be_divided_by_is_refused_by_name(stage):
     known = fields(STAGES[stage])
     counts = [name for name in known if name.endswith(("_every", "_size", "_samples", "_len"))]
     assert {"eval_every", "sample_every", "save_every", "device_batch_size"} <= {*counts}
@@ -288,9 +287,8 @@ def test_a_count_that_would_be_divided_by_is_refused_by_name(stage, capsys):
         for value in (0, -2):
             with pytest.raises(ValueError, match=f"{name} is {value}; set it to"):
                 dataclasses.replace(STAGES[stage](), **{name: value})
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="^--eval-every is 0; set it to"):
         resolve(stage, ["--eval-every=0"])
-    assert "eval_every is 0; set it to" in capsys.readouterr().err
     never = [f"--{name}=-1" for name in known if name.endswith("_every")]
     assert resolve(stage, never).eval_every == -1
 

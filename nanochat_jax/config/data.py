@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from nanochat_jax.config import bounds
 from nanochat_jax.config.program import Recipe, also
 
 
@@ -17,6 +18,9 @@ class Download:
     recipe: Recipe = "classic"  # classic, portable: FineWeb-Edu; current: ClimbMix
     base_url: str = ""  # another server with the same file names
     mix: bool = False  # also into a base_data/ that holds other text: train on both
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +87,9 @@ class MakeIdentity:
     temperature: Annotated[float, also("-t")] = 1.0  # of the writing model
     max_tokens: int = 0  # of a reply of the writing model (0: its server decides)
     seed: int = 0  # another seed makes other conversations
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,8 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
+from nanochat_jax.config import environment
+
 log = logging.getLogger(__name__)
 
 # What failed on the way and did not end a run: beside its checkpoints, or beside the report.
@@ -32,14 +34,24 @@ def friendly_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except ValueError as error:
         if not _is_ours(error):
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
-        print(f"error: {_os_message(error)}", file=sys.stderr)
-        raise SystemExit(1) from None
+        # One without a number is our own, and says what to do; the system's all have one.
+        ours = error.errno is None
+        if ours and not _is_ours(error):
+            raise
+        print(f"error: {error if ours else _os_message(error)}", file=sys.stderr)
+        raise SystemExit(2 if ours else 1) from None
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("nanochat_jax"):
+            raise
+        missing = f"{error.name} is not installed for this Python ({sys.executable})"
+        print(f"error: {missing}; type: {environment.remedy()}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

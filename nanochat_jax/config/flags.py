@@ -1,7 +1,6 @@
 """The command line: which settings were typed, and their values. `tyro` reads them, once."""
 
 import argparse
-import difflib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,10 @@ from typing import Any
 
 import tyro
 
-from nanochat_jax.config.values import fields, flat
+from nanochat_jax.config import help
+from nanochat_jax.config.errors import nearest
+from nanochat_jax.config.typed import BAR, check, key_of, one_line, table_of, unbarred
+from nanochat_jax.config.values import flat
 
 
 def parse(argv: Sequence[str], default: Any, *, prog: str | None = None) -> dict[str, Any]:
@@ -19,42 +21,42 @@ def parse(argv: Sequence[str], default: Any, *, prog: str | None = None) -> dict
         default: a config whose values `--help` shows.
 
     Raises:
-        ValueError: an unknown flag; the message names the nearest.
-        SystemExit: what tyro says of a wrong value (2) or of `--help` (0).
+        ValueError: an unknown flag, the nearest of which is named, or a value that cannot be.
+        SystemExit: after `--help` (0).
     """
-    cls = type(default)
+    cls, argv = type(default), unbarred(argv)
     check(argv, cls)
-    shown = dict(prog=prog, description=cls.__doc__, config=(tyro.conf.OmitArgPrefixes,))
-    parsed = tyro.cli(cls, args=argv, default=default, **shown)
+    help.asked(argv, cls, default, prog or cls.__name__)
+    with one_line(argv, cls):
+        config = (tyro.conf.OmitArgPrefixes,)
+        parsed = tyro.cli(cls, args=argv, default=default, prog=prog, config=config)
     # tyro gives whole configs and does not say which fields were typed. A flag that repeats a
     # default must still win over what a parent checkpoint says, so the names come from `argv`.
-    table = _table(cls)
-    typed = {table[key] for key in map(_key, argv) if key in table}
+    table = table_of(cls)
+    typed = {table[key] for key in map(key_of, argv) if key in table}
     return {name: value for name, value in flat(parsed).items() if name in typed}
 
 
-def command(commands: Mapping[str, type], argv: Sequence[str], **shown: Any) -> Any:
-    """The config of the command that `argv` begins with; `shown` is tyro's `prog`, `description`.
+def command(
+    commands: Mapping[str, type], argv: Sequence[str], *, prog: str, description: str
+) -> Any:
+    """The config of the command that `argv` begins with; without one the commands are listed.
 
     Raises as `parse`.
     """
-    if argv and argv[0] in commands:
-        check(argv[1:], commands[argv[0]])
-    return tyro.extras.subcommand_cli_from_dict(commands, args=argv, **shown)
-
-
-def check(argv: Sequence[str], cls: type) -> None:
-    """Raises ValueError for a long flag that the program does not know, naming the nearest.
-
-    tyro's own message for a typo is a page with every similar flag of every level.
-    """
-    known = [key.removeprefix("--") for key in _table(cls) if key.startswith("--")]
-    for arg in argv:
-        name = _key(arg).removeprefix("--")
-        if arg.startswith("--") and name and name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"; did you mean --{close[0]}?" if close else ""
-            raise ValueError(f"unknown flag {arg.split('=', 1)[0]}{hint} (--help lists all)")
+    argv = argv[1:] if argv[:1] == [BAR] else argv
+    if argv and not argv[0].startswith("-") and argv[0] not in commands:
+        raise ValueError(f"unknown command {argv[0]!r}{nearest(argv[0], list(commands))}")
+    if not argv or argv[0] not in commands:  # what is left of that asks for help
+        usage, more = f"{prog} COMMAND [flags]", f"flags of one:  python -m {prog} COMMAND --help"
+        print(help.of_choices(commands, usage, description.partition(":")[0] + ":", more))
+        raise SystemExit(0 if argv else 2)
+    cls = commands[argv[0]]
+    check(argv[1:], cls, words=True)
+    with one_line(argv, cls):
+        return tyro.extras.subcommand_cli_from_dict(
+            commands, args=argv, prog=prog, description=description
+        )
 
 
 def take(argv: Sequence[str], name: str) -> tuple[str | None, list[str]]:
@@ -79,21 +81,3 @@ def to_resume(saved: bool) -> list[str]:
     """What the command that started this process lacks to go on with what it has saved."""
     # The speedrun goes on by itself, without a flag.
     return ["--resume"] if saved and take(sys.orig_argv, "stage")[0] is not None else []
-
-
-def _table(cls: type) -> Mapping[str, str]:
-    """Every spelling of every flag, with dashes, and the name of its setting."""
-    # Dashes and underscores are the same to tyro, so one spelling is enough to look names up.
-    table = {"--help": "help"}
-    for name, field in fields(cls).items():
-        dashed = name.replace("_", "-")
-        table |= {key: name for key in (f"--{dashed}", f"--no-{dashed}", *field.aliases)}
-    return table
-
-
-def _key(arg: str) -> str:
-    """The flag of an argument: `--depth` of `--depth=4`, `-g` of `-gmine`."""
-    if arg.startswith("--"):
-        return arg.split("=", 1)[0].replace("_", "-")
-    # tyro takes a value that touches a short flag; no long flag can be meant by one dash.
-    return arg[:2] if arg.startswith("-") else arg

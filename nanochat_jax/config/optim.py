@@ -9,6 +9,8 @@ train/muon.py, train/optimizer.py.
 import dataclasses
 from typing import Any, Literal
 
+from nanochat_jax.config import bounds
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
@@ -60,12 +62,7 @@ class OptimConfig:
     """base: rates grow with the root of the batch, Muon's weight decay with batch over horizon"""
 
     def __post_init__(self) -> None:
-        for name in ("muon_steps", "momentum_steps", "warmup_steps", "grad_clip", "weight_decay"):
-            if vars(self)[name] < 0:
-                raise ValueError(f"{name} is {vars(self)[name]}; set it to 0 (off) or more")
-        for name in ("warmup_ratio", "warmdown_ratio"):
-            if not 0 <= vars(self)[name] <= 1:
-                raise ValueError(f"{name} is {vars(self)[name]}; set it between 0 and 1")
+        bounds.check(self)
 
 
 # Most of it comes from one bundle of trials in March 2026, which took the original's time to GPT-2

@@ -3,6 +3,7 @@
 The original's names, so that its users find things where they are used to find them.
 """
 
+import errno
 import os
 import pathlib
 import re
@@ -27,6 +28,25 @@ def check_tag(flag: str, name: str) -> None:
     if name and (pathlib.PurePath(name).name != name or name.startswith(".")):
         raise ValueError(f"{flag} is {name!r}; expected the name of a folder, such as d20: no "
                          "slash, no dot in front")  # fmt: skip
+
+
+def writable_base_dir() -> pathlib.Path:
+    """The base directory, made if it is missing, for programs that write there.
+
+    Raises:
+        ValueError: it cannot be made or written to.
+    """
+    root = base_dir()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if not os.access(root, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "not writable for this user")
+    except OSError as error:
+        raise ValueError(
+            f"the base directory {root}, where data and models are kept, cannot be used: "
+            f"{error.strerror}; type export NANOCHAT_BASE_DIR=FOLDER with a folder of your own"
+        ) from None
+    return root
 
 
 def _below(name: str) -> Callable[[pathlib.Path], pathlib.Path]:

@@ -11,6 +11,8 @@ from typing import Annotated, Literal, TypeVar
 
 import tyro
 
+from nanochat_jax.config import bounds
+
 T = TypeVar("T")
 
 
@@ -98,6 +100,9 @@ class Speedrun(Shared, Processes):
     reduce_dtype: HandedOn[ReduceDtype] = "auto"  # of every stage, where it is named
     fp8: HandedOn[bool] = False  # of base training, where it is named
 
+    def __post_init__(self) -> None:
+        bounds.check(self)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program(Shared):
@@ -130,3 +135,8 @@ class Eval(Program, Processes):
     device_batch_size: int = 32  # rows of a bits-per-byte batch
     split_tokens: int = 20 * 524288  # tokens of each split for bits per byte
     task_data: Cosmetic[str] = ""  # local folder of task files instead of the Hugging Face hub
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature is {self.temperature}; set it to 0 (greedy) or more")

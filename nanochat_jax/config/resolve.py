@@ -10,12 +10,14 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nanochat_jax.config import flags, inherit
+from nanochat_jax.config import flags, inherit, typed
 from nanochat_jax.config.program import Eval, FieldKind, Speedrun
 from nanochat_jax.config.serve import ChatCLI, ChatWeb
 from nanochat_jax.config.stages import STAGES, recipes_of
 from nanochat_jax.config.values import build, check_known, fields, kept_on_resume, per_call
 from nanochat_jax.texts import read_text
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"  # the shipped ones
 
 # Every program that reads a TOML file, by the name of its table there.
 SECTIONS: dict[str, type] = {
@@ -80,10 +82,10 @@ def read(
         ValueError: an unreadable file, an unknown key or flag, or a value of the wrong type.
         SystemExit: what tyro says of a wrong flag (2) or of `--help` (0).
     """
-    cls, given = SECTIONS[section], dict(values or {})
-    flags.check(argv, cls)
+    cls, given, argv = SECTIONS[section], dict(values or {}), typed.unbarred(argv)
+    typed.check(argv, cls)
     named = given.get("config") or flags.take(argv, "config")[0]
-    path = pathlib.Path(named) if named else default_file
+    path = config_file(named) if named else default_file
     table = read_toml(path) if path else {}
     known = fields(cls)
     own = {n for n, field in known.items() if field.kind is not FieldKind.HANDED_ON}
@@ -97,7 +99,9 @@ def read(
     shown = given | ({"recipe": recipe} if recipe else {})
     default = dataclasses.replace(layers, flags=shown).config()
     build(cls, file, where=layers.path)  # a wrong value is an error even where a flag covers it
-    return dataclasses.replace(layers, flags=flags.parse(argv, default, prog=prog) | given)
+    typed_flags = flags.parse(argv, default, prog=prog) | given
+    # The file that was read, wherever its name was found.
+    return dataclasses.replace(layers, flags=typed_flags | ({"config": str(path)} if named else {}))
 
 
 def settle(
@@ -132,13 +136,31 @@ def resolve(section: str, argv: Sequence[str] = (), **layers: Any) -> Any:
     return read(section, argv, **layers).config()
 
 
+def config_file(named: str) -> pathlib.Path:
+    """The file that `--config` names: `d20` is `configs/d20.toml`, if there is no file `d20`."""
+    path = pathlib.Path(named).expanduser()
+    shipped = CONFIGS / f"{path.stem}.toml"
+    return shipped if not path.exists() and shipped.exists() and _is_a_name(path) else path
+
+
+def _is_a_name(path: pathlib.Path) -> bool:
+    return path.suffix in ("", ".toml") and path.parent in (pathlib.Path(), pathlib.Path("configs"))
+
+
 def read_toml(path: pathlib.Path) -> dict[str, Any]:
     """The parsed file, every key of which some program knows; else a ValueError."""
     try:
         table = tomllib.loads(read_text(path))
     except FileNotFoundError:
-        near = sorted(str(p) for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
-        raise ValueError(f"no config file {path}; found {', '.join(near) or 'none'}") from None
+        near = sorted(path.parent.glob("*.toml")) if path.parent.is_dir() else []
+        near = [str(p) for p in near if p.name != "pyproject.toml"]
+        found = ", ".join(dict.fromkeys([*near, *sorted(p.stem for p in CONFIGS.glob("*.toml"))]))
+        raise ValueError(
+            f"no config file {path}; found {found or 'none'}; type --config with one of these or "
+            "with the path of your own"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"cannot read the config file {path}: {error.strerror}") from None
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
     # A key at the top belongs to every program that knows it, so that one file serves a whole run;

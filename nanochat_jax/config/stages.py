@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+from nanochat_jax.config import bounds
 from nanochat_jax.config.optim import DEFAULTS, OptimConfig
 from nanochat_jax.config.paths import check_tag
 from nanochat_jax.config.program import (
@@ -34,19 +35,6 @@ SAMPLE_PROMPTS = (
     "If yesterday was Friday, then tomorrow will be", "The opposite of hot is",
     "The planets of the solar system are:", "My favorite color is", "If 5*x + 3 = 13, then x is",
 )  # fmt: skip
-
-# What is counted or divided by: none may be 0. Of the others -1 has a meaning of its own.
-COUNTS = frozenset(
-    "device_batch_size max_seq_len eval_tokens depth aspect_ratio head_dim loader_ranks "
-    "target_examples_per_step num_epochs examples_per_step num_samples max_new_tokens "
-    "eval_examples eval_samples".split()
-)
-OPEN_COUNTS = {
-    "eval_every": "never", "sample_every": "never", "core_metric_every": "never",
-    "eval_metrics_every": "never", "num_iterations": "as many as follow from the rest",
-    "total_batch_size": "what follows from the rest", "core_metric_max_per_task": "all",
-    "eval_metrics_max_problems": "all", "chatcore_max_sample": "all",
-}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,13 +86,7 @@ class Stage(Program, Processes):
     optim: OptimConfig = OptimConfig()
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name in COUNTS and value < 1:
-                raise ValueError(f"{name} is {value}; set it to 1 or more")
-            if name in OPEN_COUNTS and value < 1 and value != -1:
-                raise ValueError(
-                    f"{name} is {value}; set it to 1 or more, or to -1 for {OPEN_COUNTS[name]}"
-                )
+        bounds.check(self)
         check_tag("--model-tag", self.model_tag)
         Cadence.of(self.save_every)
         Keep.of(self.keep)
@@ -130,8 +112,7 @@ class TokenizerTrain(Processes):
     embedded_world: bool = False  # train on the embedded world while base_data/ is empty
 
     def __post_init__(self) -> None:
-        if self.num_shards == 0 or self.num_shards < -1:
-            raise ValueError(f"num_shards is {self.num_shards}; set it to 1 or more, -1 for all")
+        bounds.check(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -258,8 +239,6 @@ class RLTrain(ChatStage):
                 f"temperature is {self.temperature}; set it above 0: greedy replies are all the "
                 "same, and none is better than another"
             )
-        if self.top_k < 0:
-            raise ValueError(f"top_k is {self.top_k}; set it to 0 (all tokens) or more")
 
 
 STAGES: dict[str, type] = {

@@ -4,7 +4,7 @@ import pathlib
 
 from nanochat_jax import leftovers
 from nanochat_jax.config.data import AddTexts, Clean, Download, ListShards, VerifyShards
-from nanochat_jax.config.paths import base_data, base_dir, hidden_shards
+from nanochat_jax.config.paths import base_data, base_dir, hidden_shards, writable_base_dir
 from nanochat_jax.data import download, importer, manifest, shards
 
 
@@ -21,7 +21,7 @@ def run(command: Download | AddTexts | ListShards | VerifyShards | Clean) -> int
 
 def _download(command: Download) -> int:
     count = download.shards(
-        base_dir(), command.num_files, recipe=command.recipe, workers=command.num_workers,
+        writable_base_dir(), command.num_files, recipe=command.recipe, workers=command.num_workers,
         base_url=command.base_url or None, mix=command.mix,
     )  # fmt: skip
     folder = base_data(base_dir())
@@ -34,7 +34,7 @@ def _add(command: AddTexts) -> int:
         raise ValueError("name files or folders: python -m scripts.data add PATH...")
     kind = "conversations" if command.conversations else "documents"
     add = importer.add_conversations if command.conversations else importer.add_documents
-    done = add(base_dir(), [pathlib.Path(p).expanduser() for p in command.paths])
+    done = add(writable_base_dir(), [pathlib.Path(p).expanduser() for p in command.paths])
     print(
         f"{done.files} file(s): {done.train} {kind} to train on, {done.val} to validate, "
         f"{done.duplicates} known before and dropped; in {base_dir()}"

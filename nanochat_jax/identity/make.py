@@ -78,7 +78,7 @@ class Made:
 def run(command: MakeIdentity) -> int:
     """`scripts.data identity`: makes the file, prints what was done, and returns the exit code."""
     who = read_identity(command.name, pathlib.Path(command.facts).expanduser())
-    path = pathlib.Path(command.out or paths.identity(paths.base_dir())).expanduser()
+    path = pathlib.Path(command.out or paths.identity(paths.writable_base_dir())).expanduser()
     settings = {"seed": command.seed, "fresh": command.fresh}
     if command.endpoint:
         endpoint = Endpoint(

@@ -126,7 +126,7 @@ def _save(
     The tokenizer lies beside the checkpoint; the base directory's own is written only where there
     is none.
     """
-    root, size = paths.base_dir(), tokenizer.get_vocab_size()
+    root, size = paths.writable_base_dir(), tokenizer.get_vocab_size()
     if size != cfg.vocab_size:
         raise ValueError(f"the tokenizer has {size} ids, the model {cfg.vocab_size}: it is "
                          "another model's; give the right one with --tokenizer DIR")  # fmt: skip
