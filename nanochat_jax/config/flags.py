@@ -38,7 +38,7 @@ def parse(argv: Sequence[str], default: Any, *, prog: str | None = None) -> dict
 
 
 def command(
-    commands: Mapping[str, type], argv: Sequence[str], *, prog: str, description: str
+    commands: Mapping[str, type], argv: Sequence[str], *, prog: str = "", description: str = ""
 ) -> Any:
     """The config of the command that `argv` begins with; without one the commands are listed.
 
