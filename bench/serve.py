@@ -96,7 +96,7 @@ def run_server(cfg: Bench) -> None:
     from nanochat_jax.serve.server import launch
 
     model, tokenizer = load_model(cfg.source)[:2] if cfg.source else random_model()
-    loaded = Loaded(model, tokenizer, kind, f"bench-{kind}")
+    loaded = Loaded(model, tokenizer, kind, f"bench-{kind}", 0)
     flags = ChatWeb(slots=cfg.slots, queue=cfg.queue, port=cfg.port)
     if cfg.one_at_a_time:
         engine = Engine(model, tokenizer, slots=1, steps=1, reuse=False)

@@ -9,10 +9,12 @@ from nanochat_jax.config.resolve import resolve
 def main(argv: list[str]) -> int:
     with friendly_errors():
         cfg = resolve("chat_cli", argv, prog="scripts.chat_cli")
-        from nanochat_jax.serve import terminal
+        from nanochat_jax.serve.startup import loading
 
-        terminal.chat(cfg)
-    return 0
+        with loading(cfg, sys.stderr) as line:  # before JAX, whose import takes seconds
+            from nanochat_jax.serve import terminal
+
+            return terminal.chat(cfg, line)
 
 
 if __name__ == "__main__":

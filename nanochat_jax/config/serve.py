@@ -41,10 +41,16 @@ class Talk(Program):
 class ChatCLI(Talk):
     """Chat in the terminal."""
 
-    prompt: Annotated[str, also("-p")] = ""  # answer this and leave
+    prompt: Annotated[str | None, also("-p")] = None  # answer this and leave
     system: str = ""  # system message, before the chat begins
     temperature: Annotated[float, also("-t")] = 0.6  # 0: the likeliest token; higher: more varied
     max_tokens: Annotated[int, also("-m")] = 256  # tokens of a reply; -1: as many as fit
+    seed: int = -1  # replies are drawn from it; -1: from another one each time
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prompt is not None and not self.prompt.strip():
+            raise ValueError('-p is empty; give a question (-p "Who are you?"), or leave it out')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

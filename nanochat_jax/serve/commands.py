@@ -55,7 +55,8 @@ def called(text: str) -> tuple[str, str] | None:
 
 def unknown(word: str) -> str:
     """What to say of a word that is none."""
-    return f"there is no command /{word}{nearest(word, list(COMMANDS))}; /help explains them"
+    known = [f"/{name}" for name in COMMANDS]
+    return f"there is no command /{word}{nearest(f'/{word}', known)} (/help explains them)"
 
 
 def listed() -> str:

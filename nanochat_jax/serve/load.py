@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
 
 class Loaded(NamedTuple):
-    """A model on a `kind` of device (`cpu`, `gpu`, `tpu`), and a name for it."""
+    """A model on a `kind` of device (`cpu`, `gpu`, `tpu`), its step, and a name for it."""
 
     model: "Model"
     tokenizer: "Tokenizer"
     kind: str
     name: str
+    step: int
 
 
 def load(cfg: Talk, devices_at_most: int = 1) -> Loaded:
@@ -36,4 +37,4 @@ def load(cfg: Talk, devices_at_most: int = 1) -> Loaded:
     step = None if cfg.step < 0 else cfg.step
     model, tokenizer, meta = load_model(cfg.source, cfg.model_tag or None, step, dtype=dtype)
     tag = cfg.model_tag or meta.get("model_tag") or f"d{model.cfg.n_layer}"
-    return Loaded(model, tokenizer, kind, f"nanochat-{cfg.source}-{tag}")
+    return Loaded(model, tokenizer, kind, f"nanochat-{cfg.source}-{tag}", meta["step"])

@@ -18,7 +18,7 @@ class ReadWeights:
         model = random_model()
         blocks = [model.params[f"h_{i}"] for i in range(model.cfg.n_layer)]
         self._refs = [weakref.ref(block["mlp"]["c_fc"]["kernel"]) for block in blocks]
-        return Loaded(model, BYTES, "cpu", "nanochat-sft-d2")
+        return Loaded(model, BYTES, "cpu", "nanochat-sft-d2", 1)
 
     def alive(self) -> int:
         """How many of the matrices as they were read are still held by anyone."""

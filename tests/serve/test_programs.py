@@ -68,6 +68,7 @@ def test_a_busy_port_is_told_before_anything_is_loaded(tmp_path):
         ("chat_web", ["-t", "9"], "from 0.0 to 2.0"),
         ("chat_web", ["-p", "0", "-i", "sft"], "python -m scripts.train --stage sft"),
         ("chat_cli", ["-i", "mid"], "python -m scripts.train --stage mid"),
+        ("chat_cli", ["-p", " "], "-p is empty"),
     ],
 )
 def test_what_cannot_start_says_what_to_type(tmp_path, program, flags, said):
@@ -77,32 +78,43 @@ def test_what_cannot_start_says_what_to_type(tmp_path, program, flags, said):
 
 
 @pytest.mark.slow
-def test_piped_questions_are_answered_one_a_line_until_the_input_ends(base):
-    ended = run(base, "chat_cli", "-m", "8", input='hi\nclear\n"""\nno end\nof this')
-    assert ended.returncode == 0, ended.stderr
-    replies = ended.stdout.split("(a new conversation)\n")
-    assert len(replies) == 2 and all(replies)
-    assert "\x1b" not in ended.stdout and "User:" not in ended.stdout
-
-
-@pytest.mark.slow
-def test_piped_bytes_that_are_no_utf_8_are_read(base):
+def test_piped_questions_are_answered_one_a_line_whatever_their_bytes(base):
+    lines = [
+        b"hi",
+        b"clear",
+        b"Who are you, caf\xe9?",
+        b"\xe4\xbd",
+        b"clear",
+        b'"""',
+        b"no end",
+        b".",
+    ]
     strict = {**environment(base), "PYTHONIOENCODING": "utf-8:strict"}
-    lines = "Who are you, caf\xe9?\nclear\n".encode("latin-1") + "你".encode()[:2] + b"\n"
-    ended = run(base, "chat_cli", "-m", "8", input=lines, text=None, env=strict)
+    ended = run(base, "chat_cli", "-m", "8", input=b"\n".join(lines), text=None, env=strict)
     assert ended.returncode == 0, ended.stderr
-    assert all(ended.stdout.split(b"(a new conversation)\n"))
+    assert ended.stdout.count(b"\n") >= 4 and ended.stderr == 2 * b"(a new conversation)\n"
+    assert b"\x1b" not in ended.stdout and b"User:" not in ended.stdout
 
 
 @pytest.mark.slow
 def test_one_question_on_the_command_line_is_answered_and_that_is_all(base):
     ended = run(base, "chat_cli", "-p", "hi", "-m", "8", "-t", "0")
     assert ended.returncode == 0 and len(ended.stdout.splitlines()) == 1
+    ended = run(base, "chat_cli", "-p", "hi " * 40)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert "shorten the message" in ended.stderr and "Traceback" not in ended.stderr
 
 
 @pytest.mark.slow
 def test_a_terminal_edits_stops_and_leaves_as_its_keys_say(base):
     with Typist(base) as person:
+        assert (
+            person.expect("starting JAX", within_s=10).strip().startswith("nanochat-sft-d1, step 1")
+        )
+        person.expect("nanochat-sft-d1: stage sft, step 1, 0.0 million parameters, context 64")
+        person.at_prompt()
+        person.type("/he\t\r")
+        person.expect("/maxtokens [1 to 4096]")
         person.at_prompt()
         person.type("hello\r")
         person.expect("Assistant: ")

@@ -167,9 +167,10 @@ class Engine:
             self._notify()
         return worked
 
-    def warm_up(self) -> None:
-        """Compiles all that serving needs. Only while nothing is running."""
-        self.pool.warm_up()
+    def warm_up(self, scores: bool = True) -> None:
+        """Compiles all that serving needs, without `scores` what chatting does. Only while nothing
+        is running."""
+        self.pool.warm_up(scores)
         self.forget()
 
     def set_params(self, params: dict) -> None:

@@ -7,7 +7,6 @@ compiler. `Placement` says which device holds which row.
 """
 
 import itertools
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -22,8 +21,6 @@ from nanochat_jax.serve.engine.kernels import choose_sample
 from nanochat_jax.serve.engine.placement import ROWS, STEPS_ROWS, WHOLE, Placement
 from nanochat_jax.serve.engine.rows import idle_rows
 from nanochat_jax.serve.engine.weights import nbytes
-
-logger = logging.getLogger(__name__)
 
 PATIENCE = 256  # dispatches before the cache shrinks: a long chat may go on in the meantime
 MAX_ALTERNATIVES = 20  # the most that OpenAI's API lets people ask for
@@ -198,17 +195,19 @@ class Pool:
         """What a started dispatch chose, as numpy arrays, which may hold only the rows it ran."""
         return self._placement.restore(jax.device_get(output))
 
-    def warm_up(self) -> None:
-        """Compiles everything that serving can need; leaves the pool as it was, but empty."""
-        runs = list(self._everything())
+    def warm_up(self, scores: bool = True) -> None:
+        """Compiles everything that serving can need, or all but what asks for scores; leaves the
+        pool as it was, but empty."""
+        # Twice in any case: what comes from another program than at first may be compiled anew.
+        runs = list(self._everything((False, scores)))
         for done, run in enumerate(runs, 1):
             run()
             self.warm = done / len(runs)
-        logger.info("compiled %d functions for %d slots", self.compilations, self.slots)
 
-    def _everything(self) -> Iterator[Callable]:
-        """Calls that, made in this order, run every function in every shape it can get."""
-        for size, score in itertools.product(self.chunks, (False, True)):
+    def _everything(self, scored: Sequence[bool]) -> Iterator[Callable]:
+        """Calls that, made in this order, run every function in every shape it can get; `scored`:
+        with the scores that requests may ask for, and without."""
+        for size, score in itertools.product(self.chunks, scored):
             yield partial(self.prefill, [([0] * (size + 1), 0)] * len(self.devices), score)
         idle = idle_rows(self.slots, self.steps)
         decode = lambda *args: self.read(self.start(idle, self.steps, *args))
@@ -216,7 +215,7 @@ class Pool:
             yield partial(self._resize_to, length)
             yield partial(self.put, [0])
             yield partial(self.take, [0])
-            for count, alternatives in itertools.product(self.row_counts, (False, True)):
+            for count, alternatives in itertools.product(self.row_counts, scored):
                 yield partial(decode, alternatives, count)
             for other in self.lengths:
                 yield partial(self._resize_to, other)

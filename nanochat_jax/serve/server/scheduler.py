@@ -109,6 +109,8 @@ class Scheduler:
     def _run(self) -> None:
         try:
             self.engine.warm_up()
+            compiled, slots = self.engine.pool.compilations, len(self.engine.slots)
+            logger.info("compiled %d functions for %d slots", compiled, slots)
             self._when_warm()
             self.ready.set()
             self.when_ready()

@@ -18,7 +18,7 @@ def service_of():
     model = talking_model(spoken("hi"), sequence_len=64)
     engine = Engine(model, BYTES, slots=1)
     return lambda **flags: new_service(
-        ChatWeb(**flags), Loaded(model, BYTES, "cpu", "nanochat-sft-d1"), engine
+        ChatWeb(**flags), Loaded(model, BYTES, "cpu", "nanochat-sft-d1", 1), engine
     )
 
 
