@@ -102,7 +102,7 @@ def test_one_question_on_the_command_line_is_answered_and_that_is_all(base):
     assert ended.returncode == 0 and len(ended.stdout.splitlines()) == 1
     ended = run(base, "chat_cli", "-p", "hi " * 40)
     assert ended.returncode == 2 and ended.stdout == ""
-    assert "shorten the message" in ended.stderr and "Traceback" not in ended.stderr
+    assert "shorten it" in ended.stderr and "Traceback" not in ended.stderr
 
 
 @pytest.mark.slow

@@ -144,8 +144,8 @@ def test_what_no_longer_fits_is_forgotten_and_said_and_a_pipe_gets_replies_alone
     assert terminal.messages[0].content == "y" * 40 and terminal.refused == 0
     out, terminal, _ = talk(engine, "z" * 200)
     assert terminal.messages == [] and (terminal.refused, terminal.turns, out) == (1, 0, "")
-    assert "shorten the message" in capsys.readouterr().err
-    assert "shorten the message" in talk(engine, "z" * 200, interactive=True)[0]
+    assert "shorten it" in capsys.readouterr().err
+    assert "shorten it" in talk(engine, "z" * 200, interactive=True)[0]
 
 
 @pytest.fixture
