@@ -30,6 +30,27 @@ def until(page, condition, within_s=10.0):
         page.wait_for_timeout(30)
 
 
+def chats(page):
+    """The names of the chats in the list."""
+    return page.locator("#chats .open").all_inner_texts()
+
+
+def open_chat(page, name):
+    """Chooses the chat of this name in the list."""
+    page.get_by_role("link", name=name, exact=True).click()
+
+
+def press_of(page, name, what):
+    """Presses a button of the chat of this name in the list."""
+    page.locator("#chats li").filter(has_text=name).hover()
+    button(page, f"{what} {name}").click()
+
+
+def problem(page):
+    """What is wrong with what stands in the message box."""
+    return page.locator("#problem").inner_text()
+
+
 def turns(page, role):
     """The bodies of all turns of `role`: user, assistant or console."""
     return page.locator(f".turn.{role} .body")

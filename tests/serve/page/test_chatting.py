@@ -1,11 +1,24 @@
 """Asking, watching, stopping, changing one's mind."""
 
+import threading
+
 import pytest
 
 from nanochat_jax.serve.server.guards import bearer_keys
 from nanochat_jax.serve.server.middleware import Guard
 from tests.serve.page.conftest import EVIL, Front, Slow, serve
-from tests.serve.page.driving import asked, button, finished, send, texts, toast, turns, until
+from tests.serve.page.driving import (
+    asked,
+    button,
+    finished,
+    open_chat,
+    problem,
+    send,
+    texts,
+    toast,
+    turns,
+    until,
+)
 
 pytestmark = pytest.mark.slow
 ICONS = """[...document.querySelectorAll('svg:not([hidden])')].filter((icon) =>
@@ -62,7 +75,7 @@ def test_stop_keeps_what_came_and_the_chat_goes_on(visit, slow_url):
     assert roles == ["user", "assistant", "user"]
 
 
-def test_editing_a_turn_drops_what_came_after_it_and_can_be_undone(page):
+def test_an_edited_turn_and_another_reply_are_versions_that_one_turns_over(page):
     send(page, "first")
     send(page, "second")
     sent = asked(page)
@@ -75,9 +88,23 @@ def test_editing_a_turn_drops_what_came_after_it_and_can_be_undone(page):
     finished(page)
     assert texts(page, "user") == ["changed"] and turns(page, "assistant").count() == 1
     assert [message["content"] for message in sent[0]["messages"]] == ["changed"]
-    assert "what came after it was replaced" in toast(page)
-    button(page, "Undo").click()
+    assert page.evaluate("document.activeElement.id") == "message"
+    button(page, "Regenerate").click()
+    finished(page)
+    versions = page.locator(".versions .note")
+    assert versions.all_inner_texts() == ["2/2", "2/2"]
+    button(page, "Previous version").first.click()
     assert texts(page, "user") == ["first", "second"] and turns(page, "assistant").count() == 2
+    assert versions.all_inner_texts() == ["1/2"]
+    assert page.evaluate("document.activeElement.ariaLabel") == "Next version"
+    page.reload()
+    assert texts(page, "user") == ["first", "second"] and versions.all_inner_texts() == ["1/2"]
+    page.keyboard.press("Control+Shift+O")
+    open_chat(page, "first")
+    button(page, "Next version").click()
+    assert texts(page, "user") == ["changed"] and versions.all_inner_texts() == ["2/2", "2/2"]
+    button(page, "Previous version").last.click()
+    assert versions.all_inner_texts() == ["2/2", "1/2"]
 
 
 def test_an_edit_given_up_changes_nothing(page):
@@ -176,25 +203,114 @@ def test_the_settings_are_sent_kept_and_kept_in_range(page):
     assert sent[0]["messages"][0] == {"role": "system", "content": "Be brief."}
     assert (sent[0]["temperature"], sent[0]["top_k"], sent[0]["max_tokens"]) == (0, 7, 33)
     assert page.locator(".told").inner_text() == "Be brief."
-    assert "it reached its limit of tokens" in page.locator(".turn.assistant").inner_text()
-
-
-def test_turns_that_no_longer_fit_the_context_are_said_to_be_dropped(page):
-    for i in range(3):
-        send(page, f"{i} " + "x" * 150)
-    assert "The oldest message" not in page.locator(".turn.assistant").first.inner_text()
-    last = page.locator(".turn.assistant").last.inner_text()
-    assert "The oldest" in last and "no longer fit" in last and "were not read" in last
-
-
-def test_a_refusal_is_shown_in_the_servers_words_and_the_message_can_be_mended(page):
-    send(page, "x" * 700)
-    assert "context is 512" in page.locator(".failure").inner_text()
-    button(page, "Edit").click()
-    page.get_by_label("Edit message").fill("short")
-    button(page, "Send edited").click()
+    assert "Cut at Max tokens" in page.locator(".turn.assistant").inner_text()
+    before = texts(page, "assistant")[0]
+    button(page, "Continue").click()
     finished(page)
-    assert page.locator(".failure").count() == 0 and "Rosa" in texts(page, "assistant")[0]
+    assert sent[1]["continue_final_message"] and sent[1]["messages"][-1]["role"] == "assistant"
+    assert texts(page, "assistant")[0].startswith(before) and turns(page, "user").count() == 1
+    assert len(texts(page, "assistant")[0]) > len(before)
+    assert "66 tokens" in page.locator(".turn.assistant .actions").inner_text()
+
+
+def test_one_line_stands_where_the_model_began_to_read(page):
+    send(page, "/topk 50")
+    for i in range(4):
+        send(page, f"{i} " + "x" * 150)
+        assert page.locator(".cut").count() == (i > 0)
+    below = page.locator(".cut ~ .turn.user .body")
+    assert "was not read" in page.locator(".cut").inner_text()
+    assert [text[0] for text in below.all_inner_texts()] == ["3"]
+
+
+def test_what_is_too_long_is_told_before_it_is_sent_and_stays_in_the_box(page):
+    sent, box = asked(page), page.get_by_role("textbox").last
+    page.locator("#model").filter(has_text="context").wait_for()
+    box.fill("😀" * 7999)
+    assert problem(page) == ""  # counted as the server counts
+    box.fill("x" * 8001)
+    assert problem(page).startswith("This message has 8,001 characters, the server takes 8,000")
+    page.keyboard.press("Enter")
+    assert box.input_value() == "x" * 8001 and turns(page, "user").count() == 0
+    send(page, "x" * 700)
+    until(page, lambda: "it needs 704 tokens" in problem(page))
+    assert "context is 512" in problem(page) and box.input_value() == "x" * 700
+    assert turns(page, "user").count() == 0 and sent == []
+    send(page, "short")
+    assert problem(page) == "" and texts(page, "user") == ["short"]
+    button(page, "Edit").click()
+    page.get_by_label("Edit message").fill("y" * 700)
+    button(page, "Send edited").click()
+    until(page, lambda: "704 tokens" in page.locator(".edit .problem").inner_text())
+    page.get_by_label("Edit message").fill("mended")
+    button(page, "Send edited").click()
+    until(page, lambda: texts(page, "user") == ["mended"])
+    finished(page)
+    assert len(sent) == 2
+
+
+def test_a_message_that_was_refused_spoils_no_later_one_and_can_be_mended(page):
+    page.route("**/v1/models", lambda route: route.abort())  # so it knows no limits
+    page.reload()
+    send(page, "x" * 9000)
+    assert page.locator(".failure").inner_text() == (
+        "Message 0 has 9000 characters, this server takes 8000: shorten it."
+    )
+    sent = asked(page)
+    send(page, "short")
+    assert [message["content"] for message in sent[0]["messages"]] == ["short"]
+    assert "Rosa" in texts(page, "assistant")[1]
+    turn = page.locator(".turn.assistant").first
+    turn.hover()
+    assert button(turn, "Retry").is_visible()
+    button(turn, "Edit").click()
+    page.get_by_label("Edit message").fill("mended")
+    button(page, "Send edited").click()
+    until(page, lambda: texts(page, "user") == ["mended"])
+    finished(page)
+    assert page.locator(".failure").count() == 0
+
+
+def test_a_double_click_on_send_does_not_stop_the_reply(visit, slow_url):
+    page = visit(slow_url)
+    page.get_by_role("textbox").last.fill("hi")
+    button(page, "Send").dblclick()
+    until(page, lambda: texts(page, "assistant")[0].startswith("Rosa"))
+    assert page.evaluate("document.activeElement.id") == "message"
+    button(page, "Stop").click()
+    assert "Stopped." in page.locator(".turn.assistant").inner_text()
+
+
+def test_to_the_end_is_offered_where_there_is_one_to_go_to(page):
+    send(page, "\n".join("line" for _ in range(60)))
+    latest = button(page, "To the end")
+    assert latest.is_hidden()
+    page.locator("#messages").evaluate("node => node.scrollTop = 0")
+    latest.click()
+    until(page, latest.is_hidden)
+    page.locator("#messages").evaluate("node => node.scrollTop = 0")
+    until(page, latest.is_visible)
+    button(page, "New chat").click()
+    assert latest.is_hidden()
+
+
+def test_a_message_waits_for_a_model_that_loads(visit):
+    running, compile_now = serve("at last"), threading.Event()
+    warm_up = running.service.scheduler.engine.warm_up
+    running.service.scheduler.engine.warm_up = lambda: compile_now.wait(60) and warm_up()
+    with running:
+        page = visit(running.url)
+        page.locator("#banner.calm", has_text="The model is loading").wait_for()
+        assert page.locator("#banner progress").is_visible()
+        send(page, "first", wait=False)
+        page.get_by_text("Waiting for the model").wait_for()
+        page.wait_for_timeout(800)
+        assert page.locator(".failure").count() == 0
+        compile_now.set()
+        finished(page)
+        assert texts(page, "assistant") == ["at last"]
+        page.locator("#banner").wait_for(state="hidden")
+        page.close()
 
 
 def test_a_server_that_wants_a_key_gets_it_from_the_settings(visit, talker):
@@ -224,12 +340,12 @@ def test_a_restart_in_mid_stream_is_told_and_the_chat_goes_on(visit, talker, mon
     assert texts(page, "assistant")[0].startswith("Rosa")
     page.get_by_text("The server does not answer").wait_for(timeout=10_000)
     page.keyboard.press("Control+Shift+O")  # drawn now, with nobody to ask for icons
-    button(page, "hi").click()
+    open_chat(page, "hi")
     page.locator(".failure").wait_for()
     assert page.evaluate(ICONS) == []
     with serve("back again", port=front.port):
         page.locator("#banner").wait_for(state="hidden", timeout=30_000)
-        assert toast(page) == "Connected."
+        assert toast(page) in ("Connected.", "The model is ready.")
         button(page, "Retry").click()
         finished(page)
         assert texts(page, "assistant") == ["back again"]

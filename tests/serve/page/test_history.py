@@ -9,6 +9,10 @@ from tests.serve.page.driving import (
     asked,
     button,
     chat_line,
+    chats,
+    open_chat,
+    press_of,
+    problem,
     send,
     take_file,
     texts,
@@ -20,31 +24,38 @@ from tests.serve.page.driving import (
 pytestmark = pytest.mark.slow
 
 
-def chats(page):
-    return page.locator("#chats .open").all_inner_texts()
-
-
-def press_of(page, name, what):
-    page.locator("#chats li").filter(has_text=name).hover()
-    button(page, f"{what} {name}").click()
-
-
-def test_a_reload_shows_the_same_chat_and_another_tab_sees_it_too(page, visit, url):
+def test_a_chat_has_an_address_and_a_draft_of_its_own(page, visit, url):
     send(page, "remember me")
     page.get_by_role("textbox").last.fill("half a thou")
     page.reload()
     assert texts(page, "user") == ["remember me"] and "Rosa" in texts(page, "assistant")[0]
     assert page.get_by_role("textbox").last.input_value() == "half a thou"
+    box = page.get_by_role("textbox").last
+    button(page, "New chat").click()
+    assert box.input_value() == "" and page.url == url + "/"
+    box.fill("for a new one")
+    open_chat(page, "remember me")
+    assert box.input_value() == "half a thou" and "#/chat/" in page.url
+    page.go_back()
+    assert turns(page, "user").count() == 0 and box.input_value() == "for a new one"
+    page.reload()
+    assert turns(page, "user").count() == 0 and box.input_value() == "for a new one"
+    page.go_forward()
+    assert texts(page, "user") == ["remember me"]
     other = visit(url, same=page)
+    assert turns(other, "user").count() == 0 and chats(other) == ["remember me"]
+    other.goto(page.url)
     assert texts(other, "user") == ["remember me"]
     send(other, "from the other tab")
     until(page, lambda: turns(page, "user").count() == 2)
+    other.goto(url + "/#/chat/nowhere")
+    assert "not in this browser" in toast(other) and other.url == url + "/"
+    assert turns(other, "user").count() == 0
 
 
 def test_two_tabs_with_two_chats_do_not_mix(page, visit, url):
     send(page, "one")
     other = visit(url, same=page)
-    button(other, "New chat").click()
     send(other, "two")
     page.reload()
     other.reload()
@@ -57,9 +68,10 @@ def test_a_tab_does_not_write_into_a_chat_that_another_is_answering(visit, slow_
     send(page, "one", wait=False)
     until(page, lambda: texts(page, "assistant")[0].startswith("Rosa"))
     other = visit(slow_url, same=page)
+    open_chat(other, "one")
     assert "Coming in another tab" in other.locator(".turn.assistant").inner_text()
     send(other, "two")
-    assert "coming in another tab" in toast(other) and texts(other, "user") == ["one"]
+    assert "coming in another tab" in problem(other) and texts(other, "user") == ["one"]
     assert other.get_by_role("textbox").last.input_value() == "two"
     button(page, "Stop").click()
     until(other, lambda: "Stopped." in other.locator(".turn.assistant").inner_text())
@@ -118,7 +130,7 @@ def test_a_chat_deleted_in_mid_reply_stays_deleted(visit, slow_url):
     until(page, lambda: texts(page, "assistant")[0].startswith("Rosa"))
     press_of(page, "gone soon", "Delete")
     page.wait_for_timeout(1500)
-    assert chats(page) == [] and page.evaluate("Object.keys(localStorage)") == ["nanochat.current"]
+    assert chats(page) == [] and page.evaluate("Object.keys(localStorage)") == []
 
 
 def test_leaving_the_page_in_mid_reply_keeps_what_came_and_says_so(visit, slow_url):
@@ -132,21 +144,55 @@ def test_leaving_the_page_in_mid_reply_keeps_what_came_and_says_so(visit, slow_u
 
 
 def test_chats_are_renamed_deleted_and_brought_back(page):
+    take_file(page, chat_line(("newer", "b"), changed="2040-01-01"))
+    until(page, lambda: chats(page) == ["newer"])
+    button(page, "New chat").click()
     send(page, "old name")
+    focus = lambda: page.evaluate("document.activeElement.textContent")
     press_of(page, "old name", "Rename")
     page.get_by_label("New name").fill("new name")
     page.keyboard.press("Enter")
-    assert chats(page) == ["new name"] == [page.locator("h1").inner_text()]
+    assert chats(page) == ["newer", "new name"] and page.locator("h1").inner_text() == "new name"
+    assert focus() == "new name"
     press_of(page, "new name", "Rename")
     page.get_by_label("New name").fill("never")
     page.keyboard.press("Escape")
+    assert chats(page) == ["newer", "new name"] and focus() == "new name"
+    page.locator("#chats li").filter(has_text="newer").hover()
+    button(page, "Delete newer").dblclick()
     assert chats(page) == ["new name"]
+    button(page, "Undo").click()
+    assert chats(page) == ["newer", "new name"] and focus() == "newer"
+    page.wait_for_timeout(400)  # so long a second click is part of a double click
     press_of(page, "new name", "Delete")
+    assert chats(page) == ["newer"] and turns(page, "user").count() == 0
+    button(page, "Undo").click()
+    assert texts(page, "user") == ["old name"] and chats(page) == ["newer", "new name"]
+    button(page, "Delete all").click()
     assert chats(page) == [] and turns(page, "user").count() == 0
     button(page, "Undo").click()
-    assert texts(page, "user") == ["old name"] and chats(page) == ["new name"]
+    assert texts(page, "user") == ["old name"] and chats(page) == ["newer", "new name"]
     page.reload()
     assert texts(page, "user") == ["old name"]
+
+
+def test_chats_stand_by_day_and_are_found_by_their_words(page):
+    lines = [
+        chat_line(("Tell of rivers", "The Oder is long."), changed="2026-01-05T10:00:00Z"),
+        chat_line(("Tell of hills", "The Brocken is high."), changed="2026-01-04T10:00:00Z"),
+        chat_line(("Just now", "Yes.")),
+    ]
+    take_file(page, "\n".join(lines))
+    until(page, lambda: chats(page) == ["Just now", "Tell of rivers", "Tell of hills"])
+    days = page.locator("#chats h2")
+    assert days.all_inner_texts() == ["Today", "January 2026"]
+    search = page.get_by_label("Search chats")
+    search.fill("brocken tell")
+    assert chats(page) == ["Tell of hills"]
+    search.fill("nothing like it")
+    assert chats(page) == [] and "No chat has these words" in page.locator("#chats").inner_text()
+    search.press("Escape")
+    assert len(chats(page)) == 3
 
 
 def test_an_exported_chat_is_training_data_and_comes_back_by_import(page, tmp_path):
@@ -172,13 +218,26 @@ def test_an_exported_chat_is_training_data_and_comes_back_by_import(page, tmp_pa
     assert texts(page, "assistant") == before and page.locator(".told").inner_text() == "Be brief."
 
 
-def test_all_chats_are_exported_into_one_file(page):
+def test_all_chats_go_into_one_file_and_come_back_in_their_order_and_once(page):
     take_file(page, chat_line(("a", "b")) + "\n" + chat_line(("c", "d"), title="second"))
     until(page, lambda: toast(page) == "Took 2 chats from chats.jsonl.")
     with page.expect_download() as download:
         button(page, "Export all").click()
-    lines = open(download.value.path()).read().splitlines()
-    assert sorted(json.loads(line)["title"] for line in lines) == ["a", "second"]
+    text = open(download.value.path()).read()
+    assert [json.loads(line)["title"] for line in text.splitlines()] == ["a", "second"]
+    take_file(page, text)
+    said = "Took 0 chats from chats.jsonl; 2 were here already."
+    until(page, lambda: toast(page) == said)
+    button(page, "Delete all").click()
+    take_file(page, text)
+    until(page, lambda: chats(page) == ["a", "second"])
+    send(page, "and more")
+    take_file(page, text)
+    until(page, lambda: toast(page) == said)
+    parts = {"role": "user", "content": [{"type": "text", "text": "in parts"}]}
+    take_file(page, json.dumps([{"role": "developer", "content": "Be brief."}, parts]))
+    until(page, lambda: texts(page, "user") == ["in parts"])
+    assert page.locator(".told").inner_text() == "Be brief."
 
 
 def test_a_file_that_holds_no_chats_is_refused_by_line_and_nothing_is_taken(page):
@@ -197,7 +256,7 @@ def test_a_history_longer_than_the_server_takes_is_cut_at_its_oldest_turns_and_i
     assert page.locator(".failure").count() == 0
     contents = [message["content"] for message in sent[0]["messages"]]
     assert sum(map(len, contents)) <= 32_000 and contents[0].endswith("x") and len(contents) > 60
-    assert "were not read" in page.locator(".turn.assistant").last.inner_text()
+    assert page.locator(".cut").count() == 1
 
 
 def test_a_full_storage_is_told_and_token_probabilities_make_room_first(page):
@@ -224,7 +283,7 @@ def test_a_browser_that_refuses_to_store_still_chats(visit, url):
     send(page, "hi")
     assert chats(page) == ["hi"]
     button(page, "New chat").click()
-    page.get_by_role("button", name="hi", exact=True).click()
+    open_chat(page, "hi")
     assert texts(page, "user") == ["hi"]
 
 
@@ -234,17 +293,17 @@ BROKEN = ["", "null", "3", "[]", "{}", '{"messages": 1}', '{"messages": [null, 5
 def test_broken_entries_in_the_storage_do_not_break_the_page(page):
     entries = {f"nanochat.chat.{i}": text for i, text in enumerate(BROKEN)}
     odd = [
-        {"role": "user", "content": {"a": 1}},
-        {"role": "user", "content": "kept"},
+        {"role": "user", "content": {"a": 1}, "versions": [None, [7], "x", None]},
+        {"role": "user", "content": "kept", "versions": [[], 3, None, [{"role": "x"}]]},
         {"role": "assistant", "parts": [{"type": "script", "text": "no"}, 7], "tokens": [1, ["a"]]},
     ]
     entries["nanochat.chat.odd"] = json.dumps({"title": 5, "changed": "x", "messages": odd})
     entries["nanochat.settings"] = '{"temperature": "hot", "top_k": 1e9, "theme": {}, "inspect": 1}'
-    entries["nanochat.current"] = '"odd"'
     put = "e => { for (const k in e) localStorage[k] = e[k]; sessionStorage.clear() }"
     page.evaluate(put, entries)
+    page.goto(page.url + "#/chat/odd")
     page.reload()
-    assert texts(page, "user") == ["", "kept"]
+    assert texts(page, "user") == ["", "kept"] and page.locator(".versions").count() == 0
     sent = asked(page)
     send(page, "hi")
     assert (sent[0]["temperature"], sent[0]["top_k"]) == (0.8, 50)

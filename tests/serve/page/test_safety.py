@@ -8,7 +8,16 @@ import re
 import pytest
 
 from tests.serve.page.conftest import EVIL
-from tests.serve.page.driving import button, chat_line, send, take_file, texts, turns, until
+from tests.serve.page.driving import (
+    button,
+    chat_line,
+    open_chat,
+    send,
+    take_file,
+    texts,
+    turns,
+    until,
+)
 
 WEB = importlib.resources.files("nanochat_jax.serve.server") / "page"
 ATTACKS = [
@@ -143,7 +152,7 @@ def test_titles_imports_and_the_storage_are_no_way_in(page):
     page.evaluate(keep, ["nanochat.chat.x", json.dumps(stored)])
     page.evaluate(keep, ["nanochat.settings", json.dumps({"theme": '"><img>', "api_key": [EVIL]})])
     page.reload()
-    page.get_by_role("button", name="<script>alert(1)</script>", exact=True).click()
+    open_chat(page, "<script>alert(1)</script>")
     button(page, "Tokens").click()
     page.locator(".token").first.hover()
     assert page.locator("#card").is_visible()

@@ -1,38 +1,58 @@
 // The page: the chat on screen, the history beside it, and what every key and button does.
 
-import { imported, isKept, newChat, titleOf } from "./chat.js";
-import { model } from "./client.js";
-import { atEnd, chat, draw, follow, goToEnd, keep, onChange, send, show, warnOfStorage } from "./conversation.js";
+import { idInAddress, onAddress, setAddress } from "./address.js";
+import { buttonsOf, send, startNew, welcome } from "./asking.js";
+import { isKept, titleOf } from "./chat.js";
+import { focusBox, setUpComposer, showDraft } from "./composer.js";
+import { chat, draw, follow, goToEnd, keep, offerEnd, setUpConversation, show, warnOfStorage } from "./conversation.js";
 import { $ } from "./dom.js";
-import { download, drawHistory } from "./history.js";
-import { onWell, toast, watchHealth } from "./notice.js";
+import { imported, unknown } from "./exchange.js";
+import { download, drawHistory, focusChat } from "./history.js";
+import { toast } from "./notice.js";
 import { forget, isRunning, leaveReplies, replyOf, stopReply } from "./reply.js";
-import { reloadSettings, settings, setUpSettings } from "./settings.js";
+import { onWell, whenWell } from "./server.js";
+import { reloadSettings, setUpSettings } from "./settings.js";
 import * as store from "./store.js";
 import { hideCard } from "./tokens.js";
 
 const messages = $("messages");
-const box = $("message");
+const TWICE_MS = 400; // the second click of a double click on Delete is not meant for the next chat
 
 // The history.
 
-onChange(drawChats);
+setUpConversation({ around, buttonsOf, welcome });
+
+function around() {
+  drawChats();
+  showDraft();
+}
+
+const keptChats = () => store.listChats().filter(isKept);
 
 function drawChats() {
-  const chats = store.listChats().filter(isKept);
-  drawHistory(chats, chat.id, (each) => isRunning(each.id), { open, rename, remove });
+  drawHistory(keptChats(), chat.id, (each) => isRunning(each.id), { rename, remove });
+}
+
+// Shows the chat that the address names.
+function showAddressed() {
+  showSidebar(false);
+  const id = idInAddress();
+  const known = id && (replyOf(id)?.chat ?? store.loadChat(id));
+  if (id && !known) {
+    setAddress(null, true);
+    toast("That chat is not in this browser; it may have been deleted.");
+  }
+  if (known?.id !== chat.id) show(known ?? store.freshChat());
 }
 
 function open({ id }) {
-  showSidebar(false);
-  show(replyOf(id)?.chat ?? store.loadChat(id) ?? chat);
-  box.focus();
+  setAddress(id);
+  showAddressed();
 }
 
-function startNew() {
+function begin() {
   showSidebar(false);
-  show(newChat());
-  box.focus();
+  startNew();
 }
 
 function rename({ id }, title) {
@@ -44,15 +64,35 @@ function rename({ id }, title) {
   draw();
 }
 
+let removedAt = -Infinity;
+
 function remove(entry) {
-  const whole = entry.id === chat.id ? chat : entry;
-  stopReply(entry.id);
-  forget(entry.id);
-  if (entry.id === chat.id) startNew();
+  if (performance.now() - removedAt < TWICE_MS) return;
+  removedAt = performance.now();
+  removeChats([entry], `Deleted “${titleOf(entry)}”.`);
+}
+
+function removeAll() {
+  const all = keptChats();
+  removeChats(all, all.length === 1 ? "Deleted 1 chat." : `Deleted ${all.length} chats.`);
+}
+
+// Deletes chats; they can be brought back to where they were.
+function removeChats(entries, words) {
+  const chats = entries.map((entry) => replyOf(entry.id)?.chat ?? (entry.id === chat.id ? chat : entry));
+  const shown = chats.find(({ id }) => id === chat.id);
+  for (const { id } of chats) {
+    stopReply(id);
+    forget(id);
+  }
+  if (shown) setAddress(null, true);
+  if (shown) show(store.freshChat());
   else drawChats();
-  toast(`Deleted “${titleOf(entry)}”.`, () => {
-    warnOfStorage(store.saveChat(whole));
-    open(whole);
+  toast(words, () => {
+    for (const each of chats) warnOfStorage(store.saveChat(each));
+    if (shown) open(shown);
+    drawChats();
+    focusChat((shown ?? chats[0]).id);
   });
 }
 
@@ -61,9 +101,12 @@ async function importFile() {
   $("file").value = "";
   try {
     const chats = imported(await file.text());
-    for (const each of chats) warnOfStorage(store.saveChat(each));
-    open(chats[0]);
-    toast(`Took ${chats.length} chat${chats.length === 1 ? "" : "s"} from ${file.name}.`);
+    const fresh = unknown(chats, keptChats());
+    for (const each of fresh) warnOfStorage(store.saveChat(each));
+    if (fresh.length) open(fresh[0]);
+    const known = chats.length - fresh.length;
+    const took = `Took ${fresh.length} chat${fresh.length === 1 ? "" : "s"} from ${file.name}`;
+    toast(known ? `${took}; ${known} ${known === 1 ? "was" : "were"} here already.` : `${took}.`);
   } catch (error) {
     toast(`${file.name}: ${error.message}`);
   }
@@ -76,54 +119,44 @@ function showSidebar(shown) {
   if (shown) $("new-chat").focus();
 }
 
-onWell(async () => {
-  const card = await model(settings.api_key);
+onWell((card) => {
   $("model").textContent = card ? `${card.id} · context ${card.max_model_len.toLocaleString("en")}` : "";
+  if (card) $("system").maxLength = card.limits.message_characters;
 });
 
 // Wiring.
 
-function growBox() {
-  box.style.height = "auto";
-  box.style.height = `${box.scrollHeight}px`;
-  store.saveDraft(box.value);
-}
-
-$("composer").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const text = box.value;
-  if (!text.trim() || isRunning(chat.id)) return;
-  box.value = "";
-  send(text);
-  growBox();
-});
-box.addEventListener("input", growBox);
-box.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-    event.preventDefault();
-    $("composer").requestSubmit();
-  }
-});
-$("stop").addEventListener("click", () => {
-  stopReply(chat.id);
-  box.focus();
-});
+setUpComposer(send);
 messages.addEventListener("scroll", () => {
   hideCard();
-  $("latest").hidden = atEnd();
+  offerEnd();
 });
-$("latest").addEventListener("click", goToEnd);
-$("new-chat").addEventListener("click", startNew);
+new ResizeObserver(offerEnd).observe(messages);
+$("latest").addEventListener("click", () => {
+  goToEnd();
+  focusBox();
+});
+$("new-chat").addEventListener("click", begin);
 $("menu").addEventListener("click", () => showSidebar(!$("sidebar").classList.contains("open")));
 $("shade").addEventListener("click", () => showSidebar(false));
+$("chats").addEventListener("click", ({ target }) => target.closest(".open") && showSidebar(false));
+$("search").addEventListener("input", drawChats);
+$("search").addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || !$("search").value) return;
+  event.stopPropagation();
+  $("search").value = "";
+  drawChats();
+});
 $("import").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", importFile);
-$("export-all").addEventListener("click", () => download(store.listChats().filter(isKept), "nanochat-chats"));
+$("export-all").addEventListener("click", () => download(keptChats(), "nanochat-chats"));
+$("delete-all").addEventListener("click", removeAll);
 $("system").addEventListener("input", () => {
   chat.system = $("system").value.trim();
   keep();
 });
 $("system").addEventListener("change", () => draw());
+$("api_key").addEventListener("change", whenWell);
 addEventListener("keydown", (event) => {
   if (event.key === "Escape" && $("sidebar").classList.contains("open")) {
     showSidebar(false);
@@ -131,9 +164,10 @@ addEventListener("keydown", (event) => {
   } else if (event.key === "Escape") stopReply(chat.id);
   if (event.ctrlKey && event.shiftKey && ["n", "o"].includes(event.key.toLowerCase())) {
     event.preventDefault();
-    startNew();
+    begin();
   }
 });
+onAddress(showAddressed);
 addEventListener("pagehide", leaveReplies);
 addEventListener("pageshow", (event) => event.persisted && draw());
 store.onOtherTab(chatChanged, () => {
@@ -148,11 +182,13 @@ function chatChanged(id, deleted) {
   else if (reply && stored) Object.assign(reply.chat, { title: stored.title, system: stored.system });
   if (id !== chat.id || isRunning(id)) drawChats();
   else if (stored) follow(stored);
-  else show(newChat());
+  else {
+    setAddress(null, true);
+    show(store.freshChat());
+  }
 }
 
 setUpSettings(() => draw());
-box.value = store.loadDraft();
-show(chat);
-growBox();
-watchHealth();
+show(store.freshChat());
+showAddressed();
+whenWell();

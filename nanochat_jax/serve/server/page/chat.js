@@ -1,11 +1,14 @@
 // A chat as a value: {id, title, system, created, changed, live, messages}. What comes from storage
-// or a file is checked here once; whatever does not fit is left out.
+// or a file is checked here once; whatever does not fit is left out. A reply keeps how it ended
+// (`finish`, `failure`, `full`: no room is left for more), which message of the chat was the first
+// that it was made from (`unread`, 0: all were), its tokens and the milliseconds they took.
+
+import { withVersions } from "./versions.js";
 
 const KINDS = ["text", "python", "python_output"];
 export const LIVE_MS = 4000; // a reply that is coming is kept at least this often
 
-export function newChat() {
-  const now = Date.now();
+export function newChat(now = Date.now()) {
   const id = `${now.toString(36)}-${Math.random().toString(36).slice(2, 8)}`;
   return { id, title: "", system: "", created: now, changed: now, live: 0, messages: [] };
 }
@@ -16,20 +19,46 @@ const number = (value) => (Number.isFinite(value) ? value : 0);
 // The chat that `value` describes, or null.
 export function chatFrom(value, id) {
   if (!Array.isArray(value?.messages)) return null;
-  const { title, system, created, changed, live, messages } = value;
+  const { title, system, created, changed, live } = value;
   const times = { created: number(created), changed: number(changed), live: number(live) };
-  return { id, title: text(title), system: text(system), ...times, messages: messages.map(messageFrom).filter(Boolean) };
+  const messages = value.messages.map(messageFrom).filter(Boolean);
+  for (const message of messages) readDropped(message, messages);
+  return { id, title: text(title), system: text(system), ...times, messages };
+}
+
+// Older versions of the page kept how many of the oldest messages a reply was made without, not
+// which was the first to be read.
+function readDropped(message, messages) {
+  const left = message.dropped && messages.filter(isSpoken)[message.dropped];
+  if (left) message.unread = messages.indexOf(left);
+  delete message.dropped;
 }
 
 function messageFrom(value) {
-  if (value?.role === "user" || value?.role === "console") return { role: value.role, content: text(value.content) };
+  const message = bareMessageFrom(value);
+  return message && withVersions(message, versionsFrom(value.versions));
+}
+
+function bareMessageFrom(value) {
+  if (value?.role === "user" || value?.role === "console") return { role: value.role, content: saidIn(value.content) };
   if (value?.role !== "assistant") return null;
   const message = { role: "assistant", parts: partsFrom(value.parts ?? value.content) };
   for (const name of ["finish", "failure"]) if (text(value[name])) message[name] = value[name];
-  for (const name of ["dropped", "count", "seconds"]) if (number(value[name])) message[name] = value[name];
+  for (const name of ["unread", "dropped", "count", "ms"]) if (Number.isFinite(value[name])) message[name] = value[name];
+  if (value.full === true) message.full = true;
   if (Array.isArray(value.tokens)) message.tokens = value.tokens.filter(isToken);
   return message;
 }
+
+// Other versions of a message as messages, null where it stands itself.
+function versionsFrom(value) {
+  if (!Array.isArray(value) || value.filter((version) => version === null).length !== 1) return [null];
+  const versions = value.map((version) => version && Array.isArray(version) && version.map(messageFrom).filter(Boolean));
+  return versions.filter((version) => version === null || version.length);
+}
+
+// Text, also of what is given in parts.
+export const saidIn = (content) => text(content) || partsFrom(content).map((part) => part.text).join("");
 
 function partsFrom(value) {
   if (typeof value === "string") return value ? [{ type: "text", text: value }] : [];
@@ -65,45 +94,9 @@ export function pieces(parts) {
   return out;
 }
 
-// The messages as the API and nanochat's files have them; content is text, or parts with a tool's.
-export function spoken(messages) {
-  return messages
-    .filter(({ role, parts }) => role === "user" || (role === "assistant" && parts.length))
-    .map((message) => ({ role: message.role, content: message.content ?? content(message.parts) }));
-}
+export const isSpoken = ({ role, parts }) => role === "user" || (role === "assistant" && parts.length > 0);
 
-const content = (parts) => (parts.every((part) => part.type === "text") ? parts.map((part) => part.text).join("") : parts);
+// A message as the API and nanochat's files have it; content is text, or parts with a tool's.
+export const wire = ({ role, content, parts }) => ({ role, content: content ?? plain(parts) });
 
-// One line of nanochat's conversation files.
-export function exported(chat) {
-  const system = chat.system ? [{ role: "system", content: chat.system }] : [];
-  return JSON.stringify({ title: titleOf(chat), messages: [...system, ...spoken(chat.messages)] });
-}
-
-// The chats in a file of such lines (or of one JSON value); throws Error naming the line that is none.
-export function imported(source) {
-  const lines = whole(source) ?? source.split("\n").map((line, i) => [line, i + 1]).filter(([line]) => line.trim());
-  if (!lines.length) throw new Error("the file is empty");
-  return lines.map(([line, place]) => {
-    const value = typeof line === "string" ? parsed(line) : line;
-    const messages = Array.isArray(value) ? value : value?.messages;
-    const first = messages?.[0]?.role === "system" ? text(messages[0].content) : "";
-    const chat = chatFrom({ ...newChat(), title: value?.title, system: first, messages }, newChat().id);
-    if (!chat || !isKept(chat)) throw new Error(`line ${place} is no conversation: expected {"messages": [{"role": "user", "content": "…"}, …]}`);
-    for (const message of chat.messages) if (message.role === "assistant") message.finish = "stop";
-    return chat;
-  });
-}
-
-function whole(source) {
-  const value = parsed(source);
-  return value === undefined ? null : [[value, 1]];
-}
-
-function parsed(source) {
-  try {
-    return JSON.parse(source);
-  } catch {
-    return undefined;
-  }
-}
+const plain = (parts) => (parts.every((part) => part.type === "text") ? parts.map((part) => part.text).join("") : parts);

@@ -1,54 +1,32 @@
 // Talks to the server that sent this page: a streamed chat, its model, and whether it is well.
 
-import { spoken } from "./chat.js";
-
 // The server's words for why it did not answer; `status` 0 within a stream.
 export class ServerError extends Error {
-  constructor(message, status = 0) {
+  constructor({ message, code = null }, status = 0) {
     super(message);
     this.status = status;
+    this.code = code;
   }
-}
-
-// What the server takes in one request (serve/server/schemas.py); older turns are left out here.
-const MOST_CHARACTERS = 32_000;
-const MOST_MESSAGES = 500;
-
-// The request for a reply to `chat`, and how many of its oldest messages were left out.
-export function requestFor(chat, settings) {
-  const system = chat.system ? [{ role: "system", content: chat.system }] : [];
-  const messages = spoken(chat.messages);
-  let left = 0;
-  while (tooMuch([...system, ...messages.slice(left)])) {
-    const next = messages.findIndex(({ role }, i) => i > left && role === "user");
-    if (next < 0) break;
-    left = next;
-  }
-  const { temperature, top_k, max_tokens } = settings;
-  const body = { messages: [...system, ...messages.slice(left)], temperature, top_k, max_tokens };
-  Object.assign(body, { stream: true, stream_options: { include_usage: true } });
-  if (settings.inspect) Object.assign(body, { logprobs: true, top_logprobs: 5 });
-  return [body, left];
-}
-
-function tooMuch(messages) {
-  const length = ({ content }) => (typeof content === "string" ? content.length : content.reduce((n, part) => n + part.text.length, 0));
-  return messages.length > MOST_MESSAGES || messages.reduce((n, message) => n + length(message), 0) > MOST_CHARACTERS;
 }
 
 // Yields the stream's chunks; throws ServerError with the server's own words, or TypeError when the
 // connection breaks. A stream that ends without `[DONE]` was cut.
 export async function* streamChat(body, key, signal) {
-  const headers = { "Content-Type": "application/json", ...bearer(key) };
-  const answer = await fetch("/v1/chat/completions", { method: "POST", headers, body: JSON.stringify(body), signal });
-  if (!answer.ok) throw new ServerError(await errorText(answer), answer.status);
+  const answer = await post("/v1/chat/completions", body, key, signal);
   for await (const data of events(answer.body)) {
     if (data === "[DONE]") return;
     const chunk = JSON.parse(data);
-    if (chunk.error) throw new ServerError(chunk.error.message);
+    if (chunk.error) throw new ServerError(chunk.error);
     yield chunk;
   }
   throw new TypeError("the connection was cut");
+}
+
+async function post(path, body, key, signal) {
+  const headers = { "Content-Type": "application/json", ...bearer(key) };
+  const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body), signal });
+  if (!answer.ok) throw new ServerError(await errorOf(answer), answer.status);
+  return answer;
 }
 
 const bearer = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
@@ -72,25 +50,30 @@ async function* events(stream) {
   }
 }
 
-async function errorText(answer) {
+async function errorOf(answer) {
   try {
-    return (await answer.json()).error.message;
+    return (await answer.json()).error;
   } catch {
-    return `the server answered ${answer.status}`;
+    return { message: `the server answered ${answer.status}` };
   }
 }
 
-// "ok", "loading", "draining", "failed", or "gone" when nobody answers.
+// Throws ServerError when the conversation is more than the model can read.
+export const checkRoom = (messages, key) => post("/tokenize", { messages }, key);
+
+// {status, progress}: "ok", "loading" with the share that is done, "draining", "failed", or "gone"
+// when nobody answers.
 export async function health() {
   try {
     const answer = await fetch("/health", { cache: "no-store", signal: AbortSignal.timeout(5000) });
-    return (await answer.json()).status ?? "gone";
+    const { status = "gone", progress } = await answer.json();
+    return { status, progress };
   } catch {
-    return "gone";
+    return { status: "gone" };
   }
 }
 
-// {id, max_model_len} of the model that answers, or null where a key is wanted.
+// {id, max_model_len, limits} of the model that answers, or null where a key is wanted.
 export async function model(key) {
   try {
     const answer = await fetch("/v1/models", { headers: bearer(key) });

@@ -1,29 +1,30 @@
-// The chat on screen: its turns, and what people do with them.
+// The chat on screen.
 
 import { isKept, isLive, LIVE_MS, newChat, titleOf } from "./chat.js";
-import { ServerError } from "./client.js";
-import { runCommand } from "./commands.js";
-import { $, el, icon, iconButton } from "./dom.js";
-import { banner, toast, watchHealth } from "./notice.js";
-import { isRunning, replyOf, startReply, stopReply } from "./reply.js";
-import { changeSettings, settings } from "./settings.js";
+import { $, el } from "./dom.js";
+import { banner, toast } from "./notice.js";
+import { isRunning, replyOf } from "./reply.js";
+import { settings } from "./settings.js";
 import * as store from "./store.js";
 import { hideCard } from "./tokens.js";
-import { copyButton, editMessage, paceOf, showMessage, turnNode } from "./view.js";
+import { cutLine, showMessage, turnNode } from "./view.js";
 
-const TRIES = ["Who are you?", "What is 48 plus 37?", "Spell the word river."];
 const messages = $("messages");
-export let chat = store.loadChat(store.currentId()) ?? newChat();
+export let chat = newChat();
 let around = () => {};
+let buttonsOf = () => [];
+let welcome = () => "";
 let lookAgain;
 
-// `listener` draws what stands around the conversation, whenever that may have changed.
-export const onChange = (listener) => (around = listener);
+// `parts`: around() draws what stands around the conversation, whenever that may have changed;
+// buttonsOf(message, place) stand below a turn; welcome() stands where there is none.
+export function setUpConversation(parts) {
+  ({ around, buttonsOf, welcome } = parts);
+}
 
 // Puts another chat on screen.
 export function show(next, { toEnd = true } = {}) {
   chat = next;
-  store.setCurrent(chat);
   draw({ toEnd });
 }
 
@@ -32,12 +33,23 @@ export function follow(stored) {
   if (messages.querySelector(".edit")) return;
   const earlier = ({ title, system, messages }) => JSON.stringify([title, system, messages.length, messages.slice(0, -1)]);
   if (!stored.messages.length || earlier(stored) !== earlier(chat)) return show(stored, { toEnd: false });
-  const stick = atEnd();
   chat.messages.splice(-1, 1, stored.messages.at(-1));
   chat.live = stored.live;
+  drawLast();
+}
+
+function drawLast() {
+  const stick = atEnd();
   messages.lastChild.replaceWith(turn(chat.messages.at(-1), chat.messages.length - 1));
   if (stick) goToEnd();
   drawAround();
+}
+
+// A reply to the chat of this id has ended; what is being edited stays.
+export function drawEnd(id) {
+  if (id !== chat.id) drawAround();
+  else if (messages.querySelector(".edit")) drawLast();
+  else draw();
 }
 
 export function draw({ toEnd = false } = {}) {
@@ -48,151 +60,59 @@ export function draw({ toEnd = false } = {}) {
   $("title").textContent = isKept(chat) ? titleOf(chat) : "nanochat";
   if (document.activeElement !== $("system")) $("system").value = chat.system;
   const told = chat.system ? [el("p", { className: "told", textContent: chat.system })] : [];
-  messages.replaceChildren(...told, ...(chat.messages.length ? chat.messages.map(turn) : [welcome()]));
+  messages.replaceChildren(...told, ...(chat.messages.length ? turns() : [welcome()]));
   if (stick) goToEnd();
   if (focused) messages.focus({ preventScroll: true });
   drawAround();
 }
 
+// The turns, with a line where the last reply began to read.
+function turns() {
+  const nodes = chat.messages.map(turn);
+  const { unread } = chat.messages.findLast((message) => "unread" in message) ?? {};
+  if (unread > 0 && unread < nodes.length) nodes.splice(unread, 0, cutLine());
+  return nodes;
+}
+
+export const turnAt = (place) => messages.querySelectorAll(".turn")[place];
+
 function drawAround() {
   $("send").hidden = isRunning(chat.id);
   $("stop").hidden = !isRunning(chat.id);
+  offerEnd();
   around();
 }
 
-function turn(message, index) {
+function turn(message, place) {
   const live = replyOf(chat.id)?.message === message;
-  const node = turnNode(message, live ? [] : buttonsOf(message));
+  const node = turnNode(message, live ? [] : buttonsOf(message, place));
   if (live) node.id = "live";
-  const elsewhere = !live && index === chat.messages.length - 1 && isLive(chat);
+  const elsewhere = !live && place === chat.messages.length - 1 && isLive(chat);
   clearTimeout(lookAgain);
   if (elsewhere) lookAgain = setTimeout(() => follow(chat), LIVE_MS); // that tab may die
-  showMessage(node, message, { live, elsewhere, inspect: settings.inspect });
+  showMessage(node, message, { live, waiting: live && replyOf(chat.id).waiting, elsewhere, inspect: settings.inspect });
   return node;
-}
-
-function buttonsOf(message) {
-  if (message.role === "user") return [copyButton(message), iconButton("pencil", "Edit", () => edit(message))];
-  if (message.role !== "assistant") return [];
-  const copy = message.parts.length ? [copyButton(message)] : [];
-  const pace = el("span", { className: "note", textContent: paceOf(message) });
-  const again = iconButton("again", message.failure ? "Retry" : "Regenerate", () => regenerate(message));
-  if (message.failure) again.append("Retry");
-  return [...copy, again, pace];
-}
-
-function welcome() {
-  const tries = TRIES.map((text) => {
-    const button = el("button", { type: "button", textContent: text });
-    button.addEventListener("click", () => send(text));
-    return button;
-  });
-  return el("div", { className: "welcome" }, icon("logo", "logo"), el("h2", { textContent: "What would you like to know?" }), el("div", {}, ...tries));
 }
 
 export const atEnd = () => messages.scrollHeight - messages.scrollTop - messages.clientHeight < 60;
 export const goToEnd = () => (messages.scrollTop = messages.scrollHeight);
-
-// What people do with a chat.
-
-export function send(text) {
-  if (busyElsewhere()) return ($("message").value = text);
-  const line = runCommand(text, commandPage());
-  if (line !== null) {
-    if (line) chat.messages.push({ role: "console", content: `${text.trim()}\n${line}` });
-    if (line) keep();
-    return draw({ toEnd: true });
-  }
-  chat.messages.push({ role: "user", content: text });
-  ask();
-}
-
-const commandPage = () => ({ settings, change: changeSettings, clear: () => show(newChat()), system: tellSystem });
-
-function tellSystem(text) {
-  if (text !== undefined) {
-    chat.system = text;
-    keep();
-  }
-  return chat.system ? `The system prompt is: ${chat.system}` : "There is no system prompt.";
-}
-
-function ask() {
-  store.setCurrent(chat);
-  startReply(chat, settings, { grew: soon, kept: warnOfStorage, ended });
-  draw({ toEnd: true });
-}
+export const offerEnd = () => ($("latest").hidden = atEnd());
 
 // Draws a growing reply at most once a frame.
 let planned = false;
-function soon() {
+export function drawGrowth() {
   if (planned) return;
   planned = true;
   requestAnimationFrame(() => {
     planned = false;
     const reply = replyOf(chat.id);
     if (!reply || !$("live")) return;
+    if (reply.message.unread > 0 && !messages.querySelector(".cut")) return draw();
     const stick = atEnd();
-    showMessage($("live"), reply.message, { live: true, inspect: settings.inspect });
+    showMessage($("live"), reply.message, { live: true, waiting: reply.waiting, inspect: settings.inspect });
     if (stick) goToEnd();
+    offerEnd();
   });
-}
-
-function ended(reply, error) {
-  const { message } = reply;
-  if (error) message.failure = failureText(error, message.parts.length > 0);
-  const spoken = message.parts.map((part) => part.text).join("");
-  $("status").textContent = error ? "" : message.finish === "stopped" ? "Stopped." : `Reply: ${spoken}`;
-  if (reply.chat.id === chat.id) draw();
-  else drawAround();
-}
-
-function failureText(error, begun) {
-  if (!(error instanceof ServerError)) {
-    watchHealth();
-    return `The connection to the server was lost${begun ? "; what had come is kept" : ""}. Retry asks again.`;
-  }
-  if (error.status === 401) return `${error.message}. Enter the key under Settings, then Retry.`;
-  if (error.status === 0 || error.status >= 500) watchHealth();
-  return error.message;
-}
-
-function edit(message) {
-  const node = messages.querySelectorAll(".turn")[chat.messages.indexOf(message)];
-  editMessage(node, message.content, (text) => {
-    if (busyElsewhere()) return;
-    replaceFrom(message, "Edited");
-    send(text);
-  });
-}
-
-function regenerate(message) {
-  if (busyElsewhere()) return;
-  replaceFrom(message, "Asked again");
-  ask();
-}
-
-// Takes `message` and all after it out of the chat; what was there can be brought back.
-function replaceFrom(message, what) {
-  stopReply(chat.id);
-  const at = chat.messages.indexOf(message);
-  const [here, before] = [chat, [...chat.messages]];
-  chat.messages.splice(at);
-  const later = before.length - at - 1;
-  toast(later ? `${what}; what came after it was replaced.` : `${what}.`, () => {
-    stopReply(here.id);
-    here.messages = before;
-    warnOfStorage(store.saveChat(here));
-    show(here);
-  });
-}
-
-// Another tab is receiving a reply to this very chat: writing to it now would lose one of the two.
-function busyElsewhere() {
-  const kept = isRunning(chat.id) ? null : store.loadChat(chat.id);
-  if (!kept || !isLive(kept)) return false;
-  toast("A reply to this chat is coming in another tab; wait for it, or open a new chat.");
-  return true;
 }
 
 export const keep = () => warnOfStorage(store.saveChat(chat));

@@ -1,19 +1,16 @@
 // What the page itself has to say: a banner while something is wrong, a toast that goes by itself.
 
-import { health } from "./client.js";
 import { $ } from "./dom.js";
 
 const TOAST_MS = 8000;
-const TROUBLE = {
-  loading: "The model is still loading…",
-  draining: "The server is going down; trying again…",
-  failed: "The model has failed; the server's log says why.",
-  gone: "The server does not answer; trying again…",
-};
-
-export function banner(text) {
+// `progress`: the share that is done of what is no trouble, only work.
+export function banner(text, progress) {
+  const [words, bar] = $("banner").children;
   $("banner").hidden = !text;
-  if ($("banner").textContent !== text) $("banner").textContent = text;
+  $("banner").classList.toggle("calm", progress !== undefined);
+  bar.hidden = progress === undefined;
+  bar.value = progress ?? 0;
+  if (words.textContent !== text) words.textContent = text;
 }
 
 let toastEnd;
@@ -37,30 +34,4 @@ function closeToast() {
   $("toast").classList.remove("shown");
   label.textContent = "";
   button.hidden = true;
-}
-
-let watching = false;
-let well = () => {};
-
-// `listener` is called whenever the server is found to be well.
-export const onWell = (listener) => (well = listener);
-
-// Says what is wrong with the server until nothing is.
-export async function watchHealth() {
-  if (watching) return;
-  watching = true;
-  let trouble = false;
-  for (let wait = 500; ; wait = Math.min(wait * 1.5, 5000)) {
-    const state = await health();
-    if (state === "ok") break;
-    trouble = true;
-    banner(TROUBLE[state] ?? TROUBLE.gone);
-    await new Promise((resolve) => setTimeout(resolve, wait));
-  }
-  watching = false;
-  if (trouble) {
-    banner("");
-    toast("Connected.");
-  }
-  well();
 }

@@ -1,49 +1,85 @@
 // Replies that are coming: at most one a chat, each kept as it grows, whichever chat is on screen.
 
-import { requestFor, streamChat } from "./client.js";
+import { health, ServerError, streamChat } from "./client.js";
+import { requestFor } from "./request.js";
+import { card, whenWell } from "./server.js";
 import { deleteChat, saveChat } from "./store.js";
 import { compact } from "./tokens.js";
+import { withVersions } from "./versions.js";
 
 const KEEP_MS = 1000;
-const running = new Map(); // chat id -> {chat, message, abort, told}
+const PAUSE_MS = 500; // before a question is asked again, whatever /health says
+const running = new Map(); // chat id -> {chat, message, told, abort, startedAt, ...}
 
 export const replyOf = (id) => running.get(id);
 export const isRunning = (id) => running.has(id);
 
-// Asks for a reply to `chat` and puts it at its end. Calls told.grew(reply) at every chunk,
-// told.kept(how it went) at every save, told.ended(reply, error or null) once.
-export async function startReply(chat, settings, told) {
-  const [request, left] = requestFor(chat, settings);
-  const message = { role: "assistant", parts: [], ...(left && { dropped: left }) };
-  const reply = { chat, message, told, abort: new AbortController() };
+// Asks for a reply to `chat` and puts it at its end, one of these `versions` of it. Calls
+// told.grew(reply) at every change, told.kept(how it went) at every save, told.ended(reply, error or
+// null) once.
+export function startReply(chat, settings, told, versions = [null]) {
+  const request = requestFor(chat, settings, card?.limits);
+  const message = withVersions({ role: "assistant", parts: [] }, versions);
   chat.messages.push(message);
-  running.set(chat.id, reply);
+  run({ chat, message, told, ...request, count: 0, ms: 0 }, settings.api_key);
+}
+
+// Asks for more of the reply at the end of `chat`, which was cut.
+export function goOnWithReply(chat, settings, told) {
+  const request = requestFor(chat, settings, card?.limits, true);
+  const message = chat.messages.at(-1);
+  for (const name of ["finish", "failure", "full"]) delete message[name];
+  run({ chat, message, told, ...request, count: message.count ?? 0, ms: message.ms ?? 0 }, settings.api_key);
+}
+
+async function run(reply, key) {
+  Object.assign(reply, { abort: new AbortController(), startedAt: performance.now(), waiting: false });
+  running.set(reply.chat.id, reply);
+  reply.chat.changed = Date.now();
   keep(reply);
   const beat = setInterval(() => keep(reply), KEEP_MS);
-  let failure = null;
-  try {
-    for await (const chunk of streamChat(request, settings.api_key, reply.abort.signal)) take(reply, chunk, left);
-  } catch (error) {
-    failure = error;
-  }
+  const failure = await readReply(reply, key);
   clearInterval(beat);
   end(reply, failure);
 }
 
-function take(reply, chunk, left) {
+// Reads the whole reply; what went wrong, or null. As long as the server is about to be there the
+// question waits for it.
+async function readReply(reply, key) {
+  for (;;) {
+    try {
+      for await (const chunk of streamChat(reply.body, key, reply.abort.signal)) take(reply, chunk);
+      return null;
+    } catch (error) {
+      if (reply.began || !(await isComing(error)) || reply.abort.signal.aborted) return error;
+    }
+    reply.waiting = true;
+    reply.told.grew(reply);
+    await Promise.all([whenWell(), new Promise((resolve) => setTimeout(resolve, PAUSE_MS))]);
+    if (reply.abort.signal.aborted) return null;
+    reply.waiting = false;
+    reply.told.grew(reply);
+  }
+}
+
+async function isComing(error) {
+  if (error instanceof ServerError) return ["loading", "shutting_down"].includes(error.code);
+  return !["ok", "failed"].includes((await health()).status);
+}
+
+function take(reply, chunk) {
   const { message } = reply;
-  if (chunk.nanochat?.dropped_messages) message.dropped = left + chunk.nanochat.dropped_messages;
-  if (chunk.usage) message.count = chunk.usage.completion_tokens;
+  reply.began = true;
+  if (chunk.nanochat) message.unread = reply.place(chunk.nanochat.dropped_messages);
+  if (chunk.usage) message.count = reply.count + chunk.usage.completion_tokens;
+  if (chunk.usage) message.full = chunk.usage.total_tokens >= card?.max_model_len;
+  if (chunk.timings) message.ms = reply.ms + chunk.timings.predicted_ms;
   for (const choice of chunk.choices) {
     const { content, part } = choice.delta;
-    if (content || part) reply.began ??= performance.now();
     if (content) add(message, "text", content);
     if (part) add(message, part.type, part.text);
     for (const token of choice.logprobs?.content ?? []) (message.tokens ??= []).push(compact(token));
-    if (choice.finish_reason) {
-      message.finish = choice.finish_reason;
-      if (reply.began) message.seconds = Math.round(performance.now() - reply.began) / 1000;
-    }
+    if (choice.finish_reason) message.finish = choice.finish_reason;
   }
   reply.told.grew(reply);
 }
@@ -67,6 +103,7 @@ function end(reply, failure) {
   if (running.get(chat.id) !== reply) return;
   running.delete(chat.id);
   chat.live = 0;
+  chat.changed = Date.now();
   told.ended(reply, failure);
   told.kept(saveChat(chat));
 }

@@ -1,13 +1,14 @@
 // Chats and settings, kept in this browser alone. Each chat is its own entry, so that two tabs with
 // two chats never overwrite each other. A chat in which nothing was asked yet belongs to its tab.
 
-import { chatFrom, isKept } from "./chat.js";
+import { chatFrom, isKept, newChat } from "./chat.js";
+import { everyMessage } from "./versions.js";
 
 const CHAT = "nanochat.chat.";
 const SETTINGS = "nanochat.settings";
 const KEY = "nanochat.key";
-const CURRENT = "nanochat.current";
-const DRAFT = "nanochat.draft";
+const FRESH = "nanochat.fresh";
+const DRAFT = "nanochat.draft.";
 
 // Stands in for a storage that the browser denies: it then lasts as long as the page.
 class Memory extends Map {
@@ -18,7 +19,7 @@ class Memory extends Map {
 
 function storage(name) {
   try {
-    window[name].getItem(CURRENT);
+    window[name].getItem(SETTINGS);
     return window[name];
   } catch {
     return new Memory();
@@ -57,7 +58,6 @@ export const loadChat = (id) => (id ? chatFrom(read(local, CHAT + id) ?? read(ta
 // How it went: "kept"; "trimmed" when token probabilities of other chats had to make room; "full"
 // when the browser takes no more, and the chat lives only as long as the page.
 export function saveChat(chat) {
-  chat.changed = Date.now();
   if (!isKept(chat)) return write(tab, CHAT + chat.id, chat) ? "kept" : "full";
   tab.removeItem(CHAT + chat.id);
   if (write(local, CHAT + chat.id, chat)) return "kept";
@@ -65,16 +65,17 @@ export function saveChat(chat) {
 }
 
 function dropTokens(except) {
-  const heavy = listChats().filter((chat) => chat.id !== except && chat.messages.some((message) => message.tokens));
+  const scored = (chat) => [...everyMessage(chat.messages)].filter((message) => message.tokens);
+  const heavy = listChats().filter((chat) => chat.id !== except && scored(chat).length);
   for (const chat of heavy) {
-    for (const message of chat.messages) delete message.tokens;
+    for (const message of scored(chat)) delete message.tokens;
     write(local, CHAT + chat.id, chat);
   }
   return heavy.length > 0;
 }
 
 export function deleteChat(id) {
-  for (const place of [local, tab, overflow]) place.removeItem(CHAT + id);
+  for (const place of [local, tab, overflow]) for (const kind of [CHAT, DRAFT]) place.removeItem(kind + id);
 }
 
 export function listChats() {
@@ -82,17 +83,26 @@ export function listChats() {
   return [...ids].map(loadChat).filter(Boolean).sort((a, b) => b.changed - a.changed);
 }
 
-// This tab's chat survives a reload; a new tab begins with the chat used last.
-export const currentId = () => tab.getItem(CURRENT) ?? read(local, CURRENT);
-
-export function setCurrent(chat) {
-  tab.setItem(CURRENT, chat.id);
-  if (isKept(chat)) write(local, CURRENT, chat.id);
+// The chat of this tab in which nothing was asked yet; it survives a reload. `anew`: one to begin
+// with, without a system prompt or notes.
+export function freshChat(anew = false) {
+  const known = loadChat(read(tab, FRESH));
+  const used = known && (isKept(known) || (anew && (known.system || known.messages.length)));
+  if (known && !used) return known;
+  const chat = newChat();
+  saveChat(chat);
+  write(tab, FRESH, chat.id);
+  return chat;
 }
 
-// What stands in the message box, unsent.
-export const loadDraft = () => read(tab, DRAFT) ?? "";
-export const saveDraft = (text) => write(tab, DRAFT, text);
+// What stands in the message box of a chat, unsent.
+export const loadDraft = ({ id }) => String(read(local, DRAFT + id) ?? read(tab, DRAFT + id) ?? "");
+
+export function saveDraft(chat, text) {
+  const place = isKept(chat) ? local : tab;
+  for (const each of [local, tab, overflow]) if (each !== place || !text) each.removeItem(DRAFT + chat.id);
+  if (text) write(place, DRAFT + chat.id, text);
+}
 
 // Settings.
 

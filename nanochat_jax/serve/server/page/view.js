@@ -19,7 +19,7 @@ export function turnNode(message, buttons) {
 export const copyButton = (message) => iconButton("copy", "Copy", (button) => copyText(textOf(message), button));
 
 // Shows what a message holds now; `live` while it is still coming, `elsewhere` in another tab.
-export function showMessage(node, message, { live = false, elsewhere = false, inspect = false } = {}) {
+export function showMessage(node, message, { live = false, waiting = false, elsewhere = false, inspect = false } = {}) {
   const body = node.querySelector(".body");
   const mode = inspect && message.tokens?.length ? "tokens" : "text";
   if (body.dataset.mode !== mode) {
@@ -32,7 +32,7 @@ export function showMessage(node, message, { live = false, elsewhere = false, in
   else showReply(body, message.parts);
   body.classList.toggle("waiting", live);
   node.setAttribute("aria-busy", String(live));
-  if (message.role === "assistant") showNotes(node.querySelector(".after"), message, { live, elsewhere, inspect });
+  if (message.role === "assistant") showNotes(node.querySelector(".after"), message, { live, waiting, elsewhere, inspect });
 }
 
 function showReply(body, parts) {
@@ -52,12 +52,12 @@ function toolNode({ call, result }) {
   return node;
 }
 
-function showNotes(after, message, { live, elsewhere, inspect }) {
+function showNotes(after, message, { live, waiting, elsewhere, inspect }) {
   const notes = [];
-  const oldest = message.dropped === 1 ? "message" : `${message.dropped} messages`;
-  if (message.dropped) notes.push(`The oldest ${oldest} of this chat no longer fit into the model's context and were not read.`);
-  if (message.finish === "length") notes.push("The reply ends here: it reached its limit of tokens.");
+  if (message.finish === "length" && message.full) notes.push("The reply ends here: the model's context is full.");
+  else if (message.finish === "length") notes.push("Cut at Max tokens, the most that one reply may have: Continue it, or raise the limit under Settings.");
   if (message.finish === "stopped") notes.push("Stopped.");
+  if (waiting) notes.push("Waiting for the model…");
   if (elsewhere) notes.push("Coming in another tab…");
   else if (message.finish === "left" || !(live || message.finish || message.failure))
     notes.push("Cut short: the page was left while this reply came.");
@@ -67,29 +67,49 @@ function showNotes(after, message, { live, elsewhere, inspect }) {
   if (message.failure) after.append(el("p", { className: "failure", role: "alert", textContent: message.failure }));
 }
 
-// "42 tokens, 31 a second", or nothing where it was not counted.
-export function paceOf({ count, seconds }) {
+// Where the model began to read: what stands above did not fit.
+export const cutLine = () => el("p", { className: "cut", textContent: "What is above this line no longer fits into the model's context: it was not read." });
+
+// "42 tokens, 31 a second" by the server's clock, or nothing where it was not counted.
+export function paceOf({ count, ms }) {
   if (!count) return "";
-  const pace = count > 1 && seconds > 0 ? `, ${Math.round((count - 1) / seconds)} a second` : "";
+  const rate = (1000 * count) / ms;
+  const pace = ms > 0 ? `, ${rate < 10 ? rate.toFixed(1) : Math.round(rate)} a second` : "";
   return `${count} token${count === 1 ? "" : "s"}${pace}`;
 }
 
-// Turns a message into a box to change it in; `done` gets the new text.
-export function editMessage(node, text, done) {
+// "‹ 2/3 ›", between the versions of a turn; `turn` gets the number of the one to show.
+export function versionButtons(place, count, turn) {
+  const arrow = (textContent, label, to) => {
+    const button = el("button", { type: "button", className: "tiny", textContent, title: label, "aria-label": label });
+    button.disabled = to < 0 || to >= count;
+    button.addEventListener("click", () => turn(to, label));
+    return button;
+  };
+  const which = el("span", { className: "note", textContent: `${place + 1}/${count}`, "aria-label": `Version ${place + 1} of ${count}` });
+  which.setAttribute("role", "img");
+  return el("span", { className: "versions" }, arrow("‹", "Previous version", place - 1), which, arrow("›", "Next version", place + 1));
+}
+
+// Turns a message into a box to change it in; `take` gets the new text and resolves to what is wrong
+// with it, if anything is.
+export function editMessage(node, text, take) {
   const body = node.querySelector(".body");
   const box = el("textarea", { value: text, rows: Math.min(10, text.split("\n").length + 1), "aria-label": "Edit message" });
   const send = el("button", { type: "button", className: "main", textContent: "Send edited" });
   const cancel = el("button", { type: "button", textContent: "Cancel" });
-  const form = el("div", { className: "edit" }, box, el("div", {}, cancel, send));
+  const problem = el("p", { className: "problem", role: "alert" });
+  const form = el("div", { className: "edit" }, box, problem, el("div", {}, cancel, send));
   const close = () => {
     form.remove();
     node.classList.remove("editing");
     node.querySelector("[aria-label=Edit]")?.focus();
   };
-  send.addEventListener("click", () => {
-    if (!box.value.trim()) return;
-    close();
-    done(box.value);
+  send.addEventListener("click", async () => {
+    if (!box.value.trim() || send.disabled) return;
+    send.disabled = true;
+    problem.textContent = await take(box.value);
+    send.disabled = false;
   });
   cancel.addEventListener("click", close);
   box.addEventListener("keydown", (event) => {
