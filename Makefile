@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
   command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
   && { command -v $$p; break; }; done)
 
-.PHONY: speedrun test test-all test-gpu test-original chat web lint format bench setup clean
+.PHONY: speedrun test test-all test-gpu test-llama test-original chat web lint format bench setup clean
 
 speedrun: $(VENV)/.ready ## raw text to a chat model, then the report
 	$(PY) -m scripts.speedrun $(ARGS)
@@ -29,6 +29,10 @@ test-all: test $(ALL)/.ready $(ALL)/nginx ## also the slow laws, torch and trans
 
 test-gpu: $(VENV)/.ready $(GPU)/.ready ## the shipped configs compiled for their GPUs by XLA, on a machine without one
 	NANOCHAT_TEST_GPU=1 JAX_PLATFORMS=cpu $(GPU)/bin/python -m pytest -q -n $(JOBS) --dist worksteal tests/gpu $(ARGS)
+
+test-llama: $(ALL)/.ready ## our GGUF files in llama.cpp, which this compiles (some ten minutes, once)
+	@$(call with_pip,$(ALL)); install -e '.[llama]'
+	NANOCHAT_TEST_LLAMA=1 $(ALL)/bin/python -m pytest -q tests/interop/test_gguf.py $(ARGS)
 
 test-original: $(ALL)/.ready ## ORIGINAL=CLONE of karpathy/nanochat: it loads and trains what we export
 	NANOCHAT_ORIGINAL="$(abspath $(ORIGINAL))" $(ALL)/bin/python -m pytest -q -s tests/interop/original.py $(ARGS)

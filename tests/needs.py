@@ -46,6 +46,14 @@ def package(name: str) -> ModuleType:
     return pytest.importorskip(name, reason=f"make test-all has {name.split('.')[0]}")
 
 
+def llama() -> None:
+    """llama.cpp, which takes minutes to compile: `make test-llama` brings it."""
+    reason = "no llama-cpp-python here; make test-llama brings it"
+    if os.environ.get("NANOCHAT_TEST_LLAMA"):
+        importlib.import_module("llama_cpp")
+    pytest.importorskip("llama_cpp", reason=reason)
+
+
 def missing(what: str) -> None:
     """Skips a test for want of something that a machine may lack; in CI (`$CI`) it fails."""
     (pytest.fail if os.environ.get("CI") else pytest.skip)(what)

@@ -8,6 +8,7 @@ import tyro
 from nanochat_jax.config.program import Source, also
 
 Format = Literal["nanochat", "huggingface"]
+ExportFormat = Literal["nanochat", "huggingface", "apertus", "gguf"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,20 +32,25 @@ class Import:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write a model so that nanochat, or transformers, loads it.
+    """Write a model so that nanochat, transformers, or llama.cpp and its kin load it.
 
-    Models of the classic recipe can be written in both formats; later ones in nanochat's.
+    Models of the classic recipe can be written in every format, of the portable one with nothing
+    lost; of the current one in nanochat's alone.
     """
 
     dir: str  # folder to write: a base directory of nanochat's layout, or one of transformers
-    format: Format = "nanochat"  # nanochat (model, meta, optimizer, tokenizer) or huggingface
+    format: ExportFormat = "nanochat"
+    """nanochat (model, meta, optimizer, tokenizer), huggingface (transformers' NanoChat), apertus
+    (a folder that transformers, vLLM, SGLang and MLX load), gguf (llama.cpp, ollama, LM Studio)"""
+    quant: Literal["bf16", "q8_0", "q4_k_m"] = "bf16"
+    """gguf: type of the matrices; q4_k_m where llama-cpp-python is at hand"""
     source: Annotated[Source, also("-i")] = "sft"  # stage of the model
     model_tag: Annotated[str, also("-g")] = ""  # its tag; empty: the deepest
-    as_name: Annotated[str, also("--as")] = ""  # nanochat: the tag it gets there; empty: its own
+    as_name: Annotated[str, also("--as")] = ""  # nanochat, gguf: the name it gets there
     step: Annotated[int, also("-s")] = -1  # its step; -1: the last
     optimizer: bool = True  # nanochat: write the optimizer's state too, where the checkpoint has it
     ranks: int = 1  # nanochat, current recipe: GPUs that go on, each with a file of its own
-    lossy: bool = False  # huggingface: write even what that format cannot express, without it
+    lossy: bool = False  # all but nanochat: write even what that format cannot express, without it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.paths import base_dir, check_tag
 from nanochat_jax.config.stages import STAGES, BaseTrain
 from nanochat_jax.config.values import build
-from nanochat_jax.interop import eras, huggingface, nanochat, optim_files
+from nanochat_jax.interop import elsewhere, eras, nanochat, optim_files
 from nanochat_jax.interop.names import rename, to_nanochat
 from nanochat_jax.train.optimizer import adam_group
 from nanochat_jax.train.schedules import make_schedule
@@ -55,7 +55,7 @@ def export_model(command: Export) -> tuple[pathlib.Path, list[str]]:
     if command.ranks < 1:
         raise ValueError(f"--ranks is {command.ranks}; expected 1 or more")
     check_tag("--as", command.as_name)
-    if command.as_name and command.format == "huggingface":
+    if command.as_name and command.format in ("huggingface", "apertus"):
         raise ValueError("--as names a tag, and a folder of transformers has none; name the folder "
                          "with --dir")  # fmt: skip
     root, out = base_dir(), pathlib.Path(command.dir).expanduser()
@@ -64,9 +64,10 @@ def export_model(command: Export) -> tuple[pathlib.Path, list[str]]:
     store.verify(saved)
     cfg, tokenizer = saved.cfg, load_tokenizer(saved, root)
     params = jax.tree.map(np.asarray, saved.params())
-    if command.format == "huggingface":
-        folder = huggingface.export(out, cfg, params, tokenizer, lossy=command.lossy)
-        return folder, ["load it with transformers.AutoModelForCausalLM.from_pretrained"]
+    if command.format == "gguf":
+        return elsewhere.gguf(command, saved, params, tokenizer)
+    if command.format != "nanochat":
+        return elsewhere.transformers(command, cfg, params, tokenizer)
     expected, state = eras.expected_shapes(cfg), to_nanochat(params)
     # In the order of nanochat's modules, so that a model goes out to the byte as it came in.
     state = {key: state[key] for key in expected}
