@@ -255,9 +255,6 @@ def _probes(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
     for kind in kinds:
         question, reply, right = greedy[kind].exchanges[0]
         lines.append(f"- {kind}, {'right' if right else 'wrong'}: `{question}` -> `{reply}`")
-    for question, reply, right in greedy["first minute"].exchanges[1:]:
-        if not right:
-            lines.append(f"- first minute, wrong: `{question}` -> `{reply}`")
     text = tokenizer.decode(story.tokens)
     lines.append(f"- a story, temperature {CHAT_TEMPERATURE}: `{STORY}` -> `{text}`")
     return Found(probes.scores(greedy), texts=[summary, "\n".join(lines)])

@@ -10,9 +10,13 @@ def button(page, name):
 
 
 def send(page, text, wait=True):
-    """Types into the message box and presses Enter; `wait` until the reply is there."""
+    """Types into the message box and presses Enter, or by touch taps Send, where Enter makes a new
+    line; `wait` until the reply is there."""
     page.get_by_role("textbox").last.fill(text)
-    page.keyboard.press("Enter")
+    if page.evaluate("matchMedia('(pointer: coarse)').matches"):
+        button(page, "Send").click()
+    else:
+        page.keyboard.press("Enter")
     if wait:
         finished(page)
 

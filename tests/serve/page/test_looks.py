@@ -13,7 +13,16 @@ from nanochat_jax.serve.server.service import Service
 from tests import needs
 from tests.serve.conftest import RunningServer
 from tests.serve.page.conftest import SAID, serve
-from tests.serve.page.driving import button, finished, send, take_file, texts, turns, until
+from tests.serve.page.driving import (
+    button,
+    chat_line,
+    finished,
+    send,
+    take_file,
+    texts,
+    turns,
+    until,
+)
 
 pytestmark = pytest.mark.slow
 DOCS = pathlib.Path(__file__).parents[3] / "docs"
@@ -94,6 +103,44 @@ def test_the_chats_open_and_close_on_a_phone(visit, url):
     assert texts(page, "user") == []
 
 
+def test_panels_at_twice_the_size_close_and_a_notice_covers_nothing(visit, url):
+    page = visit(url, viewport={"width": 500, "height": 380})  # 1000 x 760 at 200 %
+    send(page, "hi")
+    box = "(node) => node.getBoundingClientRect().toJSON()"
+    button(page, "Settings").click()
+    assert page.locator("#settings").evaluate(box)["bottom"] <= 300
+    page.get_by_label("Temperature").fill("9")
+    button(page, "Reset to defaults").scroll_into_view_if_needed()
+    assert button(page, "Close the settings").is_visible()  # it does not scroll away
+    page.get_by_label("Top-k").focus()
+    notice, message = page.locator("#toast.shown"), page.locator("#message")
+    assert "must be between" in notice.inner_text()
+    page.get_by_label("Temperature").fill("1.5")
+    page.get_by_label("Temperature").blur()
+    notice.wait_for(state="hidden")  # with its cause
+    button(page, "Reset to defaults").click()
+    assert page.get_by_label("Temperature").input_value() == "0.8"
+    assert button(page, "Reset to defaults").is_disabled()
+    places = [page.locator("#messages"), notice, message]
+    tops = [
+        place.evaluate(box)[edge]
+        for place, edge in zip(places, ("bottom", "top", "top"), strict=True)
+    ]
+    assert tops[0] <= tops[1] < notice.evaluate(box)["bottom"] <= tops[2]
+    button(page, "Undo").click()
+    assert page.get_by_label("Temperature").input_value() == "1.5" and notice.count() == 0
+    assert page.locator("#settings").is_hidden()  # the message box has the focus, behind it
+    button(page, "Chats").click()
+    page.locator("#chats li").hover()
+    button(page, "Delete hi").click()
+    sidebar = page.locator("#export-all").evaluate(box)
+    assert sidebar["bottom"] <= notice.evaluate(box)["top"]
+    button(page, "Close the notice").click()
+    assert notice.count() == 0
+    button(page, "Close the chats").click()
+    page.locator("#sidebar").wait_for(state="hidden")
+
+
 def test_the_theme_follows_the_system_until_it_is_chosen(visit, url):
     page = visit(url, color_scheme="light")
     bright = "getComputedStyle(document.body).backgroundColor == 'rgb(255, 255, 255)'"
@@ -146,10 +193,11 @@ def test_a_screen_reader_is_told_of_the_reply_and_who_speaks(page):
 def test_tokens_show_their_probability_and_alternatives_and_what_was_forced(page):
     button(page, "Tokens").click()
     send(page, "hi")
-    forced = page.locator(".token.forced")
+    forced = turns(page, "assistant").locator(".token.forced")
     assert forced.all_inner_texts() == ["<|output_start|>", "1", "3", "8", "<|output_end|>"]
     assert forced.nth(1).get_attribute("aria-label") == '"1" forced: the tool wrote it'
-    page.locator(".token.sure").first.hover()
+    assert "written by the calculator" in page.locator("#legend").inner_text()
+    turns(page, "assistant").locator(".token.sure").first.hover()
     rows = page.locator("#card tr").all_inner_texts()
     assert len(rows) == 5 and rows[0].split()[0] == '"*"' and rows[0].endswith("100 %")
     page.mouse.move(5, 5)
@@ -157,10 +205,11 @@ def test_tokens_show_their_probability_and_alternatives_and_what_was_forced(page
     forced.first.hover()
     assert "the tool wrote it" in page.locator("#card").inner_text()
     page.reload()
-    assert page.locator(".token").count() > 50
+    assert turns(page, "assistant").locator(".token").count() > 50
     button(page, "Tokens").click()
     assert (
-        page.locator(".token").count() == 0 and turns(page, "assistant").locator("strong").count()
+        page.locator(".token:visible").count() == 0
+        and turns(page, "assistant").locator("strong").count()
     )
 
 
@@ -186,10 +235,71 @@ def test_the_keyboard_walks_through_the_tokens(page):
     assert page.evaluate("document.activeElement.ariaLabel") == "Copy"
 
 
-def test_a_reply_without_token_probabilities_says_how_to_get_them(page):
-    send(page, "hi")
+def test_a_reply_that_came_without_probabilities_is_scored_when_asked(page):
+    shown = lambda: [
+        (token.get_attribute("class"), token.inner_text()) for token in page.locator(".token").all()
+    ]
     button(page, "Tokens").click()
-    assert "regenerate it to see them" in page.locator(".turn.assistant").inner_text()
+    send(page, "hi")
+    came = shown()
+    button(page, "Tokens").click()
+    button(page, "Regenerate").click()
+    finished(page)
+    button(page, "Tokens").click()
+    assert shown() == []
+    button(page, "Score it").click()
+    page.locator(".token").first.wait_for()
+    # What the model would have said is what it said; what the tool wrote is marked.
+    assert [text for _, text in shown()] == [text for _, text in came]
+    assert [kind for kind, _ in shown() if "forced" in kind] == ["token forced"] * 5
+    page.locator(".token").first.hover()
+    assert len(page.locator("#card tr").all_inner_texts()) >= 5
+    page.reload()
+    assert len(shown()) == len(came)  # kept
+
+
+def test_a_finger_has_no_shift_key_and_no_keyboard_that_it_did_not_ask_for(visit, url):
+    page = visit(url, viewport={"width": 375, "height": 667}, has_touch=True, is_mobile=True)
+    focused = "document.activeElement.id"
+    assert page.evaluate(focused) == ""
+    box = page.locator("#message")
+    box.tap()
+    box.press_sequentially("one")
+    box.press("Enter")
+    box.press_sequentially("two")
+    assert box.input_value() == "one\ntwo" and turns(page, "user").count() == 0
+    keys = page.locator(".hint .keys")
+    assert keys.evaluate("(node) => getComputedStyle(node).display") == "none"
+    button(page, "Send").tap()
+    finished(page)
+    assert texts(page, "user") == ["one\ntwo"]
+    for name in ("New chat", "one two"):
+        page.get_by_role("button", name="Chats", exact=True).tap()
+        page.get_by_text(name, exact=True).tap()
+        page.locator("#sidebar").wait_for(state="hidden")
+        assert page.evaluate(focused) != "message"
+    button(page, "Edit").tap()
+    button(page, "Settings").tap()
+    sizes = """[...document.querySelectorAll('input:not([type=file]), textarea')].map((field) =>
+      [field.id, parseFloat(getComputedStyle(field).fontSize)])"""
+    assert {field: size for field, size in page.evaluate(sizes) if size < 16} == {}
+
+
+def test_each_block_is_read_from_the_side_where_it_begins(page):
+    line = chat_line(("שלום a\nb", "hello\n\nשלום\n\n- שלום\n- hello\n\n`x` שלום"), title="שלום")
+    take_file(page, line)
+    until(page, lambda: turns(page, "assistant").count() == 1)
+    direction = "(nodes) => nodes.map((node) => getComputedStyle(node).direction)"
+    blocks = page.locator(".turn.assistant .body > *")
+    assert blocks.evaluate_all(direction) == ["ltr", "rtl", "rtl", "rtl"]
+    own = page.locator("#title, #chats .open, .turn.user .body")
+    assert own.evaluate_all(direction) == ["rtl"] * 3
+    place = """(node) => { const range = document.createRange(); range.selectNodeContents(node);
+      const [text, box] = [range.getBoundingClientRect(), node.getBoundingClientRect()];
+      return text.left - box.left < box.right - text.right ? 'left' : 'right' }"""
+    assert [item.evaluate(place) for item in page.locator(".body li").all()] == ["right", "left"]
+    page.locator("#message").fill("שלום")
+    assert page.locator("#message").evaluate_all(direction) == ["rtl"]
 
 
 def test_reading_further_up_is_not_disturbed_by_the_reply(visit, slow_url):

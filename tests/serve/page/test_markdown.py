@@ -10,7 +10,7 @@ SHOW = """async (texts) => {
   const { showMarkdown } = await import('/web/markdown.js');
   const node = document.createElement('div');
   for (const text of texts) showMarkdown(node, text);
-  return node.innerHTML.replaceAll(' dir="auto"', '');
+  return node.innerHTML.replace(/ dir="(auto|ltr)"/g, '');
 }"""
 CODE = """async (text) => {
   const { showMarkdown } = await import('/web/markdown.js');

@@ -1,14 +1,15 @@
 // The page: the chat on screen, the history beside it, and what every key and button does.
 
 import { idInAddress, onAddress, setAddress } from "./address.js";
-import { buttonsOf, send, startNew, welcome } from "./asking.js";
+import { buttonsOf, score, send, startNew, welcome } from "./asking.js";
 import { isKept, titleOf } from "./chat.js";
 import { focusBox, setUpComposer, showDraft } from "./composer.js";
-import { chat, draw, follow, goToEnd, keep, offerEnd, setUpConversation, show, warnOfStorage } from "./conversation.js";
+import { chat, draw, follow, goToEnd, keep, offerEnd, setUpConversation, show, stayAtEnd, warnOfStorage } from "./conversation.js";
 import { $ } from "./dom.js";
 import { imported, unknown } from "./exchange.js";
 import { download, drawHistory, focusChat } from "./history.js";
-import { toast } from "./notice.js";
+import { setUpMenu } from "./menu.js";
+import { setUpToast, toast } from "./notice.js";
 import { forget, isRunning, leaveReplies, replyOf, stopReply } from "./reply.js";
 import { onWell, whenWell } from "./server.js";
 import { reloadSettings, setUpSettings } from "./settings.js";
@@ -16,6 +17,7 @@ import * as store from "./store.js";
 import { hideCard } from "./tokens.js";
 
 const messages = $("messages");
+const placeOf = (turn) => [...messages.querySelectorAll(".turn")].indexOf(turn);
 const TWICE_MS = 400; // the second click of a double click on Delete is not meant for the next chat
 
 // The history.
@@ -126,19 +128,22 @@ onWell((card) => {
 
 // Wiring.
 
+setUpToast();
+setUpMenu(); // before the composer: while a command is chosen Enter does not send
 setUpComposer(send);
 messages.addEventListener("scroll", () => {
   hideCard();
   offerEnd();
 });
-new ResizeObserver(offerEnd).observe(messages);
+new ResizeObserver(stayAtEnd).observe(messages);
+messages.addEventListener("click", ({ target }) => target.closest(".score") && score(placeOf(target.closest(".turn"))));
 $("latest").addEventListener("click", () => {
   goToEnd();
   focusBox();
 });
 $("new-chat").addEventListener("click", begin);
 $("menu").addEventListener("click", () => showSidebar(!$("sidebar").classList.contains("open")));
-$("shade").addEventListener("click", () => showSidebar(false));
+for (const id of ["shade", "close-menu"]) $(id).addEventListener("click", () => showSidebar(false));
 $("chats").addEventListener("click", ({ target }) => target.closest(".open") && showSidebar(false));
 $("search").addEventListener("input", drawChats);
 $("search").addEventListener("keydown", (event) => {
@@ -191,4 +196,5 @@ function chatChanged(id, deleted) {
 setUpSettings(() => draw());
 show(store.freshChat());
 showAddressed();
+focusBox();
 whenWell();

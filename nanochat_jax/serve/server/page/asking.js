@@ -3,14 +3,15 @@
 import { setAddress } from "./address.js";
 import { isLive } from "./chat.js";
 import { checkRoom, ServerError } from "./client.js";
-import { runCommand } from "./commands.js";
+import { runCommand, unknownCommand } from "./commands.js";
 import { focusBox } from "./composer.js";
 import { chat, draw, drawEnd, drawGrowth, keep, show, turnAt, warnOfStorage } from "./conversation.js";
 import { $, el, iconButton } from "./dom.js";
 import { failureText, sentence } from "./failure.js";
 import { toast } from "./notice.js";
 import { goOnWithReply, isRunning, startReply, stopReply } from "./reply.js";
-import { excess, mayFill } from "./request.js";
+import { excess, mayFill, requestFor } from "./request.js";
+import { scoreReply } from "./scoring.js";
 import { card, whenWell } from "./server.js";
 import { changeSettings, settings } from "./settings.js";
 import * as store from "./store.js";
@@ -33,6 +34,7 @@ export function welcome() {
 // Takes a message or a command; resolves to what is wrong with it, in words, or "".
 export async function send(text) {
   if (isElsewhere()) return ELSEWHERE;
+  if (unknownCommand(text)) return unknownCommand(text);
   const line = runCommand(text, commandPage());
   if (line !== null) {
     if (line) chat.messages.push({ role: "console", content: `${text.trim()}\n${line}` });
@@ -63,7 +65,7 @@ async function overflow(text) {
     await checkRoom([...system, { role: "user", content: text }], settings.api_key);
   } catch (error) {
     if (!(error instanceof ServerError) || error.code !== "context_length_exceeded") return ""; // asking will tell
-    return sentence(error.message.replace(/^the last/, "this")) + (chat.system ? " The system prompt counts, too." : "");
+    return sentence(error.message) + (chat.system ? " The system prompt counts, too." : "");
   }
   return "";
 }
@@ -143,12 +145,12 @@ function edit(place) {
 }
 
 function regenerate(place) {
-  if (isElsewhere()) return toast(ELSEWHERE);
+  if (isElsewhere()) return toast(ELSEWHERE, null, "chat");
   begin(replaceFrom(place));
 }
 
 function goOn() {
-  if (isElsewhere()) return toast(ELSEWHERE);
+  if (isElsewhere()) return toast(ELSEWHERE, null, "chat");
   goOnWithReply(chat, settings, TOLD);
   draw({ toEnd: true });
 }
@@ -160,12 +162,27 @@ function replaceFrom(place) {
 }
 
 function turnBack(place, number, label) {
-  if (isElsewhere()) return toast(ELSEWHERE);
+  if (isElsewhere()) return toast(ELSEWHERE, null, "chat");
   turnTo(chat.messages, place, number);
   keep();
   draw();
   const arrows = [...turnAt(place).querySelectorAll(".versions button:enabled")];
   (arrows.find((arrow) => arrow.title === label) ?? arrows[0]).focus();
+}
+
+// Has the server say how likely each token of the reply at `place` is.
+export async function score(place) {
+  const [here, message] = [chat, chat.messages[place]];
+  const { body } = requestFor({ ...here, messages: here.messages.slice(0, place + 1) }, settings, card?.limits);
+  $("status").textContent = "Scoring the reply.";
+  try {
+    message.tokens = await scoreReply(body.messages, settings.api_key);
+  } catch (error) {
+    const why = error instanceof ServerError ? sentence(error.message) : "The server does not answer.";
+    return toast(`Not scored: ${why}`, null, "chat");
+  }
+  warnOfStorage(store.saveChat(here));
+  if (here === chat) draw();
 }
 
 // Another tab is receiving a reply to this very chat: writing to it now would lose one of the two.

@@ -29,6 +29,9 @@ async function post(path, body, key, signal) {
   return answer;
 }
 
+// The whole answer; throws as `streamChat` does.
+export const ask = async (path, body, key) => (await post(path, body, key)).json();
+
 const bearer = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
 
 // The data of server-sent events; events and characters may be split anywhere between reads.

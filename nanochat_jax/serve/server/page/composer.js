@@ -1,7 +1,7 @@
 // The message box: what stands in it belongs to the chat on screen and is kept, unsent.
 
-import { chat, offerEnd } from "./conversation.js";
-import { $ } from "./dom.js";
+import { chat } from "./conversation.js";
+import { $, byTouch, isSendKey } from "./dom.js";
 import { isRunning, replyOf, stopReply } from "./reply.js";
 import { excess } from "./request.js";
 import { card } from "./server.js";
@@ -12,8 +12,9 @@ const DEAF_MS = 500; // the second click of a double click on Send is not meant 
 let sending = false;
 let shown = null; // the chat whose words stand in the box
 
+// By touch the focus brings a keyboard, which covers half of the page: there people tap the box.
 export function focusBox() {
-  box.focus();
+  if (!byTouch()) box.focus();
 }
 
 // Says below the box what is wrong with what stands in it; "": nothing.
@@ -33,7 +34,6 @@ export function showDraft() {
 function grow() {
   box.style.height = "auto";
   box.style.height = `${box.scrollHeight}px`;
-  offerEnd();
 }
 
 function changed() {
@@ -69,13 +69,13 @@ export function setUpComposer(send) {
   });
   box.addEventListener("input", changed);
   box.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    if (!isSendKey(event)) return;
     event.preventDefault();
     $("composer").requestSubmit();
   });
   $("stop").addEventListener("click", stop);
   document.querySelector(".skip").addEventListener("click", (event) => {
     event.preventDefault(); // the address names the chat
-    focusBox();
+    box.focus();
   });
 }

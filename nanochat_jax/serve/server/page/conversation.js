@@ -2,7 +2,7 @@
 
 import { isKept, isLive, LIVE_MS, newChat, titleOf } from "./chat.js";
 import { $, el } from "./dom.js";
-import { banner, toast } from "./notice.js";
+import { banner, dropToast, toast } from "./notice.js";
 import { isRunning, replyOf } from "./reply.js";
 import { settings } from "./settings.js";
 import * as store from "./store.js";
@@ -25,6 +25,7 @@ export function setUpConversation(parts) {
 // Puts another chat on screen.
 export function show(next, { toEnd = true } = {}) {
   chat = next;
+  dropToast("chat");
   draw({ toEnd });
 }
 
@@ -59,7 +60,7 @@ export function draw({ toEnd = false } = {}) {
   document.title = `${titleOf(chat)} · nanochat`;
   $("title").textContent = isKept(chat) ? titleOf(chat) : "nanochat";
   if (document.activeElement !== $("system")) $("system").value = chat.system;
-  const told = chat.system ? [el("p", { className: "told", textContent: chat.system })] : [];
+  const told = chat.system ? [el("p", { className: "told", dir: "auto", textContent: chat.system })] : [];
   messages.replaceChildren(...told, ...(chat.messages.length ? turns() : [welcome()]));
   if (stick) goToEnd();
   if (focused) messages.focus({ preventScroll: true });
@@ -87,17 +88,23 @@ function turn(message, place) {
   const live = replyOf(chat.id)?.message === message;
   const node = turnNode(message, live ? [] : buttonsOf(message, place));
   if (live) node.id = "live";
-  const last = place === chat.messages.length - 1;
-  const elsewhere = !live && last && isLive(chat);
+  const elsewhere = !live && place === chat.messages.length - 1 && isLive(chat);
   clearTimeout(lookAgain);
   if (elsewhere) lookAgain = setTimeout(() => follow(chat), LIVE_MS); // that tab may die
-  showMessage(node, message, { live, waiting: live && replyOf(chat.id).waiting, elsewhere, inspect: settings.inspect, last });
+  showMessage(node, message, { live, waiting: live && replyOf(chat.id).waiting, elsewhere, inspect: settings.inspect });
   return node;
 }
 
 export const atEnd = () => messages.scrollHeight - messages.scrollTop - messages.clientHeight < 60;
 export const goToEnd = () => (messages.scrollTop = messages.scrollHeight);
-export const offerEnd = () => ($("latest").hidden = atEnd());
+export const offerEnd = () => ($("latest").hidden = wasAtEnd = atEnd());
+
+// The conversation got more room, or less: whoever looked at its end still does.
+let wasAtEnd = true;
+export function stayAtEnd() {
+  if (wasAtEnd) goToEnd();
+  offerEnd();
+}
 
 // Draws a growing reply at most once a frame.
 let planned = false;

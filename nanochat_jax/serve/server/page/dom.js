@@ -2,6 +2,13 @@
 
 export const $ = (id) => document.getElementById(id);
 
+// A finger, and a keyboard that covers half of the page when a field has the focus.
+export const byTouch = () => matchMedia("(hover: none) and (pointer: coarse)").matches;
+
+// Enter; by touch it makes a new line, as Shift+Enter does everywhere, for there is no Shift+Enter.
+export const isSendKey = ({ key, shiftKey, isComposing, ctrlKey, metaKey }) =>
+  key === "Enter" && !shiftKey && !isComposing && (!byTouch() || ctrlKey || metaKey);
+
 export function el(name, properties = {}, ...children) {
   const node = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {

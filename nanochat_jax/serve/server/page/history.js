@@ -61,7 +61,7 @@ export const focusChat = (id) => $("chats").querySelector(`li[data-id="${id}"] .
 function entry(chat, shown, busy, act) {
   const name = titleOf(chat);
   const title = `${name}\n${new Date(chat.changed).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" })}`;
-  const open = el("a", { href: hrefOf(chat.id), className: "open", textContent: name, title });
+  const open = el("a", { href: hrefOf(chat.id), className: "open", dir: "auto", textContent: name, title });
   if (shown) open.setAttribute("aria-current", "true");
   if (busy) open.append(el("span", { className: "busy", title: "A reply is coming" }));
   const item = el("li", { className: shown ? "current" : "" }, open);
@@ -75,7 +75,7 @@ function entry(chat, shown, busy, act) {
 }
 
 function askName(chat, item, act) {
-  const input = el("input", { value: titleOf(chat), "aria-label": "New name", maxLength: 200 });
+  const input = el("input", { value: titleOf(chat), dir: "auto", "aria-label": "New name", maxLength: 200 });
   let open = true;
   const close = (take, stay) => {
     if (!open) return;

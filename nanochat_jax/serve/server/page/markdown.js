@@ -79,7 +79,7 @@ class Writer {
   mark(token) {
     const { type, text, href } = token;
     if (type in MARKS) return el(MARKS[type], {}, ...this.inline(token.tokens));
-    if (type === "codespan") return el("code", { textContent: this.plain(text) });
+    if (type === "codespan") return el("code", { dir: "ltr", textContent: this.plain(text) });
     if (type === "br") return el("br");
     if (type === "checkbox") return task(token);
     if (type === "escape") return text;

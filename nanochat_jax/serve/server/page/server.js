@@ -1,7 +1,7 @@
 // What the page knows of its server: how it is, which model answers, what it takes in one request.
 
 import { health, model } from "./client.js";
-import { banner, toast } from "./notice.js";
+import { banner, dropToast, toast } from "./notice.js";
 import { settings } from "./settings.js";
 
 const SAID = {
@@ -29,11 +29,12 @@ async function look() {
     const { status, progress } = await health();
     if (status === "ok") break;
     trouble = SAID[status] ? status : "gone";
+    dropToast("well");
     banner(SAID[trouble], trouble === "loading" ? (progress ?? 0) : undefined);
     await new Promise((resolve) => setTimeout(resolve, trouble === "loading" ? LOADING_MS : wait));
   }
   if (trouble) banner("");
-  if (trouble) toast(trouble === "loading" ? "The model is ready." : "Connected.");
+  if (trouble) toast(trouble === "loading" ? "The model is ready." : "Connected.", null, "well");
   card = await model(settings.api_key);
   well(card);
 }

@@ -1,7 +1,7 @@
 // What every chat is asked with: the panel, the theme, and the switch of the token inspector.
 
-import { $ } from "./dom.js";
-import { toast } from "./notice.js";
+import { $, byTouch } from "./dom.js";
+import { dropToast, toast } from "./notice.js";
 import * as store from "./store.js";
 
 const NUMBERS = ["temperature", "top_k", "max_tokens"];
@@ -24,24 +24,39 @@ export function reloadSettings() {
 function showSettings() {
   for (const name of [...NUMBERS, "api_key"]) $(name).value = settings[name];
   $("inspect").setAttribute("aria-pressed", String(settings.inspect));
+  $("legend").hidden = !settings.inspect;
   const theme = settings.theme;
   if (theme) document.documentElement.dataset.theme = theme;
   else delete document.documentElement.dataset.theme;
   $("theme").title = `Theme: ${theme || "as the system"}`;
   $("theme").setAttribute("aria-label", $("theme").title);
+  $("reset-settings").disabled = NUMBERS.every((name) => settings[name] === store.defaults()[name]);
 }
 
 function numberChanged({ target: input }) {
   const value = input.value === "" ? NaN : Number(input.value);
+  dropToast(input.id);
   if (store.allowed(input.id, value)) return changeSettings({ [input.id]: value });
-  toast(`${input.dataset.name} must be between ${input.min} and ${input.max}; ${settings[input.id]} stays.`);
+  toast(`${input.dataset.name} must be between ${input.min} and ${input.max}; ${settings[input.id]} stays.`, null, input.id);
   input.value = settings[input.id];
 }
 
 export function openPanel(open) {
   $("settings").hidden = !open;
   $("open-settings").setAttribute("aria-expanded", String(open));
-  if (open) $("system").focus();
+  if (open) (byTouch() ? $("close-settings") : $("system")).focus(); // no keyboard that nobody asked for
+}
+
+function closePanel() {
+  openPanel(false);
+  $("open-settings").focus();
+}
+
+function reset() {
+  const { temperature, top_k, max_tokens } = settings;
+  changeSettings(store.defaults());
+  $("close-settings").focus(); // the button has nothing more to do
+  toast("Temperature, top-k and max tokens are the defaults again.", () => changeSettings({ temperature, top_k, max_tokens }));
 }
 
 // `onInspect` is called when the inspector is switched.
@@ -58,14 +73,17 @@ export function setUpSettings(onInspect) {
   });
   $("open-settings").addEventListener("click", () => openPanel($("settings").hidden));
   $("settings").addEventListener("submit", (event) => event.preventDefault());
+  $("close-settings").addEventListener("click", closePanel);
+  $("reset-settings").addEventListener("click", reset);
   $("settings").addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
     event.stopPropagation();
-    openPanel(false);
-    $("open-settings").focus();
+    closePanel();
   });
-  addEventListener("pointerdown", ({ target }) => {
-    if (!$("settings").hidden && !target.closest("#settings, #open-settings, #toast")) openPanel(false);
-  });
+  // Who goes on behind the panel, by pointer or by Tab, does not have it in front of them.
+  for (const event of ["pointerdown", "focusin"])
+    addEventListener(event, ({ target }) => {
+      if (!$("settings").hidden && !target.closest?.("#settings, #open-settings, #toast")) openPanel(false);
+    });
   showSettings();
 }

@@ -116,6 +116,7 @@ export function allowed(name, value) {
   return Number.isFinite(value) && whole && value >= low && value <= high;
 }
 
+export const defaults = () => Object.fromEntries(Object.entries(NUMBERS).map(([name, [value]]) => [name, value]));
 export const range = (name) => NUMBERS[name].slice(1);
 
 export function loadSettings() {

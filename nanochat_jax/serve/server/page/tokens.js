@@ -5,20 +5,18 @@ import { $, el } from "./dom.js";
 
 const rounded = (logprob) => Number(Math.exp(logprob).toPrecision(4));
 
+export const toToken = (text, logprob, forced, top) => [text, rounded(logprob), forced ? 1 : 0, top.map(([other, score]) => [other, rounded(score)])];
+
 // A token of the API's `logprobs.content` as it is kept.
-export const compact = ({ token, logprob, forced, top_logprobs }) => [
-  token,
-  rounded(logprob),
-  forced ? 1 : 0,
-  (top_logprobs ?? []).map((other) => [other.token, rounded(other.logprob)]),
-];
+export const compact = ({ token, logprob, forced, top_logprobs }) =>
+  toToken(token, logprob, forced, (top_logprobs ?? []).map((other) => [other.token, other.logprob]));
 
 // Shows `tokens` in `body`; of a reply that is coming only the new ones are added. One of them is
 // reached by Tab, the others by the arrow keys.
 export function showTokens(body, tokens) {
   let line = body.querySelector(".tokens");
   if (!line || line.children.length > tokens.length) {
-    line = el("div", { className: "tokens", role: "listbox", "aria-label": "Tokens of the reply; arrow keys move" });
+    line = el("div", { className: "tokens", dir: "auto", role: "listbox", "aria-label": "Tokens of the reply; arrow keys move" });
     line.setAttribute("aria-orientation", "horizontal");
     line.addEventListener("keydown", move);
     for (const begin of ["mouseover", "focusin"]) line.addEventListener(begin, ({ target }) => showCard(target));

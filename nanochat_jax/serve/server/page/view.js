@@ -1,7 +1,7 @@
 // Draws one message: text as markdown, tool calls as such, tokens with their probabilities.
 
 import { pieces, textOf, toolText } from "./chat.js";
-import { copyText, el, iconButton } from "./dom.js";
+import { copyText, el, iconButton, isSendKey } from "./dom.js";
 import { showMarkdown } from "./markdown.js";
 import { showTokens } from "./tokens.js";
 
@@ -18,9 +18,8 @@ export function turnNode(message, buttons) {
 
 export const copyButton = (message) => iconButton("copy", "Copy", (button) => copyText(textOf(message), button));
 
-// Shows what a message holds now; `live` while it is still coming, `elsewhere` in another tab, `last`
-// in the chat.
-export function showMessage(node, message, { live = false, waiting = false, elsewhere = false, inspect = false, last = true } = {}) {
+// Shows what a message holds now; `live` while it is still coming, `elsewhere` in another tab.
+export function showMessage(node, message, { live = false, waiting = false, elsewhere = false, inspect = false } = {}) {
   const body = node.querySelector(".body");
   const mode = inspect && message.tokens?.length ? "tokens" : "text";
   if (body.dataset.mode !== mode) {
@@ -28,12 +27,12 @@ export function showMessage(node, message, { live = false, waiting = false, else
     delete body.blockKeys;
     body.dataset.mode = mode;
   }
-  if (message.role !== "assistant") body.textContent = message.content;
+  if (message.role !== "assistant") Object.assign(body, { textContent: message.content, dir: "auto" });
   else if (mode === "tokens") showTokens(body, message.tokens);
   else showReply(body, message.parts);
   body.classList.toggle("waiting", live);
   node.setAttribute("aria-busy", String(live));
-  if (message.role === "assistant") showNotes(node.querySelector(".after"), message, { live, waiting, elsewhere, inspect, last });
+  if (message.role === "assistant") showNotes(node.querySelector(".after"), message, { live, waiting, elsewhere, inspect });
 }
 
 function showReply(body, parts) {
@@ -53,7 +52,7 @@ function toolNode({ call, result }) {
   return node;
 }
 
-function showNotes(after, message, { live, waiting, elsewhere, inspect, last }) {
+function showNotes(after, message, { live, waiting, elsewhere, inspect }) {
   const notes = [];
   if (message.finish === "length" && message.full) notes.push("The reply ends here: the model's context is full.");
   else if (message.finish === "length") notes.push("Cut at Max tokens, the most that one reply may have: Continue it, or raise the limit under Settings.");
@@ -62,15 +61,13 @@ function showNotes(after, message, { live, waiting, elsewhere, inspect, last }) 
   if (elsewhere) notes.push("Coming in another tab…");
   else if (message.finish === "left" || !(live || message.finish || message.failure))
     notes.push("Cut short: the page was left while this reply came.");
-  if (inspect && !live && !message.tokens?.length && message.parts.length)
-    notes.push("This reply came without token probabilities; regenerate it to see them.");
-  after.replaceChildren(...notes.map((textContent) => el("p", { className: "note", textContent })));
-  if (message.failure && last) after.append(el("p", { className: "failure", role: "alert", textContent: message.failure }));
-  else if (message.failure) after.append(el("p", { className: "note", textContent: pastFailure(message) }));
+  const unscored = inspect && !live && !message.tokens?.length && message.parts.length;
+  after.replaceChildren(...notes.map((textContent) => el("p", { className: "note", textContent })), ...(unscored ? [scoreOffer()] : []));
+  if (message.failure) after.append(el("p", { className: "failure", role: "alert", textContent: message.failure }));
 }
 
-// A failure that the chat went on after; without a reply the message before it is not sent along.
-const pastFailure = ({ failure, parts }) => (parts.length ? failure : `${failure} The model does not read this message.`);
+const scoreOffer = () =>
+  el("p", { className: "note" }, "This reply came without token probabilities. ", el("button", { type: "button", className: "score", textContent: "Score it" }));
 
 // Where the model began to read: what stands above did not fit.
 export const cutLine = () => el("p", { className: "cut", textContent: "What is above this line no longer fits into the model's context: it was not read." });
@@ -100,7 +97,7 @@ export function versionButtons(place, count, turn) {
 // with it, if anything is.
 export function editMessage(node, text, take) {
   const body = node.querySelector(".body");
-  const box = el("textarea", { value: text, rows: Math.min(10, text.split("\n").length + 1), "aria-label": "Edit message" });
+  const box = el("textarea", { value: text, rows: Math.min(10, text.split("\n").length + 1), dir: "auto", "aria-label": "Edit message" });
   const send = el("button", { type: "button", className: "main", textContent: "Send edited" });
   const cancel = el("button", { type: "button", textContent: "Cancel" });
   const problem = el("p", { className: "problem", role: "alert" });
@@ -122,7 +119,7 @@ export function editMessage(node, text, take) {
       event.stopPropagation();
       close();
     }
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    if (isSendKey(event)) {
       event.preventDefault();
       send.click();
     }
