@@ -5,6 +5,7 @@ JAX is imported only where something runs: `--help` and a wrong flag answer at o
 
 import logging
 import pathlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -118,6 +119,7 @@ def run(stage: str, config: Stage | TokenizerTrain) -> None:
     from nanochat_jax.train import stages
 
     start_logging()
+    began = time.monotonic()
     # One process trains a tokenizer, and what others need of it lies on disk.
     if group.chief() or not isinstance(config, TokenizerTrain):
         section = stages.run(stage, config)
@@ -126,7 +128,7 @@ def run(stage: str, config: Stage | TokenizerTrain) -> None:
         if stage in ("tokenizer", "base"):
             data = shards.describe(shards.find_shards(base_dir()))
             report.write(base_dir(), Section(DATA, figures=data))
-        report.write(base_dir(), section)
+        report.write(base_dir(), section, time.monotonic() - began)
     group.wait()
 
 
@@ -136,8 +138,9 @@ def evaluate(config: Eval) -> None:
     from nanochat_jax.evals import run as evals
 
     start_logging()
+    began = time.monotonic()
     section = evals.run(config, base_dir())
     if group.chief():
         log.info("%s", report.score_lines(section.scores))
-        report.write(base_dir(), section)
+        report.write(base_dir(), section, time.monotonic() - began)
     group.wait()

@@ -57,6 +57,23 @@ class Score:
 
 
 @dataclasses.dataclass(frozen=True)
+class Exchange:
+    """A question and what a model answered, tool markers and all.
+
+    Args:
+        kind: what it tries; those of a kind are shown together.
+        right: None where nobody judged it.
+        wanted: the right answer, or what was looked for in it.
+    """
+
+    kind: str
+    question: str
+    reply: str
+    right: bool | None = None
+    wanted: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Section:
     """What a stage or an evaluation leaves.
 
@@ -65,6 +82,8 @@ class Section:
         scores: go into the summary of the whole report.
         details: the scores of single tasks, shown in a table of the section.
         texts: Markdown as it is: samples, notes.
+        exchanges: what the model answers now, all or some of it.
+        answers: folder of every graded answer, from the base directory on; "": none.
     """
 
     title: str
@@ -73,3 +92,5 @@ class Section:
     scores: Sequence[Score] = ()
     details: Sequence[Score] = ()
     texts: Sequence[str] = ()
+    exchanges: Sequence[Exchange] = ()
+    answers: str = ""

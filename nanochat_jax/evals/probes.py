@@ -8,7 +8,7 @@ from typing import Any
 
 from nanochat_jax import files
 from nanochat_jax.evals.shares import Share
-from nanochat_jax.results import Score
+from nanochat_jax.results import Exchange, Score
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.tokenizer import Tokenizer
 from nanochat_jax.tokenizer.chat_format import calls_and_text, parse
@@ -23,10 +23,10 @@ MAX_TOKENS = 48
 
 @dataclasses.dataclass(frozen=True)
 class ProbeScore(Share):
-    """`correct` of `n`, with the exchanges that were judged: (question, reply, right)."""
+    """`correct` of `n`, with the exchanges that were judged."""
 
     baseline: float = 0.0
-    exchanges: tuple[tuple[str, str, bool], ...] = ()
+    exchanges: tuple[Exchange, ...] = ()
 
 
 def load_probes(folder: pathlib.Path, which: str = "final") -> list[dict[str, Any]]:
@@ -42,12 +42,13 @@ def run_probes(
     """Kind -> score, of one reply to each probe."""
     prompts = [prompt_of(tokenizer, p["question"]) for p in probes]
     replies = engine.complete(prompts, MAX_TOKENS, temperature, top_k, seed)
-    judged: dict[str, list[tuple[str, str, bool]]] = {}
+    judged: dict[str, list[Exchange]] = {}
     for probe, reply in zip(probes, replies, strict=True):
         text = tokenizer.decode(reply.tokens)
-        right = is_right(probe, text)
-        judged.setdefault(probe["kind"], []).append((probe["question"], text, right))
-    count = lambda exchanges: sum(right for *_, right in exchanges)
+        wanted = probe["key"] if probe["kind"] == "unknown" else probe["answer"]
+        one = Exchange(probe["kind"], probe["question"], text, is_right(probe, text), wanted)
+        judged.setdefault(probe["kind"], []).append(one)
+    count = lambda exchanges: sum(bool(exchange.right) for exchange in exchanges)
     return {k: ProbeScore(count(v), len(v), exchanges=tuple(v)) for k, v in judged.items()}
 
 

@@ -25,7 +25,7 @@ from nanochat_jax.evals.chatcore import catalog
 from nanochat_jax.evals.chatcore.catalog import BASELINES
 from nanochat_jax.hosts import group
 from nanochat_jax.models.gpt import Model
-from nanochat_jax.results import EVALUATION, Score, Section
+from nanochat_jax.results import EVALUATION, Exchange, Score, Section
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.tasks import Task
 from nanochat_jax.tokenizer import Tokenizer
@@ -43,6 +43,8 @@ class Found(NamedTuple):
     scores: Sequence[Score] = ()
     details: Sequence[Score] = ()
     texts: Sequence[str] = ()
+    exchanges: Sequence[Exchange] = ()
+    answers: pathlib.Path | None = None  # folder of every graded answer
 
 
 Evaluation = Callable[[Model, Tokenizer, Eval, pathlib.Path], Found]
@@ -79,6 +81,8 @@ def run(config: Eval, root: pathlib.Path) -> Section:
         scores=[s for f in found for s in f.scores],
         details=[s for f in found for s in f.details],
         texts=[t for f in found for t in f.texts if t],
+        exchanges=[e for f in found for e in f.exchanges],
+        answers=next((str(f.answers.relative_to(root)) for f in found if f.answers), ""),
     )
 
 
@@ -182,18 +186,19 @@ def _chat_scores(
         config.num_samples, config.max_new_tokens, config.temperature,
         config.top_k if config.top_k > 0 else None, config.seed,
     )  # fmt: skip
+    folder = answers_folder(config, root) / "chat"
     done = chatcore.evaluate(
         model, tokenizer, tasks, skipped=skipped, max_problems=config.max_problems,
         sampling=sampling, batch_size=config.batch_size or None,
-        mesh=sharding.make_mesh(config.mesh or None),
-        answers_dir=answers_folder(config, root) / "chat",
+        mesh=sharding.make_mesh(config.mesh or None), answers_dir=folder,
     )  # fmt: skip
     whole = skipped is not None or len(tasks) == len(BASELINES)
     mean = [done.score()] if whole else []
     texts = [chatcore.notes(done)]
     if "HumanEval" in tasks and (gaps := sandbox.missing(sandbox.usable_layers())):
         texts.append(f"HumanEval's programs were not kept from {', '.join(gaps)} on this machine.")
-    return Found([*done.details, *mean], done.details, texts)
+    shown = [e for task in done.tasks.values() for e in task.exchanges]
+    return Found([*done.details, *mean], done.details, texts, shown, folder)
 
 
 def _sample(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
@@ -251,13 +256,11 @@ def _probes(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path
         f"at temperature {CHAT_TEMPERATURE}: mean {100 * probes.mean_share(sampled):.1f}%; "
         + ", ".join(f"{k} {100 * sampled[k].accuracy:.0f}%" for k in kinds)
     )
-    lines = ["Exchanges (greedy):", ""]
-    for kind in kinds:
-        question, reply, right = greedy[kind].exchanges[0]
-        lines.append(f"- {kind}, {'right' if right else 'wrong'}: `{question}` -> `{reply}`")
-    text = tokenizer.decode(story.tokens)
-    lines.append(f"- a story, temperature {CHAT_TEMPERATURE}: `{STORY}` -> `{text}`")
-    return Found(probes.scores(greedy), texts=[summary, "\n".join(lines)])
+    told = Exchange(
+        f"a story, temperature {CHAT_TEMPERATURE}", STORY, tokenizer.decode(story.tokens)
+    )
+    exchanges = [exchange for kind in kinds for exchange in greedy[kind].exchanges]
+    return Found(probes.scores(greedy), texts=[summary], exchanges=[*exchanges, told])
 
 
 def _tokenizer(root: pathlib.Path) -> Section:

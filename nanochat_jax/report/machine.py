@@ -43,6 +43,17 @@ class Machine:
         return {**self.facts, "Hardware": {**self.facts.get("Hardware", {}), "Hourly rate": price}}
 
 
+def in_a_line(machine: Machine) -> str:
+    """When and on what: `2026-11-28 11:28, 2 cores, 2 logical, 23.5 GB, GPUs: none`."""
+    hardware = machine.facts.get("Hardware", {})
+    gpus = hardware.get("GPUs", "none")
+    named = "no GPU" if gpus == "none" else gpus
+    parts = [f"{machine.started:%Y-%m-%d %H:%M}", named, hardware.get("CPUs", "")]
+    parts += [f"{hardware['Memory']} of memory"] if "Memory" in hardware else []
+    commit = machine.facts.get("Git information", {}).get("Commit", "")
+    return " · ".join(filter(None, [*parts, f"commit {commit}" if commit else ""]))
+
+
 def look(started: datetime.datetime) -> Machine:
     """This machine, for a report that begins now."""
     gpus = [line.split(":", 1)[1].split("(UUID")[0].strip() for line in _lines("nvidia-smi", "-L")]

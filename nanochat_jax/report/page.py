@@ -3,25 +3,29 @@
 import base64
 import hashlib
 import importlib.resources
+from typing import NamedTuple
 
 from markupsafe import Markup
 
-from nanochat_jax.report import markdown, rollouts, score_table, stage_view, text
+from nanochat_jax.report import machine, markdown, rollouts, says, score_table, stage_view, text
 from nanochat_jax.report.charts import number
 from nanochat_jax.report.runs import ReportCard
 from nanochat_jax.report.templates import render
 from nanochat_jax.report.text import duration
 
+REST = "all else: data, tokenizer, compiling, scores"
+
 
 def page(report: ReportCard) -> str:
     """The whole file. Its policy lets the browser load nothing and run only the page's script."""
-    script, timed = _file("page.js"), [run for run in report.runs if run.train_s > 0]
+    script = _file("page.js")
     return render(
         "page.html", style=_file("page.css"), script=script, policy=_policy(script),
         # The last run's tag: what this model is called.
         name=report.runs[-1].tag if report.runs else "Nothing trained yet",
-        figures=_figures(report), runs=report.runs, timed=timed, duration=duration,
-        train_s=sum(run.train_s for run in timed),
+        figures=_figures(report), runs=report.runs, duration=duration,
+        machine=machine.in_a_line(report.machine), timeline=_timeline(report),
+        says=says.view(report),
         scores=score_table.table(report.scores) if report.scores else None,
         stages=map(stage_view.view, report.runs),
         rollouts=[rollouts.view(run) for run in report.runs if run.rollouts],
@@ -41,6 +45,24 @@ def _figures(report: ReportCard) -> dict[str, str]:
         "tokens of training": number(tokens) if tokens else "",
     }
     return {what: value for what, value in figures.items() if value}
+
+
+class Span(NamedTuple):
+    """A piece of the bar of time."""
+
+    stage: str
+    name: str
+    seconds: float
+
+
+def _timeline(report: ReportCard) -> list[Span]:
+    """Training by stage and all the rest, which together are the time at the top."""
+    spans = [Span(run.stage, run.name, run.train_s) for run in report.runs if run.train_s > 0]
+    # Reinforcement learning is not in the time at the top: see `ReportCard.wall_clock_s`.
+    counted = sum(span.seconds for span in spans if span.stage != "rl")
+    rest = (report.wall_clock_s or 0) - counted
+    # Below zero where a stage was trained before the report began.
+    return [*spans, Span("rest", REST, rest)] if spans and rest > 1 else spans
 
 
 def _words(report: ReportCard) -> dict[str, Markup]:

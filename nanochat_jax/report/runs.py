@@ -17,7 +17,7 @@ from nanochat_jax.config.values import build, flatten
 from nanochat_jax.report import stored
 from nanochat_jax.report.machine import Machine
 from nanochat_jax.report.stored import Stored
-from nanochat_jax.results import EVALUATION, Score
+from nanochat_jax.results import DATA, EVALUATION, Score
 from nanochat_jax.train import metrics, rollout_log
 
 log = logging.getLogger(__name__)
@@ -94,9 +94,16 @@ class ReportCard:
 
     @property
     def wall_clock_s(self) -> float | None:
-        """Seconds from the beginning to the last section but RL's, as the original counts."""
+        """Seconds of all stages and evaluations but RL's, as the original counts.
+
+        Where some do not say what they took: from the beginning to the last section.
+        """
         # RL is left out because the chain's own length should not depend on an optional stage.
-        ends = [s.written for title, s in self.sections.items() if " rl" not in title.lower()]
+        counted = {k: s for k, s in self.sections.items() if " rl" not in k.lower()}
+        took = [s.took_s for title, s in counted.items() if title != DATA]
+        if took and None not in took:
+            return sum(took)  # who scores a model again next day has not trained for a day
+        ends = [s.written for s in counted.values()]
         return max(0.0, (max(ends) - self.machine.started).total_seconds()) if ends else None
 
     @property

@@ -5,17 +5,26 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nanochat_jax.report import text
+from nanochat_jax.report import about, text
 from nanochat_jax.report.runs import SCORED
 from nanochat_jax.report.templates import render
 from nanochat_jax.results import Score
+
+# What the marks mean, of those that there are.
+NOTES = {
+    "interval": "The small range beside a value is its 95 % interval.",
+    "chance": "A dotted mark is what guessing scores.",
+    "best": "Bold: the best stage.",
+}
 
 
 def table(scores: Mapping[str, Mapping[str, Score]]) -> Markup:
     """Metrics down, stages across; stages that were never scored are left out."""
     stages = [s for s in SCORED if any(s in cells for cells in scores.values())]
     rows = {name: {s: _cell(cells, s) for s in stages} for name, cells in scores.items()}
-    return render("scores.html", stages=stages, rows=rows)
+    found = [cell for row in rows.values() for cell in row.values() if cell]
+    notes = [note for mark, note in NOTES.items() if any(cell[mark] for cell in found)]
+    return render("scores.html", stages=stages, rows=rows, about=about.line, notes=notes)
 
 
 def _cell(cells: Mapping[str, Score], stage: str) -> dict[str, Any] | None:

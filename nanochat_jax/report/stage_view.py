@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from nanochat_jax.report.about import VALIDATED
 from nanochat_jax.report.charts import Series, chart, number
 from nanochat_jax.report.runs import StageRun
 from nanochat_jax.report.templates import render
@@ -45,10 +46,14 @@ def _facts(run: StageRun) -> dict[str, str | None]:
         "Training time": duration(seconds) if seconds else None,
         "Tokens a second": number(run.tokens / seconds) if seconds and run.tokens else None,
         "Parameters": number(run.parameters) if run.parameters else None,
-        "Best bits per byte": _four(loop.get("best_bpb")),
+        f"Best bits per byte, {_of(run)}": _four(loop.get("best_bpb")),
         "Recipe": run.config.get("recipe"),
         "Finished": None if run.meta.get("final", True) else "not yet",
     }
+
+
+def _of(run: StageRun) -> str:
+    return f"of {VALIDATED.get(run.stage, 'validation')}"
 
 
 def _charts(run: StageRun) -> list[Markup]:
@@ -57,6 +62,8 @@ def _charts(run: StageRun) -> list[Markup]:
     for title, pattern, options in CURVES:
         if run.stage == "rl" and pattern == "train/loss":
             title = "Loss of the policy"  # reward times log-probability: no nats to compare
+        if pattern == "val/bpb":
+            title += f", {_of(run)}"
         keys = [key for key in known if re.fullmatch(pattern, key)]
         series = [Series(key.split("/", 1)[-1], _points(run, key)) for key in keys]
         drawn.append(chart(title, series, **options))

@@ -21,19 +21,20 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A section, and when it was written."""
+    """A section, when it was written, and how many seconds what it tells of took."""
 
     section: Section
     written: datetime.datetime
+    took_s: float | None = None
 
 
 # Whoever edits a file by hand, or brings one of another version, hears what is wrong with it.
 STORED, MACHINE = pydantic.TypeAdapter(Stored), pydantic.TypeAdapter(Machine)
 
 
-def write(root: pathlib.Path, section: Section) -> None:
+def write(root: pathlib.Path, section: Section, took_s: float | None = None) -> None:
     """Writes (or replaces) a section."""
-    _write(_file(root, section.title), STORED, Stored(section, now()))
+    _write(_file(root, section.title), STORED, Stored(section, now(), took_s))
 
 
 def has(root: pathlib.Path, title: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from nanochat_jax.report import about, machine, says
 from nanochat_jax.report.machine import Machine
 from nanochat_jax.report.runs import SCORED, ReportCard
 from nanochat_jax.report.stored import Stored
@@ -11,14 +12,16 @@ from nanochat_jax.results import Score
 
 def report(report: ReportCard) -> str:
     """The whole of `report.md`."""
+    top = f"# nanochat-jax report\n\n{machine.in_a_line(report.machine)}\n"
+    told = says.opening(report)
+    scores = f"## Summary\n\n{summary(report)}\n"
     sections = [section(stored) for stored in report.sections.values()]
-    return "\n".join([header(report.machine), *sections, f"## Summary\n\n{summary(report)}\n"])
+    return "\n".join([top, *told, scores, header(report.machine), *sections])
 
 
 def header(machine: Machine) -> str:
     """What the report ran on."""
-    lines = ["# nanochat-jax report", "", f"Generated: {machine.started}", ""]
-    lines += ["## Environment", ""]
+    lines = ["## Environment", ""]
     for title, facts in machine.shown().items():
         lines += [f"### {title}", "", *_list(facts), ""]
     return "\n".join([*lines, f"Run started: {machine.started}", "", "---", ""])
@@ -29,7 +32,7 @@ def section(stored: Stored) -> str:
     found = stored.section
     blocks = [
         score_lines(found.scores), *("\n".join(_list(x)) for x in (found.settings, found.figures)),
-        _table(found.details), *found.texts,
+        _table(found.details), *found.texts, "\n".join(says.lines(found.exchanges)),
     ]  # fmt: skip
     lines = [f"## {found.title}", f"timestamp: {stored.written}", ""]
     return "\n".join(lines + [line for block in blocks if block for line in (block, "")])
@@ -56,7 +59,9 @@ def summary(report: ReportCard) -> str:
     for name, cells in report.scores.items():
         shown = (score(cells[stage]) if stage in cells else "-" for stage in SCORED)
         rows.append([name, *shown])
-    lines = [*_rows(rows), "", f"Total wall clock time: {duration(report.wall_clock_s)}"]
+    known = [f"- {name}: {about.line(name)}" for name in report.scores if about.line(name)]
+    lines = [*_rows(rows), "", *known, *[""] * bool(known)]
+    lines += [f"Total wall clock time: {duration(report.wall_clock_s)}"]
     if report.cost is not None:
         rate = report.machine.dollars_per_hour
         lines.append(f"Total cost: ${report.cost:,.2f}, at ${rate:,.2f} an hour")

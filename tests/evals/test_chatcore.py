@@ -107,6 +107,10 @@ def test_grades_of_another_model_are_not_taken_over(model, tmp_path):
 def test_the_first_problems_alone_can_be_asked(model):
     found = ask(model, max_problems=3)
     assert {name: task.n for name, task in found.items()} == {"ARC-Easy": 3, "GSM8K": 3}
+    for name, task in found.items():  # all of so few are shown, wrong ones first
+        shown = task.exchanges
+        assert [e.kind for e in shown] == [name] * 3 and shown[0].question and shown[0].wanted
+        assert [e.right for e in shown] == [False] * (3 - task.correct) + [True] * task.correct
 
 
 def test_prompts_beyond_ten_contexts_are_cut_and_counted():

@@ -67,5 +67,9 @@ def test_an_examination_gives_scores_and_shows_an_exchange_of_each_kind(tmp_path
     found = EVALUATIONS["probes"](model, BYTES, Eval(), tmp_path)
     shares = {score.name: (score.value, score.n) for score in found.scores}
     assert shares["probe: spelling"] == (1.0, 2) and shares["probe: arithmetic"] == (0.0, 2)
-    assert all(f"`{kind}?` -> `r i v e r`" in found.texts[1] for kind in kinds)
-    assert "- spelling, right:" in found.texts[1] and "- arithmetic, wrong:" in found.texts[1]
+    *asked, story = found.exchanges
+    assert [e.kind for e in asked] == [kind for kind in kinds for _ in range(2)]
+    assert {e.reply for e in found.exchanges} == {"r i v e r"} and story.right is None
+    assert {e.right for e in asked if e.kind == "spelling"} == {True}
+    assert {(e.right, e.wanted) for e in asked if e.kind == "animal"} == {(True, "r i v e r")}
+    assert {e.right for e in asked if e.kind == "arithmetic"} == {False}

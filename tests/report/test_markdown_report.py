@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from nanochat_jax import report
-from nanochat_jax.report import stored
+from nanochat_jax.evals.chatcore.catalog import BASELINES
+from nanochat_jax.evals.probes import APART, KINDS
+from nanochat_jax.report import about, stored
 from nanochat_jax.report.machine import hourly_rate
-from nanochat_jax.results import EVALUATION, ORDER, TRAINING, Score, Section
+from nanochat_jax.results import EVALUATION, ORDER, TRAINING, Exchange, Score, Section
 from scripts.report import main
 from tests.report.world import write_run
 
@@ -21,6 +23,15 @@ SCORES = [
     Score("ARC-Easy", 0.315, "share", 0.29, 0.341, n=400, chance=0.25, also={"pass@2": 0.4}),
     Score("CORE (21 of 22 tasks)", 0.1234, low=0.1134, high=0.1334),
 ]
+
+EXCHANGES = [
+    Exchange("fact", "who?", "me", True),
+    Exchange("a story", "tell", "Once."),
+    Exchange(
+        "sum", "1+1?",
+        "<|python_start|>1*1<|python_end|><|output_start|>1<|output_end|>So 1.", False, "So 2.",
+    ),
+]  # fmt: skip
 
 
 def rewrite(path, **values):
@@ -37,8 +48,8 @@ def test_sections_stand_in_order_and_the_summary_holds_every_score(tmp_path):
     text = report.generate(tmp_path, tmp_path).read_text()
     titles = re.findall("^## (.*)$", text, re.MULTILINE)
     assert titles == [
-        "Environment", "Base model training", "Base model evaluation", "Chat evaluation sft",
-        "Summary",
+        "Summary", "Environment", "Base model training", "Base model evaluation",
+        "Chat evaluation sft",
     ]  # fmt: skip
     assert "| val bpb | 0.5000 | - | 0.3000 | - |" in text
     assert "| probe: identity | - | - | 97.5% (n=40) | - |" in text
@@ -55,11 +66,12 @@ def test_sections_stand_in_order_and_the_summary_holds_every_score(tmp_path):
 
 def test_a_section_lists_its_scores_settings_figures_details_and_texts(tmp_path):
     section = Section(
-        EVALUATION["sft"], {"mesh": "1"}, {"step": 3}, SCORES, SCORES[3:4], ["- a note"]
-    )
+        EVALUATION["sft"], {"mesh": "1"}, {"step": 3}, SCORES, SCORES[3:4], ["- a note"],
+        EXCHANGES,
+    )  # fmt: skip
     report.write(tmp_path, section)
     text = report.generate(tmp_path, tmp_path).read_text()
-    text = text[text.index("## Chat") : text.index("## Summary")]
+    text = text[text.index("## Chat") :]
     head, body = text.split("\n\n", 1)
     assert re.fullmatch(r"## Chat evaluation sft\ntimestamp: \d{4}(-\d\d){2} \d\d(:\d\d){2}", head)
     assert body == (
@@ -69,7 +81,36 @@ def test_a_section_lists_its_scores_settings_figures_details_and_texts(tmp_path)
         "| task | accuracy % | 95 % interval | centered | n | pass@2 % |\n"
         "|---|---|---|---|---|---|\n"
         "| ARC-Easy | 31.50 | 29.0 to 34.1 | 0.0867 | 400 | 40.00 |\n\n- a note\n\n"
+        "- sum, wrong: `1+1?` -> `[1*1=1] So 1.` (expected: `So 2.`)\n"
+        "- fact, right: `who?` -> `me`\n"
+        "- a story: `tell` -> `Once.`\n"
     )
+
+
+def test_the_report_opens_with_what_the_last_stage_says_then_scores(tmp_path):
+    report.write(tmp_path, Section(EVALUATION["mid"], exchanges=[Exchange("x", "q", "no", True)]))
+    report.write(tmp_path, Section(EVALUATION["sft"], scores=SCORES, exchanges=EXCHANGES))
+    text = report.generate(tmp_path, tmp_path).read_text()
+    said, scores = text.index("## What it says now\n\n- sum, wrong: "), text.index("## Summary")
+    assert said < scores < text.index("## Environment") and "2 cores" not in text[said:scores]
+    assert re.match(r"# nanochat-jax report\n\n\d{4}-\d\d-\d\d \d\d:\d\d · ", text)
+    assert "- val bpb: bits per byte, lower is better: of documents it was not" in text
+
+
+def test_every_score_that_we_make_is_explained():
+    made = [*BASELINES, *(f"probe: {kind}" for kind in (*KINDS, *APART)), "mean of probes", "CORE",
+            "CORE (21 of 22 tasks)", "train bpb", "val bpb", "ChatCORE metric"]  # fmt: skip
+    assert [name for name in made if not about.line(name)] == []
+
+
+def test_what_stages_took_is_their_own_time_and_not_that_until_a_later_evaluation(tmp_path):
+    report.reset(tmp_path)
+    rewrite(tmp_path / "report" / "header.json", started="2026-01-02 03:00:00")
+    report.write(tmp_path, Section("Data"))
+    report.write(tmp_path, Section(TRAINING["base"]), 100.0)
+    report.write(tmp_path, Section(EVALUATION["base"]), 25.0)
+    report.write(tmp_path, Section(TRAINING["rl"]), 999.0)
+    assert "Total wall clock time: 2m05s" in report.generate(tmp_path, tmp_path).read_text()
 
 
 def test_a_section_on_disk_is_json_and_comes_back_whole(tmp_path):

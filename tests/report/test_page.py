@@ -8,7 +8,7 @@ import pytest
 from nanochat_jax import report
 from nanochat_jax.report import score_table
 from nanochat_jax.report.markdown import render
-from nanochat_jax.results import Score
+from nanochat_jax.results import EVALUATION, Score, Section
 from tests.report.world import EVIL, write_base, write_run
 
 VOID = {"meta", "input", "br"}
@@ -58,7 +58,7 @@ def test_what_models_and_people_wrote_stays_text(tmp_path):
 
 def test_every_stage_has_its_curves_samples_and_settings(text):
     for title in (
-        "Validation, bits per byte",
+        "Validation, bits per byte, of ",
         "Learning rate",
         "Tokens per second",
     ):
@@ -79,6 +79,50 @@ def test_settings_that_differ_from_the_recipe_are_told_beside_its_own(tmp_path):
 def test_time_and_cost_stand_at_the_top(text):
     assert "at $12.00 an hour" in text and "<b>1m30s</b>" not in text
     assert text.count("<dd>1m30s</dd>") == 4 and "from text to chat" in text
+
+
+def test_the_page_opens_with_what_the_assistant_says_wrong_ones_first(text):
+    said = text[text.index('id="says"') : text.index('id="scores"')]
+    assert "Reinforcement learning d2, step 60" in said and "36 of 71 questions" in said
+    marks = re.findall('<article class="exchange (\\w+)"', said)
+    assert marks[:5] == ["bad", "bad", "good", "good", "told"]  # then all, kind by kind
+    assert marks[5:].count("bad") == 35 and len(marks) == 5 + 60 + 1
+    assert '<code class="chip">48+37 = <b>85</b></code>' in said
+    assert "✗ wrong, expected: it rained.<small>sum</small>" in said.replace("\n", "")
+    assert '<a href="#says-sum">sum <b>35/70</b></a>' in said and 'id="says-sum"' in said
+    assert "35 of 70 right; 60 are shown" in said
+
+
+def test_a_page_without_questions_opens_with_scores(tmp_path):
+    score = Score("val bpb", 0.3, lower_is_better=True)
+    report.write(tmp_path, Section(EVALUATION["base"], scores=[score]))
+    report.generate(tmp_path, tmp_path)
+    shown = (tmp_path / "report" / "report.html").read_text()
+    assert 'id="says"' not in shown and 'id="scores"' in shown
+
+
+def test_the_bar_of_time_adds_up_with_what_all_else_took(text):
+    told = re.findall(r"<b>([^<]+)</b> <span>(\d+)m(\d+)s</span>", text)
+    seconds = {name: 60 * int(m) + int(s) for name, m, s in told}
+    assert len(seconds) == 5 and seconds.pop("Reinforcement learning") == 90
+    assert sum(seconds.values()) == 3 * 120  # of base, mid and sft, as at the top
+    assert "<b>6m00s</b><span>from text to chat" in text
+
+
+def test_bits_per_byte_say_what_they_are_of(text):
+    for stage, of in (("base", "documents"), ("mid", "chats, every word"),
+                      ("sft", "chats, the replies alone")):  # fmt: skip
+        part = text[text.index(f'<section id="{stage}"') :].split("</section>")[0]
+        assert f"Best bits per byte, of {of}</dt>" in part
+        assert f"<b>Validation, bits per byte, of {of}" in part
+    assert "of documents it was not trained on, also after it has learnt to chat" in text
+
+
+def test_the_note_tells_of_marks_that_are_there():
+    plain = {"val bpb": {"base": Score("val bpb", 0.5, lower_is_better=True)}}
+    assert "note" not in score_table.table(plain)
+    sure = {"ARC-Easy": {"sft": Score("ARC-Easy", 0.3, "share", 0.29, 0.34, chance=0.25)}}
+    assert "95 % interval. A dotted mark" in score_table.table(sure | plain)
 
 
 def test_rollouts_are_thinned_and_their_number_is_told(tmp_path):

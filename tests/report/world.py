@@ -8,7 +8,7 @@ from nanochat_jax import report
 from nanochat_jax.config.paths import CHECKPOINTS
 from nanochat_jax.config.resolve import SECTIONS
 from nanochat_jax.config.values import flatten
-from nanochat_jax.results import EVALUATION, Score, Section
+from nanochat_jax.results import EVALUATION, Exchange, Score, Section
 from nanochat_jax.train import rollout_log
 
 SHAPE = {
@@ -45,6 +45,13 @@ def rollouts(step: int, steps: int, said: str) -> list[dict]:
     return [{**about, "sample": sample, **reply} for sample in range(9)]
 
 
+def exchanges(said: str) -> list[Exchange]:
+    """Two kinds, of one of which half is wrong."""
+    call = "<|python_start|>48+37<|python_end|><|output_start|>85<|output_end|>"
+    sums = [Exchange("sum", f"{i}? {said}", f"{call} {said}", i % 2 == 0, said) for i in range(70)]
+    return [Exchange("fact", said, said, True), *sums, Exchange("a story", "tell", said)]
+
+
 def write_run(
     root: pathlib.Path, stage: str, steps: int = 60, said: str = "it rained.", **settings
 ) -> pathlib.Path:
@@ -73,7 +80,9 @@ def write_base(root: pathlib.Path, said: str = "it rained.") -> pathlib.Path:
     ]
     for stage in CHECKPOINTS:
         write_run(root, stage, said=said, run=said)
-        texts = {"texts": [said], "figures": {said: said}}
-        report.write(root, Section(EVALUATION[stage], scores=scores, details=scores[:1], **texts))
+        texts = {"texts": [said], "figures": {said: said}, "exchanges": exchanges(said)}
+        report.write(
+            root, Section(EVALUATION[stage], scores=scores, details=scores[:1], **texts), 120.0
+        )
     report.generate(root, root, price=12.0)
     return root / "report" / "report.html"

@@ -20,6 +20,7 @@ from nanochat_jax.evals.chatcore.catalog import BASELINES
 from nanochat_jax.evals.chatcore.result import ChatResult, ChatTaskResult, notes
 from nanochat_jax.evals.generative import EnginePool, SamplingParams
 from nanochat_jax.models.gpt import Model
+from nanochat_jax.results import Exchange
 from nanochat_jax.tasks import Conversation, Task
 from nanochat_jax.tokenizer import Tokenizer
 
@@ -27,6 +28,7 @@ __all__ = ["BASELINES", "ChatResult", "SamplingParams", "ChatTaskResult", "evalu
 
 log = logging.getLogger(__name__)
 
+WRONG_SHOWN, RIGHT_SHOWN = 6, 3  # problems of a task that the report shows
 ROUND = 128  # tokens: engines of nearly one length run the same compiled programs
 Grades = Iterator[dict[int, dict[str, Any]]]  # problem -> grade, a few at a time
 
@@ -91,13 +93,26 @@ class _ChatRun:
     def result(self, sampling: SamplingParams) -> ChatTaskResult:
         n, grades = len(self.task), self.log.grades.values()
         count = lambda key: sum(g[key] for g in grades)
-        correct, baseline = count("correct"), BASELINES[self.name]
+        correct, baseline, shown = count("correct"), BASELINES[self.name], self._shown()
         if self.task.kind == "categorical":
-            return ChatTaskResult(correct, n, baseline, cropped=count("cropped"))
+            return ChatTaskResult(correct, n, baseline, cropped=count("cropped"), exchanges=shown)
         samples = sampling.num_samples
         share = lambda k: sum(generative.pass_at_k(g["right"], samples, k) for g in grades) / n
         passes = {k: share(k) for k in (1 << i for i in range(samples.bit_length()))}
-        return ChatTaskResult(correct, n, baseline, passes, count("cropped"), count("unfinished"))
+        ends = count("cropped"), count("unfinished")
+        return ChatTaskResult(correct, n, baseline, passes, *ends, exchanges=shown)
+
+    def _shown(self) -> list[Exchange]:
+        """The first problems, more of those that are wrong: from them one learns what is amiss."""
+        grades = [grade for _, grade in sorted(self.log.grades.items())]
+        of = lambda right, most: [g for g in grades if bool(g["correct"]) == right][:most]
+        reply = lambda g: (g.get("answers") or [g.get("letter", "")])[0]
+        return [
+            Exchange(
+                self.name, g.get("asked", ""), reply(g), bool(g["correct"]), g.get("wanted", "")
+            )
+            for g in of(False, WRONG_SHOWN) + of(True, RIGHT_SHOWN)
+        ]
 
 
 def _task_run(

@@ -1,11 +1,11 @@
 """What ChatCORE comes to: scores of tasks, their mean, and how sure they are."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from nanochat_jax.evals.chatcore.catalog import BASELINES
 from nanochat_jax.evals.shares import MeanResult, Share
-from nanochat_jax.results import Score
+from nanochat_jax.results import Exchange, Score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +18,7 @@ class ChatTaskResult(Share):
     pass_at: Mapping[int, float] = dataclasses.field(default_factory=dict)
     cropped: int = 0  # problems whose beginning did not fit
     unfinished: int = 0  # answers that the limit of tokens ended
+    exchanges: Sequence[Exchange] = ()  # some of the first ones
 
     def score(self, name: str) -> Score:
         """The share, with pass@k where several answers were sampled."""

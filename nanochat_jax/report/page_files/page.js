@@ -63,6 +63,14 @@ function openStep() {
   }
 }
 
+// A link to the answers of a kind unfolds them.
+function openNamed() {
+  const named = location.hash.startsWith("#says-") && document.getElementById(location.hash.slice(1));
+  if (!named) return;
+  named.open = true;
+  named.scrollIntoView();
+}
+
 function choose(button) {
   for (const other of document.querySelectorAll(".choices button")) {
     other.setAttribute("aria-pressed", String(other === button));
@@ -75,8 +83,10 @@ document.querySelectorAll(".choices button").forEach((button) => {
   button.addEventListener("click", () => choose(button));
 });
 document.getElementById("rollouts")?.classList.add("live");
-addEventListener("hashchange", openStep);
-openStep();
+for (const show of [openStep, openNamed]) {
+  addEventListener("hashchange", show);
+  show();
+}
 addEventListener("beforeprint", () => {
-  for (const part of document.querySelectorAll("section > details:not(.step)")) part.open = true;
+  for (const part of document.querySelectorAll("section > details:not(.step, .answers-of)")) part.open = true;
 });
