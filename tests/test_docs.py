@@ -27,7 +27,7 @@ def documents() -> list[Path]:
 
 
 def layout() -> str:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
     return text.split("## Layout", 1)[1].split("```")[1]
 
 
