@@ -12,6 +12,7 @@ import pytest
 from nanochat_jax import devices, pipeline
 from nanochat_jax.config import convert, data, flags
 from nanochat_jax.config.resolve import SECTIONS
+from scripts import eval as eval_program
 from tests.test_pipeline import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +50,8 @@ def parse(name: str, argv: list[str]) -> None:
         device, rest = flags.take(argv, "device")
         assert device
         pipeline.configure("base", rest)
+    elif argv[:1] == ["compare"] and name == "eval":
+        flags.command({"compare": eval_program.Compare}, argv)
     elif name in ("data", "convert"):
         flags.command({"data": data, "convert": convert}[name].COMMANDS, argv)
     elif name in SECTIONS:

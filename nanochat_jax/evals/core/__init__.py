@@ -71,7 +71,8 @@ def evaluate(
     opened = answers_log.logs_in(answers_dir, model, tokenizer)
     runs = [
         _CoreRun(task, items, opened(
-            task.label, items, shots=task.shots, delimiter=task.delimiter, max_seq_len=limit
+            task.label, items, shots=task.shots, delimiter=task.delimiter, max_seq_len=limit,
+            baseline=task.baseline,
         ))
         for task, items in tasks
     ]  # fmt: skip
