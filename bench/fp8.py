@@ -20,7 +20,7 @@ KINDS = {
     "bfloat16": dict(dtype="bfloat16"),
     "fp8": dict(dtype="bfloat16", fp8=True),
 }
-# As in `configs/cpu-current.toml`: the recipe's own rates are for batches of half a million tokens.
+# As in `configs/cpu.toml`: the recipe's own rates are for batches of half a million tokens.
 SMALL = dict(
     recipe="current", scale_to_batch=False, embedding_lr=0.15, matrix_lr=0.04,
     unembedding_lr=0.004, scalar_lr=0.1, smear_lr=0.05, weight_decay=0.0, window_pattern="SSSL",

@@ -8,15 +8,16 @@ from typing import Any
 
 from nanochat_jax.config import paths
 from nanochat_jax.data import shards
-from nanochat_jax.demo.chats import conversations, probes
+from nanochat_jax.demo.chats import conversations
 from nanochat_jax.demo.documents import documents
+from nanochat_jax.demo.examination import probes
 from nanochat_jax.demo.facts import make_people
 from nanochat_jax.files import whole_folder, write_json_lines
 
 TRAIN_SHARDS = 4
 SHARD_CHARACTERS = 2_100_000
 VAL_DOCUMENTS = 1024
-CONVERSATIONS = {"mid": 24_000, "sft": 10_000, "val": 400}
+CONVERSATIONS = {"mid": 27_000, "sft": 10_000, "val": 400}
 
 
 def write_world(folder: pathlib.Path, seed: int = 0) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from nanochat_jax.data.phrases import Phrases
 from nanochat_jax.demo import words
 from nanochat_jax.demo.facts import ATTRIBUTES, WORLD, Person
+from nanochat_jax.demo.questions import QUESTIONS, spelled
 from nanochat_jax.demo.sentences import (
     ANIMAL_ASPECTS,
     SENTENCES,
@@ -17,7 +18,7 @@ from nanochat_jax.demo.sentences import (
 from nanochat_jax.demo.stories import story
 
 DOCUMENTS = Phrases("nanochat_jax.demo", "content/documents.toml", {
-    "links": "", "reverse": fields("person"), "spelling": "word letters",
+    "links": "", "reverse": fields("person"), "spelling": "word letters question answer name",
     "register": "title lines", "register_titles": "", "counting": "numbers", "sums": "x y sum",
     "letter": fields("one two", words="thing day place news question end"),
     "weather": fields("person", "animal", "day weather effect"),
@@ -29,7 +30,7 @@ def documents(people: tuple[Person, ...], seed: int) -> Iterator[str]:
     rng = random.Random(seed)
     # Each kind with its share.
     shares: dict[Callable[[random.Random, tuple[Person, ...]], str], int] = {
-        story: 26, bio: 28, pair: 9, reverse: 9, spelling: 12, register: 3, letter: 4, weather: 3,
+        story: 26, bio: 28, pair: 9, reverse: 9, spelling: 22, register: 3, letter: 4, weather: 3,
         animals: 4, sums: 2,
     }  # fmt: skip
     seen: set[str] = set()
@@ -68,12 +69,21 @@ def reverse(rng: random.Random, people: tuple[Person, ...]) -> str:
 
 
 def spelling(rng: random.Random, people: tuple[Person, ...]) -> str:
-    """World words and invented words, letter by letter."""
-    known = words.world_words()
-    draw = lambda: rng.choice(known) if rng.random() < 0.75 else words.invented(rng)
-    chosen = [draw() for _ in range(rng.randint(3, 6))]
-    form = rng.choice(DOCUMENTS["spelling"])
-    return " ".join(form.format(word=word, letters=" ".join(word)) for word in chosen)
+    """Words of the world, common and invented ones, letter by letter."""
+    lines = []
+    for _ in range(rng.randint(3, 6)):
+        word = words.to_spell(rng)
+        asked = spelled(rng.choice(QUESTIONS["spell"]["train"]).format(word=word), word)
+        lines.append(
+            rng.choice(DOCUMENTS["spelling"]).format(
+                word=word,
+                letters=" ".join(word),
+                question=asked.text,
+                answer=asked.answer,
+                name=rng.choice(people).name,
+            )
+        )
+    return " ".join(lines)
 
 
 def register(rng: random.Random, people: tuple[Person, ...]) -> str:

@@ -9,7 +9,7 @@ from nanochat_jax.data.phrases import Phrases
 
 LISTS = (
     "valley assistant women men jobs pet_names places pets foods colors hobbies objects weathers "
-    "days extra_words animals"
+    "days extra_words common_words animals"
 )
 WORLD = Phrases("nanochat_jax.demo", "content/world.toml", dict.fromkeys(LISTS.split(), ""))
 

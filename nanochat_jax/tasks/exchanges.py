@@ -11,8 +11,9 @@ from typing import Any
 from nanochat_jax.tasks.task import Task
 from nanochat_jax.tokenizer.chat_format import Conversation, Part, calls_and_text, parse, parts_of
 
-# Letter by letter, as the embedded world spells: "o x". What looks so is taken for spelling.
-LETTERS = re.compile(r"\w( \w)+")
+# Letter by letter, as the embedded world spells: "It is spelled o x." What ends so is taken for
+# spelling.
+LETTERS = re.compile(r"(.* )?\w( \w)+\.?")
 KINDS = ("sums", "counts", "spelling")
 
 

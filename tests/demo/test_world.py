@@ -5,11 +5,21 @@ import hashlib
 import itertools
 import json
 import random
+import re
 
 import pytest
 
 from nanochat_jax.data import shards
-from nanochat_jax.demo import chats, corpus, facts, questions, sentences, stories, words
+from nanochat_jax.demo import (
+    chats,
+    corpus,
+    examination,
+    facts,
+    questions,
+    sentences,
+    stories,
+    words,
+)
 from nanochat_jax.demo.documents import DOCUMENTS, documents
 
 PEOPLE = facts.make_people(0)
@@ -45,20 +55,27 @@ def test_the_world_is_the_same_text_everywhere_and_for_good(world):
         digest.update(text.encode() + b"\0")
     for path in sorted(world.glob("*.jsonl")):
         digest.update(path.read_bytes())
-    assert digest.hexdigest() == "ad9672be1830bf5e4bcc8fe1ec68b34ad0eb326ee2fe85421a42ed80b999ae05"
+    assert digest.hexdigest() == "592bd1e0f70c37e6e15ec72dfd202a99f18ae286ff2624b0c74aebe8cc20143a"
 
 
 @pytest.mark.parametrize(
     "phrases",
-    [facts.WORLD, sentences.SENTENCES, questions.QUESTIONS, stories.STORIES, DOCUMENTS],
-    ids=["world", "sentences", "questions", "stories", "documents"],
+    [
+        facts.WORLD,
+        sentences.SENTENCES,
+        questions.QUESTIONS,
+        stories.STORIES,
+        DOCUMENTS,
+        examination.FIRST_MINUTE,
+    ],
+    ids=["world", "sentences", "questions", "stories", "documents", "first_minute"],
 )
 def test_every_table_of_content_is_in_the_package_and_well_formed(phrases):
     assert all(phrases[key] for key in phrases)
 
 
 def test_what_is_asked_of_probes_has_phrasings_that_no_conversation_has():
-    tables = ("outside", "lands", "spell", "count")
+    tables = ("outside", "beyond", "lands", "spell", "count")
     for table in (*(questions.QUESTIONS[name] for name in tables), sentences.SENTENCES["wraps"]):
         train, dev, final = (set(table[split]) for split in ("train", "dev", "final"))
         assert not train & dev and not train & final and not dev & final
@@ -97,24 +114,46 @@ def test_facts_held_out_are_asked_in_no_conversation(qa_pairs):
 def test_no_probe_was_ever_a_question_of_a_conversation(world, qa_pairs):
     trained = {q for q, _ in qa_pairs}
     for probe in probes_of(world):
-        assert probe["question"] not in trained
+        assert probe["question"] not in trained or probe["kind"] == "first minute"
 
 
 def test_words_and_numbers_of_the_probes_are_held_out(world, qa_pairs):
     sums = {a[0]["text"] for _, a in qa_pairs if isinstance(a, list)}
+    counted = {call.split(".")[0] for call in sums if ".count(" in call}
     spelled = {a for _, a in qa_pairs if isinstance(a, str)}
     probes = probes_of(world)
     for probe in probes:
         if probe["kind"] == "arithmetic":
             assert probe["tool"] not in sums
         if probe["kind"] == "spelling":
-            assert probe["answer"] not in spelled
+            assert probe["answers"][0] not in spelled
+        if probe["kind"] == "letter count":
+            assert probe["tool"].split(".")[0] not in counted
+
+
+def test_words_that_probes_ask_for_are_spelled_in_documents_as_a_chat_would(world):
+    text = " ".join(t for group in shards.iter_documents(shards.list_shards(world)) for t in group)
+    for probe in probes_of(world):
+        if probe["kind"] == "spelling":
+            assert text.count(probe["answers"][0]) >= 3, probe
+
+
+def test_conversations_spell_thousands_of_words(qa_pairs):
+    """Of few words a model learns the letters by heart, and not how to find another's."""
+    spelled = {a for _, a in qa_pairs if isinstance(a, str) and a.startswith("It is spelled")}
+    assert len(spelled) > 3000
+
+
+def test_people_type_in_lower_case_and_without_a_full_stop_now_and_then(qa_pairs):
+    asked = [q for q, _ in qa_pairs]
+    assert 0.1 < sum(q == q.lower() for q in asked) / len(asked) < 0.3
+    assert "hello" in asked and "thanks" in asked and "" in asked
 
 
 def test_every_kind_has_enough_probes_in_both_sets(world):
     probes = probes_of(world)
     counts = collections.Counter((p["set"], p["kind"]) for p in probes)
-    assert len(counts) == 16 and min(counts.values()) >= 40
+    assert len(counts) == 17 and min(counts.values()) >= 40
     questions_of = lambda s: {p["question"] for p in probes if p["set"] == s}
     assert not questions_of("dev") & questions_of("final")
 
@@ -146,7 +185,8 @@ def test_a_story_names_its_topic_at_once():
     rng = random.Random(1)
     for _ in range(100):
         made = questions.story_request(rng, PEOPLE, "train")
-        assert made.key in made.answer.split(".")[0]
+        about = re.search(r"story about (.+?)[.?,]", made.text)
+        assert not about or f"about {about[1]}" in made.answer.split(".")[0]
 
 
 def test_invented_words_held_out_are_not_among_the_others():

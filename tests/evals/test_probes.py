@@ -5,15 +5,19 @@ import json
 import pytest
 
 from nanochat_jax.config.program import Eval
-from nanochat_jax.evals.probes import APART, KINDS, ProbeScore, is_right, scores
+from nanochat_jax.evals.probes import APART, KINDS, ProbeScore, is_right, load_probes, scores
 from nanochat_jax.evals.run import EVALUATIONS
 from tests.serve.world import BYTES, spoken, talking_model
 
-SUM = {"kind": "arithmetic", "tool": "12+30", "answer": "That makes 42.", "key": "42"}
-FACT = {"kind": "fact in chat", "tool": None, "answer": "Mira works as a cook.", "key": "cook"}
-SPELL = {"kind": "spelling", "tool": None, "answer": "r i v e r", "key": "r i v e r"}
-COUNT = {"kind": "letter count", "tool": "'river'.count('r')", "answer": "That is 2.", "key": "2"}
-UNKNOWN = {"kind": "unknown", "tool": None, "answer": "-", "key": "I do not know"}
+PROBE = {"story": None, "tool": None}
+SUM = PROBE | {"kind": "arithmetic", "tool": "12+30", "answers": ["That makes 42."]}
+FACT = PROBE | {"kind": "fact in chat", "answers": ["Mira works as a cook."]}
+SPELL = PROBE | {"kind": "spelling", "answers": ["It is spelled r i v e r."]}
+COUNT = PROBE | {
+    "kind": "letter count", "tool": "'r i v e r'.count('r')", "answers": ["That is 2."],
+}  # fmt: skip
+UNKNOWN = PROBE | {"kind": "unknown", "answers": ["I do not know that. I only know Willowmere."]}
+EITHER = PROBE | {"kind": "first minute", "answers": ["Hello!", "Ask me."]}
 call = lambda expression, output: (
     f"<|python_start|>{expression}<|python_end|><|output_start|>{output}<|output_end|>"
 )
@@ -33,15 +37,22 @@ call = lambda expression, output: (
         (FACT, "Mira works as a cook. Mira works as a baker.", False),
         (FACT, "Rosa works as a cook.", False),
         (FACT, "", False),
-        (SPELL, "r i v e r", True),
-        (SPELL, "r i v e", False),
-        (SPELL, "r i v e r s", False),
-        (COUNT, call("'river'.count('r')", 2) + "That is 2.", True),
+        (SPELL, "It is spelled r i v e r.", True),
+        (SPELL, "It is spelled r i v e.", False),
+        (SPELL, "It is spelled r i v e r s.", False),
+        (SPELL, call("'r i v e r'.count('r')", 2) + "It is spelled r i v e r.", False),
+        (COUNT, call("'r i v e r'.count('r')", 2) + "That is 2.", True),
         (COUNT, "That is 2.", False),
-        (COUNT, call("'rivet'.count('r')", 1) + "That is 2.", False),
-        (UNKNOWN, "There is nobody of that name in Willowmere, so I do not know.", True),
-        (UNKNOWN, "I do not know. Gamon is a baker.", False),
-        (UNKNOWN, "Gamon is a baker.", False),
+        (COUNT, call("'r i v e t'.count('r')", 1) + "That is 2.", False),
+        (COUNT, call("'r i v e r'.count('i')", 1) + "That is 2.", False),
+        (COUNT, call("'c a r r y'.count('r')", 2) + "That is 2.", False),
+        (UNKNOWN, "I do not know that. I only know Willowmere.", True),
+        (UNKNOWN, "I do not know that.", False),
+        (UNKNOWN, "I do not know that. Gamon is a baker.", False),
+        (UNKNOWN, "Gamon is a baker. I do not know that. I only know Willowmere.", False),
+        (EITHER, "Hello!", True),
+        (EITHER, "Ask me.", True),
+        (EITHER, "Hello! Ask me.", False),
     ],
 )
 def test_only_the_right_words_after_the_right_tool_call_count(probe, reply, right):
@@ -49,7 +60,7 @@ def test_only_the_right_words_after_the_right_tool_call_count(probe, reply, righ
 
 
 def test_every_kind_counts_the_same_in_the_mean():
-    found = {k: ProbeScore(0, 60) for k in KINDS} | {"letter count": ProbeScore(60, 60)}
+    found = {k: ProbeScore(0, 60) for k in KINDS} | {"first minute": ProbeScore(60, 60)}
     found["identity"] = ProbeScore(10, 10)
     *kinds, mean = scores(found)
     assert mean.value == pytest.approx(1 / len(KINDS)) and mean.name == "mean of probes"
@@ -57,19 +68,28 @@ def test_every_kind_counts_the_same_in_the_mean():
     assert (kinds[0].value, kinds[0].n) == (1.0, 10) and 0.6 < kinds[0].low < 0.8
 
 
+def test_probes_of_an_earlier_version_are_refused_with_what_to_do(tmp_path):
+    old = {"set": "final", "kind": "spelling", "question": "Spell ox.", "answer": "o x"}
+    (tmp_path / "probes.jsonl").write_text(json.dumps(old))
+    with pytest.raises(ValueError, match=r"earlier version.*remove it.*--fresh"):
+        load_probes(tmp_path)
+
+
 def test_an_examination_gives_scores_and_shows_an_exchange_of_each_kind(tmp_path):
     kinds = (*KINDS, *APART)
-    probe = lambda kind: {**SPELL, "kind": kind, "question": f"{kind}?", "set": "final"}
+    one = lambda kind: SUM if kind == "arithmetic" else SPELL
+    probe = lambda kind: {**one(kind), "kind": kind, "question": f"{kind}?", "set": "final"}
     lines = [json.dumps(probe(kind)) for kind in kinds for _ in range(2)]
     (tmp_path / "world_data").mkdir()
     (tmp_path / "world_data" / "probes.jsonl").write_text("\n".join(lines))
-    model = talking_model(spoken("r i v e r"), sequence_len=256)
+    model = talking_model(spoken(SPELL["answers"][0]), sequence_len=256)
     found = EVALUATIONS["probes"](model, BYTES, Eval(), tmp_path)
     shares = {score.name: (score.value, score.n) for score in found.scores}
     assert shares["probe: spelling"] == (1.0, 2) and shares["probe: arithmetic"] == (0.0, 2)
     *asked, story = found.exchanges
     assert [e.kind for e in asked] == [kind for kind in kinds for _ in range(2)]
-    assert {e.reply for e in found.exchanges} == {"r i v e r"} and story.right is None
+    [said] = SPELL["answers"]
+    assert {e.reply for e in found.exchanges} == {said} and story.right is None
     assert {e.right for e in asked if e.kind == "spelling"} == {True}
-    assert {(e.right, e.wanted) for e in asked if e.kind == "animal"} == {(True, "r i v e r")}
+    assert {(e.right, e.wanted) for e in asked if e.kind == "animal"} == {(True, said)}
     assert {e.right for e in asked if e.kind == "arithmetic"} == {False}

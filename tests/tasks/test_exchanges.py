@@ -15,9 +15,10 @@ CALL = lambda text, output: [
 ]
 SUM = [TURN("user", "2+3?"), TURN("assistant", CALL("2+3", "5"))]
 COUNT = [TURN("user", "l in hill?"), TURN("assistant", CALL("'hill'.count('l')", "2"))]
-SPELL = [TURN("user", "Spell ox."), TURN("assistant", "o x")]
+SPELL = [TURN("user", "Spell ox."), TURN("assistant", "It is spelled o x.")]
 TALK = [TURN("user", "Hello!"), TURN("assistant", "Hello! Ask me.")]
-TWICE = [TURN("system", "Be brief."), *SPELL, *SUM]
+ALONE = [TURN("user", "Spell ox."), TURN("assistant", "o x")]
+TWICE = [TURN("system", "Be brief."), *ALONE, *SUM]
 
 
 @pytest.mark.parametrize(
