@@ -1,8 +1,8 @@
 """Models to and from other programs: what `scripts.convert` runs.
 
-nanochat's folders of every era and transformers' folders, read and written without torch. Reading
-goes from the folder down: `nanochat` (layout) -> `eras`, `names`, `optim_files` (meaning) ->
-`torchfile` -> `pickles`, `stored_zip` (bytes).
+nanochat's folders of every era and transformers' folders, read and written without torch, and GGUF
+files, written. Reading goes from the folder down: `nanochat` (layout) -> `eras`, `names`,
+`optim_files` (meaning) -> `torchfile` -> `pickles`, `stored_zip` (bytes).
 """
 
 from nanochat_jax.config.convert import Compare, Export, Import

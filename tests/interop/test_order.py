@@ -8,9 +8,9 @@ from tests.test_imports import PACKAGE, imports
 FLOORS = (
     ("__init__",),
     ("compare", "exports", "imports"),
-    ("probe",),
-    ("nanochat", "huggingface"),
-    ("eras", "optim_files", "tiktoken_pickle", "torchfile"),
+    ("probe", "elsewhere"),
+    ("nanochat", "huggingface", "gguf_file"),
+    ("apertus", "eras", "llama", "optim_files", "tiktoken_pickle", "torchfile"),
     ("names", "pickles", "stored_zip"),
 )
 FLOOR = {name: floor for floor, row in enumerate(FLOORS) for name in row}
