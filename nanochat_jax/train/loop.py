@@ -13,7 +13,7 @@ import logging
 import pathlib
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -22,10 +22,11 @@ from nanochat_jax.checkpoint.prune import SOURCE, source_of
 from nanochat_jax.checkpoint.saver import Saver
 from nanochat_jax.config.saving import Cadence, Keep
 from nanochat_jax.config.values import flatten
-from nanochat_jax.data import ranks, waiting
+from nanochat_jax.data import ranks
 from nanochat_jax.hosts import group, watch
 from nanochat_jax.stopping import Interrupted, Stop, in_order
 from nanochat_jax.train import console, metrics, not_finite
+from nanochat_jax.train.beginning import Begun, begin, slow
 from nanochat_jax.train.compiles import CompileWatch
 from nanochat_jax.train.curriculum import StepRows
 from nanochat_jax.train.evaluations import Evaluations
@@ -78,7 +79,7 @@ class Pending(NamedTuple):
 class Loop:
     """A run between its steps: `step` counts those done; `scores` are the last value of each."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, begun: Begun):
         saved = run.start.resumed
         meta = saved.meta if saved else {}
         self.run, self.step = run, saved.step if saved else 0
@@ -86,10 +87,8 @@ class Loop:
         self.progress = Progress.from_json(meta.get("loop", {}))
         self.scores: Scores = dict(meta.get("metrics", {}))
         self.writer = metrics.writer(
-            run.directory, flatten(run.config),
-            project="nanochat" if run.stage == "base" else f"nanochat-{run.stage}",
-            wandb_name=run.config.run, resume_step=self.step if saved else None,
-            evaluated=self.progress.evaluated,
+            run.directory, resume_step=self.step if saved else None,
+            evaluated=self.progress.evaluated, wandb=begun.wandb,
         )  # fmt: skip
         self.bar = console.step_bar(run.stage, run.curriculum.steps, self.step)
         self.evaluations = Evaluations(
@@ -103,7 +102,7 @@ class Loop:
         self.clock = 0.0  # when the last step was done
         self.pending: Pending | None = None
         self.saved = self.step  # the step last given to the disk; 0: none is worth it yet
-        self._shapes: set[tuple[int, ...]] = set()  # of rows, whose step is compiled
+        self._upcoming, self._shapes = begun.upcoming, begun.shapes
 
     def go(self, state: TrainState, stop: Stop | Together) -> None:
         """Every step begins with what a checkpoint of this moment must hold: whatever happens from
@@ -125,10 +124,9 @@ class Loop:
 
     def _go(self) -> None:
         run, first = self.run, self.step
-        upcoming = run.curriculum.rows(first, self.now[1])
         for self.step in itertools.count(first):
             due = self._save_is_due()
-            loader, make, after = self.stop.run(lambda: next(upcoming), _slow)
+            loader, make, after = self.stop.run(lambda: next(self._upcoming), slow)
             state, _ = self.now
             # The data are asked before anything is done: whether this is the end decides what is
             # due.
@@ -312,24 +310,25 @@ class Loop:
         return source_of(root, start.source) if start.source is not None else None
 
 
-def train(run: Run, state: TrainState) -> Loop:
+def train(run: Run, state: TrainState, make_room: Callable[[], Any] = lambda: None) -> Loop:
     """Trains from `state` (`run.first_state()`) to the end; the final checkpoint is on disk then.
+
+    Args:
+        make_room: called when all that could refuse the run has been tried, before it writes.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved (exit code 130 or 143).
     """
-    # The state was read before: making the writer drops the lines that the run will write again,
-    # and a checkpoint that cannot be read must not cost them.
-    loop = Loop(run)
-    with contextlib.closing(loop.writer), contextlib.closing(loop.bar), in_order() as stop:
-        with loop.saver, loop.compiles.listening():
-            several = group.count() > 1
-            loop.go(state, Together(stop, run.trainer.mesh) if several else stop)
+    with in_order() as heard:
+        stop = Together(heard, run.trainer.mesh) if group.count() > 1 else heard
+        begun = begin(run, state, stop)
+        make_room()
+        # Only now: making the writer drops the lines that the run will write again.
+        loop = Loop(run, begun)
+        with contextlib.closing(loop.writer), contextlib.closing(loop.bar):
+            with loop.saver, loop.compiles.listening():
+                loop.go(state, stop)
     return loop
-
-
-def _slow(seconds: float) -> None:
-    log.warning("waiting for data for %.0f s: %s", seconds, waiting.told())
 
 
 def versions() -> dict[str, str]:

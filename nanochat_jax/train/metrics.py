@@ -9,6 +9,8 @@ from typing import Any
 
 from nanochat_jax import files
 from nanochat_jax.config.program import LOCAL_RUN
+from nanochat_jax.config.stages import Stage
+from nanochat_jax.config.values import flatten
 from nanochat_jax.hosts import group
 
 
@@ -20,12 +22,12 @@ class MetricsWriter:
         resume_step: keep only what an uninterrupted run would have written before this step;
             None starts the file anew.
         evaluated: the values of `resume_step` itself were written before it was saved.
-        wandb_name: a run name; `LOCAL_RUN` logs to disk alone.
+        wandb: a run of wandb's that the numbers go to as well.
     """
 
     def __init__(
-        self, directory: pathlib.Path, config: Mapping[str, Any], *, project: str = "nanochat",
-        wandb_name: str = LOCAL_RUN, resume_step: int | None = None, evaluated: bool = False,
+        self, directory: pathlib.Path, *, resume_step: int | None = None,
+        evaluated: bool = False, wandb: Any = None,
     ):  # fmt: skip
         # Imported here: it takes over a second, and whoever reads metrics need not wait for it.
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -42,7 +44,7 @@ class MetricsWriter:
         self._file = self.path.open("a")
         # One more file at each start: TensorBoard reads all that lie in a folder.
         self._board = EventFileWriter(str(directory), filename_suffix=f".{resume_step or 0}")
-        self._wandb = _wandb(project, wandb_name, config) if wandb_name != LOCAL_RUN else None
+        self._wandb = wandb
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Numbers go everywhere; texts (samples) to the JSON lines alone."""
@@ -111,7 +113,22 @@ def check_run_name(name: str) -> None:
         )
 
 
-def _wandb(project: str, name: str, config: Mapping[str, Any]) -> Any:
+def signed_on(stage: str, config: Stage) -> Any:
+    """The run of wandb's that this one's numbers go to; None: to disk alone, as in every process
+    but the first.
+
+    Raises:
+        ValueError: wandb does not let it in.
+    """
+    if config.run == LOCAL_RUN or not group.chief():
+        return None
     import wandb
 
-    return wandb.init(project=project, name=name, config=dict(config))
+    project = "nanochat" if stage == "base" else f"nanochat-{stage}"
+    try:
+        return wandb.init(project=project, name=config.run, config=flatten(config))
+    except wandb.Error as error:
+        raise ValueError(
+            f"--run {config.run} logs to wandb, which refuses: {error}; type wandb login, or leave "
+            "--run (and $WANDB_RUN) out"
+        ) from error

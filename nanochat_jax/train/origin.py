@@ -2,13 +2,13 @@
 weights, or from nothing."""
 
 import dataclasses
-import itertools
 import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from nanochat_jax.checkpoint import find_checkpoint, load_tokenizer, store, whole
+from nanochat_jax.checkpoint import aside, find_checkpoint, load_tokenizer, store, whole
+from nanochat_jax.checkpoint.aside import Aside
 from nanochat_jax.config import paths, values
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import BaseTrain, Stage
@@ -111,38 +111,21 @@ def directory(stage: str, tag: str, root: pathlib.Path) -> pathlib.Path:
     return paths.checkpoints(root, stage) / tag
 
 
-def move_aside(folder: pathlib.Path) -> None:
-    """Makes room for a new run: an earlier one of its name goes to `.old/<tag>-<n>`, unharmed."""
-    if not folder.exists():
-        return
-    # Not deleted: a run may have taken days, and a flag typed wrongly starts a new one.
-    aside = _aside(folder)
-    folder.rename(aside)
-    log.warning("an earlier run was in %s; it lies now in %s", folder, aside)
-
-
-def move_later_aside(folder: pathlib.Path, step: int) -> None:
-    """Steps after the one that a run goes on from are another's future: they go to `.old/` too.
-
-    Left there, they would be what the next `--resume` finds, and what counts as newest.
-    """
-    later = [n for n in store.steps(folder) if n > step]
-    if not later:
-        return
-    aside = _aside(folder)
-    aside.mkdir()
-    for n in later:
-        store.folder(folder, n).rename(store.folder(aside, n))
-    log.warning("steps %s of %s were made after step %d, from which this run goes on; they lie "
-                "now in %s", ", ".join(map(str, later)), folder, step, aside)  # fmt: skip
-
-
-def _aside(folder: pathlib.Path) -> pathlib.Path:
-    """A free name in `.old` beside a run, whose parent exists."""
-    names = (folder.parent / ".old" / f"{folder.name}-{n}" for n in itertools.count(1))
-    aside = next(path for path in names if not path.exists())
-    aside.parent.mkdir(exist_ok=True)
-    return aside
+def make_room(start: Origin, folder: pathlib.Path) -> Aside | None:
+    """Moves what is in a new run's way to `.old`, an earlier run or its later steps, and prunes
+    that; returns what was moved."""
+    resumed = start.resumed
+    moved = aside.move(folder) if resumed is None else aside.move_later(folder, resumed.step)
+    if moved is not None:
+        what = f"an earlier run was in {folder}"
+        if resumed is not None:
+            what = f"steps {', '.join(map(str, moved.steps))} of {folder} came after step "
+            what += f"{resumed.step}, from which this run goes on"
+        log.warning("%s; now in %s (back with: %s)", what, moved.path, moved.back)
+        for gone in aside.prune(folder.parents[1]):
+            log.info("removed %s: it never ended, and of those moved aside the newest %d stay",
+                     gone.name, aside.KEEP)  # fmt: skip
+    return moved
 
 
 # What the parent was trained on: its own fingerprint does not say. Earlier versions left it out.

@@ -149,7 +149,10 @@ def rollout_rows(sampler: Sampler, questions: Questions, directory: pathlib.Path
         sampler.context - config.max_new_tokens,
     ))  # fmt: skip
 
-    def make(model: Callable[[], Model], step: int) -> StepRows:
+    def make(model: Callable[[], Model], step: int, first: int) -> StepRows:
+        # What a killed run logged behind its last checkpoint is sampled again, to the same replies.
+        if group.chief() and step == first:
+            rollout_log.drop_from(directory, first)
         answered = sampler.rollouts(model(), questions, step)
         if any(done.cropped for done in answered):
             warn()
@@ -162,11 +165,8 @@ def rollout_rows(sampler: Sampler, questions: Questions, directory: pathlib.Path
         return made
 
     def rows(first: int, _: Any) -> Iterator[Upcoming]:
-        # What a killed run logged behind its last checkpoint is sampled again, to the same replies.
-        if group.chief():
-            rollout_log.drop_from(directory, first)
         for step in range(first, steps):
-            yield Upcoming(None, functools.partial(make, step=step), None)
+            yield Upcoming(None, functools.partial(make, step=step, first=first), None)
         yield Upcoming(None, None, None)
 
     return rows

@@ -54,16 +54,10 @@ def run(stage: str, config: Stage | TokenizerTrain) -> Section:
 def _trained(run: setup.Run) -> loop.Loop:
     """The run's loop, at its end; raises ValueError if another run has the directory."""
     with locks.held(run.directory) if group.chief() else contextlib.nullcontext():
+        # First: the checkpoint that this run begins with may lie in the folder that is moved.
         state = run.first_state()
-        # Last of all: a run that cannot begin must leave the one before it where it is, and the
-        # checkpoint that this one begins with may lie in the very folder that is moved.
-        if run.start.resumed is None:
-            group.first(lambda: origin.move_aside(run.directory))
-        else:
-            later = functools.partial(origin.move_later_aside, run.directory)
-            group.first(lambda: later(run.start.resumed.step))
-        log.info("%s", run.curriculum.summary)
-        return loop.train(run, state)
+        room = functools.partial(origin.make_room, run.start, run.directory)
+        return loop.train(run, state, lambda: group.first(room))
 
 
 def status(

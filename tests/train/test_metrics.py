@@ -13,12 +13,12 @@ def test_a_run_name_without_wandb_says_how_to_get_it(monkeypatch):
 
 
 def test_what_a_killed_run_wrote_after_its_checkpoint_is_written_again(tmp_path):
-    first = metrics.MetricsWriter(tmp_path, {})
+    first = metrics.MetricsWriter(tmp_path)
     for step in range(4):
         first.write(step, {"val/bpb": 1.0})
         first.write(step, {"train/loss": 2.0})
     first.close()
-    again = metrics.MetricsWriter(tmp_path, {}, resume_step=2, evaluated=True)
+    again = metrics.MetricsWriter(tmp_path, resume_step=2, evaluated=True)
     again.write(2, {"train/loss": 3.0})
     again.close()
     kept = [(e["step"], sorted(e)[1]) for e in metrics.read(tmp_path / "metrics.jsonl")]
