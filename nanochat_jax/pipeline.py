@@ -75,6 +75,9 @@ def configure(
         ValueError: wrong settings, or a damaged checkpoint.
     """
     layers = layers_of(section, argv, values=values, prog=prog)
+    if prog:  # a person waits: JAX takes seconds to load, and a step to compile
+        start_logging()
+        log.info("%s: settings of %s; loading JAX ...", section, layers.path or "the defaults")
     config = layers.config()
     if not isinstance(config, Stage):
         return config
@@ -112,8 +115,8 @@ def prepare_devices(config: Stage | Eval | TokenizerTrain) -> str:
     )  # fmt: skip
 
 
-def run(stage: str, config: Stage | TokenizerTrain) -> None:
-    """Runs one stage and writes its section of the report."""
+def run(stage: str, config: Stage | TokenizerTrain, *, alone: bool = True) -> None:
+    """Runs one stage and writes its section of the report; `alone` as of `stages.run`."""
     from nanochat_jax import report
     from nanochat_jax.data import shards
     from nanochat_jax.train import stages
@@ -122,7 +125,7 @@ def run(stage: str, config: Stage | TokenizerTrain) -> None:
     began = time.monotonic()
     # One process trains a tokenizer, and what others need of it lies on disk.
     if group.chief() or not isinstance(config, TokenizerTrain):
-        section = stages.run(stage, config)
+        section = stages.run(stage, config, alone=alone)
     if group.chief():
         # Twice: more shards may have come since the tokenizer was trained on the first of them.
         if stage in ("tokenizer", "base"):

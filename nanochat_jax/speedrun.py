@@ -37,6 +37,7 @@ def run(argv: Sequence[str]) -> None:
     started = time.perf_counter()
     layers = pipeline.layers_of("speedrun", argv, prog="scripts.speedrun")
     config, handed = layers.config(), layers.handed_on()
+    log.info("speedrun: settings of %s; loading JAX ...", layers.path or "the defaults")
     if config.task_data:
         hub.folder_of(config.task_data)  # now, not when the first chat stage misses it
     stages = (*STAGES, "rl") if config.rl else STAGES
@@ -104,7 +105,7 @@ def _stage(stage: str, config: Any, fresh: bool, handed: Mapping[str, Any]) -> b
     want, have, final = group.first(status)
     if have is None:
         log.info("\n=== %s ===", stage)
-        pipeline.run(stage, config)
+        pipeline.run(stage, config, alone=False)
         return True
     # Who lowers the batch because a later stage ran out of memory keeps what is done.
     if ROWS in handed and ROWS in have:
@@ -120,7 +121,7 @@ def _stage(stage: str, config: Any, fresh: bool, handed: Mapping[str, Any]) -> b
         log.info("=== %s: done before, skipped ===", stage)
         return False
     log.info("\n=== %s: going on where it stopped ===", stage)
-    pipeline.run(stage, dataclasses.replace(config, resume=True))
+    pipeline.run(stage, dataclasses.replace(config, resume=True), alone=False)
     return True
 
 

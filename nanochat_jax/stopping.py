@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
@@ -172,9 +173,12 @@ def at_once() -> Iterator[None]:
         timer.start()
 
     def handler(number: int, frame: Any) -> None:
-        if not raised.is_set():  # what closes files after the first is not disturbed
-            raised.set()
-            raise Interrupted(128 + number)
+        if raised.is_set():  # what closes files after the first is not disturbed
+            return
+        if _swallows(frame):
+            leave(128 + number, f"stopped by {signal.Signals(number).name}")
+        raised.set()
+        raise Interrupted(128 + number)
 
     with _listening(first, handler):
         try:
@@ -182,6 +186,22 @@ def at_once() -> Iterator[None]:
         except (Interrupted, KeyboardInterrupt) as error:
             code = error.code if isinstance(error, Interrupted) else 130
             leave(code, f"stopped by {signal.Signals(code - 128).name}", flush=True)
+
+
+def _swallows(frame: types.FrameType | None) -> bool:
+    """Whether an exception raised at this point would not come to where it is waited for.
+
+    A module that is being imported may be in the hands of C code, which prints what it gets, and at
+    a SystemExit ends the process without a word; what a callback of the garbage collector raises is
+    printed with its traceback and ignored. JAX has both.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        if frame.f_code.co_name in ("_xla_gc_callback", "__del__"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager

@@ -188,6 +188,22 @@ def test_flags_that_were_typed_are_known_also_where_they_repeat_a_default(argv, 
         assert flags.parse(argv, STAGES["base"]()) == typed
 
 
+@pytest.mark.parametrize(
+    ("argv", "again"),
+    [
+        ("-m scripts.train base --depth=4", "-m scripts.train base --depth=4 --resume"),
+        ("-m scripts.train --stage=sft --resume", "-m scripts.train --stage=sft --resume"),
+        ("-m scripts.train base --init x", "-m scripts.train base --model-tag d1 --resume"),
+        ("-m scripts.train base --init=x -g my", "-m scripts.train base -g my --resume"),
+        ("-m scripts.train base --resume-from-step=3", "-m scripts.train base --resume"),
+        ("-m scripts.speedrun --config d20", "-m scripts.speedrun --config d20"),
+    ],
+)
+def test_the_command_to_go_on_is_the_one_that_was_typed_and_resume(argv, again, monkeypatch):
+    monkeypatch.setattr("sys.orig_argv", ["/usr/bin/python3", *argv.split()])
+    assert flags.to_go_on("d1") == f"python {again}"
+
+
 def test_every_program_s_fields_have_one_flag_each():
     for cls in SECTIONS.values():
         spellings = [a for field in fields(cls).values() for a in field.aliases]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nanochat_jax import devices, pipeline
-from nanochat_jax.config import convert, data, flags
+from nanochat_jax.config import convert, data, flags, old_words
 from nanochat_jax.config.resolve import SECTIONS
 from scripts import eval as eval_program
 from tests.test_pipeline import TINY
@@ -44,6 +44,9 @@ def commands(text: str) -> list[tuple[str, ...]]:
 
 def parse(name: str, argv: list[str]) -> None:
     """Raises, or exits, where the program would refuse its command line."""
+    if f"scripts.{name}" in old_words.COMMANDS:
+        module, *argv = old_words.translated(f"scripts.{name}", argv)
+        return parse(module.removeprefix("scripts."), argv)
     if name == "train":
         pipeline.configure(*pipeline.split_stage(argv))
     elif name == "roofline":

@@ -56,6 +56,29 @@ def test_a_program_ends_at_once_with_one_line(number, work):
     assert errors.split("\n") == ["", f"stopped by {number.name}", ""]
 
 
+# C code may hold what is raised there, print it, and end the process at a SystemExit.
+IMPORTING = """
+import pathlib, sys, tempfile
+folder = tempfile.mkdtemp()
+pathlib.Path(folder, "slow_module.py").write_text("import time\\ntime.sleep(60)\\n")
+sys.path.insert(0, folder)
+"""
+COLLECTING = """
+import gc
+def _xla_gc_callback(*_): time.sleep(60)
+gc.callbacks.append(_xla_gc_callback)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "work"), [(IMPORTING, "import slow_module"), (COLLECTING, "gc.collect()")]
+)
+def test_where_an_exception_would_be_swallowed_it_ends_with_one_line_too(before, work):
+    code, seconds, _, errors = ended(before + AT_ONCE.format(work), signal.SIGINT)
+    assert code == 130 and seconds < 2
+    assert errors.split("\n") == ["", "stopped by SIGINT", ""]
+
+
 @pytest.mark.parametrize("work", ["time.sleep(60)", BUSY])
 def test_what_is_under_way_is_given_up_and_then_saved(work):
     code, seconds, out, errors = ended(IN_ORDER.format(work=work, save=""), signal.SIGTERM)

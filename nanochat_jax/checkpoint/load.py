@@ -14,7 +14,7 @@ from nanochat_jax.tokenizer import Tokenizer
 
 def load_model(
     source: str, model_tag: str | None = None, step: int | None = None, *,
-    base: pathlib.Path | None = None, dtype: Any = None,
+    base: pathlib.Path | None = None, dtype: Any = None, **original: Any,
 ) -> tuple[Model, Tokenizer, dict[str, Any]]:  # fmt: skip
     """The model of a stage (`base`, `mid`, `sft`, `rl`), its tokenizer and its `meta.json`.
 
@@ -24,7 +24,15 @@ def load_model(
     Raises:
         FileNotFoundError: no such checkpoint; the message names the command that makes it.
         ValueError: the checkpoint is damaged, or the tokenizer is another one.
+        TypeError: the arguments are those of nanochat's function, or unknown.
     """
+    if original or not isinstance(model_tag, str | None):
+        got = ", ".join([repr(model_tag), *original])
+        raise TypeError(
+            f"load_model takes source, model_tag, step, base and dtype; got {got}. It needs no "
+            "device, for JAX places the model, and no phase, for a model is a function of its "
+            f"parameters: load_model({source!r})"
+        )
     root = base or paths.base_dir()
     saved = find_checkpoint(source, model_tag, step, root)
     group.first(lambda: store.verify(saved))  # of several processes one reads it all

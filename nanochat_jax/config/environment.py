@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import pathlib
+import signal
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -21,6 +22,10 @@ NEEDED = (
 
 def check() -> None:
     """Ends the program (2) with what to type, where this Python cannot run it."""
+    # Until the program listens to it (`friendly_errors`), Ctrl-C ends it without a traceback of
+    # what was being imported.
+    if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     if why := lack():
         print(f"error: {why}; type: {remedy()}", file=sys.stderr)
         raise SystemExit(2)

@@ -6,6 +6,7 @@ import difflib
 import errno
 import logging
 import pathlib
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,9 @@ def friendly_errors() -> Iterator[None]:
     That is what our own code raises on purpose; an error from inside a library keeps its traceback.
     Ctrl-C needs no words at all.
     """
+    # `environment.check` left it to the system.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     except ValueError as error:

@@ -77,6 +77,20 @@ def command_with(name: str, value: str, *more: str) -> str:
     return shlex.join(["python", *argv, f"--{name}", value, *absent])
 
 
+def to_go_on(tag: str) -> str:
+    """The command that goes on with a run of that tag, from the one that started this process."""
+    _, *argv = sys.orig_argv
+    if take(argv, "stage")[0] is None and "scripts.train" not in argv:
+        return shlex.join(["python", *argv])  # the speedrun goes on by itself
+    # It goes on with its own checkpoint, whatever it began with, under the name that has.
+    init, argv = take(argv, "init")
+    for name in ("resume-from-step", "resume_from_step"):
+        _, argv = take(argv, name)
+    named = {"--model-tag", "--model_tag", "-g"} & {arg.split("=", 1)[0] for arg in argv}
+    more = ["--model-tag", tag] if init and not named else []
+    return shlex.join(["python", *argv, *more, *([] if "--resume" in argv else ["--resume"])])
+
+
 def to_resume(saved: bool) -> list[str]:
     """What the command that started this process lacks to go on with what it has saved."""
     # The speedrun goes on by itself, without a flag.

@@ -41,6 +41,16 @@ def find_shards(root: pathlib.Path) -> Shards:
     return with_documents(listed(root))
 
 
+def summary(found: Shards) -> str:
+    """What a run reads, and what lies beside it unread, for people."""
+    count, hidden = len(found.train), paths.hidden_shards(found.val.parent)
+    left = ", ".join(path.name for path in hidden[:3]) + ", ..." * (len(hidden) > 3)
+    return (
+        f"{found.source}: {count} shard{'s' * (count > 1)} to train on, 1 to validate"
+        + f"; hidden files left out: {left}" * bool(hidden)
+    )
+
+
 def with_documents(found: Shards) -> Shards:
     """What was given; raises ValueError if nothing is there to train on, or to validate."""
     for files, use in ((found.train, "train on"), ((found.val,), "validate")):

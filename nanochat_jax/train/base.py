@@ -10,7 +10,7 @@ import grain
 from nanochat_jax.config import paths, scaling
 from nanochat_jax.config.gpt import GPTConfig, param_counts, recipe_model_defaults, shape_of_depth
 from nanochat_jax.config.stages import BaseTrain
-from nanochat_jax.data import ledger, ranks
+from nanochat_jax.data import ledger, ranks, shards
 from nanochat_jax.data.loader import pretraining_loader
 from nanochat_jax.data.shards import Shards
 from nanochat_jax.hosts import group
@@ -64,7 +64,7 @@ def curriculum(config: BaseTrain, context: RunContext) -> Curriculum:
     # be that of the training's task.
     batches = partial(loader, config, tokenizer)
     val = lambda: batches(config.device_batch_size)([data.val])
-    counts, steps, tokens = param_counts(cfg)["total"], plan.num_iterations, plan.total_batch_size
+    counts, steps = param_counts(cfg)["total"], plan.num_iterations
     recorded = ledger.of_shards(data)
     own = {
         "Number of parameters": counts,
@@ -76,10 +76,7 @@ def curriculum(config: BaseTrain, context: RunContext) -> Curriculum:
     deal = dict(ranks=config.loader_ranks, own=ranks_here(config, context))
     train = batches(context.micro_rows)(data.train, **deal)
     return Curriculum(
-        summary=f"base: depth {cfg.n_layer}, width {cfg.n_embd}, {counts:,} parameters, vocabulary "
-        f"{cfg.vocab_size}; {steps:,} steps of {tokens:,} tokens = {plan.total_tokens:,} tokens\n"
-        f"on {devices} device(s), {context.passes} accumulation step(s) of "
-        f"{config.device_batch_size} x {config.max_seq_len} tokens a device",
+        summary=shards.summary(data),
         steps=steps,
         rows=loader_rows(train, context.micro_batches, context.passes, steps),
         hooks=(

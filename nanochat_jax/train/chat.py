@@ -61,7 +61,7 @@ def curriculum(config: MidTrain | SFTTrain, context: RunContext) -> Curriculum:
         ValueError: a mixture without rows, or another one than the resumed run's.
     """
     sft, tokenizer, root = isinstance(config, SFTTrain), context.tokenizer, context.root
-    stage, eval_tokens = "sft" if sft else "mid", config.eval_tokens
+    eval_tokens = config.eval_tokens
     if sft and config.eval_steps:
         eval_tokens = config.eval_steps * config.device_batch_size * config.max_seq_len
     train, batches = mixture(config, root, "train"), functools.partial(loader, config, tokenizer)
@@ -76,7 +76,7 @@ def curriculum(config: MidTrain | SFTTrain, context: RunContext) -> Curriculum:
     step = context.micro_batches, context.passes
     chat_scores = (hooks.chat_scores_hook(config, tokenizer, root),) if sft else ()
     return Curriculum(
-        summary=f"{stage}: {len(train)} rows in the mixture, {steps or 'one pass of'} steps",
+        summary=f"{len(train):,} rows in the mixture: {' '.join(config.mixture)}",
         steps=steps,
         rows=loader_rows(rows, *step, steps),
         hooks=(

@@ -76,7 +76,7 @@ class Curriculum:
     """What is a stage's own.
 
     Args:
-        summary: what is about to be trained, for the log.
+        summary: what there is to learn from, for people.
         steps: optimizer steps; None: until the data have been seen once.
         figures: the run's common figures -> those that the report shows.
         data: what its checkpoints say of the data (`data/ledger.py`).

@@ -64,8 +64,8 @@ def curriculum(config: RLTrain, context: RunContext) -> Curriculum:
     sampler = Sampler(config, context.tokenizer, context.mesh, length, rows)
     few, samples = val.first(config.eval_examples), config.eval_samples
     return Curriculum(
-        summary=f"rl: {len(train)} questions, {steps} steps of {config.examples_per_step} "
-        f"questions with {config.num_samples} replies each",
+        summary=f"{len(train):,} questions ({' '.join(config.mixture)}), "
+        f"{config.examples_per_step} a step with {config.num_samples} replies each",
         steps=steps,
         rows=rollout_rows(sampler, train, directory, steps),
         hooks=(

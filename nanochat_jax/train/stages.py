@@ -6,26 +6,31 @@ import functools
 import logging
 import pathlib
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
 from nanochat_jax import locks
 from nanochat_jax.checkpoint import store, whole
+from nanochat_jax.checkpoint.aside import Aside
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.stages import BaseTrain, Stage, TokenizerTrain
 from nanochat_jax.config.values import completed, flatten
 from nanochat_jax.data import ledger
 from nanochat_jax.hosts import group
 from nanochat_jax.results import TRAINING, Section
-from nanochat_jax.train import chat, loop, memory, origin, setup, tokenizer
+from nanochat_jax.stopping import Interrupted
+from nanochat_jax.train import chat, loop, memory, origin, setup, telling, tokenizer
 
 log = logging.getLogger(__name__)
 
 
-def run(stage: str, config: Stage | TokenizerTrain) -> Section:
+def run(stage: str, config: Stage | TokenizerTrain, *, alone: bool = True) -> Section:
     """Trains a stage to its end and returns what the report shows of it.
+
+    Args:
+        alone: no other stage follows by itself, so it is told what to type next.
 
     Raises:
         FileNotFoundError: no data, no tokenizer, or no checkpoint to begin at.
@@ -35,10 +40,20 @@ def run(stage: str, config: Stage | TokenizerTrain) -> Section:
     """
     root = base_dir()
     if isinstance(config, TokenizerTrain):
-        return tokenizer.run(config, root)
+        section = tokenizer.run(config, root)
+        if alone:
+            log.info("next: python -m scripts.train --stage base")
+        return section
     prepared = setup.prepare(stage, config, root)
+    log.info("%s", telling.opening(prepared))
+    moved: list[Aside | None] = []  # as soon as the run has begun
     try:
-        done = _trained(prepared)
+        done = _trained(prepared, moved)
+    except Interrupted:
+        begun = bool(moved) or prepared.start.resumed is not None
+        log.info("%s", telling.stopped(prepared, begun))
+        _tell_moved(moved)
+        raise
     except jax.errors.JaxRuntimeError as error:
         # Smaller batches are tried by compiling them, which several processes do together; and the
         # memory of the others may have sufficed.
@@ -47,17 +62,29 @@ def run(stage: str, config: Stage | TokenizerTrain) -> Section:
         # The frames hold the run's arrays, and what is compiled now is timed on the same device.
         traceback.clear_frames(error.__traceback__)
         raise ValueError(setup.does_not_fit(prepared, error)) from None
+    if alone:
+        log.info("%s", telling.ended(prepared))
+    _tell_moved(moved)
     figures = prepared.curriculum.figures(common_figures(done))
     return Section(TRAINING[stage], flatten(prepared.config), figures)
 
 
-def _trained(run: setup.Run) -> loop.Loop:
-    """The run's loop, at its end; raises ValueError if another run has the directory."""
+def _trained(run: setup.Run, moved: list[Aside | None]) -> loop.Loop:
+    """The run's loop, at its end; adds what was moved out of its way to `moved`.
+
+    Raises:
+        ValueError: another run has the directory.
+    """
     with locks.held(run.directory) if group.chief() else contextlib.nullcontext():
         # First: the checkpoint that this run begins with may lie in the folder that is moved.
         state = run.first_state()
         room = functools.partial(origin.make_room, run.start, run.directory)
-        return loop.train(run, state, lambda: group.first(room))
+        return loop.train(run, state, lambda: moved.append(group.first(room)))
+
+
+def _tell_moved(moved: Sequence[Aside | None]) -> None:
+    for each in filter(None, moved):
+        log.info("%s", telling.before_it(each))
 
 
 def status(

@@ -40,6 +40,8 @@ def done(root: pathlib.Path) -> dict[str, Any] | None:
 def run(config: TokenizerTrain, root: pathlib.Path) -> Section:
     """Trains, checks a round trip, saves. Returns the section of the report."""
     data = _data(config, root)
+    log.info("tokenizer of %s ids from %s; saved in %s", f"{config.vocab_size:,}",
+             shards.summary(data), paths.tokenizer(root))  # fmt: skip
     started = time.perf_counter()
     extra = words.tokenizer_extra() if data.source == paths.WORLD_DATA else iter(())
     texts = itertools.chain(documents(data, config.max_chars, config.doc_cap), extra)

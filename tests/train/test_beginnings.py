@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from nanochat_jax import locks, pipeline
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.paths import checkpoints
 from nanochat_jax.config.stages import STAGES
-from nanochat_jax.data import importer
+from nanochat_jax.data import importer, shards
 from nanochat_jax.train import setup, stages
 from nanochat_jax.train.curriculum import loader_rows
 from tests.train.test_loop import Counting
@@ -84,6 +85,54 @@ def test_a_run_that_cannot_begin_moves_nothing(flag, told, run, base_dir, monkey
     with pytest.raises(ValueError, match=told):
         run("base", flag)
     assert before == {p: p.stat().st_mtime_ns for p in checkpoints(base_dir, "base").rglob("*")}
+
+
+def test_a_run_whose_data_or_log_fail_moves_nothing(run, base_dir, monkeypatch):
+    import types
+
+    before = {p: p.stat().st_mtime_ns for p in checkpoints(base_dir, "base").rglob("*")}
+    refused = lambda **_: (_ for _ in ()).throw(RuntimeError("no key"))
+    wandb = types.SimpleNamespace(Error=RuntimeError, init=refused)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setattr("nanochat_jax.train.metrics.check_run_name", lambda name: None)
+    with pytest.raises(ValueError, match="wandb, which refuses: no key; type wandb login"):
+        run("base", "--run=mine")
+    shard = shards.find_shards(base_dir).train[0]
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:4] + bytes(len(whole) - 1000) + whole[-996:])  # the foot still reads
+    with pytest.raises(ValueError, match=shard.name):
+        run("base")
+    assert before == {p: p.stat().st_mtime_ns for p in checkpoints(base_dir, "base").rglob("*")}
+
+
+def test_what_is_begun_what_was_moved_and_what_to_type_are_told(run, base_dir, caplog, monkeypatch):
+    (base_dir / "base_data" / "._shard.parquet").touch()
+    caplog.set_level("INFO")
+    run("base")
+    told = caplog.text
+    home = checkpoints(base_dir, "base") / "d1"
+    for line in (
+        "parameters: 1 layers, width 16, context 32, vocabulary 280",
+        "begins    with weights drawn anew (seed 42)",
+        "hidden files left out: ._shard.parquet",
+        "steps     2 of 128 tokens = 256 tokens",
+        "batch     2 rows of 32 tokens on each device, 2 times a step",
+        "devices   cpu (float32, attention blocks, remat none)",
+        f"saved in  {home} (every 15m, keeps last=3,best=1)",
+        "compiled in ",
+        "talk to it  python -m scripts.chat_cli -i base",
+        "next        python -m scripts.train --stage mid",
+    ):
+        assert line in told
+    back = "back with: python -m scripts.checkpoints restore base/d1-1"
+    assert told.count(back) == 2  # when it is moved, and at the end
+    assert told.index("compiled in") < told.index(back)
+    caplog.clear()
+    run("base", "--resume")
+    assert "at its end: step 2 was the last, and nothing is left to train" in caplog.text
+    caplog.clear()
+    run("base", "--resume", "--num-iterations=3")
+    assert "begins    going on from step 2 of 3" in caplog.text and back not in caplog.text
 
 
 def test_a_run_begun_from_another_checkpoint_goes_on_with_its_types_and_its_parent(run, base_dir):
