@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TextIO
 
+from nanochat_jax.config.decoding import ADJUSTMENTS, adjusts
 from nanochat_jax.config.errors import start_logging
 from nanochat_jax.config.gpt import param_counts
 from nanochat_jax.config.serve import ChatCLI
@@ -163,6 +164,7 @@ class Terminal:
         """Shows the reply while it comes; returns it whole, as far as it came."""
         cfg, seed = self.settings, derive_seed(self.settings.seed, self.turns)
         how = (cfg.max_tokens, cfg.temperature, cfg.top_k, cfg.top_p, seed)
+        more = {name: getattr(cfg, name) for name in ADJUSTMENTS}
         self.turns += 1  # another seed each turn: the same question may get another answer
         pieces: list[Part] = []
         column = len(ASSISTANT) if self._interactive else 0
@@ -171,7 +173,7 @@ class Terminal:
             if self._interactive:
                 name = GREEN + ASSISTANT + PLAIN if self._look.styled else ASSISTANT
                 self._say("\n" + name, end="")
-            generation = self._engine.submit(Request(tuple(tokens), *how))
+            generation = self._engine.submit(Request(tuple(tokens), *how, **more))
             for piece in self._pieces(generation, interrupted):
                 shown = piece._replace(text=screen.shown(piece.text))
                 self._say(typesetter.push(shown), end="")
@@ -287,7 +289,7 @@ def new_engine(cfg: ChatCLI, loading: Loading, warm: bool) -> tuple[Engine, str]
     del loaded
     loading.phase("compiling")  # without `warm` what the first reply needs, when it is asked for
     if warm:
-        engine.warm_up(scores=False)
+        engine.warm_up(scores=False, adjusts=adjusts(cfg))
     return engine, banner
 
 

@@ -32,7 +32,7 @@ def engine():
     return Engine(talking_model(said, sequence_len=128), BYTES, slots=1)
 
 
-def talk(engine, *lines, interactive=False, system=""):
+def talk(engine, *lines, interactive=False, **flags):
     """What the terminal writes when a person types `lines` and then closes the input."""
     left, out = list(lines), io.StringIO()
 
@@ -44,7 +44,7 @@ def talk(engine, *lines, interactive=False, system=""):
             raise KeyboardInterrupt
         return line
 
-    terminal = Terminal(engine, ChatCLI(max_tokens=64, system=system), ask, out, interactive)
+    terminal = Terminal(engine, ChatCLI(max_tokens=64, **flags), ask, out, interactive)
     terminal.run()
     return out.getvalue(), terminal, left
 
@@ -92,6 +92,17 @@ def test_commands_change_the_settings_and_refuse_what_is_out_of_range(engine, ca
     assert settings.system == "Be\nbrief." and "from 0 to 2" in err and "topk: 0\n" in err
     assert "must be a whole number from 0 to 200, not 'x'" in err
     assert talk(engine, "/system -", system="x")[1].settings.system == ""
+
+
+def test_flags_and_commands_against_loops_reach_the_engine(engine, monkeypatch):
+    asked, submit = [], engine.submit
+    monkeypatch.setattr(engine, "submit", lambda request: asked.append(request) or submit(request))
+    flags = {"repetition_penalty": 1.2, "presence_penalty": 0.5, "frequency_penalty": -1.0}
+    talk(engine, "hi", min_p=0.1, **flags)
+    (request,) = asked
+    assert flags.items() <= vars(request).items() and request.min_p == 0.1
+    talk(engine, "hi")
+    assert not asked[-1].adjusts
 
 
 def test_a_word_that_is_no_command_is_a_hint_and_a_blank_before_it_makes_it_a_message(

@@ -53,6 +53,7 @@ def storm(count=60):
             alternatives=i % 3 == 0,
             score_prompt=i % 7 == 0,
             run_on=i % 11 == 0,
+            repetition_penalty=1.0 + (i % 5 == 1) / 4,
         )
 
 
