@@ -296,8 +296,9 @@ def test_a_message_that_was_refused_spoils_no_later_one_and_can_be_mended(page):
     sent = asked(page)
     send(page, "short")
     assert [message["content"] for message in sent[0]["messages"]] == ["short"]
-    assert "Rosa" in texts(page, "assistant")[1]
+    assert "Rosa" in texts(page, "assistant")[1] and page.locator(".failure").count() == 0
     turn = page.locator(".turn.assistant").first
+    assert "The model does not read this message" in turn.inner_text()
     turn.hover()
     assert button(turn, "Retry").is_visible()
     button(turn, "Edit").click()
@@ -305,7 +306,7 @@ def test_a_message_that_was_refused_spoils_no_later_one_and_can_be_mended(page):
     button(page, "Send edited").click()
     until(page, lambda: texts(page, "user") == ["mended"])
     finished(page)
-    assert page.locator(".failure").count() == 0
+    assert "does not read" not in page.locator("#messages").inner_text()
 
 
 def test_a_double_click_on_send_does_not_stop_the_reply(visit, slow_url):
