@@ -284,6 +284,9 @@ def test_what_is_too_long_is_told_before_it_is_sent_and_stays_in_the_box(page):
     until(page, lambda: texts(page, "user") == ["mended"])
     finished(page)
     assert len(sent) == 2
+    send(page, "z" * 490)
+    assert "the model's context is full" in page.locator(".turn.assistant").last.inner_text()
+    assert button(page, "Continue").count() == 0
 
 
 def test_a_message_that_was_refused_spoils_no_later_one_and_can_be_mended(page):

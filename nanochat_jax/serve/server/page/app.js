@@ -185,7 +185,9 @@ function chatChanged(id, deleted) {
   const stored = store.loadChat(id);
   if (reply && deleted) forget(id);
   else if (reply && stored) Object.assign(reply.chat, { title: stored.title, system: stored.system });
-  if (id !== chat.id || isRunning(id)) drawChats();
+  const taken = id === chat.id && !isKept(chat) && stored && isKept(stored); // by a copy of this tab
+  if (taken) show(store.freshChat());
+  else if (id !== chat.id || isRunning(id)) drawChats();
   else if (stored) follow(stored);
   else {
     setAddress(null, true);

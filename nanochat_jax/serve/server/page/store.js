@@ -95,13 +95,17 @@ export function freshChat(anew = false) {
   return chat;
 }
 
-// What stands in the message box of a chat, unsent.
+// What stands in the message box of a chat, unsent. A book that was pasted there must not take the
+// room of chats: it lasts as long as the page.
+const LONGEST_DRAFT = 50_000; // characters
+
 export const loadDraft = ({ id }) => String(read(local, DRAFT + id) ?? read(tab, DRAFT + id) ?? "");
 
 export function saveDraft(chat, text) {
   const place = isKept(chat) ? local : tab;
   for (const each of [local, tab, overflow]) if (each !== place || !text) each.removeItem(DRAFT + chat.id);
-  if (text) write(place, DRAFT + chat.id, text);
+  if (text.length > LONGEST_DRAFT) overflow.setItem(DRAFT + chat.id, JSON.stringify(text));
+  else if (text) write(place, DRAFT + chat.id, text);
 }
 
 // Settings.
