@@ -35,6 +35,17 @@ function drawChats() {
   drawHistory(keptChats(), chat.id, (each) => isRunning(each.id), { rename, remove });
 }
 
+// Once a frame, however many chats another tab has taken from a file.
+let planned = false;
+function drawChatsSoon() {
+  if (planned) return;
+  planned = true;
+  requestAnimationFrame(() => {
+    planned = false;
+    drawChats();
+  });
+}
+
 // Shows the chat that the address names.
 function showAddressed() {
   showSidebar(false);
@@ -187,7 +198,7 @@ function chatChanged(id, deleted) {
   else if (reply && stored) Object.assign(reply.chat, { title: stored.title, system: stored.system });
   const taken = id === chat.id && !isKept(chat) && stored && isKept(stored); // by a copy of this tab
   if (taken) show(store.freshChat());
-  else if (id !== chat.id || isRunning(id)) drawChats();
+  else if (id !== chat.id || isRunning(id)) drawChatsSoon();
   else if (stored) follow(stored);
   else {
     setAddress(null, true);
