@@ -72,6 +72,7 @@ class Terminal:
         self.settings = dataclasses.replace(cfg, system=heard(cfg.system), seed=seed)
         self._out, self._ready = out, ready
         self.messages: list[Message] = []
+        self.biases: dict[int, float] = {}
         self.turns = self.refused = 0
 
     def run(self) -> None:
@@ -164,7 +165,7 @@ class Terminal:
         """Shows the reply while it comes; returns it whole, as far as it came."""
         cfg, seed = self.settings, derive_seed(self.settings.seed, self.turns)
         how = (cfg.max_tokens, cfg.temperature, cfg.top_k, cfg.top_p, seed)
-        more = {name: getattr(cfg, name) for name in ADJUSTMENTS}
+        more = {name: getattr(cfg, name) for name in ADJUSTMENTS} | {"logit_bias": self.biases}
         self.turns += 1  # another seed each turn: the same question may get another answer
         pieces: list[Part] = []
         column = len(ASSISTANT) if self._interactive else 0
@@ -212,6 +213,8 @@ class Terminal:
             return self._note(f"{commands.listed()}\n{HELP}")
         if word == "system":
             return self._set_system(value)
+        if word == "bias":
+            return self._set_biases(value)
         self.messages = []
         self._note("(a new conversation)")
 
@@ -219,6 +222,17 @@ class Terminal:
         if text:
             self.settings = dataclasses.replace(self.settings, system="" if text == "-" else text)
         self._note(f"system: {self.settings.system or '(nothing)'}")
+
+    def _set_biases(self, text: str) -> None:
+        if text:
+            try:
+                new = commands.biases("" if text == "-" else text)
+                self._engine.check(Request((0,), logit_bias=new))
+            except ValueError as error:
+                return self._note(str(error))
+            self.biases = new
+        listed = (f"{token}: {bias:g}" for token, bias in self.biases.items())
+        self._note(f"bias: {', '.join(listed) or 'none'}")
 
     def _set(self, command: commands.Command, value: str) -> None:
         if value:

@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from nanochat_jax.config.decoding import ADJUSTMENTS
 from nanochat_jax.config.serve import ChatCLI
 from nanochat_jax.serve import terminal as programs
 from nanochat_jax.serve.commands import COMMANDS
@@ -101,8 +102,34 @@ def test_flags_and_commands_against_loops_reach_the_engine(engine, monkeypatch):
     talk(engine, "hi", min_p=0.1, **flags)
     (request,) = asked
     assert flags.items() <= vars(request).items() and request.min_p == 0.1
-    talk(engine, "hi")
+    words = [
+        "/minp 0.2",
+        "/repetition 1.1",
+        "/presence 2",
+        "/frequency -2",
+        "/bias 65: -100, 66 :.5",
+    ]
+    talk(engine, *words, "hi")
+    settled = {
+        "repetition_penalty": 1.1,
+        "presence_penalty": 2,
+        "frequency_penalty": -2,
+        "min_p": 0.2,
+    }
+    assert {**settled, "logit_bias": ((65, -100.0), (66, 0.5))}.items() <= vars(asked[-1]).items()
+    talk(engine, "/bias 65: 1", "/bias -", "hi")
     assert not asked[-1].adjusts
+
+
+def test_words_against_loops_have_the_ranges_of_requests_and_say_them(engine, capsys):
+    named = {command.setting: command for command in COMMANDS.values()}
+    for name, (low, high, _) in ADJUSTMENTS.items():
+        assert (named[name].low, named[name].high) == (low, high)
+        assert named[name].value == f"{low:g} to {high:g}" and not named[name].whole
+    talk(engine, "/repetition 0", "/bias 65", "/bias 65: 101", "/bias 999: 1", "/bias")
+    said = capsys.readouterr().err.splitlines()
+    expected = ("from 0.01 to 10", "like 17: -100", "from -100 to 100", "0..264", "bias: none")
+    assert all(part in line for part, line in zip(expected, said, strict=True))
 
 
 def test_a_word_that_is_no_command_is_a_hint_and_a_blank_before_it_makes_it_a_message(
