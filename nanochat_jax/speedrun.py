@@ -45,6 +45,9 @@ def run(argv: Sequence[str]) -> None:
     kind = pipeline.prepare_devices(configs["base"])
     root = base_dir()
     log.info("speedrun on %s, %s; everything lies in %s", kind, config.config or "defaults", root)
+    from nanochat_jax.train.stages import check_settings
+
+    check_settings(configs["base"], configs["tokenizer"].vocab_size)  # before anything is replaced
     # Process 0 alone fetches: all read the same files.
     rest_of_data = _data(config, configs) if group.chief() else lambda: None
     from nanochat_jax import report
@@ -65,6 +68,7 @@ def run(argv: Sequence[str]) -> None:
 def _finish(root: pathlib.Path, last: str, failed: int, started: float) -> None:
     """Writes the report and says what to do with the model."""
     from nanochat_jax import report
+    from nanochat_jax.checkpoint import aside
 
     path = report.generate(root)
     log.info("\n%s", report.summary(root))
@@ -75,6 +79,10 @@ def _finish(root: pathlib.Path, last: str, failed: int, started: float) -> None:
     log.info("to look at, with curves: %s", path.with_suffix(".html"))
     talk = f"python -m scripts.chat_web -i {last}"
     log.info("now talk to it:  make chat   or   make web   (%s)", talk)
+    began = time.time() - (time.perf_counter() - started)
+    if moved := [each.name for each in aside.found(root, since=began)]:
+        log.info("moved aside for it: %s; back with: python -m scripts.checkpoints restore NAME",
+                 ", ".join(moved))  # fmt: skip
 
 
 def configure(section: str, config: Speedrun, handed: Mapping[str, Any] | None = None) -> Any:

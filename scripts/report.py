@@ -6,6 +6,7 @@ from typing import Literal
 
 import tyro
 
+from nanochat_jax.config import flags
 from nanochat_jax.config.errors import friendly_errors
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.stopping import at_once
@@ -21,7 +22,7 @@ class Report:
 
 def main(argv: list[str]) -> int:
     with friendly_errors(), at_once():
-        config = tyro.cli(Report, args=argv, prog="scripts.report")
+        config = flags.whole(argv, Report, prog="scripts.report")
         from nanochat_jax import report
 
         if config.command == "reset":

@@ -14,7 +14,7 @@ from nanochat_jax.config import environment
 from nanochat_jax.config.errors import friendly_errors
 from nanochat_jax.config.resolve import SECTIONS, resolve
 from nanochat_jax.config.values import fields
-from scripts import chat_web, convert, data, train
+from scripts import chat_web, convert, data, report, train
 from scripts import eval as scores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,6 +63,9 @@ def test_a_wrong_flag_is_told_in_one_line(argv, said, base_dir, capsys):
         (data, "download --mx", "unknown flag --mx; did you mean --mix?"),
         (convert, "import", "missing: --dir"),
         (convert, "compare one", "missing: "),
+        (report, "--prise 3", "unknown flag --prise; did you mean --price?"),
+        (report, "--price x", "--price is 'x'; expected a number"),
+        (report, "generat", "invalid choice 'generat'"),
         (chat_web, "--port x", "--port is 'x'; expected a whole number"),
     ],
 )
@@ -163,3 +166,16 @@ def test_a_python_without_the_packages_is_told_what_to_type(program):
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert re.match(r"error: tyro and \d+ more are not installed .*type: ", done.stderr)
     assert "make setup" in done.stderr or "source .venv/bin/activate" in done.stderr
+
+
+@pytest.mark.parametrize("argv", ["train base", "train sft", "eval -i base", "speedrun"])
+def test_something_is_on_the_screen_before_jax_loads(argv, tmp_path):
+    # It takes seconds; here the program ends where it would begin to.
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("raise SystemExit(7)")
+    name, *rest = argv.split()
+    env = os.environ | {"PYTHONPATH": str(tmp_path), "NANOCHAT_BASE_DIR": str(tmp_path / "base")}
+    command = [sys.executable, "-m", f"scripts.{name}", *rest]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, timeout=60)
+    assert done.returncode == 7
+    assert re.match(r"\w+: settings of \S+/configs/cpu\.toml; loading JAX \.\.\.\n", done.stderr)

@@ -290,6 +290,19 @@ def test_an_evaluation_that_fails_costs_a_speedrun_none_of_its_stages(base_dir, 
         speedrun._evaluate("base", config, ran=True, strict=True)
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"), [("--device-batch-size=3", "does not divide"), ("--run=x", "wandb")]
+)
+def test_a_speedrun_that_is_refused_replaces_and_fetches_nothing(
+    argv, said, base_dir, tiny, monkeypatch
+):
+    monkeypatch.setattr(pipeline, "prepare_devices", lambda config: "cpu")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=said):
+        speedrun.run([f"--config={tiny}", "--mesh=1", "--fresh", argv])
+    assert not list(base_dir.rglob("*"))
+
+
 def test_how_a_speedrun_saves_reaches_every_stage(base_dir):
     layers = pipeline.layers_of("speedrun", ["--save-every=90s", "--keep", "all"])
     for stage in ("base", "mid", "sft", "rl"):

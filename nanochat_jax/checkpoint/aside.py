@@ -97,11 +97,12 @@ def move_later(folder: pathlib.Path, step: int) -> Aside | None:
     return _recorded(aside, step)
 
 
-def found(root: pathlib.Path) -> list[Aside]:
-    """Everything that was moved aside below a base directory, the newest first."""
+def found(root: pathlib.Path, since: float = 0.0) -> list[Aside]:
+    """What was moved aside below a base directory since a time (Unix's), the newest first."""
     each = (paths.checkpoints(root, stage) / OLD for stage in paths.CHECKPOINTS)
     folders = (path for old in each if old.is_dir() for path in old.iterdir() if path.is_dir())
-    return sorted(map(_read, folders), key=lambda a: (-a.when, a.name))
+    known = (a for a in map(_read, folders) if a.when >= since)
+    return sorted(known, key=lambda a: (-a.when, a.name))
 
 
 def named(root: pathlib.Path, name: str) -> Aside:

@@ -1,12 +1,14 @@
 """From a stage and a tag to the model, its tokenizer and its meta."""
 
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config import paths
 from nanochat_jax.config.paths import guess_tag as guess_tag
 from nanochat_jax.devices import compute_dtype
+from nanochat_jax.files import OLD, whole_folder
 from nanochat_jax.hosts import group
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.tokenizer import Tokenizer
@@ -79,3 +81,29 @@ def load_tokenizer(saved: store.Saved, root: pathlib.Path) -> Tokenizer:
             f"the tokenizer in {folder} has {have} ids, the checkpoint {saved.path} expects {vocab}"
         )
     return tokenizer
+
+
+def keep_tokenizer(root: pathlib.Path, new: Tokenizer) -> list[str]:
+    """Puts the base directory's tokenizer beside the models that were trained with it, before `new`
+    replaces it: without it they would be lost. Returns their names, such as `base/d4`."""
+    try:
+        old = Tokenizer.load(paths.tokenizer(root))
+    except (FileNotFoundError, ValueError):
+        return []
+    kept = []
+    for stage, run in _runs(root) if old.hash != new.hash else ():
+        beside = paths.tokenizer(run)
+        if not beside.is_dir() and store.find(run).meta.get("tokenizer_hash") == old.hash:
+            with whole_folder(beside) as part:
+                old.save(part)
+            kept.append(f"{stage}/{run.name}")
+    return kept
+
+
+def _runs(root: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
+    """Stage and folder of every run that has a step, of those moved aside too."""
+    for stage in paths.CHECKPOINTS:
+        folder = paths.checkpoints(root, stage)
+        for run in (*folder.glob("*"), *folder.glob(f"{OLD}/*")):
+            if store.steps(run):
+                yield stage, run

@@ -82,7 +82,7 @@ class MakeIdentity:
     model: str = ""  # the server's name of the model (default: its only one)
     count: int = 1000  # conversations in the file at the end
     out: str = ""  # the file (default: identity_conversations.jsonl in the base directory)
-    fresh: bool = False  # throw away a file that is there
+    fresh: bool = False  # begin anew; a file that is there is kept as FILE.old
     num_workers: Annotated[int, also("-w")] = 4  # requests at a time
     temperature: Annotated[float, also("-t")] = 1.0  # of the writing model
     max_tokens: int = 0  # of a reply of the writing model (0: its server decides)

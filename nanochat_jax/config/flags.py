@@ -37,6 +37,15 @@ def parse(argv: Sequence[str], default: Any, *, prog: str | None = None) -> dict
     return {name: value for name, value in flat(parsed).items() if name in typed}
 
 
+def whole(argv: Sequence[str], cls: type, *, prog: str) -> Any:
+    """The config of a program that takes words and flags of its own and no file; raises as
+    `parse`."""
+    argv = unbarred(argv)
+    check(argv, cls, words=True)
+    with one_line(argv, cls):
+        return tyro.cli(cls, args=argv, prog=prog)
+
+
 def command(
     commands: Mapping[str, type], argv: Sequence[str], *, prog: str = "", description: str = ""
 ) -> Any:

@@ -6,6 +6,7 @@ import difflib
 import io
 import os
 import re
+import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -74,6 +75,8 @@ def _check_values(flag: str, values: Sequence[str], hint: Any, words: bool) -> N
         return
     if typing.get_origin(hint) is tuple:
         return
+    if isinstance(hint, types.UnionType) and types.NoneType in typing.get_args(hint):
+        hint = typing.get_args(hint)[0]  # where it is typed it is no None
     if not values:
         raise ValueError(f"{flag} has no value; expected {_expected(hint)}")
     if not _can_be(values[0], hint):

@@ -20,7 +20,7 @@ class ConversationFile:
 
     Args:
         source: what made them (facts, model, seed): indices of another source are not ours.
-        fresh: whether a file that is there is thrown away.
+        fresh: whether to begin anew; a file that is there is kept beside, as `.old`.
 
     Raises:
         ValueError: the file is there and is of another name, of unknown origin, or damaged.
@@ -29,8 +29,9 @@ class ConversationFile:
     def __init__(self, path: pathlib.Path, name: str, source: str, fresh: bool = False):
         self.path, self.name, self.source = path, name, source
         self.notes = path.with_name(path.name.removesuffix(".jsonl") + ".progress.jsonl")
-        if fresh:
-            path.unlink(missing_ok=True)
+        if fresh and path.exists():
+            # It may hold hours of a larger model's work, and the server may not answer now.
+            path.replace(path.with_name(f"{path.name}.old"))
         self.done: set[int] = set()
         self._seen: set[bytes] = set()
         if path.exists() and path.stat().st_size:
@@ -64,7 +65,7 @@ class ConversationFile:
         if names != {self.name}:
             whose = f"is about {', '.join(sorted(names))}" if names else "was not made here"
             raise ValueError(
-                f"{self.path} is there and {whose}; throw it away with --fresh, or write this "
+                f"{self.path} is there and {whose}; begin it anew with --fresh, or write this "
                 "elsewhere with --out FILE"
             )
         _whole_lines(self.path)

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from nanochat_jax import locks
+from nanochat_jax import locks, sharding
 from nanochat_jax.checkpoint import store, whole
 from nanochat_jax.checkpoint.aside import Aside
 from nanochat_jax.config.paths import base_dir
@@ -21,7 +21,7 @@ from nanochat_jax.data import ledger
 from nanochat_jax.hosts import group
 from nanochat_jax.results import TRAINING, Section
 from nanochat_jax.stopping import Interrupted
-from nanochat_jax.train import chat, loop, memory, origin, setup, telling, tokenizer
+from nanochat_jax.train import base, chat, loop, memory, metrics, origin, setup, telling, tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,14 @@ def _trained(run: setup.Run, moved: list[Aside | None]) -> loop.Loop:
 def _tell_moved(moved: Sequence[Aside | None]) -> None:
     for each in filter(None, moved):
         log.info("%s", telling.before_it(each))
+
+
+def check_settings(config: BaseTrain, vocab_size: int) -> None:
+    """Raises ValueError for what base training would refuse of its settings, before its text is
+    fetched or a tokenizer trained. JAX's devices must be set up."""
+    metrics.check_run_name(config.run)
+    cfg, mesh = base.model_config(config, vocab_size), sharding.make_mesh(config.mesh or None)
+    setup.passes(config, cfg, mesh)
 
 
 def status(

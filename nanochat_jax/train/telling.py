@@ -1,6 +1,8 @@
 """What a person is told of a run: what it is before it begins, what to type when it has ended."""
 
 import pathlib
+import shlex
+import sys
 
 import jax
 
@@ -57,7 +59,9 @@ def ended(run: Run) -> str:
         "scores": f"python -m scripts.eval -i {run.stage}{tag}",
     }
     if after:
-        told["next"] = f"python -m scripts.train --stage {after}{tag}"
+        file = flags.take(sys.orig_argv, "config")[0]
+        same = f" --config {shlex.quote(file)}" if file else ""
+        told["next"] = f"python -m scripts.train --stage {after}{same}{tag}"
     lines = [f"  {name:11} {line}" for name, line in told.items()]
     return "\n".join([f"{run.stage}/{run.directory.name} is trained", *lines])
 

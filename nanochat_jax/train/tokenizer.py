@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nanochat_jax import files
+from nanochat_jax.checkpoint.load import keep_tokenizer
 from nanochat_jax.config import paths, values
 from nanochat_jax.config.stages import TokenizerTrain
 from nanochat_jax.data import shards
@@ -50,6 +51,8 @@ def run(config: TokenizerTrain, root: pathlib.Path) -> Section:
     # Before anything is saved: no later stage could be trusted otherwise.
     check_round_trip(tokenizer)
     folder = paths.tokenizer(root)
+    if kept := keep_tokenizer(root, tokenizer):
+        log.info("%s keep the tokenizer that they were trained with", ", ".join(kept))
     tokenizer.save(folder)
     figures = _figures(tokenizer, seconds)
     # Last, since this record is what makes the stage done.

@@ -28,6 +28,8 @@ def home(base_dir):
 def test_a_run_goes_aside_whole_and_comes_back_for_the_one_in_its_place(home, capsys):
     run(home, 2, 4, final=True)
     moved = aside.move(home)
+    assert aside.found(home.parents[1], since=moved.when) == [moved]
+    assert not aside.found(home.parents[1], since=moved.when + 1)
     assert moved.name == "base/d4-1" and moved.finished and not home.exists()
     run(home, 8)
     assert checkpoints.main(["list"]) == 0

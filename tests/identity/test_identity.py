@@ -204,7 +204,9 @@ def test_a_file_about_another_name_is_refused_but_with_fresh(tmp_path):
     path.write_text(json.dumps(talk("hi", "I am nanochat.")) + "\n")
     with pytest.raises(ValueError, match="not made here.*--fresh"):
         make.from_templates(path, NEMO, 5)
+    before = path.read_bytes()
     make.from_templates(path, NEMO, 5, fresh=True)
+    assert path.with_name(f"{path.name}.old").read_bytes() == before
     with pytest.raises(ValueError, match="about Nemo"):
         make.from_templates(path, Identity("Nora", NEMO.facts), 5)
     assert len(list(read_conversations(path))) == 5

@@ -88,11 +88,10 @@ function turn(message, place) {
   const live = replyOf(chat.id)?.message === message;
   const node = turnNode(message, live ? [] : buttonsOf(message, place));
   if (live) node.id = "live";
-  const last = place === chat.messages.length - 1;
-  const elsewhere = !live && last && isLive(chat);
+  const elsewhere = !live && place === chat.messages.length - 1 && isLive(chat);
   clearTimeout(lookAgain);
   if (elsewhere) lookAgain = setTimeout(() => follow(chat), LIVE_MS); // that tab may die
-  showMessage(node, message, { live, waiting: live && replyOf(chat.id).waiting, elsewhere, inspect: settings.inspect, last });
+  showMessage(node, message, { live, waiting: live && replyOf(chat.id).waiting, elsewhere, inspect: settings.inspect });
   return node;
 }
 
