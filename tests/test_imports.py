@@ -43,6 +43,7 @@ RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 
 # Values in, values out: no files, clocks, logs, and nothing that belongs to the shell around them.
 PURE = (
+    "config/decoding.py",
     "config/gpt.py",
     "config/inherit.py",
     "config/mesh.py",
@@ -69,6 +70,7 @@ PURE = (
     "report/score_table.py",
     "report/text.py",
     "results.py",
+    "serve/engine/adjust.py",
     "serve/engine/decode.py",
     "serve/engine/requests.py",
     "serve/engine/rows.py",

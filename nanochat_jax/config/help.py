@@ -46,7 +46,10 @@ GROUPS: dict[str, tuple[str, str]] = {
         "slots queue model_name api_key_file allowed_host forwarded_allow_ips cors_origin notice "
         "drain",
     ),
-    "Sampling": ("temperature top_k top_p max_new_tokens", "learn_stop share_first_token"),
+    "Sampling": (
+        "temperature top_k top_p min_p repetition_penalty max_new_tokens",
+        "presence_penalty frequency_penalty learn_stop share_first_token",
+    ),
     "Optimizer": (
         "embedding_lr unembedding_lr matrix_lr weight_decay init_lr_frac warmup_ratio "
         "warmdown_ratio",

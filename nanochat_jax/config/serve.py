@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Annotated
 
+from nanochat_jax.config.decoding import ADJUSTMENTS
 from nanochat_jax.config.program import Program, Source, also
 
 # What a number may be: beyond it there is nothing that a model or a socket could do.
@@ -10,6 +11,7 @@ RANGES = {
     "temperature": (0.0, 2.0), "top_k": (-1, 1_000_000), "top_p": (0.0, 1.0),
     "max_tokens": (-1, 1_000_000), "port": (0, 65535), "slots": (0, 4096),
     "queue": (0, 1_000_000), "rate_limit": (0, 1_000_000), "notice": (0, 3600), "drain": (0, 86400),
+    **{name: (each.low, each.high) for name, each in ADJUSTMENTS.items()},
 }  # fmt: skip
 
 
@@ -23,6 +25,13 @@ class Talk(Program):
     top_k: Annotated[int, also("-k")] = 50  # sample among the k likeliest tokens; 0, -1: all
     top_p: float = 1.0
     """sample among the likeliest tokens that hold this much probability; 0: the likeliest alone"""
+    min_p: float = 0.0
+    """sample among the tokens that are at least this share as likely as the likeliest; 0: all"""
+    repetition_penalty: float = 1.0
+    """against loops, 1.1 to 1.3: divides the logits of tokens of the chat (multiplies negative
+    ones); 1: off"""
+    presence_penalty: float = 0.0  # taken once from logits of tokens that the reply has, -2 to 2
+    frequency_penalty: float = 0.0  # taken for each time that the reply has them, -2 to 2
     int8: bool = False  # matrices in 8 bits: half the memory of bfloat16, nearly the same text
 
     def __post_init__(self) -> None:

@@ -4,8 +4,15 @@ import pathlib
 
 from nanochat_jax import leftovers
 from nanochat_jax.config.data import AddTexts, Clean, Download, ListShards, VerifyShards
-from nanochat_jax.config.paths import base_data, base_dir, hidden_shards, writable_base_dir
+from nanochat_jax.config.paths import (
+    base_data,
+    base_dir,
+    conversations,
+    hidden_shards,
+    writable_base_dir,
+)
 from nanochat_jax.data import download, importer, manifest, shards
+from nanochat_jax.tasks.conversation import read_conversations
 
 
 def run(command: Download | AddTexts | ListShards | VerifyShards | Clean) -> int:
@@ -45,7 +52,9 @@ def _add(command: AddTexts) -> int:
 
 
 def _list() -> int:
-    found = shards.listed(base_dir())
+    chats, _ = _say_conversations()
+    if (found := _texts_beside(chats)) is None:
+        return 0
     print(f"{found.source}:")
     _say_hidden(found)
     for path in (*found.train, found.val):
@@ -55,6 +64,30 @@ def _list() -> int:
         print(f"  {path.name}  {split:5}  {rows:>9,} documents  {megabytes:8.1f} MB{empty}")
     _say_left_over()
     return 0
+
+
+def _say_conversations() -> tuple[int, int]:
+    """A line for each file of the user's own chats; (such files, those of them that are damaged)"""
+    files = [(split, conversations(base_dir(), split)) for split in ("train", "val")]
+    files, damaged = [(split, path) for split, path in files if path.exists()], 0
+    for split, path in files:
+        try:
+            told = f"{sum(1 for _ in read_conversations(path)):>9,} conversations"
+        except ValueError as error:
+            told, damaged = f"DAMAGED: {error}", damaged + 1
+        print(f"  {path.parent.name}/{path.name}  {split:5}  {told}")
+    return len(files), damaged
+
+
+def _texts_beside(chats: int) -> shards.Shards | None:
+    """The shards; None where there are `chats` alone, which mid and sft train on."""
+    try:
+        return shards.listed(base_dir())
+    except FileNotFoundError as error:
+        if not chats:
+            raise
+        print(f"  {error}")
+        return None
 
 
 def _say_hidden(found: shards.Shards) -> None:
@@ -91,9 +124,11 @@ def _why_kept(left: leftovers.Leftover, command: Clean) -> str:
 
 
 def _verify(command: VerifyShards) -> int:
-    found = shards.listed(base_dir())
+    chats, damaged = _say_conversations()
+    if (found := _texts_beside(chats)) is None:
+        return 1 if damaged else 0
     files, folder = (*found.train, found.val), found.val.parent
-    entries, damaged = manifest.read(folder), 0
+    entries = manifest.read(folder)
     _say_hidden(found)
     for path in files:
         # One damaged shard says nothing of the others: all are read, and each is named.

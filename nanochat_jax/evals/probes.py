@@ -32,26 +32,25 @@ class ProbeScore(Share):
 
 
 def load_probes(folder: pathlib.Path, which: str = "final") -> list[dict[str, Any]]:
-    """The probes of a set ("dev" or "final") of the world in `folder`; none without a world.
-
-    Raises:
-        ValueError: an earlier version wrote them.
-    """
+    """The probes of a set ("dev" or "final") of the world in `folder`; none without a world."""
     path = folder / "probes.jsonl"
-    found = [p for p in files.read_json_lines(path) if p["set"] == which]
-    if any("answers" not in probe for probe in found):
-        raise ValueError(
-            f"{folder} was written by an earlier version, which asked otherwise; remove it, and "
-            "`python -m scripts.speedrun --fresh` writes today's"
-        )
-    return found
+    return [p for p in files.read_json_lines(path) if p["set"] == which]
 
 
 def run_probes(
     engine: Engine, tokenizer: Tokenizer, probes: Sequence[Mapping[str, Any]], *,
     temperature: float = 0.0, top_k: int | None = None, seed: int = 0,
 ) -> dict[str, ProbeScore]:  # fmt: skip
-    """Kind -> score, of one reply to each probe."""
+    """Kind -> score, of one reply to each probe.
+
+    Raises:
+        ValueError: an earlier version wrote the probes.
+    """
+    if any("answers" not in probe for probe in probes):
+        raise ValueError(
+            "the probes are of an earlier version, which asked otherwise; remove world_data/ from "
+            "the base directory, and `python -m scripts.speedrun --fresh` writes today's"
+        )
     prompts = [prompt_of(tokenizer, p["question"]) for p in probes]
     replies = engine.complete(prompts, MAX_TOKENS, temperature, top_k, seed)
     judged: dict[str, list[Exchange]] = {}

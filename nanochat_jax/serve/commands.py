@@ -47,6 +47,17 @@ def _read() -> dict[str, Command]:
 COMMANDS = _read()
 
 
+BIAS_FORM = re.compile(r"\s*([0-9]{1,9})\s*:\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))\s*")
+
+
+def biases(text: str) -> dict[int, float]:
+    """What is added to tokens' logits, of a text like `17: -100, 5: 2.5`; ValueError for others."""
+    pairs = [BIAS_FORM.fullmatch(pair) for pair in text.split(",") if pair.strip()]
+    if None in pairs:
+        raise ValueError(f"bias must be token ids and numbers, like 17: -100, 5: 2.5, not {text!r}")
+    return {int(pair[1]): float(pair[2]) for pair in pairs}
+
+
 def called(text: str) -> tuple[str, str] | None:
     """(the word, what stands after it); None for a message."""
     found = CALL.fullmatch(text)

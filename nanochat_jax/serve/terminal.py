@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TextIO
 
+from nanochat_jax.config.decoding import ADJUSTMENTS, adjusts
 from nanochat_jax.config.errors import start_logging
 from nanochat_jax.config.gpt import param_counts
 from nanochat_jax.config.serve import ChatCLI
@@ -71,6 +72,7 @@ class Terminal:
         self.settings = dataclasses.replace(cfg, system=heard(cfg.system), seed=seed)
         self._out, self._ready = out, ready
         self.messages: list[Message] = []
+        self.biases: dict[int, float] = {}
         self.turns = self.refused = 0
 
     def run(self) -> None:
@@ -163,6 +165,7 @@ class Terminal:
         """Shows the reply while it comes; returns it whole, as far as it came."""
         cfg, seed = self.settings, derive_seed(self.settings.seed, self.turns)
         how = (cfg.max_tokens, cfg.temperature, cfg.top_k, cfg.top_p, seed)
+        more = {name: getattr(cfg, name) for name in ADJUSTMENTS} | {"logit_bias": self.biases}
         self.turns += 1  # another seed each turn: the same question may get another answer
         pieces: list[Part] = []
         column = len(ASSISTANT) if self._interactive else 0
@@ -171,7 +174,7 @@ class Terminal:
             if self._interactive:
                 name = GREEN + ASSISTANT + PLAIN if self._look.styled else ASSISTANT
                 self._say("\n" + name, end="")
-            generation = self._engine.submit(Request(tuple(tokens), *how))
+            generation = self._engine.submit(Request(tuple(tokens), *how, **more))
             for piece in self._pieces(generation, interrupted):
                 shown = piece._replace(text=screen.shown(piece.text))
                 self._say(typesetter.push(shown), end="")
@@ -210,6 +213,8 @@ class Terminal:
             return self._note(f"{commands.listed()}\n{HELP}")
         if word == "system":
             return self._set_system(value)
+        if word == "bias":
+            return self._set_biases(value)
         self.messages = []
         self._note("(a new conversation)")
 
@@ -217,6 +222,17 @@ class Terminal:
         if text:
             self.settings = dataclasses.replace(self.settings, system="" if text == "-" else text)
         self._note(f"system: {self.settings.system or '(nothing)'}")
+
+    def _set_biases(self, text: str) -> None:
+        if text:
+            try:
+                new = commands.biases("" if text == "-" else text)
+                self._engine.check(Request((0,), logit_bias=new))
+            except ValueError as error:
+                return self._note(str(error))
+            self.biases = new
+        listed = (f"{token}: {bias:g}" for token, bias in self.biases.items())
+        self._note(f"bias: {', '.join(listed) or 'none'}")
 
     def _set(self, command: commands.Command, value: str) -> None:
         if value:
@@ -287,7 +303,7 @@ def new_engine(cfg: ChatCLI, loading: Loading, warm: bool) -> tuple[Engine, str]
     del loaded
     loading.phase("compiling")  # without `warm` what the first reply needs, when it is asked for
     if warm:
-        engine.warm_up(scores=False)
+        engine.warm_up(scores=False, adjusts=adjusts(cfg))
     return engine, banner
 
 

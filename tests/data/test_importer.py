@@ -4,12 +4,16 @@ import gzip
 import json
 import multiprocessing
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nanochat_jax import tasks, texts
 from nanochat_jax.config import paths
-from nanochat_jax.data import importer, inputs, shards
+from nanochat_jax.config.data import ListShards, VerifyShards
+from nanochat_jax.data import commands, importer, inputs, shards
 from nanochat_jax.tasks.conversation import read_conversations
+from nanochat_jax.tokenizer.chat_format import exchange
 from scripts import data
 
 STORY = [f"Document number {i} tells of {i * 7} things.\nAnd of more." for i in range(400)]
@@ -106,13 +110,59 @@ def test_a_bad_file_is_named_and_nothing_is_written(tmp_path, name, content, rea
 
 
 def test_a_row_that_is_no_text_is_named_by_file_group_and_row(tmp_path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["good", None]}), path)
     with pytest.raises(ValueError, match=r"a\.parquet: row 1 of row group 0"):
         importer.add_documents(tmp_path, [path])
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "string_view", "dictionary"])
+def test_text_is_read_in_whatever_way_arrow_keeps_it(tmp_path, kind):
+    text = pa.array(["one", "two"])
+    column = text.dictionary_encode() if kind == "dictionary" else text.cast(getattr(pa, kind)())
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    done = importer.add_documents(tmp_path, [tmp_path / "a.parquet"])
+    assert done.train + done.val == 2
+
+
+def test_a_table_without_a_column_of_text_is_named(tmp_path):
+    pq.write_table(pa.table({"content": ["one"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": [b"one"]}), tmp_path / "b.parquet")
+    with pytest.raises(
+        ValueError, match=r"a\.parquet has columns \['content'\]; expected one named"
+    ):
+        importer.add_documents(tmp_path, [tmp_path / "a.parquet"])
+    with pytest.raises(ValueError, match=r"b\.parquet: row 0 of row group 0 is b'one'"):
+        importer.add_documents(tmp_path, [tmp_path / "b.parquet"])
+
+
+def test_chats_are_listed_and_verified_also_where_there_is_no_text(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no text"):
+        commands.run(ListShards())
+    (tmp_path / "a.jsonl").write_text(
+        "\n".join(json.dumps(exchange(f"{i}?", f"{i}.")) for i in range(3))
+    )
+    assert data.main(["add", str(tmp_path / "a.jsonl"), "--conversations"]) == 0
+    for command in (ListShards(), VerifyShards()):
+        assert commands.run(command) == 0
+    told = capsys.readouterr().out
+    assert told.count("conversations/train.jsonl  train          2 conversations") == 2
+    assert told.count("no text to train on") == 2
+    with paths.conversations(tmp_path, "train").open("a") as file:
+        file.write("[]\n")
+    assert commands.run(VerifyShards()) == 1
+    assert "train.jsonl, line 3: " in capsys.readouterr().out
+
+
+def test_hidden_files_beside_shards_are_left_out_and_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "two"}')
+    importer.add_documents(tmp_path, [tmp_path / "a.jsonl"])
+    (tmp_path / "base_data" / "._shard_00000.parquet").write_bytes(b"\0\5\26\7")
+    for command in (ListShards(), VerifyShards()):
+        assert commands.run(command) == 0
+        assert "  ._shard_00000.parquet  left out: a hidden file" in capsys.readouterr().out
 
 
 def test_an_import_that_was_killed_can_be_called_again(tmp_path, monkeypatch):

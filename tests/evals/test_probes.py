@@ -5,8 +5,8 @@ import json
 import pytest
 
 from nanochat_jax.config.program import Eval
-from nanochat_jax.evals.probes import APART, KINDS, ProbeScore, is_right, load_probes, scores
-from nanochat_jax.evals.run import EVALUATIONS
+from nanochat_jax.evals.probes import APART, KINDS, ProbeScore, is_right, scores
+from nanochat_jax.evals.run import EVALUATIONS, tasks_of
 from tests.serve.world import BYTES, spoken, talking_model
 
 PROBE = {"story": None, "tool": None}
@@ -70,9 +70,11 @@ def test_every_kind_counts_the_same_in_the_mean():
 
 def test_probes_of_an_earlier_version_are_refused_with_what_to_do(tmp_path):
     old = {"set": "final", "kind": "spelling", "question": "Spell ox.", "answer": "o x"}
-    (tmp_path / "probes.jsonl").write_text(json.dumps(old))
-    with pytest.raises(ValueError, match=r"earlier version.*remove it.*--fresh"):
-        load_probes(tmp_path)
+    (tmp_path / "world_data").mkdir()
+    (tmp_path / "world_data" / "probes.jsonl").write_text(json.dumps(old))
+    assert "probes" in tasks_of(Eval(tasks="bpb,probes"), tmp_path)
+    with pytest.raises(ValueError, match=r"earlier version.*remove world_data/.*--fresh"):
+        EVALUATIONS["probes"](talking_model(spoken("-")), BYTES, Eval(), tmp_path)
 
 
 def test_an_examination_gives_scores_and_shows_an_exchange_of_each_kind(tmp_path):

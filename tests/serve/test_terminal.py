@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from nanochat_jax.config.decoding import ADJUSTMENTS
 from nanochat_jax.config.serve import ChatCLI
 from nanochat_jax.serve import terminal as programs
 from nanochat_jax.serve.commands import COMMANDS
@@ -32,7 +33,7 @@ def engine():
     return Engine(talking_model(said, sequence_len=128), BYTES, slots=1)
 
 
-def talk(engine, *lines, interactive=False, system=""):
+def talk(engine, *lines, interactive=False, **flags):
     """What the terminal writes when a person types `lines` and then closes the input."""
     left, out = list(lines), io.StringIO()
 
@@ -44,7 +45,7 @@ def talk(engine, *lines, interactive=False, system=""):
             raise KeyboardInterrupt
         return line
 
-    terminal = Terminal(engine, ChatCLI(max_tokens=64, system=system), ask, out, interactive)
+    terminal = Terminal(engine, ChatCLI(max_tokens=64, **flags), ask, out, interactive)
     terminal.run()
     return out.getvalue(), terminal, left
 
@@ -92,6 +93,43 @@ def test_commands_change_the_settings_and_refuse_what_is_out_of_range(engine, ca
     assert settings.system == "Be\nbrief." and "from 0 to 2" in err and "topk: 0\n" in err
     assert "must be a whole number from 0 to 200, not 'x'" in err
     assert talk(engine, "/system -", system="x")[1].settings.system == ""
+
+
+def test_flags_and_commands_against_loops_reach_the_engine(engine, monkeypatch):
+    asked, submit = [], engine.submit
+    monkeypatch.setattr(engine, "submit", lambda request: asked.append(request) or submit(request))
+    flags = {"repetition_penalty": 1.2, "presence_penalty": 0.5, "frequency_penalty": -1.0}
+    talk(engine, "hi", min_p=0.1, **flags)
+    (request,) = asked
+    assert flags.items() <= vars(request).items() and request.min_p == 0.1
+    words = [
+        "/minp 0.2",
+        "/repetition 1.1",
+        "/presence 2",
+        "/frequency -2",
+        "/bias 65: -100, 66 :.5",
+    ]
+    talk(engine, *words, "hi")
+    settled = {
+        "repetition_penalty": 1.1,
+        "presence_penalty": 2,
+        "frequency_penalty": -2,
+        "min_p": 0.2,
+    }
+    assert {**settled, "logit_bias": ((65, -100.0), (66, 0.5))}.items() <= vars(asked[-1]).items()
+    talk(engine, "/bias 65: 1", "/bias -", "hi")
+    assert not asked[-1].adjusts
+
+
+def test_words_against_loops_have_the_ranges_of_requests_and_say_them(engine, capsys):
+    named = {command.setting: command for command in COMMANDS.values()}
+    for name, (low, high, _) in ADJUSTMENTS.items():
+        assert (named[name].low, named[name].high) == (low, high)
+        assert named[name].value == f"{low:g} to {high:g}" and not named[name].whole
+    talk(engine, "/repetition 0", "/bias 65", "/bias 65: 101", "/bias 999: 1", "/bias")
+    said = capsys.readouterr().err.splitlines()
+    expected = ("from 0.01 to 10", "like 17: -100", "from -100 to 100", "0..264", "bias: none")
+    assert all(part in line for part, line in zip(expected, said, strict=True))
 
 
 def test_a_word_that_is_no_command_is_a_hint_and_a_blank_before_it_makes_it_a_message(

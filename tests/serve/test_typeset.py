@@ -52,6 +52,13 @@ def test_what_is_one_character_to_a_reader_stays_whole():
             assert cell_len(line) <= 10 or one not in (FAMILY, "👍🏽")
 
 
+@pytest.mark.parametrize("styled", [False, True])
+def test_what_has_no_width_or_another_blank_is_written_as_it_came(styled):
+    joined, blanks = "می\u200cروم", ("10\u00a0km", "Bonjour\u202f!", "東京\u3000大阪")
+    for text in (joined, *blanks, "Donau\u00addampf", "\U0001fae9", FAMILY, "\u2067עברית\u2069"):
+        assert laid(text, 80, styled=styled).removesuffix("\x1b[0m") == text
+
+
 def test_a_word_wider_than_the_terminal_is_left_to_it_and_comes_while_it_is_written():
     address = "https://example.org/" + "a" * 40
     assert laid(f"see {address} ok then", 16) == f"see\n{address} ok\nthen"

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nanochat_jax.models.cache import KVCache
+from nanochat_jax.serve.engine.adjust import Adjustments, adjusted, follow, tally
 from nanochat_jax.serve.engine.sampling import uniform
 
 Apply = Callable[..., tuple[jax.Array, KVCache]]
@@ -75,25 +76,27 @@ def score_tokens(logits: jax.Array, tokens: jax.Array, N: int):
 
 def decode_chunk(
     apply: Apply, sample: Sample, specials: Specials, N: int,
-    params: dict, cache: KVCache, rows: Rows, steps: jax.Array,
+    params: dict, cache: KVCache, rows: Rows, steps: jax.Array, asked: Adjustments | None = None,
 ) -> tuple[KVCache, DecodeOutput]:  # fmt: skip
     """Chooses up to `steps` (<= K) tokens for every running row; stops early when none runs.
 
     The cache must have room for `steps` tokens above each running row's length. With fewer rows
-    than the cache has, its first rows are meant and the others stay as they are.
+    than the cache has, its first rows are meant and the others stay as they are. `asked` changes
+    what is drawn from; the scores are the model's own in any case.
     """
     B, K = rows.forced_BK.shape
     whole, cache = cache, jax.tree.map(lambda x: x[:B], cache)
 
     def choose(carry):
-        k, cache, rows, out = carry
+        k, cache, rows, so_far, out = carry
         logits_B1V, cache = apply(
             {"params": params}, rows.token_B[:, None], cache, rows.running_B.astype(jnp.int32)
         )
         logits_BV = logits_B1V[:, 0]
         # By the row's own seed and step: a reply does not depend on what else is in the batch.
         uniform_B = uniform(rows.seed_B, rows.step_B)
-        token_B = sample(logits_BV, rows.temperature_B, rows.top_k_B, rows.top_p_B, uniform_B)
+        drawn_from_BV = adjusted(logits_BV, rows.temperature_B, asked, so_far)
+        token_B = sample(drawn_from_BV, rows.temperature_B, rows.top_k_B, rows.top_p_B, uniform_B)
         forced_B = lax.dynamic_index_in_dim(rows.forced_BK, k, axis=1, keepdims=False)
         token_B = jnp.where(k < rows.forced_count_B, forced_B, token_B)
         # A row that stopped feeds the same token again, to the same place: nothing moves on.
@@ -101,18 +104,19 @@ def decode_chunk(
         scores = score_tokens(logits_BV, token_B, N)
         record = partial(lax.dynamic_update_index_in_dim, index=k, axis=0)
         out = jax.tree.map(record, out, DecodeOutput(token_B, rows.running_B, *scores))
-        return k + 1, cache, _advance(rows, token_B, specials), out
+        so_far = follow(so_far, token_B, rows.running_B)
+        return k + 1, cache, _advance(rows, token_B, specials), so_far, out
 
     def going(carry):
-        k, _, rows, _ = carry
+        k, _, rows, *_ = carry
         return (k < steps) & jnp.any(rows.running_B)
 
     nothing = lambda dtype, *more: jnp.zeros((K, B, *more), dtype)
     ids, floats = (partial(nothing, dtype) for dtype in (jnp.int32, jnp.float32))
     out = DecodeOutput(ids(), nothing(bool), floats(), ids(N), floats(N))
-    start = jnp.int32(0), cache.replace(length_B=rows.length_B), rows, out
+    start = jnp.int32(0), cache.replace(length_B=rows.length_B), rows, tally(asked), out
     # A while, not a scan: when the last running row stops, the steps that are left cost nothing.
-    _, cache, _, out = lax.while_loop(going, choose, start)
+    _, cache, *_, out = lax.while_loop(going, choose, start)
     if B == whole.length_B.shape[0]:
         return cache, out
     # Lengths too, though the host's are what counts: every dispatch sets them anew.

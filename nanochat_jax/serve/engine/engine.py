@@ -75,7 +75,7 @@ class Engine:
         self.pool = Pool(model, specials, slots, self.max_len, steps, mesh)
         self.slots = [Slot(row, row % len(self.devices)) for row in range(slots)]
         self._prefiller = Prefiller(self.pool, self.slots, reuse)
-        self._rows = idle_rows(slots, steps)
+        self._rows, self._adjusted = idle_rows(slots, steps), self.pool.new_adjusted_rows()
         self._waiting: deque[Generation] = deque()
         self._updates: deque[tuple[Generation, Sequence[ScoredToken]]] = deque()
         self._ticks = 0
@@ -111,7 +111,7 @@ class Engine:
     ) -> tuple[list[list[int]], list[list[int]]]:
         """(sequences, masks) of `num_samples` replies, prompts included (mask 0), stop tokens not.
 
-        Takes max_tokens, temperature, top_k and seed as `generate` does.
+        Takes max_tokens, temperature, top_k and seed as `generate` does, and what `Request` adds.
         """
         replies = self._run(self._submit_samples(_request(tokens, **settings), num_samples))
         sequences = [[*tokens, *reply.tokens] for reply in replies]
@@ -167,10 +167,10 @@ class Engine:
             self._notify()
         return worked
 
-    def warm_up(self, scores: bool = True) -> None:
-        """Compiles all that serving needs, without `scores` what chatting does. Only while nothing
-        is running."""
-        self.pool.warm_up(scores)
+    def warm_up(self, scores: bool = True, adjusts: bool = False) -> None:
+        """Compiles all that serving needs, without `scores` what chatting does, whose replies all
+        adjust logits or none does. Only while nothing is running."""
+        self.pool.warm_up(scores, adjusts)
         self.forget()
 
     def set_params(self, params: dict) -> None:
@@ -257,6 +257,7 @@ class Engine:
             slot.tokens, slot.cached = list(request.tokens), len(request.tokens) - 1
             slot.tool_calls = ToolCalls(self.tokenizer, self.tool, request.tokens)
             set_request(self._rows, slot.row, request, room=self.max_len - len(request.tokens))
+            self._adjusted.set_request(slot.row, request)
         self._fit(max(slot.cached for slot in ready))
         self.pool.put([slot.row for slot in ready])
         for slot in ready:
@@ -288,8 +289,9 @@ class Engine:
             self._rows.length_B[slot.row] = slot.cached
         for slot in running:
             set_next(self._rows, slot.row, slot.tokens[-1], slot.tool_calls)
-        alternatives = any(slot.generation.request.alternatives for slot in running)
-        pending = self.pool.start(self._rows, steps, alternatives, running[-1].row + 1)
+        more = any(slot.generation.request.asks_more for slot in running)
+        asked = self._adjusted.sent(running, self.pool.length) if more else None
+        pending = self.pool.start(self._rows, steps, running[-1].row + 1, asked)
         # Between start and read, so that the callbacks of the last dispatch run while the device
         # computes this one. After the read it would wait for them.
         self._notify()
@@ -329,7 +331,7 @@ class Engine:
                 notify(generation, new)
 
 
-def _request(tokens, max_tokens=None, temperature=1.0, top_k=None, seed=42, run_on=False):
+def _request(tokens, max_tokens=None, temperature=1.0, top_k=None, seed=42, **more):
     """In plain Python numbers, whatever the guide's arguments are made of."""
     settings = max_tokens, float(temperature), top_k, 1.0, int(seed)
-    return Request(tuple(int(token) for token in tokens), *settings, run_on=run_on)
+    return Request(tuple(int(token) for token in tokens), *settings, **more)

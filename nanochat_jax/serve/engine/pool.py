@@ -16,10 +16,11 @@ import numpy as np
 from nanochat_jax.models.cache import init_cache
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine import decode
+from nanochat_jax.serve.engine.adjust import Adjustments
 from nanochat_jax.serve.engine.decode import DecodeOutput, PrefillInput, Rows, Specials
 from nanochat_jax.serve.engine.kernels import choose_sample
 from nanochat_jax.serve.engine.placement import ROWS, STEPS_ROWS, WHOLE, Placement
-from nanochat_jax.serve.engine.rows import idle_rows
+from nanochat_jax.serve.engine.rows import AdjustedRows, idle_rows
 from nanochat_jax.serve.engine.weights import nbytes
 
 PATIENCE = 256  # dispatches before the cache shrinks: a long chat may go on in the meantime
@@ -71,6 +72,7 @@ class Pool:
         self.row_counts = tuple(n * c for c in sizes(2, slots // n, 4)) if on_cpu else (slots,)
         self.chunks = sizes(SMALLEST_CHUNK, min(LARGEST_CHUNK, max(max_len, 17)), 2)
         self.compilations, self.warm = 0, 0.0
+        self.new_adjusted_rows = partial(AdjustedRows, slots, max_len, model.cfg.vocab_size)
         self.alternatives = min(MAX_ALTERNATIVES, model.cfg.vocab_size)
         make = lambda *size: partial(init_cache, model.cfg, *size, model.gpt.dtype)
         self._new_cache = self._placement.maker(make(slots, self.lengths[0]))
@@ -94,9 +96,9 @@ class Pool:
             run = partial(decode.prefill_chunk, apply, N)
             return place(run, (WHOLE, ROWS, ROWS), ROWS)
 
-        def steps(N):
+        def steps(N, *asked):
             run = partial(decode.decode_chunk, apply, choose_sample(), specials, N)
-            return place(run, (WHOLE, ROWS, ROWS, WHOLE), (ROWS, STEPS_ROWS))
+            return place(run, (WHOLE, ROWS, ROWS, WHOLE, *asked), (ROWS, STEPS_ROWS))
 
         # What is donated is written in place: no dispatch allocates a second cache.
         place, counts = self._placement.map, (0, self.alternatives)
@@ -106,7 +108,10 @@ class Pool:
         self._resize = {n: self._jit(resize(n)) for n in self.lengths}
         self._prefill = {N: self._jit(prefill(N), donate_argnums=1) for N in counts}
         options = dict(donate_argnums=1, compiler_options=loop_options())
-        self._decode = {N: self._jit(steps(N), **options) for N in counts}
+        # Two loops: most replies need the first. The second scores alternatives and adjusts logits,
+        # both, since a third and fourth would make every start compile for so much longer.
+        self._decode = self._jit(steps(0), **options)
+        self._decode_all = self._jit(steps(self.alternatives, ROWS), **options)
 
     def set_params(self, params: dict) -> None:
         """Puts the weights on every device, and empty rows if they were released."""
@@ -184,39 +189,46 @@ class Pool:
         """How many rows a dispatch over the first `count` rows computes."""
         return smallest_fit(self.row_counts, count)
 
-    def start(self, rows: Rows, steps: int, alternatives: bool, count: int) -> DecodeOutput:
-        """Starts a dispatch of at most `steps` tokens for each of the first `count` rows."""
-        run = self._decode[self.alternatives if alternatives else 0]
-        first = self._placement.arrange(rows, self.rows_for(count))
-        self.cache, output = run(self.params, self.cache, first, np.int32(steps))
+    def start(
+        self, rows: Rows, steps: int, count: int, asked: Adjustments | None = None
+    ) -> DecodeOutput:
+        """Starts a dispatch of at most `steps` tokens for each of the first `count` rows.
+
+        With `asked` it adjusts logits, and finds alternatives to each token.
+        """
+        arrange = partial(self._placement.arrange, count=self.rows_for(count))
+        run, more = (self._decode, ()) if asked is None else (self._decode_all, (arrange(asked),))
+        self.cache, output = run(self.params, self.cache, arrange(rows), np.int32(steps), *more)
         return output
 
     def read(self, output: DecodeOutput) -> DecodeOutput:
         """What a started dispatch chose, as numpy arrays, which may hold only the rows it ran."""
         return self._placement.restore(jax.device_get(output))
 
-    def warm_up(self, scores: bool = True) -> None:
-        """Compiles everything that serving can need, or all but what asks for scores; leaves the
-        pool as it was, but empty."""
+    def warm_up(self, scores: bool = True, adjusts: bool = False) -> None:
+        """Compiles everything that serving can need; without `scores` what replies that all adjust
+        logits need, or none. Leaves the pool as it was, but empty."""
         # Twice in any case: what comes from another program than at first may be compiled anew.
-        runs = list(self._everything((False, scores)))
+        runs = list(self._everything((False, scores), (adjusts, scores or adjusts)))
         for done, run in enumerate(runs, 1):
             run()
             self.warm = done / len(runs)
 
-    def _everything(self, scored: Sequence[bool]) -> Iterator[Callable]:
+    def _everything(self, scored: Sequence[bool], asked: Sequence[bool]) -> Iterator[Callable]:
         """Calls that, made in this order, run every function in every shape it can get; `scored`:
-        with the scores that requests may ask for, and without."""
+        prompts with the scores that requests may ask for, and without; `asked`: replies, too."""
         for size, score in itertools.product(self.chunks, scored):
             yield partial(self.prefill, [([0] * (size + 1), 0)] * len(self.devices), score)
-        idle = idle_rows(self.slots, self.steps)
-        decode = lambda *args: self.read(self.start(idle, self.steps, *args))
+        idle, nothing = idle_rows(self.slots, self.steps), self.new_adjusted_rows()
+        decode = lambda count, asks: self.read(
+            self.start(idle, self.steps, count, nothing.sent((), self.length) if asks else None)
+        )
         for length in self.lengths:
             yield partial(self._resize_to, length)
             yield partial(self.put, [0])
             yield partial(self.take, [0])
-            for count, alternatives in itertools.product(self.row_counts, scored):
-                yield partial(decode, alternatives, count)
+            for count, asks in itertools.product(self.row_counts, asked):
+                yield partial(decode, count, asks)
             for other in self.lengths:
                 yield partial(self._resize_to, other)
                 yield partial(self._resize_to, length)

@@ -1,8 +1,10 @@
 """What one reply is asked for, and what has come of it so far."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
+
+from nanochat_jax.config.decoding import ADJUSTMENTS, BIAS, MAX_BIASES, adjusts
 
 Finish = Literal["stop", "length", "cancelled", "failed"]
 
@@ -24,6 +26,8 @@ class Request:
     `top_p` 0 leaves the likeliest token alone, as temperature 0 does.
     `alternatives` asks for the likeliest tokens beside each one of the reply, `score_prompt` for
     the prompt's own log-probabilities; a `run_on` reply does not end at a stop token.
+    The last five are told in `adjust.py`; `logit_bias` is (token id, what is added) each, or a
+    mapping of them.
     """
 
     tokens: tuple[int, ...]
@@ -35,6 +39,11 @@ class Request:
     alternatives: bool = False
     score_prompt: bool = False
     run_on: bool = False
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    min_p: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] | Mapping[int | str, float] = ()
 
     def __post_init__(self) -> None:
         if self.max_tokens in ROOM:
@@ -44,6 +53,18 @@ class Request:
         if self.top_p == 0:
             object.__setattr__(self, "temperature", min(self.temperature, 0.0))
             object.__setattr__(self, "top_p", 1.0)
+        pairs = {int(token): float(bias) for token, bias in dict(self.logit_bias).items()}
+        object.__setattr__(self, "logit_bias", tuple(pairs.items()))
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether its tokens are drawn from other logits than the model's."""
+        return bool(self.logit_bias) or adjusts(self)
+
+    @property
+    def asks_more(self) -> bool:
+        """Whether the plain loop of decoding does not do for it."""
+        return self.alternatives or self.adjusts
 
     def check(self, context: int, vocab_size: int) -> None:
         """Raises RequestRefused for what a model of that context and vocabulary cannot answer."""
@@ -60,6 +81,20 @@ class Request:
             raise RequestRefused(f"top_k={self.top_k}; give 1 or more, or 0 for all")
         if not 0 < self.top_p <= 1:
             raise RequestRefused(f"top_p={self.top_p}; give a number from 0 to 1")
+        self._check_adjustments(vocab_size)
+
+    def _check_adjustments(self, vocab_size: int) -> None:
+        for name, (low, high, _) in ADJUSTMENTS.items():
+            if not low <= (value := getattr(self, name)) <= high:
+                raise RequestRefused(f"{name}={value}; give a number from {low:g} to {high:g}")
+        if len(self.logit_bias) > MAX_BIASES:
+            raise RequestRefused(f"logit_bias has {len(self.logit_bias)}; give up to {MAX_BIASES}")
+        for token, bias in self.logit_bias:
+            if not 0 <= token < vocab_size:
+                raise RequestRefused(f"logit_bias: token ids must lie in 0..{vocab_size - 1}")
+            if not BIAS.low <= bias <= BIAS.high:
+                allowed = f"give a number from {BIAS.low:g} to {BIAS.high:g}"
+                raise RequestRefused(f"logit_bias of token {token} is {bias}; {allowed}")
 
 
 class ScoredToken(NamedTuple):

@@ -93,6 +93,7 @@ def serve(cfg: ChatWeb) -> int:
     """Serves until SIGINT or SIGTERM; returns the exit code."""
     cfg = with_keys(with_mesh(cfg))
     sock = bind(cfg.host, cfg.port)
+    logger.info("reading the %s model (Ctrl-C ends it)", cfg.source)
     return run(loaded_service(cfg), sock)
 
 
@@ -138,8 +139,9 @@ def run(service: "Service", sock: socket.socket) -> int:
         create_app(service), service.cfg, backlog=BACKLOG,
         timeout_graceful_shutdown=service.cfg.drain + GRACE_S,
     )  # fmt: skip
-    logger.info("%s: compiling (Ctrl-C ends it)", service.model_id)
-    scheduler.when_ready = lambda: logger.info("ready: %s", address(*sock.getsockname()[:2]))
+    url = address(*sock.getsockname()[:2])
+    logger.info("%s: compiling; %s shows how far it is", service.model_id, url)
+    scheduler.when_ready = lambda: logger.info("ready: %s", url)
     # uvicorn raises the signal that ended it again; by then all is drained: leaving is no error.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with contextlib.suppress(KeyboardInterrupt):

@@ -113,7 +113,8 @@ class Scheduler:
             logger.info("compiled %d functions for %d slots", compiled, slots)
             self._when_warm()
             self.ready.set()
-            self.when_ready()
+            if not self.closing:
+                self.when_ready()
             # The engine has one user, this thread: others only fill `_incoming` and set flags.
             while not self._stopped:
                 self._take_incoming()

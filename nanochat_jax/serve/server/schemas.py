@@ -1,10 +1,12 @@
 """What the API accepts, as pydantic models: OpenAI's fields; unknown ones are ignored."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WrapValidator
 
+from nanochat_jax.config.decoding import ADJUSTMENTS, BIAS, MAX_BIASES
 from nanochat_jax.tokenizer.chat_format import Message, PartKind, parse
 
 # The original's limits.
@@ -33,6 +35,11 @@ def _not_nothing(max_tokens: int) -> int:
     if max_tokens == 0:
         raise ValueError("give 1 or more, or -1 for as many as fit")
     return max_tokens
+
+
+def adjustment(name: str):
+    """The type of a field of that name, with its range."""
+    return Annotated[float, Field(ge=ADJUSTMENTS[name].low, le=ADJUSTMENTS[name].high)] | None
 
 
 ReplyBudget = Annotated[Budget, AfterValidator(_not_nothing)]
@@ -68,6 +75,20 @@ def forms(description: str) -> WrapValidator:
 def some(kind: type, most: int | None = None):
     """The type of a list of 1 to `most` of a kind."""
     return Annotated[list[kind], Field(min_length=1, max_length=most)]
+
+
+# By token ids, which are strings in JSON.
+Biases = Annotated[
+    dict[
+        Annotated[str, Field(pattern="^[0-9]{1,9}$")],
+        Annotated[float, Field(ge=BIAS.low, le=BIAS.high)],
+    ],
+    Field(max_length=MAX_BIASES),
+    forms(
+        f"up to {MAX_BIASES} token ids, each with a number from {BIAS.low:g} to {BIAS.high:g}: "
+        '{"50256": -100}'
+    ),
+]
 
 
 def stop_type(most: int):
@@ -150,6 +171,11 @@ class SamplingFields(Strict):
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: TopK | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    repetition_penalty: adjustment("repetition_penalty") = None
+    presence_penalty: adjustment("presence_penalty") = None
+    frequency_penalty: adjustment("frequency_penalty") = None
+    min_p: adjustment("min_p") = None
+    logit_bias: Biases | None = None
     stop: stop_type(4) = None
     seed: Annotated[int, Field(ge=-MAX_SEED, lt=MAX_SEED)] | None = None
     stream: bool | None = None
@@ -163,6 +189,11 @@ class SamplingFields(Strict):
     def stops(self) -> list[str]:
         """The stop strings as a list."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
+
+    def adjustments(self, defaults: Mapping[str, float]) -> dict[str, Any]:
+        """Fields of the engine's request that move logits; what is left out is the default."""
+        own = {name: pick(getattr(self, name), defaults[name]) for name in ADJUSTMENTS}
+        return {**own, "logit_bias": self.logit_bias or {}}
 
     def include_usage(self) -> bool:
         """Whether a stream ends with a usage chunk."""

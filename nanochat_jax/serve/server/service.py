@@ -248,7 +248,8 @@ class Service:
         last = self.tokenizer.get_vocab_size() - 1
         unknown = next((token for token in tokens if not 0 <= token <= last), None)
         if unknown is not None:
-            raise ApiError(400, f"{unknown} is no token of this model; ids lie in 0..{last}", param)
+            message = f"{param}: {unknown} is no token of this model; ids lie in 0..{last}"
+            raise ApiError(400, message, param)
 
     def check(self, body: SamplingFields, param: str, prompts: int = 1) -> None:
         """Raises ApiError for what is refused before anything is read.
@@ -258,6 +259,7 @@ class Service:
         """
         self.check_ready()
         self.check_model(body.model)
+        self.check_tokens(map(int, body.logit_bias or ()), "logit_bias")
         count = prompts * body.choices()
         places = self.scheduler.queue_limit + len(self.scheduler.engine.slots)
         most = max(1, places // 2)
@@ -298,7 +300,7 @@ class Service:
                     tuple(tokens), pick(body.max_tokens, defaults.max_tokens),
                     pick(body.temperature, defaults.temperature),
                     pick(body.top_k, defaults.top_k), pick(body.top_p, defaults.top_p),
-                    derive_seed(seed, i), **scores,
+                    derive_seed(seed, i), **body.adjustments(vars(defaults)), **scores,
                 )  # fmt: skip
                 session.add(request, ReplyReader(self.tokenizer, body.stops(), raw, opening))
         except BaseException:

@@ -212,7 +212,7 @@ def test_after_warm_up_nothing_is_compiled():
             (58, 1.0, None, 0.5, True),
         ]
     ]
-    run(engine, *requests)
+    run(engine, *requests, Request((256, 3), 5, min_p=0.1, logit_bias={65: 2}))
     list(engine.generate([256, 9], num_samples=2, max_tokens=4))
     assert engine.pool.compilations == counted
     assert not compiled

@@ -41,7 +41,14 @@ def scores(engine, *requests):
 def requests():
     kinds = [(0.0, None, 1.0), (1.0, 40, 1.0), (0.7, None, 0.9)]
     return [
-        Request(tuple(prompt), 12, *kinds[i % 3], seed=i, alternatives=i % 4 == 0)
+        Request(
+            tuple(prompt),
+            12,
+            *kinds[i % 3],
+            seed=i,
+            alternatives=i % 4 == 0,
+            frequency_penalty=0.5 * (i % 5 == 1),
+        )  # fmt: skip
         for i, prompt in enumerate(PROMPTS)
     ]
 

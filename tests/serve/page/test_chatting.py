@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from nanochat_jax.config.decoding import ADJUSTMENTS
 from nanochat_jax.serve.commands import COMMANDS
 from nanochat_jax.serve.server.guards import bearer_keys
 from nanochat_jax.serve.server.middleware import Guard
@@ -175,6 +176,56 @@ def test_slash_commands_are_answered_here_and_never_sent(page):
     assert turns(page, "user").count() == turns(page, "console").count() == 0
 
 
+def test_what_is_against_loops_is_sent_where_it_is_set_and_else_left_to_the_server(page):
+    sent, names = asked(page), {*ADJUSTMENTS, "logit_bias"}
+    send(page, "hi")
+    assert not names & {*sent[0]}
+    for command in (
+        "/minp",
+        "/minp 0.1",
+        "/frequency -3",
+        "/frequency -1.5",
+        "/bias x",
+        "/bias 65: -100, 66:.5",
+    ):
+        send(page, command)
+    assert [note.split("\n", 1)[1].split(",")[0] for note in texts(page, "console")] == [
+        "minp: as the server has it",
+        "minp: 0.1",
+        "frequency must be a number from -2 to 2",
+        "frequency: -1.5",
+        "bias must be up to 300 token ids",
+        "bias: 65: -100",
+    ]
+    button(page, "Settings").click()
+    page.get_by_text("Against loops, and more").click()
+    for label, value in {
+        "Repetition penalty": "1.25",
+        "Presence penalty": "3",
+        "Min-p": "",
+    }.items():
+        page.get_by_label(label).fill(value)
+        page.get_by_label(label).blur()
+    assert toast(page) == "Presence penalty must be between -2 and 2; the server's stays."
+    page.get_by_label("Logit bias").fill("65: 101")
+    page.get_by_label("Logit bias").blur()
+    assert "from -100 to 100" in toast(page)
+    assert page.get_by_label("Logit bias").input_value() == "65: -100, 66:.5"
+    page.keyboard.press("Escape")
+    send(page, "hi")
+    expected = {
+        "repetition_penalty": 1.25,
+        "frequency_penalty": -1.5,
+        "logit_bias": {"65": -100, "66": 0.5},
+    }
+    assert {name: sent[1][name] for name in names & {*sent[1]}} == expected
+    button(page, "Settings").click()
+    button(page, "Reset to defaults").click()
+    page.keyboard.press("Escape")
+    send(page, "hi")
+    assert not names & {*sent[2]}
+
+
 def test_commands_are_offered_while_one_is_typed_and_an_unknown_one_is_a_passing_hint(page):
     box = page.get_by_role("textbox").last
     offered = page.get_by_role("option").locator("b")
@@ -284,6 +335,9 @@ def test_what_is_too_long_is_told_before_it_is_sent_and_stays_in_the_box(page):
     until(page, lambda: texts(page, "user") == ["mended"])
     finished(page)
     assert len(sent) == 2
+    send(page, "z" * 490)
+    assert "the model's context is full" in page.locator(".turn.assistant").last.inner_text()
+    assert button(page, "Continue").count() == 0
 
 
 def test_a_message_that_was_refused_spoils_no_later_one_and_can_be_mended(page):
@@ -296,8 +350,9 @@ def test_a_message_that_was_refused_spoils_no_later_one_and_can_be_mended(page):
     sent = asked(page)
     send(page, "short")
     assert [message["content"] for message in sent[0]["messages"]] == ["short"]
-    assert "Rosa" in texts(page, "assistant")[1]
+    assert "Rosa" in texts(page, "assistant")[1] and page.locator(".failure").count() == 0
     turn = page.locator(".turn.assistant").first
+    assert "The model does not read this message" in turn.inner_text()
     turn.hover()
     assert button(turn, "Retry").is_visible()
     button(turn, "Edit").click()
@@ -305,7 +360,7 @@ def test_a_message_that_was_refused_spoils_no_later_one_and_can_be_mended(page):
     button(page, "Send edited").click()
     until(page, lambda: texts(page, "user") == ["mended"])
     finished(page)
-    assert page.locator(".failure").count() == 0
+    assert "does not read" not in page.locator("#messages").inner_text()
 
 
 def test_a_double_click_on_send_does_not_stop_the_reply(visit, slow_url):

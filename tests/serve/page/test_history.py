@@ -290,7 +290,7 @@ def test_a_browser_that_refuses_to_store_still_chats(visit, url):
 BROKEN = ["", "null", "3", "[]", "{}", '{"messages": 1}', '{"messages": [null, 5, {"role": "x"}]}']
 
 
-def test_broken_entries_in_the_storage_do_not_break_the_page(page):
+def test_broken_and_old_entries_in_the_storage_do_not_break_the_page(page, url):
     entries = {f"nanochat.chat.{i}": text for i, text in enumerate(BROKEN)}
     odd = [
         {"role": "user", "content": {"a": 1}, "versions": [None, [7], "x", None]},
@@ -299,6 +299,13 @@ def test_broken_entries_in_the_storage_do_not_break_the_page(page):
     ]
     entries["nanochat.chat.odd"] = json.dumps({"title": 5, "changed": "x", "messages": odd})
     entries["nanochat.settings"] = '{"temperature": "hot", "top_k": 1e9, "theme": {}, "inspect": 1}'
+    old = [
+        *[{"role": "user", "content": "a"}, {"role": "assistant", "parts": []}] * 2,
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "yes", "finish": "stop", "dropped": 2, "seconds": 0.01},
+    ]
+    old[-1]["count"] = 10
+    entries["nanochat.chat.old"] = json.dumps({"changed": 1, "messages": old})
     put = "e => { for (const k in e) localStorage[k] = e[k]; sessionStorage.clear() }"
     page.evaluate(put, entries)
     page.goto(page.url + "#/chat/odd")
@@ -307,3 +314,6 @@ def test_broken_entries_in_the_storage_do_not_break_the_page(page):
     sent = asked(page)
     send(page, "hi")
     assert (sent[0]["temperature"], sent[0]["top_k"]) == (0.8, 50)
+    page.goto(url + "/#/chat/old")  # as an earlier version of the page kept it
+    assert page.locator(".cut + .turn .body").inner_text() == "b"
+    assert page.locator(".turn.assistant .actions").last.inner_text() == "10 tokens"

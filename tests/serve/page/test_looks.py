@@ -37,6 +37,7 @@ def open_states(page):
     send(page, "How many books?")
     yield "chat"
     button(page, "Settings").click()
+    page.get_by_text("Against loops, and more").click()
     yield "settings"
     page.keyboard.press("Escape")
     button(page, "Edit").click()

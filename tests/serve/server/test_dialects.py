@@ -1,5 +1,7 @@
 """What clients of other servers send: it means here what it means there."""
 
+import dataclasses
+
 import httpx
 import openai
 import pytest
@@ -36,6 +38,31 @@ def test_top_p_0_leaves_the_likeliest_token_alone(http):
     likeliest = text_of(http, temperature=0)
     for seed in (1, 2, 3):
         assert text_of(http, top_p=0, temperature=2, top_k=0, seed=seed) == likeliest
+
+
+def test_penalties_and_biases_are_openais_and_vllms_in_chats_and_completions(http):
+    cold = {"temperature": 0, "max_tokens": 24}
+    chat = lambda **more: post(http, {**ASK, **cold, **more}).json()["choices"][0]
+    text = lambda **more: post(http, {"prompt": "ab", **cold, **more}, "/v1/completions").json()[
+        "choices"
+    ][0]
+    off = {"presence_penalty": 0, "frequency_penalty": 0.0, "repetition_penalty": 1, "min_p": 0}
+    for ask in (chat, text):
+        plain = ask()
+        assert ask(**off, logit_bias={}) == ask(logit_bias=None, min_p=None) == plain
+        for name in ("presence_penalty", "frequency_penalty", "repetition_penalty"):
+            assert ask(**{name: 2}) != plain, name
+        # The likeliest alone is at least as likely as itself.
+        assert ask(min_p=1, temperature=2, top_k=0, seed=4) == plain
+    assert text(logit_bias={"120": 100})["text"] == "x" * 24
+
+
+def test_a_servers_flags_are_what_requests_do_not_say(http, server, monkeypatch):
+    settled = text_of(http, temperature=0, repetition_penalty=1.5)
+    flags = dataclasses.replace(server.service.cfg, repetition_penalty=1.5, min_p=1.0)
+    monkeypatch.setattr(server.service, "cfg", flags)
+    assert text_of(http, temperature=2, top_k=0) == settled
+    assert text_of(http, temperature=0, repetition_penalty=1) != settled
 
 
 @pytest.mark.parametrize("empty", ["", [], None, [{"type": "text", "text": ""}]])
@@ -77,7 +104,13 @@ def test_flags_take_what_requests_take():
     for program in (ChatCLI, ChatWeb):
         for top_k in (-1, 0):
             assert program(top_k=top_k, top_p=0.0, max_tokens=-1).top_k == top_k
-        for wrong in ({"top_k": -2}, {"top_p": -0.1}, {"max_tokens": 0}, {"max_tokens": -2}):
+        for wrong in (
+            {"top_k": -2},
+            {"top_p": -0.1},
+            {"max_tokens": 0},
+            {"max_tokens": -2},
+            {"min_p": 2.0},
+        ):
             with pytest.raises(ValueError, match="give"):
                 program(**wrong)
 

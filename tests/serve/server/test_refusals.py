@@ -42,11 +42,28 @@ def test_errors_reach_the_client_as_its_own_exceptions(client):
         ({"stop": ["a"] * 5}, "stop"),
         ({"stop": ""}, "stop"),
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"presence_penalty": -2.1}, "presence_penalty"),
+        ({"frequency_penalty": 2.1}, "frequency_penalty"),
+        ({"min_p": 1.1}, "min_p"),
+        ({"logit_bias": {"265": 1}}, "logit_bias"),
+        ({"logit_bias": [1, 2]}, "logit_bias"),
     ],
 )
 def test_what_is_out_of_range_is_400_with_openais_error_body(http, changes, param):
     message = refused(post(http, {**ASK, **changes}), 400, param)
     assert param in message
+
+
+def test_refused_penalties_and_biases_say_what_is_taken(http):
+    assert "equal to 2" in refused(
+        post(http, {**ASK, "presence_penalty": 3}), 400, "presence_penalty"
+    )
+    many = {str(token): 1 for token in range(301)}
+    for biases in ({"5": 101}, {"five": 1}, {"-1": 1}, {"5": "1"}, many):
+        for path, body in (("/v1/chat/completions", ASK), ("/v1/completions", {"prompt": "a"})):
+            said = refused(post(http, {**body, "logit_bias": biases}, path), 400, "logit_bias")
+            assert "up to 300 token ids, each with a number from -100 to 100" in said
 
 
 def test_fields_that_do_not_go_together_are_refused_by_their_names(http):

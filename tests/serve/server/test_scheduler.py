@@ -53,6 +53,7 @@ def storm(count=60):
             alternatives=i % 3 == 0,
             score_prompt=i % 7 == 0,
             run_on=i % 11 == 0,
+            repetition_penalty=1.0 + (i % 5 == 1) / 4,
         )
 
 
@@ -144,3 +145,21 @@ def test_when_the_device_fails_every_job_ends_and_none_is_taken():
     assert not broken.alive and not broken.ready.is_set() and "gone" in str(broken.error)
     with pytest.raises(QueueFull):
         broken.submit(Request((256, 1), 5))
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_who_is_stopped_while_it_compiles_is_not_told_ready_and_did_not_fail(stopped):
+    class Compiling(Engine):
+        def warm_up(self):
+            assert begun.wait(10)
+
+    begun, told = threading.Event(), []
+    late = Scheduler(Compiling(random_model(), BYTES, slots=1), queue_limit=1)
+    late.when_ready = lambda: told.append("ready")
+    late.start()
+    if stopped:
+        late.closing = True
+    begun.set()
+    assert late.ready.wait(10)
+    late.close()
+    assert late.error is None and told == ["ready"] * (not stopped)

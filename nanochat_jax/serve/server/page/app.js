@@ -35,6 +35,17 @@ function drawChats() {
   drawHistory(keptChats(), chat.id, (each) => isRunning(each.id), { rename, remove });
 }
 
+// Once a frame, however many chats another tab has taken from a file.
+let planned = false;
+function drawChatsSoon() {
+  if (planned) return;
+  planned = true;
+  requestAnimationFrame(() => {
+    planned = false;
+    drawChats();
+  });
+}
+
 // Shows the chat that the address names.
 function showAddressed() {
   showSidebar(false);
@@ -185,7 +196,9 @@ function chatChanged(id, deleted) {
   const stored = store.loadChat(id);
   if (reply && deleted) forget(id);
   else if (reply && stored) Object.assign(reply.chat, { title: stored.title, system: stored.system });
-  if (id !== chat.id || isRunning(id)) drawChats();
+  const taken = id === chat.id && !isKept(chat) && stored && isKept(stored); // by a copy of this tab
+  if (taken) show(store.freshChat());
+  else if (id !== chat.id || isRunning(id)) drawChatsSoon();
   else if (stored) follow(stored);
   else {
     setAddress(null, true);

@@ -65,7 +65,7 @@ async function overflow(text) {
     await checkRoom([...system, { role: "user", content: text }], settings.api_key);
   } catch (error) {
     if (!(error instanceof ServerError) || error.code !== "context_length_exceeded") return ""; // asking will tell
-    return sentence(error.message) + (chat.system ? " The system prompt counts, too." : "");
+    return sentence(error.message.replace(/^the last/, "this")) + (chat.system ? " The system prompt counts, too." : "");
   }
   return "";
 }

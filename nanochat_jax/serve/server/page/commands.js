@@ -2,14 +2,14 @@
 // same list (serve/commands.py).
 
 import WORDS from "./commands.json" with { type: "json" };
-import { allowed } from "./store.js";
+import { allowed, BIASES, biasesOf } from "./store.js";
 
 export const COMMANDS = WORDS.filter(({ only }) => !only || only === "page");
 
 export const usage = ({ word, value }) => `/${word}${value ? ` [${value}]` : ""}`;
 
 const HELP = [
-  ...COMMANDS.map((command) => usage(command).padEnd(24) + command.does),
+  ...COMMANDS.map((command) => usage(command).padEnd(25) + command.does),
   "Without its value a command shows what holds. A space before the slash makes the line a message.",
 ].join("\n");
 
@@ -49,12 +49,19 @@ export function runCommand(text, page) {
   if (name === "help") return HELP;
   if (name === "clear") return page.clear() ?? "";
   if (name === "system") return page.system(value === "-" ? "" : value);
-  return setNumber(command, value, page);
+  return name === "bias" ? setBiases(value, page) : setNumber(command, value, page);
 }
 
 function setNumber({ word, setting, low, high, whole }, value, page) {
-  if (value === undefined) return `${word}: ${page.settings[setting]}`;
+  if (value === undefined) return `${word}: ${page.settings[setting] ?? "as the server has it"}`;
   if (!allowed(setting, Number(value))) return `${word} must be a ${whole ? "whole " : ""}number from ${low} to ${high}, not “${value}”`;
   page.change({ [setting]: Number(value) });
   return `${word}: ${Number(value)}`;
+}
+
+function setBiases(value, page) {
+  const text = value === "-" ? "" : value ?? page.settings.logit_bias;
+  if (!biasesOf(text)) return `${BIASES}, not “${value}”`;
+  if (value !== undefined) page.change({ logit_bias: text });
+  return `bias: ${text || "none"}`;
 }

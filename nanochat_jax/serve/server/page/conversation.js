@@ -88,10 +88,11 @@ function turn(message, place) {
   const live = replyOf(chat.id)?.message === message;
   const node = turnNode(message, live ? [] : buttonsOf(message, place));
   if (live) node.id = "live";
-  const elsewhere = !live && place === chat.messages.length - 1 && isLive(chat);
+  const last = place === chat.messages.length - 1;
+  const elsewhere = !live && last && isLive(chat);
   clearTimeout(lookAgain);
   if (elsewhere) lookAgain = setTimeout(() => follow(chat), LIVE_MS); // that tab may die
-  showMessage(node, message, { live, waiting: live && replyOf(chat.id).waiting, elsewhere, inspect: settings.inspect });
+  showMessage(node, message, { live, waiting: live && replyOf(chat.id).waiting, elsewhere, inspect: settings.inspect, last });
   return node;
 }
 

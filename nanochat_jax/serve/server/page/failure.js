@@ -12,7 +12,7 @@ const SAID = {
 // `begun`: some of the reply had come.
 export function failureText(error, begun) {
   if (error instanceof ServerError) return SAID[error.code] ?? sentence(error.message);
-  return `The connection to the server was lost${begun ? "; what had come is kept. Continue goes on from there" : ""}. Retry asks again.`;
+  return `The connection to the server was lost${begun ? "; what had come is kept" : ""}.`;
 }
 
 // The server's words as a sentence, without the name of the field they are about.

@@ -2,6 +2,7 @@
 // (/v1/models), counted as it counts: in characters of Unicode; null while they are not known.
 
 import { isSpoken, wire } from "./chat.js";
+import { biasesOf, numbers } from "./store.js";
 
 // {body, place}: the request, and the place in the chat of the first message that is read when the
 // server leaves the first `dropped` of it out as well; 0 when all are. `goOn`: the last message is a
@@ -15,8 +16,9 @@ export function requestFor(chat, settings, limits, goOn = false) {
     if (next < 0) break;
     asked.splice(0, next);
   }
-  const { temperature, top_k, max_tokens } = settings;
-  const body = { messages: [...system, ...asked.map(wire)], temperature, top_k, max_tokens };
+  const body = { messages: [...system, ...asked.map(wire)] };
+  for (const name of numbers) if (settings[name] !== null) body[name] = settings[name];
+  if (settings.logit_bias) body.logit_bias = biasesOf(settings.logit_bias);
   Object.assign(body, { stream: true, stream_options: { include_usage: true } });
   if (goOn) body.continue_final_message = true;
   if (goOn ? chat.messages.at(-1).tokens : settings.inspect) Object.assign(body, { logprobs: true, top_logprobs: 5 });

@@ -4,7 +4,6 @@ import { $, byTouch } from "./dom.js";
 import { dropToast, toast } from "./notice.js";
 import * as store from "./store.js";
 
-const NUMBERS = ["temperature", "top_k", "max_tokens"];
 const NEXT_THEME = { "": "dark", dark: "light", light: "" };
 
 export let settings = store.loadSettings();
@@ -22,7 +21,7 @@ export function reloadSettings() {
 }
 
 function showSettings() {
-  for (const name of [...NUMBERS, "api_key"]) $(name).value = settings[name];
+  for (const name of [...store.numbers, "logit_bias", "api_key"]) $(name).value = settings[name] ?? "";
   $("inspect").setAttribute("aria-pressed", String(settings.inspect));
   $("legend").hidden = !settings.inspect;
   const theme = settings.theme;
@@ -30,15 +29,22 @@ function showSettings() {
   else delete document.documentElement.dataset.theme;
   $("theme").title = `Theme: ${theme || "as the system"}`;
   $("theme").setAttribute("aria-label", $("theme").title);
-  $("reset-settings").disabled = NUMBERS.every((name) => settings[name] === store.defaults()[name]);
+  $("reset-settings").disabled = Object.entries(store.defaults()).every(([name, value]) => settings[name] === value);
 }
 
 function numberChanged({ target: input }) {
-  const value = input.value === "" ? NaN : Number(input.value);
+  const value = input.value !== "" ? Number(input.value) : input.validity.badInput ? NaN : null;
   dropToast(input.id);
   if (store.allowed(input.id, value)) return changeSettings({ [input.id]: value });
-  toast(`${input.dataset.name} must be between ${input.min} and ${input.max}; ${settings[input.id]} stays.`, null, input.id);
-  input.value = settings[input.id];
+  toast(`${input.dataset.name} must be between ${input.min} and ${input.max}; ${settings[input.id] ?? "the server's"} stays.`, null, input.id);
+  input.value = settings[input.id] ?? "";
+}
+
+function biasesChanged({ target: input }) {
+  dropToast(input.id);
+  if (store.biasesOf(input.value)) return changeSettings({ logit_bias: input.value.trim() });
+  toast(`${store.BIASES}.`, null, input.id);
+  input.value = settings.logit_bias;
 }
 
 export function openPanel(open) {
@@ -53,18 +59,19 @@ function closePanel() {
 }
 
 function reset() {
-  const { temperature, top_k, max_tokens } = settings;
+  const before = Object.fromEntries(Object.keys(store.defaults()).map((name) => [name, settings[name]]));
   changeSettings(store.defaults());
   $("close-settings").focus(); // the button has nothing more to do
-  toast("Temperature, top-k and max tokens are the defaults again.", () => changeSettings({ temperature, top_k, max_tokens }));
+  toast("Replies are chosen by the defaults again.", () => changeSettings(before));
 }
 
 // `onInspect` is called when the inspector is switched.
 export function setUpSettings(onInspect) {
-  for (const name of NUMBERS) {
+  for (const name of store.numbers) {
     [$(name).min, $(name).max] = store.range(name);
     $(name).addEventListener("change", numberChanged);
   }
+  $("logit_bias").addEventListener("change", biasesChanged);
   $("api_key").addEventListener("change", () => changeSettings({ api_key: $("api_key").value.trim() }));
   $("theme").addEventListener("click", () => changeSettings({ theme: NEXT_THEME[settings.theme] }));
   $("inspect").addEventListener("click", () => {

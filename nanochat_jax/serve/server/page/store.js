@@ -95,28 +95,49 @@ export function freshChat(anew = false) {
   return chat;
 }
 
-// What stands in the message box of a chat, unsent.
+// What stands in the message box of a chat, unsent. A book that was pasted there must not take the
+// room of chats: it lasts as long as the page.
+const LONGEST_DRAFT = 50_000; // characters
+
 export const loadDraft = ({ id }) => String(read(local, DRAFT + id) ?? read(tab, DRAFT + id) ?? "");
 
 export function saveDraft(chat, text) {
   const place = isKept(chat) ? local : tab;
   for (const each of [local, tab, overflow]) if (each !== place || !text) each.removeItem(DRAFT + chat.id);
-  if (text) write(place, DRAFT + chat.id, text);
+  if (text.length > LONGEST_DRAFT) overflow.setItem(DRAFT + chat.id, JSON.stringify(text));
+  else if (text) write(place, DRAFT + chat.id, text);
 }
 
 // Settings.
 
-const NUMBERS = { temperature: [0.8, 0, 2], top_k: [50, 0, 200], max_tokens: [512, 1, 4096] };
+// [at first, lowest, highest]; null: not sent, so that the server's own holds.
+const NUMBERS = {
+  temperature: [0.8, 0, 2], top_k: [50, 0, 200], max_tokens: [512, 1, 4096], min_p: [null, 0, 1],
+  repetition_penalty: [null, 0.01, 10], presence_penalty: [null, -2, 2], frequency_penalty: [null, -2, 2],
+};
+const WHOLE = ["top_k", "max_tokens"];
+const BIAS = /^(\d{1,9})\s*:\s*([+-]?(?:\d+\.?\d*|\.\d+))$/;
 const THEMES = ["", "light", "dark"];
 
 // Whether the server takes `value` for this setting.
 export function allowed(name, value) {
-  const [, low, high] = NUMBERS[name];
-  const whole = name === "temperature" || Number.isInteger(value);
+  const [first, low, high] = NUMBERS[name];
+  if (value === null) return first === null;
+  const whole = !WHOLE.includes(name) || Number.isInteger(value);
   return Number.isFinite(value) && whole && value >= low && value <= high;
 }
 
-export const defaults = () => Object.fromEntries(Object.entries(NUMBERS).map(([name, [value]]) => [name, value]));
+export const BIASES = "bias must be up to 300 token ids, each with a number from -100 to 100, like 17: -100, 5: 2.5";
+
+// {token id: what is added to its logit} of a text like "17: -100, 5: 2.5"; null when it is none.
+export function biasesOf(text) {
+  const pairs = text.split(",").map((pair) => pair.trim()).filter(Boolean).map((pair) => BIAS.exec(pair));
+  if (pairs.length > 300 || pairs.some((pair) => !pair || Math.abs(pair[2]) > 100)) return null;
+  return Object.fromEntries(pairs.map(([, id, bias]) => [id, Number(bias)]));
+}
+
+export const numbers = Object.keys(NUMBERS);
+export const defaults = () => ({ ...Object.fromEntries(numbers.map((name) => [name, NUMBERS[name][0]])), logit_bias: "" });
 export const range = (name) => NUMBERS[name].slice(1);
 
 export function loadSettings() {
@@ -125,7 +146,8 @@ export function loadSettings() {
   // A key stays in its tab: it is gone with it, and lies on no disk of a machine that others use.
   const key = read(tab, KEY) ?? kept.api_key;
   settings.api_key = typeof key === "string" ? key : "";
-  for (const name of Object.keys(NUMBERS)) settings[name] = allowed(name, kept[name]) ? kept[name] : NUMBERS[name][0];
+  for (const name of numbers) settings[name] = allowed(name, kept[name]) ? kept[name] : NUMBERS[name][0];
+  settings.logit_bias = biasesOf(String(kept.logit_bias ?? "")) ? String(kept.logit_bias ?? "") : "";
   if (kept.api_key !== undefined) saveSettings(settings); // where older versions kept it
   return settings;
 }

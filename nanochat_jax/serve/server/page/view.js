@@ -18,8 +18,9 @@ export function turnNode(message, buttons) {
 
 export const copyButton = (message) => iconButton("copy", "Copy", (button) => copyText(textOf(message), button));
 
-// Shows what a message holds now; `live` while it is still coming, `elsewhere` in another tab.
-export function showMessage(node, message, { live = false, waiting = false, elsewhere = false, inspect = false } = {}) {
+// Shows what a message holds now; `live` while it is still coming, `elsewhere` in another tab, `last`
+// in the chat.
+export function showMessage(node, message, { live = false, waiting = false, elsewhere = false, inspect = false, last = true } = {}) {
   const body = node.querySelector(".body");
   const mode = inspect && message.tokens?.length ? "tokens" : "text";
   if (body.dataset.mode !== mode) {
@@ -32,7 +33,7 @@ export function showMessage(node, message, { live = false, waiting = false, else
   else showReply(body, message.parts);
   body.classList.toggle("waiting", live);
   node.setAttribute("aria-busy", String(live));
-  if (message.role === "assistant") showNotes(node.querySelector(".after"), message, { live, waiting, elsewhere, inspect });
+  if (message.role === "assistant") showNotes(node.querySelector(".after"), message, { live, waiting, elsewhere, inspect, last });
 }
 
 function showReply(body, parts) {
@@ -52,7 +53,7 @@ function toolNode({ call, result }) {
   return node;
 }
 
-function showNotes(after, message, { live, waiting, elsewhere, inspect }) {
+function showNotes(after, message, { live, waiting, elsewhere, inspect, last }) {
   const notes = [];
   if (message.finish === "length" && message.full) notes.push("The reply ends here: the model's context is full.");
   else if (message.finish === "length") notes.push("Cut at Max tokens, the most that one reply may have: Continue it, or raise the limit under Settings.");
@@ -63,11 +64,15 @@ function showNotes(after, message, { live, waiting, elsewhere, inspect }) {
     notes.push("Cut short: the page was left while this reply came.");
   const unscored = inspect && !live && !message.tokens?.length && message.parts.length;
   after.replaceChildren(...notes.map((textContent) => el("p", { className: "note", textContent })), ...(unscored ? [scoreOffer()] : []));
-  if (message.failure) after.append(el("p", { className: "failure", role: "alert", textContent: message.failure }));
+  if (message.failure && last) after.append(el("p", { className: "failure", role: "alert", textContent: message.failure }));
+  else if (message.failure) after.append(el("p", { className: "note", textContent: pastFailure(message) }));
 }
 
 const scoreOffer = () =>
   el("p", { className: "note" }, "This reply came without token probabilities. ", el("button", { type: "button", className: "score", textContent: "Score it" }));
+
+// A failure that the chat went on after; without a reply the message before it is not sent along.
+const pastFailure = ({ failure, parts }) => (parts.length ? failure : `${failure} The model does not read this message.`);
 
 // Where the model began to read: what stands above did not fit.
 export const cutLine = () => el("p", { className: "cut", textContent: "What is above this line no longer fits into the model's context: it was not read." });
