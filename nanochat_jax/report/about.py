@@ -17,10 +17,11 @@ ABOUT = {
     "probe: fact in documents": "facts that only its documents held, never a chat",
     "probe: animal": "what animals do and sound like",
     "probe: arithmetic": "sums of pairs it never met; the calculator must be asked right",
-    "probe: unknown": "people and places that are not: it must say that it does not know",
+    "probe: unknown": "people and places that it cannot know: it must say so, word for word",
     "probe: spelling": "words that no chat ever spelled, letter by letter",
     "probe: letter count": "how often a letter stands in such a word, by the tool",
-    "mean of probes": "the kinds above, each counting the same",
+    "probe: first minute": "what a stranger asks first: hello, who are you, a sum, a story",
+    "mean of probes": "of all kinds but the first minute, each counting the same",
 }
 # What the loss on the way was taken over; the score `val bpb` is of documents for every stage.
 VALIDATED = {
