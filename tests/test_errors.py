@@ -168,7 +168,7 @@ def test_a_python_without_the_packages_is_told_what_to_type(program):
     assert "make setup" in done.stderr or "source .venv/bin/activate" in done.stderr
 
 
-@pytest.mark.parametrize("argv", ["train base", "train sft", "eval -i base", "speedrun"])
+@pytest.mark.parametrize("argv", ["train sft", "speedrun"])
 def test_something_is_on_the_screen_before_jax_loads(argv, tmp_path):
     # It takes seconds; here the program ends where it would begin to.
     (tmp_path / "jax").mkdir()
