@@ -1,4 +1,4 @@
-"""Models to and from other programs: `python -m scripts.convert import|export|compare`."""
+"""Models to and from other programs: `python -m scripts.convert import|export|compare|push`."""
 
 import os
 import sys

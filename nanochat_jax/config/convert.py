@@ -1,4 +1,4 @@
-"""The flags of `scripts.convert import|export|compare`."""
+"""The flags of `scripts.convert import|export|compare|push`."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -9,6 +9,7 @@ from nanochat_jax.config.program import Source, also
 
 Format = Literal["nanochat", "huggingface"]
 ExportFormat = Literal["nanochat", "huggingface", "apertus", "gguf"]
+Quant = Literal["bf16", "q8_0", "q4_k_m"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class Export:
     format: ExportFormat = "nanochat"
     """nanochat (model, meta, optimizer, tokenizer), huggingface (transformers' NanoChat), apertus
     (a folder that transformers, vLLM, SGLang and MLX load), gguf (llama.cpp, ollama, LM Studio)"""
-    quant: Literal["bf16", "q8_0", "q4_k_m"] = "bf16"
+    quant: Quant = "bf16"
     """gguf: type of the matrices; q4_k_m where llama-cpp-python is at hand"""
     source: Annotated[Source, also("-i")] = "sft"  # stage of the model
     model_tag: Annotated[str, also("-g")] = ""  # its tag; empty: the deepest
@@ -66,4 +67,29 @@ class Compare:
     ids: str = ""  # file of token ids (JSON list, or numbers and blanks) to run both on instead
 
 
-COMMANDS: dict[str, type] = {"import": Import, "export": Export, "compare": Compare}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Push:
+    """Put a model on the Hugging Face hub: what export writes, and a model card.
+
+    Nothing is sent without --yes: all is written into a folder first, to be read.
+    """
+
+    repo: str  # USER/NAME there, of yours or of an organization
+    format: tuple[ExportFormat, ...] = ("apertus", "huggingface", "gguf")
+    """what to put there: any of those that export knows, one or several; without huggingface or
+    nanochat this program cannot take the model back"""
+    quant: Quant = "bf16"  # gguf: type of the matrices, as in export
+    source: Annotated[Source, also("-i")] = "sft"  # stage of the model
+    model_tag: Annotated[str, also("-g")] = ""  # its tag; empty: the deepest
+    step: Annotated[int, also("-s")] = -1  # its step; -1: the last
+    lossy: bool = False  # all but nanochat: write even what a format cannot express, without it
+    license: str = "mit"  # of the weights, by the hub's name for it
+    space: bool = False  # a Space too: a page to chat with the GGUF file, run by llama.cpp there
+    private: bool = False  # only you, and who you let in, see it
+    dir: str = ""  # folder to write first; empty: one below the base directory, by the repo's name
+    yes: bool = False  # send it
+
+
+COMMANDS: dict[str, type] = {
+    "import": Import, "export": Export, "compare": Compare, "push": Push,
+}  # fmt: skip

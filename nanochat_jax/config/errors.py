@@ -22,7 +22,7 @@ FAILURES = "failures.log"
 def start_logging() -> None:
     """Messages as plain lines; those of libraries only when something is wrong."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("absl", "orbax", "jax", "grain", "httpx", "gguf"):
+    for noisy in ("absl", "orbax", "jax", "grain", "httpx", "httpx2", "gguf"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -58,6 +58,7 @@ world_data = _below(WORLD_DATA)  # the embedded world, written while `base_data/
 identity = _below("identity_conversations.jsonl")  # in which the model says who it is
 words = _below("words_alpha.txt")  # the word list that spelling is made of
 tokenizer = _below("tokenizer")  # the one that new base models begin with
+pushes = _below("push")  # what goes, or went, to the Hugging Face hub
 eval_bundle = _below("eval_bundle")  # the tasks of CORE
 report = _below("report")  # what stages and evaluations found, and the report made of it
 compilation_cache = _below("jax_cache")  # compiled programs, kept from run to run

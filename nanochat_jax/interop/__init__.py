@@ -5,14 +5,18 @@ files, written. Reading goes from the folder down: `nanochat` (layout) -> `eras`
 `optim_files` (meaning) -> `torchfile` -> `pickles`, `stored_zip` (bytes).
 """
 
-from nanochat_jax.config.convert import Compare, Export, Import
+from nanochat_jax.config.convert import Compare, Export, Import, Push
 from nanochat_jax.interop.compare import compare as compare
 from nanochat_jax.interop.exports import export_model as export_model
 from nanochat_jax.interop.imports import import_model as import_model
 
 
-def convert(command: Import | Export | Compare) -> list[str]:
-    """Runs one command and returns the lines to print; raises what the three above raise."""
+def convert(command: Import | Export | Compare | Push) -> list[str]:
+    """Runs one command and returns the lines to print; raises what its function raises."""
+    if isinstance(command, Push):
+        from nanochat_jax.interop.push import push  # the report's views come with it
+
+        return push(command)
     if isinstance(command, Compare):
         return compare(command)
     if isinstance(command, Export):

@@ -9,19 +9,19 @@ import json
 import pathlib
 import string
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
 
+from nanochat_jax.config.convert import Quant
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.files import whole_folder
 from nanochat_jax.interop import apertus, llama
 from nanochat_jax.tokenizer import SPLIT_PATTERNS, Tokenizer, chat_format
 
 # float16 is not offered: relu^2 leaves its range. Activations and cache are safe in float32.
-Quant = Literal["bf16", "q8_0", "q4_k_m"]
 KINDS: Mapping[str, Kind] = {"bf16": Kind.BF16, "q8_0": Kind.Q8_0}
 FILE_TYPES = {"bf16": gguf.LlamaFileType.MOSTLY_BF16, "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}
 # llama.cpp's name of our pattern with single digits; it has none for pairs.

@@ -7,7 +7,9 @@ from tests.test_imports import PACKAGE, imports
 # Each row may import the rows below it.
 FLOORS = (
     ("__init__",),
-    ("compare", "exports", "imports"),
+    ("push",),
+    ("compare", "exports", "imports", "space", "upload"),
+    ("model_card",),
     ("probe", "elsewhere"),
     ("nanochat", "huggingface", "gguf_file"),
     ("apertus", "eras", "llama", "optim_files", "tiktoken_pickle", "torchfile"),
