@@ -21,17 +21,24 @@ from nanochat_jax.serve.engine import decode as engine
 from nanochat_jax.serve.engine import weights
 from nanochat_jax.serve.engine.draw_kernel import draw
 from nanochat_jax.serve.engine.placement import ROWS, STEPS_ROWS, WHOLE, Placement
-from nanochat_jax.serve.engine.pool import RECORDED
-from nanochat_jax.serve.engine.rows import idle_rows
+from nanochat_jax.serve.engine.pool import MAX_ALTERNATIVES, RECORDED
+from nanochat_jax.serve.engine.rows import AdjustedRows, idle_rows
 
 
-def decode(cfg: GPTConfig, card: Card, mesh: Mesh, slots: int, length: int, steps: int) -> Program:
+def decode(
+    cfg: GPTConfig, card: Card, mesh: Mesh, slots: int, length: int, steps: int,
+    adjusts: bool = False,
+) -> Program:  # fmt: skip
     """A dispatch of the engine's loop: `steps` tokens for each of `slots` rows of a cache of
-    `length` tokens, spread over the mesh; bfloat16, weights and kernels as on a GPU."""
+    `length` tokens, spread over the mesh; bfloat16, weights and kernels as on a GPU. `adjusts`: the
+    loop of replies that ask for penalties, biases, min-p or alternatives."""
     gpt = GPT(cfg, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16, attention="pallas")
     rows, nothing = idle_rows(slots, steps), engine.Specials(-1, -1, (-1,))
-    run = partial(engine.decode_chunk, gpt.apply, draw, nothing, 0)
-    run = Placement(mesh, slots).map(run, (WHOLE, ROWS, ROWS, WHOLE), (ROWS, STEPS_ROWS))
+    asked = (AdjustedRows(slots, length, cfg.vocab_size).sent((), length),) if adjusts else ()
+    alternatives = MAX_ALTERNATIVES if adjusts else 0
+    run = partial(engine.decode_chunk, gpt.apply, draw, nothing, alternatives)
+    into = (WHOLE, ROWS, ROWS, WHOLE, *(ROWS for _ in asked))
+    run = Placement(mesh, slots).map(run, into, (ROWS, STEPS_ROWS))
     arguments = (
         target.shaped(mesh, jax.eval_shape(partial(_serving_params, cfg)), WHOLE),
         target.shaped(
@@ -39,6 +46,7 @@ def decode(cfg: GPTConfig, card: Card, mesh: Mesh, slots: int, length: int, step
         ),
         target.shaped(mesh, rows, ROWS),
         target.shaped(mesh, jnp.int32(0), WHOLE),
+        *(target.shaped(mesh, each, ROWS) for each in asked),
     )
     with target.abstract_mesh(card, mesh):
         lowered = jax.jit(run, donate_argnums=1).lower(*arguments)

@@ -48,9 +48,16 @@ def test_a_step_of_d20_launches_no_more_kernels_than_it_did(cfg, slots, kernels)
     assert found <= kernels
 
 
-def test_rows_that_decode_on_eight_cards_exchange_nothing(cfg, mesh):
-    program = inference.decode(cfg, GPU, mesh, 64, length=1024, steps=8)
-    assert audit.collectives(program.module) == []
+def test_rows_on_eight_cards_exchange_nothing_and_adjusted_logits_cost_their_counts(cfg, mesh):
+    """Of eight rows on each: a few kernels a step, and some 11 bytes a row and token id."""
+    settings = cfg, GPU, mesh, 64, 1024, 8
+    both = [inference.decode(*settings, adjusts=adjusts) for adjusts in (False, True)]
+    assert [audit.collectives(program.module) for program in both] == [[], []]
+    plain, adjusting = both
+    kernels = [work.kernels_a_pass(program.module) for program in both]
+    print(f"\n{kernels} kernels a step, {adjusting.peak - plain.peak} bytes more")
+    assert kernels[1] - kernels[0] <= 12
+    assert adjusting.peak - plain.peak < 8 * 65536 * 12
 
 
 @pytest.mark.parametrize("kind", [Kind(2048, 0, 0, False), Kind(1024, 128, 4, True)])
