@@ -34,21 +34,22 @@ function showSettings() {
 
 function numberChanged({ target: input }) {
   const value = input.value !== "" ? Number(input.value) : input.validity.badInput ? NaN : null;
-  dropToast(input.id);
+  dropToast("range");
   if (store.allowed(input.id, value)) return changeSettings({ [input.id]: value });
-  toast(`${input.dataset.name} must be between ${input.min} and ${input.max}; ${settings[input.id] ?? "the server's"} stays.`, null, input.id);
+  toast(`${input.dataset.name} must be between ${input.min} and ${input.max}; ${settings[input.id] ?? "the server's"} stays.`, null, "range");
   input.value = settings[input.id] ?? "";
 }
 
 function biasesChanged({ target: input }) {
-  dropToast(input.id);
+  dropToast("range");
   if (store.biasesOf(input.value)) return changeSettings({ logit_bias: input.value.trim() });
-  toast(`${store.BIASES}.`, null, input.id);
+  toast(`${store.BIASES}.`, null, "range");
   input.value = settings.logit_bias;
 }
 
 export function openPanel(open) {
   $("settings").hidden = !open;
+  if (!open) dropToast("range");
   $("open-settings").setAttribute("aria-expanded", String(open));
   if (open) (byTouch() ? $("close-settings") : $("system")).focus(); // no keyboard that nobody asked for
 }
