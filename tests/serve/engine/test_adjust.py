@@ -67,7 +67,7 @@ def told(requests, written, max_len=24):
         slot.tokens += tokens[2:]
         slots.append(slot)
     asked = jax.tree.map(jnp.asarray, rows.sent(slots, max_len))
-    return asked, tally(asked)
+    return asked, jax.jit(tally)(asked)
 
 
 def random_rows(changes, temperature=0.9):
@@ -101,7 +101,7 @@ def test_what_a_dispatch_writes_counts_from_its_next_step_on():
     running_B = np.arange(len(EACH)) % 3 > 0
     token_B = np.arange(len(EACH)) * 5 % V
     for _ in range(2):
-        so_far = follow(so_far, jnp.asarray(token_B), jnp.asarray(running_B))
+        so_far = jax.jit(follow)(so_far, jnp.asarray(token_B), jnp.asarray(running_B))
     after = [
         [*tokens, *([token] * 2 if runs else [])]
         for tokens, token, runs in zip(written, token_B.tolist(), running_B, strict=True)
@@ -110,6 +110,7 @@ def test_what_a_dispatch_writes_counts_from_its_next_step_on():
         np.testing.assert_array_equal(mine, fresh)
 
 
+@pytest.mark.slow
 def test_top_k_and_top_p_cut_what_the_adjustments_left():
     requests, written, raw_BV = random_rows([each for each in EACH for _ in range(8)])
     raw_BV = raw_BV / 4
