@@ -4,6 +4,7 @@ import sys
 
 from nanochat_jax.config.errors import friendly_errors
 from nanochat_jax.config.resolve import resolve
+from nanochat_jax.stopping import at_once
 
 
 def main(argv: list[str]) -> int:
@@ -12,7 +13,8 @@ def main(argv: list[str]) -> int:
         from nanochat_jax.serve.startup import loading
 
         with loading(cfg, sys.stderr) as line:  # before JAX, whose import takes seconds
-            from nanochat_jax.serve import terminal
+            with at_once():
+                from nanochat_jax.serve import terminal
 
             return terminal.chat(cfg, line)
 

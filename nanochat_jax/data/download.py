@@ -27,6 +27,7 @@ from nanochat_jax.tasks.hub import WORDS_URL
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 5  # as the original
+HOPELESS = 4  # shards that failed where none came: 236 more would not come either
 TIMEOUT_S = 30  # without a byte
 BASE_VARIABLE = "NANOCHAT_DOWNLOAD_BASE"  # another server with the same paths, for all of it
 PUBLIC = "https://karpathy-public.s3.us-west-2.amazonaws.com"
@@ -70,11 +71,18 @@ def shards(
     missing = [p for n in wanted if not (p := folder / shard_name(n)).exists()]
     log.info("%d of %d shards to fetch, the others are here", len(missing), len(wanted))
 
+    errors: list[ValueError] = []
+    came: list[str] = []
+
     def failure(path: pathlib.Path) -> ValueError | None:
+        if len(errors) >= HOPELESS and not came:
+            return errors[0]
         try:
             digest = _fetch(f"{url}/{path.name}", path, pause_s)
         except ValueError as error:
+            errors.append(error)
             return error
+        came.append(path.name)
         manifest.record(folder, {path.name: digest}, source=recipe)
 
     # Ctrl-C stops it now, not after the hundreds of shards that wait: `map` takes those back.

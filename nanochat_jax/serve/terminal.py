@@ -24,6 +24,7 @@ from nanochat_jax.serve.load import Loaded, load
 from nanochat_jax.serve.screen import Screen, heard
 from nanochat_jax.serve.startup import Loading
 from nanochat_jax.serve.typeset import Typesetter
+from nanochat_jax.stopping import at_once
 from nanochat_jax.tokenizer.chat_format import Message, Part
 
 LEAVE_S = 2.0  # a second Ctrl-C within this many seconds leaves
@@ -270,7 +271,8 @@ def chat(cfg: ChatCLI, loading: Loading) -> int:
     """
     start_logging()
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and cfg.prompt is None
-    engine, banner = new_engine(cfg, loading, warm=interactive)
+    with at_once():
+        engine, banner = new_engine(cfg, loading, warm=interactive)
     sys.stdout.reconfigure(errors="replace")
     terminal = Terminal(
         engine, cfg, input, sys.stdout, interactive, look_of(sys.stdout), loading.ready

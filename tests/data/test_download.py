@@ -117,6 +117,12 @@ def test_a_missing_shard_is_named_the_others_stay_and_no_rest_is_left(tmp_path, 
     assert server.requests["shard_00001.parquet"] == 1  # it is not there: no use to ask again
 
 
+def test_where_not_one_shard_comes_it_is_given_up_soon(tmp_path, server):
+    with pytest.raises(ValueError, match="60 of 60 shards could not be fetched"):
+        fetch(tmp_path, server, 60, workers=2)
+    assert len(server.requests) <= download.HOPELESS + 2
+
+
 def test_what_is_no_parquet_is_not_taken(tmp_path, server):
     server.files = {"shard_00000.parquet": b"<html>busy</html>"}
     with pytest.raises(ValueError, match="not a readable parquet"):
