@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nanochat_jax import devices, pipeline
-from nanochat_jax.config import convert, data, flags, old_words
+from nanochat_jax.config import checkpoints, convert, data, flags, old_words
 from nanochat_jax.config.resolve import SECTIONS
 from scripts import eval as eval_program
 from tests.test_pipeline import TINY
@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "guide.md"
 DOCUMENTS = [ROOT / "README.md", *(p for p in (ROOT / "docs").glob("*.md") if p.name != "log.md")]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
+TABLES = {"checkpoints": checkpoints, "convert": convert, "data": data}
 # `bash`: run below; `sh`: needs a network, GPUs or somebody to end it, and is read alone.
 COMMAND = re.compile(r"python -m scripts\.(\w+)([^\n`]*)")
 
@@ -55,8 +56,8 @@ def parse(name: str, argv: list[str]) -> None:
         pipeline.configure("base", rest)
     elif argv[:1] == ["compare"] and name == "eval":
         flags.command({"compare": eval_program.Compare}, argv)
-    elif name in ("data", "convert"):
-        flags.command({"data": data, "convert": convert}[name].COMMANDS, argv)
+    elif name in TABLES:
+        flags.command(TABLES[name].COMMANDS, argv)
     elif name in SECTIONS:
         pipeline.configure(name, argv)
     else:
@@ -95,7 +96,7 @@ def newcomer(base_dir, tmp_path, monkeypatch):
     facts = next(text for text in blocks(GUIDE, "text") if "creator" in text)
     (here / "facts.txt").write_text(facts)
     monkeypatch.chdir(here)
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hello!\n")))
     return here
 
 
