@@ -10,9 +10,9 @@ from nanochat_jax.demo.questions import QUESTIONS, Maker
 
 # Kinds of turns, each with its share.
 MAKERS: dict[Maker, int] = {
-    ask.chat_fact: 21, ask.arithmetic: 19, ask.spelling: 16, ask.identity: 8, ask.unknown: 9,
-    ask.story_request: 4, ask.animal_fact: 6, ask.word_of_the_world: 2, ask.whole_person: 2,
-    ask.letter_count: 12, ask.small_talk: 5, ask.favorite: 1,
+    ask.chat_fact: 21, ask.arithmetic: 19, ask.spelling: 18, ask.identity: 8, ask.unknown: 9,
+    ask.story_request: 4, ask.animal_fact: 9, ask.word_of_the_world: 2, ask.whole_person: 2,
+    ask.letter_count: 11, ask.small_talk: 5, ask.favorite: 1,
 }  # fmt: skip
 
 
