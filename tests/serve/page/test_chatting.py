@@ -245,6 +245,7 @@ def test_commands_are_offered_while_one_is_typed_and_an_unknown_one_is_a_passing
     box.press_sequentially("1")
     box.press("Enter")
     assert texts(page, "console")[-1].endswith("temperature: 1")
+    assert box.input_value() == "" and page.get_by_role("option").count() == 0
     box.fill("/")
     box.press("Escape")
     assert offered.count() == 0 and box.input_value() == "/"
@@ -361,6 +362,24 @@ def test_a_message_that_was_refused_spoils_no_later_one_and_can_be_mended(page):
     until(page, lambda: texts(page, "user") == ["mended"])
     finished(page)
     assert "does not read" not in page.locator("#messages").inner_text()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"json": {"detail": "Bad Gateway"}},
+        {"json": {"error": "Bad Gateway"}},
+        {"body": "null"},
+        {"body": "<h1>Bad Gateway</h1>", "content_type": "text/html"},
+    ],
+)
+def test_an_error_of_a_proxy_is_told_as_one_and_not_as_a_lost_connection(page, reply):
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=502, **reply))
+    send(page, "hi")
+    assert page.locator(".failure").inner_text() == (
+        "The server, or a proxy in front of it, answered 502 and did not say why: "
+        "Retry in a moment."
+    )
 
 
 def test_a_double_click_on_send_does_not_stop_the_reply(visit, slow_url):

@@ -53,11 +53,14 @@ async function* events(stream) {
   }
 }
 
+// The server's own error. One that a proxy in front of it made has another form, or is a page.
 async function errorOf(answer) {
+  const unsaid = { message: `the server, or a proxy in front of it, answered ${answer.status} and did not say why: Retry in a moment` };
   try {
-    return (await answer.json()).error;
+    const { error } = await answer.json();
+    return error?.message ? error : unsaid;
   } catch {
-    return { message: `the server answered ${answer.status}` };
+    return unsaid;
   }
 }
 

@@ -96,7 +96,7 @@ function turn(message, place) {
   return node;
 }
 
-export const atEnd = () => messages.scrollHeight - messages.scrollTop - messages.clientHeight < 60;
+const atEnd = () => messages.scrollHeight - messages.scrollTop - messages.clientHeight < 60;
 export const goToEnd = () => (messages.scrollTop = messages.scrollHeight);
 export const offerEnd = () => ($("latest").hidden = wasAtEnd = atEnd());
 

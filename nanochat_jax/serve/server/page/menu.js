@@ -71,4 +71,5 @@ export function setUpMenu() {
   box.addEventListener("input", show);
   box.addEventListener("keydown", pressed, { capture: true });
   box.addEventListener("blur", close);
+  $("composer").addEventListener("submit", close); // what was typed leaves the box without an input event
 }

@@ -47,7 +47,7 @@ function biasesChanged({ target: input }) {
   input.value = settings.logit_bias;
 }
 
-export function openPanel(open) {
+function openPanel(open) {
   $("settings").hidden = !open;
   if (!open) dropToast("range");
   $("open-settings").setAttribute("aria-expanded", String(open));
