@@ -9,14 +9,16 @@ and those that were finished stay until they are asked away (`scripts.checkpoint
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import pathlib
+import re
 import shutil
 import time
 from collections.abc import Iterator
 
 from nanochat_jax import locks
-from nanochat_jax.checkpoint import store
+from nanochat_jax.checkpoint import manifest, store
 from nanochat_jax.config import paths
 from nanochat_jax.config.errors import nearest
 from nanochat_jax.files import OLD, write_json
@@ -24,6 +26,7 @@ from nanochat_jax.files import OLD, write_json
 KEEP = 3
 RECORD = "aside.json"
 METRICS = "metrics.jsonl"
+NAMED = re.compile(r".+-\d+")  # another folder in `.old` was put there by hand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +36,13 @@ class Aside:
     Args:
         after: these are steps later than this one, of a run that went on from it; None: a run.
         when: Unix time when it was moved.
+        origin: which step `after` was, as `_identity` tells; None: of an earlier version.
     """
 
     path: pathlib.Path
     after: int | None
     when: float
+    origin: str | None = None
 
     @property
     def stage(self) -> str:
@@ -77,7 +82,7 @@ def move(folder: pathlib.Path) -> Aside | None:
         return None
     aside = _free(folder)
     folder.rename(aside)
-    return _recorded(aside, None)
+    return _recorded(aside)
 
 
 def move_later(folder: pathlib.Path, step: int) -> Aside | None:
@@ -94,14 +99,15 @@ def move_later(folder: pathlib.Path, step: int) -> Aside | None:
         shutil.copy2(folder / METRICS, aside / METRICS)
     for n in later:
         store.folder(folder, n).rename(store.folder(aside, n))
-    return _recorded(aside, step)
+    return _recorded(aside, step, _identity(folder, step))
 
 
 def found(root: pathlib.Path, since: float = 0.0) -> list[Aside]:
     """What was moved aside below a base directory since a time (Unix's), the newest first."""
     each = (paths.checkpoints(root, stage) / OLD for stage in paths.CHECKPOINTS)
     folders = (path for old in each if old.is_dir() for path in old.iterdir() if path.is_dir())
-    known = (a for a in map(_read, folders) if a.when >= since)
+    known = (_read(path) for path in folders if NAMED.fullmatch(path.name))
+    known = (a for a in known if a.when >= since)
     return sorted(known, key=lambda a: (-a.when, a.name))
 
 
@@ -120,7 +126,7 @@ def restore(aside: Aside) -> Aside | None:
     """Brings one back; what lies in its place is moved aside, and returned.
 
     Raises:
-        ValueError: a run is at work there.
+        ValueError: a run is at work there, or these are later steps of another run than that.
     """
     home = aside.home
     with locks.held(home):
@@ -129,6 +135,7 @@ def restore(aside: Aside) -> Aside | None:
             aside.path.rename(home)
             (home / RECORD).unlink(missing_ok=True)
             return moved
+        _check_origin(aside)
         home.mkdir(exist_ok=True)
         moved = move_later(home, aside.after)
         for n in aside.steps:
@@ -158,6 +165,41 @@ def prune(root: pathlib.Path, *, finished: bool = False) -> list[Aside]:
     return gone
 
 
+def _check_origin(aside: Aside) -> None:
+    """Raises ValueError where later steps would come to lie among the earlier ones of another run:
+    one that was begun anew under the name."""
+    home, after = aside.home, aside.after
+    earlier = [n for n in store.steps(home) if n <= after]
+    if not earlier or aside.origin is None or _is_at(aside, home):
+        return
+    theirs = next((a for a in found(home.parents[1]) if a.home == home and _is_at(aside, a.path)),
+                  None)  # fmt: skip
+    what = (
+        f"bring that one back first ({theirs.back}), then this"
+        if theirs
+        else f"move {home} to another name first, then these come back by themselves"
+    )
+    raise ValueError(
+        f"{aside.name} holds what came after step {after} of a run that is not the one in {home} "
+        f"now (steps {', '.join(map(str, earlier))} there are another's); {what}"
+    )
+
+
+def _is_at(aside: Aside, folder: pathlib.Path) -> bool:
+    """Whether the step that later ones came after is in this folder."""
+    return bool(aside.origin) and _identity(folder, aside.after) == aside.origin
+
+
+def _identity(folder: pathlib.Path, step: int) -> str:
+    """A digest of a step's files; empty where it is gone. Without `meta.json`: evaluations write
+    their scores there when a run goes on."""
+    with contextlib.suppress(FileNotFoundError):
+        listed = json.loads((store.folder(folder, step) / manifest.NAME).read_text("utf-8"))
+        kept = {k: v for k, v in listed.items() if k not in (manifest.META, manifest.NEXT)}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return ""
+
+
 def _free(folder: pathlib.Path) -> pathlib.Path:
     """The next name in `.old` beside a run, whose parent exists."""
     old = folder.parent / OLD
@@ -172,15 +214,15 @@ def _numbers(old: pathlib.Path, tag: str) -> Iterator[int]:
             yield int(number)
 
 
-def _recorded(path: pathlib.Path, after: int | None) -> Aside:
-    write_json(path / RECORD, {"after": after, "when": time.time()})
+def _recorded(path: pathlib.Path, after: int | None = None, origin: str | None = None) -> Aside:
+    write_json(path / RECORD, {"after": after, "when": time.time(), "origin": origin})
     return _read(path)
 
 
 def _read(path: pathlib.Path) -> Aside:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         kept = json.loads((path / RECORD).read_text("utf-8"))
-        return Aside(path, kept["after"], float(kept["when"]))
+        return Aside(path, kept["after"], float(kept["when"]), kept.get("origin"))
     # Moved by an earlier version, or killed in the middle: a run has its metrics with it.
     steps = store.steps(path)
     is_run = (path / METRICS).exists() or not steps

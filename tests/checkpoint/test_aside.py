@@ -1,20 +1,24 @@
 """A run that a new one moved aside is told, listed, brought back, and pruned by the rule alone."""
 
 import json
+import shutil
 
 import pytest
 
-from nanochat_jax.checkpoint import aside, store
+from nanochat_jax.checkpoint import aside, manifest, store
+from nanochat_jax.files import write_json
 from scripts import checkpoints
 
 
-def run(folder, *steps, final=False):
-    """A run's folder as `store.steps` and `store.find` see it."""
+def run(folder, *steps, final=False, weights="w"):
+    """A run's folder as `store.steps` and `store.find` see it, each step with its manifest."""
     for step in steps:
         path = store.folder(folder, step)
         path.mkdir(parents=True)
         meta = {"step": step, "final": final and step == steps[-1]}
         (path / "meta.json").write_text(json.dumps(meta))
+        (path / "params").write_text(f"{weights} {step}")
+        write_json(path / manifest.NAME, manifest.entries(path))
     folder.mkdir(exist_ok=True, parents=True)
     (folder / "metrics.jsonl").write_text("".join(f'{{"step": {s}}}\n' for s in steps))
     return folder
@@ -57,6 +61,43 @@ def test_the_later_steps_of_a_run_come_back_with_its_metrics(home):
     assert '{"step": 6}' in (home / "metrics.jsonl").read_text()
     assert '{"step": 3}' in (other.path / "metrics.jsonl").read_text()
     assert aside.move_later(home, 6) is None and aside.move(home.with_name("none")) is None
+
+
+def test_later_steps_come_back_to_no_other_run_than_theirs(home, capsys):
+    run(home, 2, 4, 6)
+    later = aside.move_later(home, 4)
+    manifest.amend_meta(store.folder(home, 4), {"metrics": {"val/bpb": 1.0}})  # an evaluation's
+    first = aside.move(home)
+    run(home, 2, 4, 8, weights="another")
+    before = {p: p.read_bytes() for p in home.parent.rglob("*") if p.is_file()}
+    with pytest.raises(SystemExit) as left:
+        checkpoints.main(later.back.split()[3:])
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and "steps 2, 4 there are another's" in said
+    assert f"bring that one back first ({first.back}), then this" in said
+    assert before == {p: p.read_bytes() for p in home.parent.rglob("*") if p.is_file()}
+    for each in (first, later):
+        assert checkpoints.main(each.back.split()[3:]) == 0
+    assert store.steps(home) == [2, 4, 6]
+    assert (store.folder(home, 6) / "params").read_text() == "w 6"
+
+
+def test_later_steps_of_a_run_that_is_gone_want_their_place_empty(home):
+    run(home, 2, 4)
+    later = aside.move_later(home, 2)
+    shutil.rmtree(home)
+    run(home, 1)
+    with pytest.raises(ValueError, match=f"move {home} to another name first"):
+        aside.restore(later)
+    shutil.rmtree(store.folder(home, 1))
+    assert aside.restore(later) is None and store.steps(home) == [4]
+
+
+def test_a_folder_put_into_old_by_hand_is_nobody_s_run(home):
+    run(home.parent / ".old" / "d4", 5)
+    run(home.parent / ".old" / "copy-of", 5)
+    assert not aside.found(home.parents[1])
+    assert aside.move(run(home, 1)).name == "base/d4-1"
 
 
 def test_the_newest_three_of_a_run_stay_and_all_that_were_finished(home, capsys):
