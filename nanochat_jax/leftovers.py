@@ -1,7 +1,7 @@
-"""What killed programs and earlier runs left on disk: found, measured, removed on request.
+"""What killed programs left on disk: found, measured, removed on request.
 
-Nothing reads any of it: what is written is whole or not there (`files.py`), and a new run moves the
-one before it aside instead of replacing it.
+Nothing reads any of it: what is written is whole or not there (`files.py`). Runs that were moved
+aside are none: those have a rule of their own (`checkpoint/aside.py`).
 """
 
 import dataclasses
@@ -15,9 +15,7 @@ from typing import Literal
 from nanochat_jax.config import paths
 from nanochat_jax.files import OLD, PART
 
-Kind = Literal[
-    "half-written", "replaced", "damaged", "moved aside", "answers of a step that is gone"
-]
+Kind = Literal["half-written", "replaced", "damaged", "answers of a step that is gone"]
 # What was written to in this time may be at work: a large array takes seconds, a download minutes.
 YOUNG_S = 3600.0
 ANSWERS = re.compile(rf"({'|'.join(paths.CHECKPOINTS)})_(.+)_(\d{{6,}})(\D.*)?")
@@ -39,7 +37,7 @@ class Leftover:
 
 def find(root: pathlib.Path, others: Sequence[pathlib.Path] = ()) -> list[Leftover]:
     """Those below a base directory, and of exports in folders elsewhere; the largest first."""
-    found = [*_half_done(root), *_runs(root), *_answers(root)]
+    found = [*_half_done(root), *_damaged(root), *_answers(root)]
     for folder in others:
         found += _half_done(folder)
     made = {path: _measured(path, kind) for path, kind in found}
@@ -83,13 +81,10 @@ def _hidden(folder: pathlib.Path) -> Iterator[pathlib.Path]:
             yield from _hidden(path)
 
 
-def _runs(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, Kind]]:
+def _damaged(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, Kind]]:
     for stage in paths.CHECKPOINTS:
         for path in paths.checkpoints(root, stage).glob("*/[0-9]*.damaged*"):
             yield path, "damaged"
-        aside = paths.checkpoints(root, stage) / OLD
-        for path in aside.iterdir() if aside.is_dir() else ():
-            yield path, "moved aside"
 
 
 def _answers(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, Kind]]:

@@ -47,21 +47,20 @@ def run(capsys, *argv: str) -> str:
 def test_what_is_left_over_is_shown_with_sizes_and_nothing_is_removed(disk, capsys):
     before = sorted(disk.rglob("*"))
     out = run(capsys)
-    assert "1 kB to remove (nothing was; type --yes); 900 bytes stay" in out
+    assert "1 kB to remove (nothing was; type --yes)\n" in out
+    assert "earlier runs that were moved aside: python -m scripts.checkpoints list" in out
     shown = [line for line in out.splitlines() if line.startswith("  ")]
-    assert len(shown) == 7 and "d2-1  (stays: a whole run; --runs)" in shown[0]
+    assert len(shown) == 6 and "d2-1" not in out
     assert sorted(disk.rglob("*")) == before
 
 
-def test_it_is_removed_when_asked_and_whole_runs_when_asked_for_them(disk, capsys):
-    assert "removed; 900 bytes stay" in run(capsys, "--yes")
+def test_it_is_removed_when_asked_and_whole_runs_are_left_to_their_own_rule(disk, capsys):
+    assert "1 kB removed\n" in run(capsys, "--yes")
     left = [p.relative_to(disk).as_posix() for p in sorted(disk.rglob("*")) if p.is_file()]
     assert left == [
         "base_checkpoints/.old/d2-1/000009/meta.json", "base_checkpoints/d2/000004/meta.json",
         "base_checkpoints/d2/000004/params/w/0", "eval/base_d2_000004/MMLU.jsonl",
     ]  # fmt: skip
-    assert "900 bytes removed" in run(capsys, "--yes", "--runs")
-    assert not list((disk / "base_checkpoints" / ".old").iterdir())
     assert "0 bytes to remove" in run(capsys)
 
 

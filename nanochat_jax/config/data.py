@@ -94,18 +94,17 @@ class MakeIdentity:
 
 @dataclasses.dataclass(frozen=True)
 class Clean:
-    """Show what killed programs and earlier runs left on disk, with sizes; --yes removes it.
+    """Show what killed programs left on disk, with sizes; --yes removes it.
 
     Half-written files and folders, replaced and damaged ones, and answers to evaluations of steps
-    that are gone. Earlier runs that a new one moved aside are whole: they go with --runs alone.
-    Nothing of a run, an export or data in use is touched, nor what was written to within the last
-    hour.
+    that are gone. Nothing of a run, an export or data in use is touched, nor what was written to
+    within the last hour. Earlier runs that a new one moved aside are whole, and none of this:
+    `scripts.checkpoints` lists and prunes them.
     """
 
     paths: tyro.conf.Positional[tuple[str, ...]] = ()
     """folders of exports to look into as well; the base directory always"""
     yes: bool = False  # remove what is shown
-    runs: bool = False  # earlier runs too
 
 
 COMMANDS: dict[str, type] = {

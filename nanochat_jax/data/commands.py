@@ -105,7 +105,7 @@ def _clean(command: Clean) -> int:
     others = [pathlib.Path(p).expanduser() for p in command.paths]
     freed = kept = 0
     for left in leftovers.find(base_dir(), others):
-        why = _why_kept(left, command)
+        why = "  (stays: written to within the last hour)" * left.may_be_at_work
         if command.yes and not why:
             leftovers.remove(left)
         freed, kept = (freed, kept + left.size) if why else (freed + left.size, kept)
@@ -114,13 +114,8 @@ def _clean(command: Clean) -> int:
     total, rest = leftovers.size_text(freed), leftovers.size_text(kept)
     done = "removed" if command.yes else "to remove (nothing was; type --yes)"
     print(f"{total} {done}" + (f"; {rest} stay" if kept else ""))
+    print("earlier runs that were moved aside: python -m scripts.checkpoints list")
     return 0
-
-
-def _why_kept(left: leftovers.Leftover, command: Clean) -> str:
-    if left.may_be_at_work:
-        return "  (stays: written to within the last hour)"
-    return "  (stays: a whole run; --runs)" * (left.kind == "moved aside" and not command.runs)
 
 
 def _verify(command: VerifyShards) -> int:
