@@ -60,6 +60,7 @@ words = _below("words_alpha.txt")  # the word list that spelling is made of
 tokenizer = _below("tokenizer")  # the one that new base models begin with
 pushes = _below("push")  # what goes, or went, to the Hugging Face hub
 eval_bundle = _below("eval_bundle")  # the tasks of CORE
+evaluations = _below("eval")  # a folder of answers for each evaluation
 report = _below("report")  # what stages and evaluations found, and the report made of it
 compilation_cache = _below("jax_cache")  # compiled programs, kept from run to run
 loading_times = _below("loading_times.json")  # seconds that models took to load for a chat
@@ -112,7 +113,7 @@ def checkpoints(root: pathlib.Path, stage: str) -> pathlib.Path:
 
 def answers(root: pathlib.Path, run: str) -> pathlib.Path:
     """Every question of an evaluation with its answer and grade, from which it can continue."""
-    return root / "eval" / run
+    return evaluations(root) / run
 
 
 def steps(directory: pathlib.Path) -> list[int]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nanochat_jax import files
+from nanochat_jax.config import paths
 from nanochat_jax.evals.chatcore.catalog import BASELINES
 
 RESAMPLES = 20_000
@@ -19,6 +20,9 @@ RESAMPLES = 20_000
 # d24 (its dev/LOG.md: 0.2537, 0.2584, 0.2549, 0.2568, 0.2573, 0.2677, 0.2512); others report 0.002
 # to 0.003 at GPT-2's grade.
 CORE_SEEDS = "the same d24 run from seven seeds: standard deviation 0.005"
+# Why a task is left out.
+UNLIKE = "for the questions differ"
+UNFINISHED = "for not all questions are answered (the same scripts.eval command answers the rest)"
 
 
 class Pair(NamedTuple):
@@ -57,24 +61,28 @@ def compare(a: str, b: str, root: pathlib.Path) -> list[str]:
     """Lines for people.
 
     Args:
-        a, b: folders of answers, or their names below `root`'s eval/.
+        a, b: folders of answers, or their names in `paths.evaluations`.
 
     Raises:
         FileNotFoundError: no such folder; the message lists those there are.
-        ValueError: not one task was asked of both with the same questions.
+        ValueError: not one task was answered whole by both, of the same questions.
     """
     left, right = (_folder(name, root) for name in (a, b))
-    lines, other = [f"A: {left}", f"B: {right}"], []
+    lines, left_out = [f"A: {left}", f"B: {right}"], []
     for group, metric in (("core", "CORE"), ("chat", "ChatCORE")):
-        pairs, unlike = _pairs(left / group, right / group)
-        other += unlike
+        pairs, others = _pairs(left / group, right / group)
+        left_out += others
         if pairs:
             lines += ["", *table(pairs, metric)]
+    tasks = {
+        why: [task for other, task in left_out if other == why] for why in (UNLIKE, UNFINISHED)
+    }
+    reasons = [f"{why}: {', '.join(names)}" for why, names in tasks.items() if names]
     if len(lines) == 2:
-        raise ValueError(f"{left} and {right} have no task with the same questions in common"
-                         + (f"; other questions: {', '.join(other)}" if other else ""))  # fmt: skip
-    if other:
-        lines += ["", f"left out, for the questions differ: {', '.join(other)}"]
+        raise ValueError("; ".join([f"{left} and {right} have no task in common that both answered "
+                                    "whole, of the same questions", *reasons]))  # fmt: skip
+    if reasons:
+        lines += ["", *(f"left out, {reason}" for reason in reasons)]
     return lines
 
 
@@ -110,9 +118,9 @@ def _interval(drawn: np.ndarray, form: str) -> str:
     return f"{low:+{form}} to {high:+{form}}"
 
 
-def _pairs(left: pathlib.Path, right: pathlib.Path) -> tuple[list[Pair], list[str]]:
-    """(tasks that both answered whole, names of those with other questions)."""
-    found, unlike = [], []
+def _pairs(left: pathlib.Path, right: pathlib.Path) -> tuple[list[Pair], list[tuple[str, str]]]:
+    """(tasks that both answered whole, the others as (reason, name))."""
+    found, left_out = [], []
     for path in sorted(left.glob("*.jsonl")):
         if not (right / path.name).exists():
             continue
@@ -120,8 +128,11 @@ def _pairs(left: pathlib.Path, right: pathlib.Path) -> tuple[list[Pair], list[st
         task = first["task"]
         one, two = ({line["question"]: bool(line["correct"]) for line in x} for x in (ours, theirs))
         whole = first["questions"]
-        if first["rows"] != second["rows"] or not len(one) == len(two) == whole:
-            unlike.append(task)
+        if first["rows"] != second["rows"]:
+            left_out.append((UNLIKE, task))
+            continue
+        if not len(one) == len(two) == whole:
+            left_out.append((UNFINISHED, f"{task} (A {len(one)}, B {len(two)} of {whole})"))
             continue
         counted = [0, 0, 0, 0]
         for question, right_a in one.items():
@@ -129,16 +140,16 @@ def _pairs(left: pathlib.Path, right: pathlib.Path) -> tuple[list[Pair], list[st
         both, only_a, only_b, neither = counted
         baseline = BASELINES.get(task, first.get("baseline", 0.0))
         found.append(Pair(task, both, only_a, only_b, neither, baseline))
-    return found, unlike
+    return found, left_out
 
 
 def _folder(name: str, root: pathlib.Path) -> pathlib.Path:
     """A folder of answers by its path or its name."""
-    for folder in (pathlib.Path(name).expanduser(), root / "eval" / name):
+    for folder in (pathlib.Path(name).expanduser(), paths.answers(root, name)):
         if (folder / "core").is_dir() or (folder / "chat").is_dir():
             return folder
-    there = ", ".join(sorted(p.name for p in (root / "eval").glob("*") if p.is_dir())) or "none"
+    folders = sorted(p.name for p in paths.evaluations(root).glob("*") if p.is_dir())
     raise FileNotFoundError(
-        f"no answers in {name}, nor in {root / 'eval' / name}; found {there}; "
+        f"no answers in {name}, nor in {folder}; found {', '.join(folders) or 'none'}; "
         "python -m scripts.eval writes them"
     )

@@ -1,4 +1,4 @@
-"""Checkpoints of ours become files that nanochat or transformers reads."""
+"""Checkpoints of ours become files that nanochat, transformers or llama.cpp reads."""
 
 import dataclasses
 import logging

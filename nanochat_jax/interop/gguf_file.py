@@ -62,7 +62,7 @@ def write(
             _write(plain := part / "plain.gguf", name, cfg, state, tokenizer, "bf16")
             llama.quantise(plain, path, quant)
             plain.unlink()
-        (part / "Modelfile").write_text(_modelfile(name, cfg))
+        (part / "Modelfile").write_text(_modelfile(name, cfg), "utf-8")
         return check(path)
 
 

@@ -82,9 +82,10 @@ def export(
         save_file(written, part / WEIGHTS, metadata={"format": "pt"})
         dtype = written["lm_head.weight"].dtype
         for name, value in _texts(cfg, kind | {"dtype": str(dtype)}, tokenizer).items():
-            (part / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-        (part / "tokenizer.json").write_text(tokenizer.to_huggingface().to_str())
-        (part / "chat_template.jinja").write_text(TEMPLATE)
+            text = json.dumps(value, indent=2, ensure_ascii=False)
+            (part / name).write_text(text + "\n", "utf-8")
+        (part / "tokenizer.json").write_text(tokenizer.to_huggingface().to_str(), "utf-8")
+        (part / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
     return folder
 
 

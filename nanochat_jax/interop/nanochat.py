@@ -108,7 +108,7 @@ def read_meta(path: pathlib.Path) -> dict[str, Any]:
     """The meta file, numbers that are not finite as None."""
     try:
         # Python's own writer puts NaN and Infinity into JSON: a best loss before the first one.
-        meta = json.loads(path.read_text(), parse_constant=lambda _: None)
+        meta = json.loads(path.read_text("utf-8"), parse_constant=lambda _: None)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON ({error}); copy it again") from None
     if not isinstance(meta, dict) or not isinstance(meta.get("model_config"), dict):
@@ -191,7 +191,7 @@ def write(
             part = pathlib.Path(folder_name)
             for name, tree in trees.items():
                 torchfile.save(part / name, tree)
-            (part / meta_name).write_text(json.dumps(dict(meta), indent=2))
+            (part / meta_name).write_text(json.dumps(dict(meta), indent=2), "utf-8")
             if not has_one:
                 write_tokenizer(part / "tokenizer", tokenizer, rule)
                 _move(part / "tokenizer", there, (BYTES, PICKLE))

@@ -9,6 +9,7 @@ from scripts import eval as program
 
 
 def answers(folder, task, right, *, rows="same", **first):
+    """`questions` among `first`: how many were asked, of which `right` are answered."""
     about = {"task": task, "questions": len(right), "rows": rows} | first
     lines = [{"question": i, "correct": bool(r)} for i, r in enumerate(right)]
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,6 +36,21 @@ def test_each_question_is_its_own_control(two):
     assert "ChatCORE of these 1 tasks, B - A: +0.4000" in text
     assert "CORE of these 1 tasks, B - A: +0.6000" in text and "seven seeds" in text
     assert "left out, for the questions differ: GSM8K" in text
+
+
+def test_an_evaluation_that_broke_off_is_told_as_one_and_not_as_other_questions(two):
+    answers(two / "eval" / "a" / "chat", "MMLU", [1, 0, 1])
+    answers(two / "eval" / "b" / "chat", "MMLU", [1], questions=3)
+    lines = compare("a", "b", two)
+    assert lines[-2:] == [
+        "left out, for the questions differ: GSM8K",
+        "left out, for not all questions are answered (the same scripts.eval command answers the "
+        "rest): MMLU (A 3, B 1 of 3)",
+    ]
+    for name in ("c", "d"):
+        answers(two / "eval" / name / "chat", "MMLU", [1, 0], questions=3)
+    with pytest.raises(ValueError, match=r"whole.*; for not all .* MMLU \(A 2, B 2 of 3\)$"):
+        compare("c", "d", two)
 
 
 def test_the_interval_is_that_of_resampled_questions():
@@ -69,5 +85,7 @@ def test_what_cannot_be_compared_is_told_with_what_there_is(two, capsys):
             program.main(argv)
         assert stop.value.code == 2 and told in capsys.readouterr().err
     answers(two / "eval" / "c" / "chat", "MMLU", [1])
-    with pytest.raises(ValueError, match="no task with the same questions"):
+    with pytest.raises(
+        ValueError, match="no task in common that both answered whole, of the same questions$"
+    ):
         compare("a", "c", two)

@@ -1,6 +1,7 @@
 """GGUF files: what stands in them, and that llama.cpp computes what we do."""
 
 import dataclasses
+import io
 
 import gguf
 import jinja2
@@ -75,6 +76,17 @@ def test_its_template_gives_our_prompt_without_bos_and_markers_that_were_typed_s
     assert "$" not in modelfile.replace("$system", "") and "<|bos|>" not in modelfile
 
 
+def test_where_the_locale_is_another_texts_are_still_utf_8(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(io, "text_encoding", lambda encoding, level=2: encoding or "ascii")
+    state = huggingface.expressible(PORTABLE, random_params(PORTABLE, seed=1), lossy=False)
+    gguf_file.write(tmp_path / "gguf", "grüße", PORTABLE, state, tokenizer, "bf16", lambda path: [])
+    assert "FROM ./grüße.gguf\n".encode() in (tmp_path / "gguf" / "Modelfile").read_bytes()
+    params = random_params(PORTABLE, seed=1)
+    folder = huggingface.export(tmp_path / "hf", PORTABLE, params, tokenizer)
+    assert "Ġ".encode() in (folder / "tokenizer.json").read_bytes()  # how a blank is written there
+    assert huggingface.load(folder).tokenizer.hash == tokenizer.hash
+
+
 def test_an_apertus_model_has_the_rows_of_the_vocabulary_normed_and_half_of_each_head_turned():
     cfg = dataclasses.replace(PORTABLE, pad_vocab_to=64)
     params = random_params(cfg)
@@ -119,6 +131,18 @@ def test_without_llama_cpp_its_own_types_are_refused_before_anything_is_written(
     with pytest.raises(ValueError, match="--quant q8_0"):
         written(tmp_path / "out", PORTABLE, tokenizer, "q4_k_m")
     assert not list(tmp_path.iterdir())
+
+
+def test_logits_as_far_off_as_the_type_explains_pass_and_nan_does_not():
+    ours = np.array([[-1.0, 1.0], [1.0, -1.0]], np.float32)  # their spread is 1
+    assert llama.apart(ours, ours + 0.03, "q8_0", "x.gguf") == pytest.approx(0.03, rel=1e-3)
+    with pytest.raises(ValueError, match=r"x\.gguf: .* 0\.050 of their spread .* explains 0\.04"):
+        llama.apart(ours, ours + 0.05, "q8_0", "x.gguf")
+    one = ours.copy()
+    one[1, 0] = np.nan
+    for pair in ((ours, one), (one, ours)):
+        with pytest.raises(ValueError, match="are nan of their spread"):
+            llama.apart(*pair, "q8_0", "x.gguf")
 
 
 @pytest.mark.slow
