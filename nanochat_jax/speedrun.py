@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nanochat_jax import pipeline
-from nanochat_jax.config import paths
+from nanochat_jax.config import flags, paths
 from nanochat_jax.config.errors import FAILURES, start_logging, told
 from nanochat_jax.config.paths import base_dir
 from nanochat_jax.config.program import Processes, Shared, Speedrun
@@ -62,11 +62,19 @@ def run(argv: Sequence[str]) -> None:
         ran = _stage(stage, configure(stage, config, handed), config.fresh, handed)
         failed += _evaluate(stage, configs["eval"], ran, config.strict)
     if group.chief():
-        _finish(root, stages[-1], failed, started)
+        last = stages[-1]
+        _finish(root, folder_of(last, configure(last, config, handed), root), failed, started)
 
 
-def _finish(root: pathlib.Path, last: str, failed: int, started: float) -> None:
-    """Writes the report and says what to do with the model."""
+def folder_of(stage: str, config: Any, root: pathlib.Path) -> pathlib.Path:
+    """Where a stage that is done lies."""
+    from nanochat_jax.train import origin
+
+    return origin.directory(stage, origin.find(stage, config, root).tag(config), root)
+
+
+def _finish(root: pathlib.Path, last: pathlib.Path, failed: int, started: float) -> None:
+    """Writes the report and says what to do with the model of the last stage, in its folder."""
     from nanochat_jax import report
     from nanochat_jax.checkpoint import aside
 
@@ -77,12 +85,20 @@ def _finish(root: pathlib.Path, last: str, failed: int, started: float) -> None:
         log.info("%d evaluation(s) failed and are missing there; %s", failed, again)
     log.info("the whole report: %s (%.0f s in all)", path, time.perf_counter() - started)
     log.info("to look at, with curves: %s", path.with_suffix(".html"))
-    talk = f"python -m scripts.chat_web -i {last}"
-    log.info("now talk to it:  make chat   or   make web   (%s)", talk)
+    log.info("%s", talk(last))
     began = time.time() - (time.perf_counter() - started)
     if moved := [each.name for each in aside.found(root, since=began)]:
         log.info("moved aside for it: %s; back with: python -m scripts.checkpoints restore NAME",
                  ", ".join(moved))  # fmt: skip
+
+
+def talk(folder: pathlib.Path) -> str:
+    """What to type to talk to a model; `make chat` takes the one that is guessed."""
+    stage = next(s for s, name in paths.CHECKPOINTS.items() if name == folder.parent.name)
+    typed = f"python -m scripts.chat_web -i {stage}{flags.tagged(folder)}"
+    if flags.tagged(folder):
+        return f"now talk to it:  {typed}"
+    return f"now talk to it:  make chat   or   make web   ({typed})"
 
 
 def configure(section: str, config: Speedrun, handed: Mapping[str, Any] | None = None) -> Any:

@@ -196,12 +196,30 @@ def test_flags_that_were_typed_are_known_also_where_they_repeat_a_default(argv, 
         ("-m scripts.train base --init x", "-m scripts.train base --model-tag d1 --resume"),
         ("-m scripts.train base --init=x -g my", "-m scripts.train base -g my --resume"),
         ("-m scripts.train base --resume-from-step=3", "-m scripts.train base --resume"),
+        ("scripts/train.py base", "scripts/train.py base --resume"),
+        ("-u ../scripts/train.py --stage rl", "-u ../scripts/train.py --stage rl --resume"),
         ("-m scripts.speedrun --config d20", "-m scripts.speedrun --config d20"),
     ],
 )
 def test_the_command_to_go_on_is_the_one_that_was_typed_and_resume(argv, again, monkeypatch):
     monkeypatch.setattr("sys.orig_argv", ["/usr/bin/python3", *argv.split()])
     assert flags.to_go_on("d1") == f"python {again}"
+
+
+def test_a_flag_has_its_other_value_in_the_command_to_go_on_and_to_repeat(monkeypatch):
+    typed = "-m scripts.train base --on_nan=stop --resume-from-step 3 --depth 4"
+    monkeypatch.setattr("sys.orig_argv", ["/usr/bin/python3", *typed.split()])
+    rest = "python -m scripts.train base"
+    assert flags.to_go_on("d4", on_nan="skip") == f"{rest} --depth 4 --on-nan skip --resume"
+    assert flags.again(on_nan="skip") == f"{rest} --resume-from-step 3 --depth 4 --on-nan skip"
+
+
+def test_a_tag_is_named_where_another_would_be_guessed(tmp_path):
+    for name in ("d4", "d20", "my model"):
+        (tmp_path / name / "000001").mkdir(parents=True)
+        (tmp_path / name / "000001" / "meta.json").write_text("{}")
+    said = [flags.tagged(tmp_path / name) for name in ("d4", "d20", "my model")]
+    assert said == [" -g d4", "", " -g 'my model'"]
 
 
 def test_every_program_s_fields_have_one_flag_each():

@@ -1,6 +1,7 @@
 """The command line: which settings were typed, and their values. `tyro` reads them, once."""
 
 import argparse
+import pathlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,9 +9,9 @@ from typing import Any
 
 import tyro
 
-from nanochat_jax.config import help
+from nanochat_jax.config import help, paths
 from nanochat_jax.config.errors import nearest
-from nanochat_jax.config.typed import BAR, check, key_of, one_line, table_of, unbarred
+from nanochat_jax.config.typed import BAR, check, flag_of, key_of, one_line, table_of, unbarred
 from nanochat_jax.config.values import flat
 
 
@@ -76,31 +77,48 @@ def take(argv: Sequence[str], name: str) -> tuple[str | None, list[str]]:
     return known.value, rest
 
 
-def command_with(name: str, value: str, *more: str) -> str:
-    """The command that started this process, with another value of one long flag, and with the
-    arguments `more` where they are absent."""
-    _, *argv = sys.orig_argv
-    for spelling in (name, name.replace("-", "_")):
-        _, argv = take(argv, spelling)
-    absent = [arg for arg in more if arg not in argv]
-    return shlex.join(["python", *argv, f"--{name}", value, *absent])
+def again(**changed: str) -> str:
+    """The command that started this process, with other values of its long flags."""
+    return _typed(_changed(sys.orig_argv[1:], changed))
 
 
-def to_go_on(tag: str) -> str:
-    """The command that goes on with a run of that tag, from the one that started this process."""
-    _, *argv = sys.orig_argv
-    if take(argv, "stage")[0] is None and "scripts.train" not in argv:
-        return shlex.join(["python", *argv])  # the speedrun goes on by itself
+def to_go_on(tag: str, **changed: str) -> str:
+    """The command that goes on with a run of that tag, from the one that started this process;
+    `changed` as of `again`."""
+    argv = _changed(sys.orig_argv[1:], changed)
+    if not _trains_one_stage(argv):
+        return _typed(argv)  # the speedrun goes on by itself
     # It goes on with its own checkpoint, whatever it began with, under the name that has.
     init, argv = take(argv, "init")
-    for name in ("resume-from-step", "resume_from_step"):
-        _, argv = take(argv, name)
+    argv = _without(argv, "resume-from-step")
     named = {"--model-tag", "--model_tag", "-g"} & {arg.split("=", 1)[0] for arg in argv}
     more = ["--model-tag", tag] if init and not named else []
-    return shlex.join(["python", *argv, *more, *([] if "--resume" in argv else ["--resume"])])
+    return _typed([*argv, *more, *([] if "--resume" in argv else ["--resume"])])
 
 
-def to_resume(saved: bool) -> list[str]:
-    """What the command that started this process lacks to go on with what it has saved."""
-    # The speedrun goes on by itself, without a flag.
-    return ["--resume"] if saved and take(sys.orig_argv, "stage")[0] is not None else []
+def tagged(folder: pathlib.Path) -> str:
+    """` -g TAG` of a run's folder, where programs that are given none would take another run."""
+    guessed = paths.guess_tag(folder.parent) == folder.name
+    return "" if guessed else f" -g {shlex.quote(folder.name)}"
+
+
+def _trains_one_stage(argv: Sequence[str]) -> bool:
+    """Whether it is `scripts.train`, as a module or as a file."""
+    return any(arg == "scripts.train" or pathlib.Path(arg).name == "train.py" for arg in argv)
+
+
+def _changed(argv: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    for name in values:
+        argv = _without(argv, name)
+    return [*argv, *(word for name in values for word in (flag_of(name), values[name]))]
+
+
+def _without(argv: Sequence[str], name: str) -> list[str]:
+    """The arguments without one long flag, however it is spelled."""
+    for spelling in (name.replace("_", "-"), name.replace("-", "_")):
+        _, argv = take(argv, spelling)
+    return list(argv)
+
+
+def _typed(argv: Sequence[str]) -> str:
+    return shlex.join(["python", *argv])

@@ -220,7 +220,7 @@ class Loop:
             # No step after it was made either, so the state is still the one before it.
             self.step, self.now = read.step, (self.now[0], read.position)
             self.progress.evaluated = True
-            raise not_finite.ends(read.step, file)
+            raise not_finite.ends(self.run, read.step, file)
         self.progress.skipped += 1
         self.writer.write(read.step, {"train/skipped": self.progress.skipped})
         self.bar.write(f"step {read.step} is not finite and left out; what it had read: {file}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from nanochat_jax.config.flags import command_with
+from nanochat_jax.config import flags
 from nanochat_jax.config.stages import Stage
 
 log = logging.getLogger(__name__)
@@ -82,14 +82,14 @@ def choose_remat(config: Stage, sizes: Sequence[int], peak_of: PeakOf, limit: in
 
 def too_large(
     asked: str, config: Stage, sizes: Sequence[int], peak_of: PeakOf, limit: int,
-    more: Sequence[str] = (),
+    command: Callable[..., str] = flags.again,
 ) -> str:  # fmt: skip
     """What a person is told whose run does not fit: the batch that would, and what to type.
 
     Args:
         asked: what was too much.
         sizes: as of `choose_remat`; smaller ones than the config's are compiled, by bisection.
-        more: other arguments of the command to type.
+        command: with a flag's other value as of `flags.again`, what to type.
     """
     at = f"out of memory: {asked}, of {_gb(limit)} a device, at {config.device_batch_size} row(s)"
     smaller = [size for size in sizes if size < config.device_batch_size]
@@ -100,8 +100,8 @@ def too_large(
             f"{at}, and fewer do not fit either; use more devices with --mesh fsdp=N, or a smaller "
             "--depth or --max-seq-len"
         )
-    command = command_with("device-batch-size", str(size), *more)
-    return f"{at}; the largest batch that fits is {size} ({_gb(peak)}): type {command}"
+    typed = command(device_batch_size=str(size))
+    return f"{at}; the largest batch that fits is {size} ({_gb(peak)}): type {typed}"
 
 
 def largest(config: Stage, sizes: Sequence[int], peak_of: PeakOf, limit: int) -> tuple[int, float]:

@@ -6,12 +6,13 @@ The step itself has left parameters and moments as they were (`train/step.py`).
 import math
 import pathlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
 
 from nanochat_jax import files
-from nanochat_jax.config.flags import command_with, to_resume
+from nanochat_jax.config import flags
 from nanochat_jax.train import rollout_log
 from nanochat_jax.train.curriculum import StepRows
 from nanochat_jax.train.setup import Run
@@ -48,10 +49,10 @@ def _documents(run: Run, step: int, rows: StepRows) -> dict[str, Any]:
     return {"documents": listed}
 
 
-def ends(step: int, file: pathlib.Path) -> NotFinite:
+def ends(run: Run, step: int, file: pathlib.Path) -> NotFinite:
     """What a person is told whose run stops at a step that is not finite."""
-    command = command_with("on-nan", "skip", *to_resume(step > 0))
+    command = partial(flags.to_go_on, run.directory.name) if step > 0 else flags.again
     return NotFinite(
         f"the loss or the gradient of step {step} is not finite, and its update was not made; what "
-        f"it had read is in {file}; to go on without that type {command}"
+        f"it had read is in {file}; to go on without that type {command(on_nan='skip')}"
     )

@@ -18,8 +18,7 @@ import optax
 
 from nanochat_jax import kernels, locks, sharding
 from nanochat_jax.checkpoint import store, whole
-from nanochat_jax.config import scaling
-from nanochat_jax.config.flags import to_resume
+from nanochat_jax.config import flags, scaling
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import BaseTrain, RLTrain, Stage, tokens_per_step
 from nanochat_jax.devices import compute_dtype
@@ -207,8 +206,9 @@ def for_this_machine(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh, **r
     return memory.choose_remat(config, sizes, peak, min(group.gathered(memory.pool_bytes())))
 
 
-def does_not_fit(run: Run, error: BaseException) -> str:
-    """What a person is told whose run ended for want of memory."""
+def does_not_fit(run: Run, error: BaseException, begun: bool) -> str:
+    """What a person is told whose run ended for want of memory; `begun` as of
+    `telling.stopped`."""
     config, cfg, mesh = run.config, run.trainer.gpt.cfg, run.trainer.mesh
     gpt = run.trainer.gpt
     config = dataclasses.replace(config, attention=gpt.attention, remat=gpt.remat)
@@ -216,9 +216,10 @@ def does_not_fit(run: Run, error: BaseException) -> str:
     rows = dict(micro_rows=run.start.micro_rows)
     peak = partial(peak_bytes, cfg=cfg, mesh=mesh, **shapes, **rows)
     limit = memory.pool_bytes() or memory.machine_bytes()
-    resume = to_resume(bool(store.steps(run.directory)))  # what is done is not to be done again
+    goes_on = begun and store.steps(run.directory)  # what is done is not to be done again
+    command = partial(flags.to_go_on, run.directory.name) if goes_on else flags.again
     sizes = batch_sizes(config, cfg, mesh)
-    return memory.too_large(memory.asked_for(error), config, sizes, peak, limit, resume)
+    return memory.too_large(memory.asked_for(error), config, sizes, peak, limit, command)
 
 
 def peak_bytes(config: Stage, cfg: GPTConfig, mesh: jax.sharding.Mesh, **run: Any) -> int:

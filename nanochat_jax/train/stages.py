@@ -50,8 +50,7 @@ def run(stage: str, config: Stage | TokenizerTrain, *, alone: bool = True) -> Se
     try:
         done = _trained(prepared, moved)
     except Interrupted:
-        begun = bool(moved) or prepared.start.resumed is not None
-        log.info("%s", telling.stopped(prepared, begun))
+        log.info("%s", telling.stopped(prepared, moved))
         _tell_moved(moved)
         raise
     except jax.errors.JaxRuntimeError as error:
@@ -61,7 +60,7 @@ def run(stage: str, config: Stage | TokenizerTrain, *, alone: bool = True) -> Se
             raise
         # The frames hold the run's arrays, and what is compiled now is timed on the same device.
         traceback.clear_frames(error.__traceback__)
-        raise ValueError(setup.does_not_fit(prepared, error)) from None
+        raise ValueError(setup.does_not_fit(prepared, error, bool(moved))) from None
     if alone:
         log.info("%s", telling.ended(prepared))
     _tell_moved(moved)

@@ -3,6 +3,7 @@
 import pathlib
 import shlex
 import sys
+from collections.abc import Sequence
 
 import jax
 
@@ -38,18 +39,24 @@ def opening(run: Run) -> str:
     return "\n".join([f"{run.stage}/{run.directory.name}", *lines])
 
 
-def stopped(run: Run, begun: bool) -> str:
-    """After Ctrl-C: the command to go on. `begun`: what is in the directory is this run's."""
-    steps = store.steps(run.directory) if begun else []
-    if not steps:
-        return "no step was done, and nothing on disk has changed; to begin type the same again"
-    command = flags.to_go_on(run.directory.name)
-    return f"step {steps[-1]} is saved; to go on type: {command}"
+def stopped(run: Run, moved: Sequence[Aside | None]) -> str:
+    """After Ctrl-C: the command to go on.
+
+    Args:
+        moved: what the run moved out of its way, or that there was nothing; empty: it had not come
+            to that, and what is in the directory may be an earlier run's.
+    """
+    steps = store.steps(run.directory) if moved else []
+    if steps:
+        return f"step {steps[-1]} is saved; to go on type: {flags.to_go_on(run.directory.name)}"
+    unchanged = "" if any(moved) else ", and nothing on disk has changed"
+    what = "go on" if run.start.resumed is not None else "begin"
+    return f"no step was done{unchanged}; to {what} type the same again"
 
 
 def ended(run: Run) -> str:
     """At the end: what to do with the model."""
-    tag = f" -g {run.directory.name}" if run.config.model_tag or run.config.init else ""
+    tag = flags.tagged(run.directory)
     after = NEXT.get(run.stage)
     if after and run.config.recipe == "current":
         after = "sft"

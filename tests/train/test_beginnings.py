@@ -1,7 +1,10 @@
 """Where a run begins: nothing moves before it can, and what it stands on stays what it was."""
 
 import dataclasses
+import functools
 import json
+import os
+import signal
 import sys
 
 import jax
@@ -9,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nanochat_jax import locks, pipeline
+from nanochat_jax import locks, pipeline, speedrun
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config.paths import checkpoints
 from nanochat_jax.config.stages import STAGES
 from nanochat_jax.data import importer, shards
-from nanochat_jax.train import setup, stages
+from nanochat_jax.stopping import Interrupted
+from nanochat_jax.train import beginning, origin, setup, stages
 from nanochat_jax.train.curriculum import loader_rows
 from tests.train.test_loop import Counting
 from tests.train.tiny_chain import CHATS, SETTINGS
@@ -167,6 +171,77 @@ def test_a_chat_run_begun_from_a_folder_is_resumed_by_its_tag(run, base_dir):
     assert whole.step == again.step == 4
     assert whole.meta["source"] == again.meta["source"] == {"path": "theirs/000007"}
     assert whole.meta["fingerprint"] == again.meta["fingerprint"]
+
+
+def asked_to_stop(monkeypatch, place, name, before):
+    """Sends this process Ctrl-C's signal where a run comes by, before or after it was there."""
+    real, ask = getattr(place, name), functools.partial(os.kill, os.getpid(), signal.SIGINT)
+
+    def passing(*args):
+        if before:
+            ask()
+        out = real(*args)
+        if not before:
+            ask()
+        return out
+
+    monkeypatch.setattr(place, name, passing)
+
+
+def test_a_run_stopped_while_it_compiles_says_that_nothing_changed(
+    run, base_dir, monkeypatch, caplog
+):
+    run("base", "--save-every=1")
+    before = {p: p.stat().st_mtime_ns for p in checkpoints(base_dir, "base").rglob("*")}
+    asked_to_stop(monkeypatch, beginning, "_compiled", before=True)
+    caplog.set_level("INFO")
+    nothing = "no step was done, and nothing on disk has changed; to"
+    for flag, what in (("--seed=1", "begin"), ("--resume-from-step=1", "go on")):
+        caplog.clear()
+        with pytest.raises(Interrupted) as left:
+            run("base", flag)
+        assert left.value.code == 130
+        assert f"{nothing} {what} type the same again" in caplog.text
+        assert "is saved" not in caplog.text and "back with" not in caplog.text
+    assert before == {p: p.stat().st_mtime_ns for p in checkpoints(base_dir, "base").rglob("*")}
+
+
+def test_a_run_stopped_before_its_first_step_says_what_it_moved(run, base_dir, monkeypatch, caplog):
+    monkeypatch.setattr(sys, "orig_argv", "python -m scripts.train base --seed=1".split())
+    run("base", "--save-every=1", "-g=first")
+    asked_to_stop(monkeypatch, origin, "make_room", before=False)
+    caplog.set_level("INFO")
+    with pytest.raises(Interrupted):
+        run("base")
+    assert "no step was done; to begin type the same again" in caplog.text
+    assert "nothing on disk" not in caplog.text
+    assert "the run before it is base/d1-1; back with: " in caplog.text
+    caplog.clear()
+    with pytest.raises(Interrupted):
+        run("base", "-g=first", "--resume-from-step=1")
+    assert "step 1 is saved; to go on type: python -m scripts.train base" in caplog.text
+    assert "what came after step 1 is base/first-1; back with: " in caplog.text
+
+
+def test_the_commands_at_the_end_name_a_run_that_would_not_be_guessed(run, base_dir, caplog):
+    caplog.set_level("INFO")
+    run("base", "-g=mine")
+    for line in (
+        "talk to it  python -m scripts.chat_cli -i base -g mine",
+        "scores      python -m scripts.eval -i base -g mine",
+        "next        python -m scripts.train --stage mid -g mine",
+    ):
+        assert line in caplog.text
+    for tag in ("mine", "d1"):
+        config = pipeline.configure("mid", [f"-g={tag}"] if tag == "mine" else [])
+        assert speedrun.folder_of("mid", config, base_dir) == checkpoints(base_dir, "mid") / tag
+    talk = "now talk to it:  "
+    assert speedrun.talk(checkpoints(base_dir, "base") / "mine") == (
+        f"{talk}python -m scripts.chat_web -i base -g mine"
+    )
+    assert speedrun.talk(checkpoints(base_dir, "base") / "d1") == (
+        f"{talk}make chat   or   make web   (python -m scripts.chat_web -i base)"
+    )
 
 
 @pytest.mark.parametrize("first", [4, 5, 9])

@@ -119,12 +119,15 @@ def test_a_device_that_runs_out_at_the_first_step_ends_the_run_with_the_same_mes
 
 
 @pytest.mark.parametrize(
-    ("typed", "more"), [("scripts.train --stage=base", " --resume"), ("scripts.speedrun", "")]
+    ("typed", "more"), [("scripts.train base", " --resume"), ("scripts.speedrun", "")]
 )
 def test_what_was_saved_is_gone_on_with_by_the_command_to_type(typed, more, text_root, monkeypatch):
     monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", *typed.split()])
     said = run_out(monkeypatch, step=1, save_every=1)
     assert said.endswith(f"type python -m {typed} --device-batch-size 4{more}")
+    # What lies there now is an earlier run to one that has not begun.
+    said = run_out(monkeypatch, step=-1)
+    assert said.endswith(f"type python -m {typed} --device-batch-size 4")
 
 
 def test_the_size_that_xla_names_is_told_in_words():
