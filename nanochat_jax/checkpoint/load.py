@@ -6,7 +6,6 @@ from typing import Any
 
 from nanochat_jax.checkpoint import store
 from nanochat_jax.config import paths
-from nanochat_jax.config.paths import guess_tag as guess_tag
 from nanochat_jax.devices import compute_dtype
 from nanochat_jax.files import OLD, whole_folder
 from nanochat_jax.hosts import group
@@ -48,7 +47,7 @@ def find_checkpoint(
 ) -> store.Saved:
     """The saved step of a stage; raises FileNotFoundError with the command that makes it."""
     folder = paths.checkpoints(root, source)
-    tag = model_tag or guess_tag(folder)
+    tag = model_tag or paths.guess_tag(folder)
     if tag is None or not store.steps(folder / tag):
         have = sorted(p.name for p in folder.iterdir() if store.steps(p)) if folder.is_dir() else []
         which = f"tag {model_tag!r} of " if model_tag else ""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from nanochat_jax.config.values import digest
 from nanochat_jax.files import json_text, whole_file, write_json
 
 NAME = "manifest.json"
@@ -54,6 +55,12 @@ def first_damaged(folder: pathlib.Path) -> str | None:
         if not _is_one_of(folder / name, allowed):
             return name
     return None
+
+
+def params_digest(folder: pathlib.Path) -> str:
+    """A short digest of the parameters' files alone: it stays when `meta.json` is amended."""
+    listed = json.loads((folder / NAME).read_text("utf-8"))
+    return digest({name: known for name, known in listed.items() if name.startswith("params/")})
 
 
 def amend_meta(folder: pathlib.Path, changes: Mapping[str, Any]) -> None:

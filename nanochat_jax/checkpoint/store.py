@@ -38,6 +38,17 @@ class Saved:
         return int(self.path.name)
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What tells this model from every other, as a report shows it.
+
+        Other models may have the same step, and a tag may be given again: the digest tells those.
+        """
+        return {
+            "checkpoint tag": self.path.parent.name, "checkpoint step": self.step,
+            "checkpoint digest": manifest.params_digest(self.path),
+        }  # fmt: skip
+
+    @property
     def cfg(self) -> GPTConfig:
         return GPTConfig.of(self.meta["model_config"])
 

@@ -113,6 +113,18 @@ def digest_of(meta: Mapping[str, Any]) -> str | None:
     return digest({k: v for k, v in data.items() if k != "micro_rows"}) if data else None
 
 
+def told(meta: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What a checkpoint's `meta.json` says of the data of its stage, as (what, value), for people;
+    nothing of a model that was trained elsewhere."""
+    data = meta.get("data") or {}
+    if "tasks" in data:
+        return [(f"rows of {name}", rows) for name, rows in data["tasks"]]
+    if "train" not in data:
+        return []
+    return [("folder", data["source"]), ("training shards", len(data["train"])),
+            ("digest of all shards", data["hash"])]  # fmt: skip
+
+
 def of_mixture(
     mixture: Mixture, files: Sequence[pathlib.Path], root: pathlib.Path
 ) -> dict[str, Any]:

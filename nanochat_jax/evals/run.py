@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from nanochat_jax import kernels, sharding
-from nanochat_jax.checkpoint import guess_tag, load_model
+from nanochat_jax.checkpoint import find_checkpoint, load_model
 from nanochat_jax.config import paths
 from nanochat_jax.config.errors import nearest
 from nanochat_jax.config.program import Eval
@@ -60,14 +60,17 @@ def run(config: Eval, root: pathlib.Path) -> Section:
     if config.source == "tokenizer":
         return _tokenizer(root)
     step = config.step if config.step >= 0 else None
-    model, tokenizer, meta = load_model(
-        config.source, config.model_tag or None, step, base=root,
-        dtype=None if config.dtype == "auto" else config.dtype,
-    )  # fmt: skip
+    saved = find_checkpoint(config.source, config.model_tag or None, step, root)
+    # From here on it is named in full: training may save another meanwhile.
+    config = dataclasses.replace(config, model_tag=saved.path.parent.name, step=saved.step)
+    dtype = None if config.dtype == "auto" else config.dtype
+    model, tokenizer, _ = load_model(
+        config.source, config.model_tag, config.step, base=root, dtype=dtype
+    )
+    figures = saved.identity  # of what was loaded: a new run may take its place meanwhile
     model = _with_flash_attention(model)
     if group.count() > 1:
         model, _ = placing.on_mesh(model, sharding.make_mesh(config.mesh or None))
-    config = dataclasses.replace(config, step=meta["step"])
     names = tasks_of(config, root)
     # One process is enough for texts and probes.
     here = EVALUATIONS if group.chief() else {k: v for k, v in EVALUATIONS.items() if k not in ONE}
@@ -77,7 +80,7 @@ def run(config: Eval, root: pathlib.Path) -> Section:
     found = [evaluate(model, tokenizer, config, root) for evaluate in evaluations]
     return Section(
         EVALUATION[config.source],
-        figures={"checkpoint step": meta["step"]},
+        figures=figures,
         scores=[s for f in found for s in f.scores],
         details=[s for f in found for s in f.details],
         texts=[t for f in found for t in f.texts if t],
@@ -128,11 +131,11 @@ def world_in_use(root: pathlib.Path) -> bool:
 def answers_folder(config: Eval, root: pathlib.Path) -> pathlib.Path:
     """Where the grades of each problem are kept, to look into a score or to continue it.
 
-    One folder a checkpoint and number of problems: a short try leaves a long run's grades alone.
+    One folder a checkpoint, whose tag and step `config` names, and number of problems: a short try
+    leaves a long run's grades alone.
     """
-    tag = config.model_tag or guess_tag(paths.checkpoints(root, config.source))
     capped = f"_x{config.max_problems}" if config.max_problems > 0 else ""
-    return paths.answers(root, f"{config.source}_{tag}_{config.step:06d}{capped}")
+    return paths.answers(root, f"{config.source}_{config.model_tag}_{config.step:06d}{capped}")
 
 
 def core_bundle(config: Eval, root: pathlib.Path) -> pathlib.Path:

@@ -1,6 +1,6 @@
 """The model card: what stands on a model's page on the Hugging Face hub.
 
-Numbers come from the checkpoint and from the report's sections; what is not known is left out.
+Numbers come from the checkpoint, scores from the report; what is not known is left out.
 """
 
 import dataclasses
@@ -14,9 +14,10 @@ from nanochat_jax.checkpoint import load_tokenizer
 from nanochat_jax.checkpoint.store import Saved
 from nanochat_jax.config.convert import Push
 from nanochat_jax.config.gpt import param_counts
+from nanochat_jax.data import ledger
 from nanochat_jax.interop import apertus
 from nanochat_jax.report import about, stored
-from nanochat_jax.results import DATA, EVALUATION, Score
+from nanochat_jax.results import EVALUATION, Score
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("nanochat_jax.interop", "hub_files"), trim_blocks=True,
@@ -71,8 +72,8 @@ def text(command: Push, saved: Saved, root: pathlib.Path) -> str:
         front=front_matter(command, layout.library), repo=command.repo, layout=layout,
         name=name_of(command.repo), stage=command.source, chats=command.source in CHAT,
         cfg=saved.cfg, parameters=param_counts(saved.cfg)["total"], training=training(saved),
-        data=sections[DATA].section.figures if DATA in sections else {}, about=about.line,
-        scores=[_row(score) for score in scores(sections, command.source, saved.step)],
+        data=ledger.told(saved.meta), about=about.line,
+        scores=[_row(score) for score in scores(sections, command.source, saved)],
         differences=differences(command, saved, root),
     )  # fmt: skip
 
@@ -101,12 +102,13 @@ def training(saved: Saved) -> dict[str, Any]:
 
 
 def scores(
-    sections: Mapping[str, stored.Stored], stage: str, step: int
+    sections: Mapping[str, stored.Stored], stage: str, saved: Saved
 ) -> Sequence[Score]:  # fmt: skip
-    """The scores of this stage's evaluation, where it was one of this step."""
+    """The scores of this stage's evaluation, where it was one of this model."""
     found = sections.get(EVALUATION[stage])
-    # The report keeps the last evaluation of a stage, which may have been one of another step.
-    of_this = found and found.section.figures.get("checkpoint step") == step
+    # The report keeps the last evaluation of a stage, which may have been one of another step or
+    # tag, or of an earlier model of this one.
+    of_this = found and saved.identity.items() <= found.section.figures.items()
     return found.section.scores if found and of_this else ()
 
 

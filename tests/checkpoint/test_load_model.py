@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from nanochat_jax.checkpoint import guess_tag, load_model, store
+from nanochat_jax.checkpoint import load_model, store
+from nanochat_jax.config import paths
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.models.gpt import Model, init_params
 from nanochat_jax.tokenizer import Tokenizer
@@ -40,7 +41,7 @@ def test_the_deepest_tag_and_the_last_step_are_taken_unless_named(base_dir):
     TOKENIZER.save(base_dir / "tokenizer")
     for tag, step in (("d2", 5), ("d10", 1), ("d10", 7), ("mine", 9)):
         save(base_dir, tag, step)
-    assert guess_tag(base_dir / "base_checkpoints") == "d10"
+    assert paths.guess_tag(base_dir / "base_checkpoints") == "d10"
     assert load_model("base")[2]["step"] == 7
     assert load_model("base", "d2")[2]["step"] == 5
     assert load_model("base", "d10", 1)[2]["step"] == 1

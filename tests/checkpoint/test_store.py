@@ -39,6 +39,19 @@ def test_what_comes_back_is_what_was_saved_bit_for_bit(tmp_path, tree):
     assert saved.loader == {"next": 5} and saved.step == 3 and saved.has_optimizer
 
 
+def test_a_model_is_told_from_others_by_tag_step_and_its_parameters(tmp_path, tree):
+    identity = lambda tag: store.find(tmp_path / tag).identity
+    save(tmp_path / "d2", tree)
+    first = identity("d2")
+    assert (first["checkpoint tag"], first["checkpoint step"]) == ("d2", 3)
+    manifest.amend_meta(tmp_path / "d2" / "000003", {"metrics": {"val/bpb": 1.0}})
+    assert identity("d2") == first  # the same model, with a score
+    save(tmp_path / "d2", tree | {"step": jnp.int32(8)})
+    assert identity("d2")["checkpoint digest"] != first["checkpoint digest"]
+    save(tmp_path / "d3", tree)
+    assert identity("d3")["checkpoint tag"] == "d3"
+
+
 def test_the_last_step_is_found_unless_another_is_named(tmp_path, tree):
     for step in (2, 10):
         save(tmp_path, tree, step)

@@ -1,11 +1,14 @@
 """Chat scores in their two places: a section of scripts.eval, and on the way of SFT."""
 
+import dataclasses
 import json
 import pathlib
 
 import pytest
 
 from nanochat_jax import report
+from nanochat_jax.checkpoint import store
+from nanochat_jax.config import paths
 from nanochat_jax.config.program import Eval
 from nanochat_jax.config.stages import SFTTrain
 from nanochat_jax.evals import run
@@ -24,10 +27,11 @@ def gpt():
 
 
 @pytest.fixture
-def checkpoint(gpt, monkeypatch):
-    """Every checkpoint is that model at step 7."""
-    monkeypatch.setattr(run, "load_model", lambda *a, **kw: (gpt, BYTES, {"step": 7}))
-    monkeypatch.setattr(run, "guess_tag", lambda folder: "d1")
+def checkpoint(gpt, tmp_path):
+    """That model at step 7 of tag d1."""
+    BYTES.save(paths.tokenizer(tmp_path))
+    meta = {"model_config": dataclasses.asdict(gpt.cfg)}
+    store.save(paths.checkpoints(tmp_path, "sft") / "d1", 7, gpt.params, meta)
 
 
 @pytest.fixture
@@ -73,7 +77,13 @@ def test_a_folder_s_tasks_are_scored_and_the_others_named_as_missing(tmp_path, c
 
 def test_tasks_picked_by_name_have_no_mean(tmp_path, checkpoint, files):
     config = Eval(tasks="ARC-Easy", task_data=str(files))
-    assert [s.name for s in run.run(config, tmp_path).scores] == ["ARC-Easy"]
+    section = run.run(config, tmp_path)
+    assert [s.name for s in section.scores] == ["ARC-Easy"]
+    digest = store.find(tmp_path / "chatsft_checkpoints" / "d1").identity["checkpoint digest"]
+    assert section.figures == {
+        "checkpoint tag": "d1", "checkpoint step": 7, "checkpoint digest": digest,
+    }  # fmt: skip
+    assert section.answers == "eval/sft_d1_000007/chat"
 
 
 def test_a_named_task_without_data_says_what_to_do(tmp_path, checkpoint, files):

@@ -1,8 +1,12 @@
 """CORE in its two places: a section of scripts.eval, and on the way of base training."""
 
+import dataclasses
+
 import pytest
 
 from nanochat_jax import report
+from nanochat_jax.checkpoint import store
+from nanochat_jax.config import paths
 from nanochat_jax.config.program import Eval
 from nanochat_jax.config.stages import BaseTrain
 from nanochat_jax.evals import run
@@ -16,10 +20,11 @@ def gpt():
 
 
 @pytest.fixture
-def checkpoint(gpt, monkeypatch):
-    """Every checkpoint is that model at step 7."""
-    monkeypatch.setattr(run, "load_model", lambda *a, **kw: (gpt, TOKENIZER, {"step": 7}))
-    monkeypatch.setattr(run, "guess_tag", lambda folder: "d2")
+def checkpoint(gpt, tmp_path):
+    """That model at step 7 of tag d2."""
+    TOKENIZER.save(paths.tokenizer(tmp_path))
+    meta = {"model_config": dataclasses.asdict(gpt.cfg)}
+    store.save(paths.checkpoints(tmp_path, "base") / "d2", 7, gpt.params, meta)
 
 
 def test_core_is_scored_by_itself_only_of_base_models_whose_bundle_is_here(tmp_path):

@@ -1,5 +1,6 @@
 """`convert push`, with the real client of the Hugging Face hub and a stand-in of the hub itself."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -9,9 +10,12 @@ import pytest
 import yaml
 
 from nanochat_jax import report
+from nanochat_jax.checkpoint import find_checkpoint
 from nanochat_jax.config import flags
 from nanochat_jax.config.convert import COMMANDS, Push
-from nanochat_jax.interop import huggingface, llama
+from nanochat_jax.data import importer, ledger
+from nanochat_jax.data.shards import find_shards
+from nanochat_jax.interop import huggingface, llama, model_card
 from nanochat_jax.results import DATA, EVALUATION, Score, Section
 from scripts import convert
 from tests.interop.hub_standin import TOKEN, Repo, serving
@@ -20,6 +24,12 @@ from tests.test_guide import commands, parse
 
 GGUF = ["--repo", "ada/d3", "--format", "gguf"]
 SCORES = [Score("GSM8K", 0.25, "share", 0.2, 0.31, n=200), Score("val bpb", 1.25)]
+
+
+def evaluation(root, **other):
+    """The section of an evaluation of the model there; `other` says what was another's."""
+    identity = find_checkpoint("sft", "d3", 7, root).identity
+    return Section(EVALUATION["sft"], figures=identity | other, scores=SCORES)
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +41,10 @@ def root(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NANOCHAT_BASE_DIR", str(path / "base"))
         take(theirs)
+    # What lies there is not what somebody else's model was trained on.
     data = {"source": "my books", "training documents": 12345}
     report.write(path / "base", Section(DATA, figures=data))
-    scored = Section(EVALUATION["sft"], figures={"checkpoint step": 7}, scores=SCORES)
-    report.write(path / "base", scored)
+    report.write(path / "base", evaluation(path / "base"))
     return path / "base"
 
 
@@ -115,11 +125,12 @@ def test_the_card_says_what_it_is_how_it_scored_and_how_to_run_it(hub, push, tmp
     assert front["pipeline_tag"] == "text-generation" and "conversational" in front["tags"]
     for line in (
         "| GSM8K | 25.0% | 20.0% to 31.0% | 200 |", "| val bpb | 1.2500 | - | - |",
-        "- recipe: classic", "- steps: 7", "- source: my books", "- training documents: 12,345",
+        "- recipe: classic", "- steps: 7",
         "--hf-file d3-bf16.gguf", "ollama create d3 -f d3/Modelfile", "vllm serve ada/d3",
         "/v1/chat/completions",
     ):  # fmt: skip
         assert line in card
+    assert "### Data" not in card and "12,345" not in card
     ours = commands(card)
     assert [name for name, *_ in ours] == ["convert", "chat_cli", "chat_web"]
     for name, *argv in ours:
@@ -175,15 +186,40 @@ def test_a_model_that_only_nanochats_format_holds_goes_in_that(hub, push, tmp_pa
     assert not [x for x in ("llama-", "ollama", "import AutoModel", "vllm") if x in card]
 
 
-def test_scores_of_another_step_are_not_this_models(hub, push, root, tmp_path, monkeypatch):
-    other = Section(EVALUATION["sft"], figures={"checkpoint step": 5}, scores=SCORES)
-    mine = Section(EVALUATION["sft"], figures={"checkpoint step": 7}, scores=SCORES)
-    report.write(root, other)
+@pytest.mark.parametrize(
+    "other",
+    [{"checkpoint step": 5}, {"checkpoint tag": "d4"}, {"checkpoint digest": "0123456789abcdef"}],
+)
+def test_scores_of_another_model_are_not_this_ones(root, other):
+    saved, command = find_checkpoint("sft", "d3", 7, root), Push(repo="ada/d3", source="sft")
+    report.write(root, evaluation(root, **other))
     try:
-        push(*GGUF)
+        card = model_card.text(command, saved, root)
     finally:
-        report.write(root, mine)
-    assert "None were taken of this step." in (tmp_path / "out/model/README.md").read_text()
+        report.write(root, evaluation(root))
+    assert "None were taken of this model." in card and "GSM8K" not in card
+    assert "| GSM8K | 25.0%" in model_card.text(command, saved, root)
+
+
+def test_the_data_are_those_that_the_checkpoint_tells_of(root, tmp_path):
+    lines = (json.dumps({"text": f"On day {i} the cat sat on the mat."}) for i in range(90))
+    (tmp_path / "text.jsonl").write_text("\n".join(lines))
+    importer.add_documents(tmp_path, [tmp_path / "text.jsonl"])
+    saved = find_checkpoint("sft", "d3", 7, root)
+    shards = ledger.of_shards(find_shards(tmp_path)) | {"micro_rows": 4}
+    base = dataclasses.replace(saved, meta=saved.meta | {"data": shards})
+    card = model_card.text(Push(repo="ada/d3", source="base"), base, root)
+    told = (
+        "- folder: base_data",
+        "- training shards: 1",
+        f"- digest of all shards: {shards['hash']}",
+    )
+    assert "### Data of its pretraining\n\n" + "\n".join(told) + "\n" in card
+    mixture = {"tasks": [["SmolTalk", 460341], ["GSM8K", 7473]], "files": {}}
+    sft = dataclasses.replace(saved, meta=saved.meta | {"data": mixture})
+    card = model_card.text(Push(repo="ada/d3", source="sft"), sft, root)
+    told = "- rows of SmolTalk: 460,341\n- rows of GSM8K: 7,473\n"
+    assert f"### Data of its last stage\n\n{told}" in card
 
 
 def test_a_folder_of_another_push_or_of_something_else_is_left_alone(hub, push, refused, tmp_path):
