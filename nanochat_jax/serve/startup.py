@@ -29,18 +29,20 @@ class Loading:
         self._began, self._phase = time.monotonic(), "starting JAX"
         self._over, self._shown = threading.Event(), out.isatty()
         self._moves = self._shown and os.environ.get("TERM") != "dumb"
+        self._ticks = threading.Thread(target=self._tick, daemon=True)
 
     def __enter__(self) -> "Loading":
         if self._shown and not self._moves:
             print(self._line(), file=self._out, flush=True)
         if self._moves:
             self._draw()
-            threading.Thread(target=self._tick, daemon=True).start()
+            self._ticks.start()
         return self
 
     def __exit__(self, *_) -> None:
         if self._moves and not self._over.is_set():
             self._over.set()
+            self._ticks.join()  # which may be drawing
             print(ERASE, end="", file=self._out, flush=True)
 
     def phase(self, name: str) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from nanochat_jax.config.decoding import ADJUSTMENTS
 from nanochat_jax.config.serve import ChatCLI
+from nanochat_jax.serve import startup
 from nanochat_jax.serve import terminal as programs
 from nanochat_jax.serve.commands import COMMANDS
 from nanochat_jax.serve.engine import Engine
@@ -282,6 +283,28 @@ def test_the_line_names_the_checkpoint_and_what_it_took_the_last_time(tmp_path, 
     with loading(ChatCLI(), io.StringIO()) as line:
         line.ready()
     assert loading(ChatCLI(), io.StringIO())._line() == begun.replace(" 0 s", " 1 s") + "of about 6"
+
+
+def test_the_line_is_not_drawn_again_after_it_has_ended(tmp_path, monkeypatch):
+    """The thread is held in the middle of a drawing, with the width known, until the end was
+    asked for."""
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(startup, "TICK_S", 0.0)
+    drawing, real = threading.Event(), os.get_terminal_size
+
+    def slow(number):
+        if threading.current_thread() is not threading.main_thread():
+            drawing.set()
+            time.sleep(0.2)
+        return real(number)
+
+    monkeypatch.setattr(os, "get_terminal_size", slow)
+    with Screenful(60) as screen, loading(ChatCLI(), screen.out) as line:
+        assert drawing.wait(10)
+        line.ready()
+        time.sleep(0.4)
+    assert "starting JAX" in screen.text and screen.text.endswith(startup.ERASE)
 
 
 class Screenful:
