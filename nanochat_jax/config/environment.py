@@ -49,5 +49,5 @@ def remedy() -> str:
     inside = pathlib.Path(sys.prefix).resolve() == (ROOT / ".venv").resolve()
     activate = "source .venv/bin/activate"
     steps = ["make setup"] if inside else [activate] if made else ["make setup", activate]
-    here = pathlib.Path.cwd() != ROOT
-    return " && ".join(([f"cd {ROOT}"] if here else []) + steps) + ", then the same again"
+    elsewhere = pathlib.Path.cwd() != ROOT
+    return " && ".join(([f"cd {ROOT}"] if elsewhere else []) + steps) + ", then the same again"

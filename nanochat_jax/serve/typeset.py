@@ -134,8 +134,7 @@ class Wrap:
             out, self._uncut = self._flush(), False
             self._blank += "    " if char == "\t" else char
             return out
-        word = "".join(run.text for run in self._word[-2:])
-        out = self._flush() if _may_break(word, char) else ""
+        out = self._flush() if self._word and _may_break(self._word[-1].text, char) else ""
         self._word.append(Run(char, style))
         if len(self._word) > self._width():
             out += self._flush()
@@ -174,13 +173,13 @@ class Wrap:
 
 
 def _may_break(before: str, after: str) -> bool:
-    """Whether a line may end after the last two characters of a word: beside wide ones, which have
-    no blanks between them, but not within what is one character to a reader."""
-    if not before or not (cell_len(before[-1]) == 2 or cell_len(after) == 2):
+    """Whether a line may end between two characters: beside wide ones, which have no blanks between
+    them, but not within what is one character to a reader."""
+    if not (cell_len(before) == 2 or cell_len(after) == 2):
         return False
-    flag = after in FLAG_LETTERS and before[-1] in FLAG_LETTERS
-    glued = flag or before[-1] == JOINER or cell_len(after) == 0 or after in SKIN_TONES
-    return not (glued or after in NEVER_FIRST or before[-1] in NEVER_LAST)
+    flag = after in FLAG_LETTERS and before in FLAG_LETTERS
+    glued = flag or before == JOINER or cell_len(after) == 0 or after in SKIN_TONES
+    return not (glued or after in NEVER_FIRST or before in NEVER_LAST)
 
 
 class Typesetter:
