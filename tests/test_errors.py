@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from nanochat_jax.config import environment
+from nanochat_jax.config import environment, help
 from nanochat_jax.config.errors import friendly_errors
 from nanochat_jax.config.resolve import SECTIONS, resolve
 from nanochat_jax.config.values import fields
-from scripts import chat_web, convert, data, report, train
+from scripts import chat_web, checkpoints, convert, data, report, train
 from scripts import eval as scores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,8 +30,11 @@ ROOT = Path(__file__).resolve().parents[1]
         ("--matrix-lr nan", "--matrix-lr is nan; set it to 0 or more"),
         ("--loader foo", "--loader is 'foo'; expected one of stream, bestfit"),
         ("--device-batch-size 0", "--device-batch-size is 0; set it to 1 or more"),
+        (
+            "--resume-from-step -7",
+            "--resume-from-step is -7; set it to 0 or more, or to -1 for what --resume says",
+        ),
         ("--num-iterations -5", "--num-iterations is -5; set it to 1 or more, or to -1 for"),
-        ("--resume-from-step -7", "--resume-from-step is -7; set it to 0 or more, or to -1 for"),
         ("--target-param-data-ratio 0", "--target-param-data-ratio is 0.0; set it to more than 0"),
         ("--warmdown-ratio 1.5", "--warmdown-ratio is 1.5; set it to a number from 0 to 1"),
         ("--resume yes", "--resume takes no value; leave 'yes' out"),
@@ -60,6 +63,8 @@ def test_a_wrong_flag_is_told_in_one_line(argv, said, base_dir, capsys):
         (data, "lst", "unknown command 'lst'; did you mean 'list'?"),
         (data, "download -n 0", "--num-files is 0; set it to 1 or more, or to -1 for all"),
         (data, "download -n x", "-n is 'x'; expected a whole number"),
+        (data, "--num-files 3", "no command before '--num-files'; known: add, clean, download"),
+        (checkpoints, "--yes", "no command before '--yes'; known: list, prune, restore"),
         (data, "download --mx", "unknown flag --mx; did you mean --mix?"),
         (convert, "import", "missing: --dir"),
         (convert, "compare one", "missing: "),
@@ -109,6 +114,52 @@ def test_a_shipped_config_is_found_by_its_name(monkeypatch, tmp_path):
         assert resolve("base", [f"--config={name}"]).config == shipped
     (tmp_path / "d20").write_text("[base]\ndepth = 3\n")  # a file of one's own comes first
     assert resolve("base", ["--config=d20"]).depth == 3
+
+
+@pytest.mark.parametrize("program", [data, checkpoints, convert])
+def test_the_commands_are_listed_where_help_is_asked_for_or_nothing_is(program, capsys):
+    for argv, code in (
+        [["--help"], 0],
+        [["-h"], 0],
+        [["--help-all"], 0],
+        [["--", "-h"], 0],
+        [[], 2],
+    ):
+        with pytest.raises(SystemExit) as left:
+            program.main(argv)
+        assert left.value.code == code and "COMMAND [flags]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("program", "argv", "flag"),
+    [
+        (data, ["download"], "--num-files"),
+        (convert, ["import"], "--dir"),
+        (checkpoints, ["prune"], "--finished"),
+        (report, [], "--price"),
+    ],
+)
+def test_all_help_of_a_program_without_rare_flags_is_one(program, argv, flag, capsys):
+    shown = []
+    for asked in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as left:
+            program.main([*argv, asked])
+        assert left.value.code == 0
+        shown.append(capsys.readouterr())
+    assert flag in shown[0].out and shown[0] == shown[1]
+
+
+def test_a_number_that_is_off_by_default_says_so_once():
+    for cls, name, said in (
+        (SECTIONS["eval"], "temperature", "0: greedy"),
+        (SECTIONS["chat_cli"], "temperature", "0: the likeliest token; higher: more varied "
+                                              "(default: 0.6)"),
+        (SECTIONS["eval"], "num_samples", "(default: 1)"),
+        (SECTIONS["base"], "weight_decay", "(default: 0.0)"),
+    ):  # fmt: skip
+        shown = " ".join(help.text(cls, cls(), "x", everything=True).split())
+        (line,) = re.findall(rf"--{name.replace('_', '-')} [XN] (.*?)(?: -\w, --| --|$)", shown)
+        assert line.endswith(said)
 
 
 def test_the_help_of_training_has_a_line_for_each_stage(capsys):

@@ -19,11 +19,11 @@ OPEN_COUNTS = {
     "target_param_data_ratio": "not used",
 }  # fmt: skip
 # The number of a checkpoint, which may be that before any step.
-STEPS = {"step": "the last", "resume_from_step": "as --resume says"}
+STEPS = {"step": "the last", "resume_from_step": "what --resume says"}
 # What 0 turns off, or leaves to the program.
 FROM_ZERO = {
     "muon_steps": "off", "momentum_steps": "none", "warmup_steps": "none", "grad_clip": "off",
-    "eval_steps": "as eval_tokens says", "reference_kv_heads": "all of them",
+    "eval_steps": "what eval_tokens says", "reference_kv_heads": "all of them",
     "batch_size": "what suits the device", "download": "none", "top_k": "all tokens",
 }  # fmt: skip
 SHARES = frozenset(("warmup_ratio", "warmdown_ratio"))

@@ -11,7 +11,16 @@ import tyro
 
 from nanochat_jax.config import help, paths
 from nanochat_jax.config.errors import nearest
-from nanochat_jax.config.typed import BAR, check, flag_of, key_of, one_line, table_of, unbarred
+from nanochat_jax.config.typed import (
+    BAR,
+    HELP,
+    check,
+    flag_of,
+    key_of,
+    one_line,
+    table_of,
+    unbarred,
+)
 from nanochat_jax.config.values import flat
 
 
@@ -41,7 +50,7 @@ def parse(argv: Sequence[str], default: Any, *, prog: str | None = None) -> dict
 def whole(argv: Sequence[str], cls: type, *, prog: str) -> Any:
     """The config of a program that takes words and flags of its own and no file; raises as
     `parse`."""
-    argv = unbarred(argv)
+    argv = _help_alike(unbarred(argv))
     check(argv, cls, words=True)
     with one_line(argv, cls):
         return tyro.cli(cls, args=argv, prog=prog)
@@ -52,21 +61,27 @@ def command(
 ) -> Any:
     """The config of the command that `argv` begins with; without one the commands are listed.
 
-    Raises as `parse`.
+    Raises as `parse`, and SystemExit (2) where nothing was typed.
     """
     argv = argv[1:] if argv[:1] == [BAR] else argv
-    if argv and not argv[0].startswith("-") and argv[0] not in commands:
-        raise ValueError(f"unknown command {argv[0]!r}{nearest(argv[0], list(commands))}")
-    if not argv or argv[0] not in commands:  # what is left of that asks for help
+    if not argv or argv[0] in HELP:
         usage, more = f"{prog} COMMAND [flags]", f"flags of one:  python -m {prog} COMMAND --help"
         print(help.of_choices(commands, usage, description.partition(":")[0] + ":", more))
         raise SystemExit(0 if argv else 2)
-    cls = commands[argv[0]]
+    if argv[0] not in commands:
+        what = "no command before" if argv[0].startswith("-") else "unknown command"
+        raise ValueError(f"{what} {argv[0]!r}{nearest(argv[0], list(commands))}")
+    cls, argv = commands[argv[0]], _help_alike(argv)
     check(argv[1:], cls, words=True)
     with one_line(argv, cls):
         return tyro.extras.subcommand_cli_from_dict(
             commands, args=argv, prog=prog, description=description
         )
+
+
+def _help_alike(argv: Sequence[str]) -> list[str]:
+    """The arguments where all help is `--help`: of these programs no flag is rare."""
+    return ["--help" if arg in HELP else arg for arg in argv]
 
 
 def take(argv: Sequence[str], name: str) -> tuple[str | None, list[str]]:

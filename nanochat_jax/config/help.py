@@ -148,7 +148,7 @@ def _default(value: Any, said: str) -> str:
     # A switch is off, and what is empty or -1 has its meaning in the text.
     if isinstance(value, bool) or value in ("", (), None) or "(default:" in said:
         return ""
-    if value == -1 or (value == 0 and f"{value}:" in said.replace("0.0", "0")):
+    if value == -1 or (value == 0 and f"{value:g}:" in said):
         return ""
     if isinstance(value, tuple):
         value = " ".join(value) if len(" ".join(value)) < 120 else f"{len(value)} of them"
