@@ -9,7 +9,7 @@ from nanochat_jax.config.program import Source, also
 
 Format = Literal["nanochat", "huggingface"]
 ExportFormat = Literal["nanochat", "huggingface", "apertus", "gguf"]
-Quant = Literal["bf16", "q8_0", "q4_k_m"]
+Quant = Literal["f32", "bf16", "q8_0", "q4_k_m"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,11 @@ from nanochat_jax.interop import apertus, llama
 from nanochat_jax.tokenizer import SPLIT_PATTERNS, Tokenizer, chat_format
 
 # float16 is not offered: relu^2 leaves its range. Activations and cache are safe in float32.
-KINDS: Mapping[str, Kind] = {"bf16": Kind.BF16, "q8_0": Kind.Q8_0}
-FILE_TYPES = {"bf16": gguf.LlamaFileType.MOSTLY_BF16, "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}
+KINDS: Mapping[str, Kind] = {"f32": Kind.F32, "bf16": Kind.BF16, "q8_0": Kind.Q8_0}
+FILE_TYPES = {
+    "f32": gguf.LlamaFileType.ALL_F32, "bf16": gguf.LlamaFileType.MOSTLY_BF16,
+    "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+}  # fmt: skip
 # llama.cpp's name of our pattern with single digits; it has none for pairs.
 PRE_TOKENIZER = "bailingmoe"
 # What a small model needs so as not to repeat itself.
@@ -57,24 +60,28 @@ def write(
     with whole_folder(folder) as part:
         path = part / f"{name}.gguf"
         if quant in KINDS:
-            _write(path, name, cfg, state, tokenizer, quant)
+            write_file(path, name, cfg, state, tokenizer, quant)
         else:
-            _write(plain := part / "plain.gguf", name, cfg, state, tokenizer, "bf16")
+            write_file(plain := part / "plain.gguf", name, cfg, state, tokenizer, "bf16")
             llama.quantise(plain, path, quant)
             plain.unlink()
         (part / "Modelfile").write_text(_modelfile(name, cfg), "utf-8")
         return check(path)
 
 
-def _write(
+def write_file(
     path: pathlib.Path, name: str, cfg: GPTConfig, state: Mapping[str, np.ndarray],
-    tokenizer: Tokenizer, quant: str,
+    tokenizer: Tokenizer | None, quant: str,
 ) -> None:  # fmt: skip
+    """Writes one file; without a tokenizer its model reads and gives ids alone."""
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.APERTUS])
     writer.add_name(name)
     writer.add_file_type(FILE_TYPES[quant])
     _add_shape(writer, cfg)
-    _add_vocabulary(writer, tokenizer)
+    if tokenizer is None:
+        writer.add_tokenizer_model("none")
+    else:
+        _add_vocabulary(writer, tokenizer)
     writer.add_sampling_temp(SAMPLING["temperature"])
     writer.add_sampling_top_k(SAMPLING["top_k"])
     writer.add_sampling_penalty_repeat(SAMPLING["repeat_penalty"])

@@ -41,7 +41,7 @@ def value(reader, name):
     return reader.get_field(name).contents()
 
 
-@pytest.mark.parametrize("quant", ["bf16", "q8_0"])
+@pytest.mark.parametrize("quant", ["f32", "bf16", "q8_0"])
 def test_a_file_holds_the_whole_model_and_how_to_read_it(quant, tokenizer, tmp_path):
     path, _ = written(tmp_path / "out", PORTABLE, tokenizer, quant)
     reader = gguf.GGUFReader(path)
@@ -146,7 +146,7 @@ def test_logits_as_far_off_as_the_type_explains_pass_and_nan_does_not():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quant", ["bf16", "q8_0", "q4_k_m"])
+@pytest.mark.parametrize("quant", ["f32", "bf16", "q8_0", "q4_k_m"])
 def test_llama_cpp_reads_the_same_ids_and_computes_the_same_logits(quant, tokenizer, tmp_path):
     needs.llama()
     params = random_params(PORTABLE, seed=1)
