@@ -10,6 +10,7 @@ PACKAGE = ROOT / "nanochat_jax"
 PATH = re.compile(r"`([\w./-]+(?:\.py|\.toml|\.md|/))`")
 # Of the base directory, not of the repository.
 ON_DISK = {
+    "base_eval/",
     "base_data/",
     "jax_cache/",
     "eval/",
@@ -57,3 +58,16 @@ def test_the_layout_names_every_room_of_the_package_and_every_folder_of_the_repo
     inside = {"engine/", "server/"}  # named where their room is explained
     assert not [n for n in named - inside if not (PACKAGE / n).exists() and not (ROOT / n).exists()]
     assert {"rustbpe/", "scripts/", "configs/", "bench/", "tests/", "docs/"} <= named
+
+
+def test_what_the_troubleshooting_quotes_is_what_programs_say():
+    """The words in quotes of its first columns, up to an ellipsis, stand in some message."""
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    firsts = [line.split("|")[1] for line in text.splitlines() if line.startswith("| ")]
+    said = [part.strip(" .") for first in firsts for quoted in re.findall('"([^"]+)"', first)
+            for part in re.split(r"\.\.\.|'\d+'|\d+", quoted)]  # fmt: skip
+    sources = [*PACKAGE.rglob("*.py"), ROOT / "Makefile"]
+    messages = re.sub(
+        r'"\s*\n\s*f?"', "", "\n".join(p.read_text(encoding="utf-8") for p in sources)
+    )
+    assert len(said) > 5 and not [part for part in said if part and part not in messages]
