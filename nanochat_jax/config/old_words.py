@@ -65,7 +65,7 @@ COMMANDS = {
         {"eval": "tasks", "max-per-task": "max-problems"},
         {"hf-path": "bring the model in first: `python -m scripts.convert import --format "
                     "huggingface --dir DIR`"},
-        note="October's is `-a core`; scores lie in `report/` and `eval/`, its table in `base_eval/`",
+        note="October's is `-a core`; scores in `report/` and `eval/`, its table in `base_eval/`",
     ),
     "scripts.mid_train": Command(
         "scripts.train --stage mid",
