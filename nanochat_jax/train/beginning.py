@@ -73,7 +73,7 @@ def _compiled(
     began = time.perf_counter()
     stop.run(lambda: run.trainer.step.lower(state, batch).compile(), _still_compiling)
     log.info("compiled in %.1f s", time.perf_counter() - began)
-    return {rows.inputs.shape}
+    return {batch.inputs_ART.shape}
 
 
 def _still_compiling(seconds: float) -> None:
