@@ -10,12 +10,51 @@ import pytest
 
 from nanochat_jax.checkpoint import load_model
 from nanochat_jax.config import data, flags, old_words
-from nanochat_jax.config.old_words import COMMANDS, KEPT, MODULES, translated
+from nanochat_jax.config.old_words import COMMANDS, MODULES, translated
 from nanochat_jax.config.resolve import SECTIONS, resolve
 from nanochat_jax.config.typed import table_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / old_words.DOCUMENT).read_text(encoding="utf-8")
+# The original's flags that are called the same here.
+RATES = "embedding-lr unembedding-lr matrix-lr weight-decay"
+SAME = {
+    "nanochat.dataset": "num-files num-workers",
+    "scripts.tok_train": "max-chars doc-cap vocab-size",
+    "scripts.base_train": (
+        "run device-type depth aspect-ratio head-dim max-seq-len window-pattern "
+        "num-iterations target-flops target-param-data-ratio device-batch-size "
+        f"total-batch-size {RATES} scalar-lr grad-clip warmup-ratio warmup-steps "
+        "warmdown-ratio final-lr-frac resume-from-step eval-every eval-tokens "
+        "core-metric-every core-metric-max-per-task sample-every save-every model-tag fp8"
+    ),
+    "scripts.base_loss": "device-batch-size split-tokens model-tag device-type",
+    "scripts.base_eval": "device-batch-size split-tokens model-tag step device-type",
+    "scripts.mid_train": (
+        "run device-type model-tag step dtype num-iterations max-seq-len device-batch-size "
+        f"{RATES} init-lr-frac eval-every eval-tokens total-batch-size"
+    ),
+    "scripts.chat_sft": (
+        "run source model-tag step device-type dtype device-batch-size num-epochs "
+        f"num-iterations target-examples-per-step total-batch-size max-seq-len {RATES} "
+        "init-lr-frac warmup-ratio warmdown-ratio final-lr-frac load-optimizer eval-every "
+        "eval-steps eval-tokens eval-metrics-every eval-metrics-max-problems chatcore-every "
+        "chatcore-max-cat chatcore-max-sample"
+    ),
+    "scripts.chat_rl": (
+        "run source model-tag step device-type dtype num-epochs device-batch-size "
+        f"examples-per-step num-samples max-new-tokens temperature top-k {RATES} init-lr-frac "
+        "eval-every eval-examples save-every"
+    ),
+    "scripts.chat_eval": (
+        "source task-name dtype temperature max-new-tokens num-samples top-k batch-size "
+        "model-tag step max-problems device-type"
+    ),
+    "scripts.chat_cli": "source model-tag step prompt temperature top-k device-type dtype",
+    "scripts.chat_web": (
+        "num-gpus source temperature top-k max-tokens model-tag step port dtype device-type host"
+    ),
+}
 
 
 def program(ours: str) -> type:
@@ -30,9 +69,8 @@ def program(ours: str) -> type:
 
 def listed() -> list[tuple[str, str, str]]:
     """(command of the original, its flag, ours)."""
-    found = [(n, f, f) for n, c in COMMANDS.items() for f in c.same.split()]
-    found += [(n, f, new) for n, c in COMMANDS.items() for f, new in c.other.items()]
-    return found + [(n, f, f) for n, flags_ in KEPT.items() for f in flags_.split()]
+    found = [(name, flag, flag) for name, same in SAME.items() for flag in same.split()]
+    return found + [(n, f, new) for n, c in COMMANDS.items() for f, new in c.other.items()]
 
 
 @pytest.mark.parametrize(("name", "flag", "new"), listed())
@@ -149,8 +187,7 @@ def rows() -> list[str]:
         found.append(f"| `python -m {name}` | {ours} | {c.note} |")
         found += [f"| `{name.split('.')[1]} --{f}` | `--{new}` | |" for f, new in c.other.items()]
         found += [f"| `{name.split('.')[1]} --{f}` | - | {why} |" for f, why in c.gone.items()]
-    same = {**{n: c.same for n, c in COMMANDS.items()}, **KEPT}
-    found += [f"| `{n.split('.')[1]}` | {code(f.split())} |" for n, f in same.items() if f]
+    found += [f"| `{n.split('.')[1]}` | {code(f.split())} |" for n, f in SAME.items()]
     return found + [f"| `{module}` | `{ours}` |" for module, ours in MODULES.items()]
 
 

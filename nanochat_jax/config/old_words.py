@@ -17,8 +17,6 @@ import typing
 
 from nanochat_jax.config.typed import unbarred
 
-RATES = "embedding-lr unembedding-lr matrix-lr weight-decay"
-
 
 @dataclasses.dataclass(frozen=True)
 class Command:
@@ -26,89 +24,63 @@ class Command:
 
     Args:
         ours: what it is here; empty: nothing, and `note` says what to type.
-        same: its flags that are called the same here.
-        other: those of another name, with ours.
+        other: its flags of another name, with ours; the rest are called the same.
         gone: those that have no counterpart, with the reason.
         note: what differs.
     """
 
     ours: str
-    same: str = ""
     other: dict[str, str] = dataclasses.field(default_factory=dict)
     gone: dict[str, str] = dataclasses.field(default_factory=dict)
     note: str = ""
 
 
 COMMANDS = {
-    "nanochat.dataset": Command("scripts.data download", "num-files num-workers"),
+    "nanochat.dataset": Command("scripts.data download"),
     "scripts.tok_train": Command(
-        "scripts.train --stage tokenizer", "max-chars doc-cap vocab-size",
+        "scripts.train --stage tokenizer",
         note="`tokenizer.json` instead of a pickle",
     ),
     "scripts.tok_eval": Command("scripts.eval -i tokenizer"),
     "scripts.base_train": Command(
         "scripts.train --stage base",
-        "run device-type depth aspect-ratio head-dim max-seq-len window-pattern num-iterations "
-        f"target-flops target-param-data-ratio device-batch-size total-batch-size {RATES} "
-        "scalar-lr grad-clip warmup-ratio warmup-steps warmdown-ratio final-lr-frac "
-        "resume-from-step eval-every eval-tokens core-metric-every core-metric-max-per-task "
-        "sample-every save-every model-tag fp8",
         gone={"fp8-recipe": "`--fp8` scales whole tensors, as the original's only one that runs"},
         note="the July defaults: `--recipe current`",
     ),
-    "scripts.base_loss": Command(
-        "scripts.eval -i base -a bpb", "device-batch-size split-tokens model-tag device-type",
-        {"model-step": "step"},
-    ),
+    "scripts.base_loss": Command("scripts.eval -i base -a bpb", other={"model-step": "step"}),
     "scripts.base_eval": Command(
-        "scripts.eval -i base", "device-batch-size split-tokens model-tag step device-type",
-        {"eval": "tasks", "max-per-task": "max-problems"},
-        {"hf-path": "bring the model in first: `python -m scripts.convert import --format "
-                    "huggingface --dir DIR`"},
+        "scripts.eval -i base",
+        other={"eval": "tasks", "max-per-task": "max-problems"},
+        gone={
+            "hf-path": "bring the model in first: "
+            "`python -m scripts.convert import --format huggingface --dir DIR`"
+        },
         note="October's is `-a core`; scores in `report/` and `eval/`, its table in `base_eval/`",
     ),
     "scripts.mid_train": Command(
         "scripts.train --stage mid",
-        "run device-type model-tag step dtype num-iterations max-seq-len device-batch-size "
-        f"{RATES} init-lr-frac eval-every eval-tokens total-batch-size",
         gone={"dry-run": "a run always saves; try one under another name: `--model-tag try`"},
         note="`--num-iterations` counts optimizer steps, not micro-batches",
     ),
     "scripts.chat_sft": Command(
         "scripts.train --stage sft",
-        "run source model-tag step device-type dtype device-batch-size num-epochs num-iterations "
-        f"target-examples-per-step total-batch-size max-seq-len {RATES} init-lr-frac "
-        "warmup-ratio warmdown-ratio final-lr-frac load-optimizer eval-every eval-steps "
-        "eval-tokens eval-metrics-every eval-metrics-max-problems chatcore-every "
-        "chatcore-max-cat chatcore-max-sample",
-        {"model-step": "step"},
-        {"mmlu-epochs": "say it in the mixture: `--mixture SmolTalk MMLU:auxiliary_train*3`",
-         "gsm8k-epochs": "say it in the mixture: `--mixture SmolTalk GSM8K*4`"},
+        other={"model-step": "step"},
+        gone={
+            "mmlu-epochs": "say it in the mixture: `--mixture SmolTalk MMLU:auxiliary_train*3`",
+            "gsm8k-epochs": "say it in the mixture: `--mixture SmolTalk GSM8K*4`",
+        },
         note="the July way, from base and packed: `--recipe current`",
     ),
-    "scripts.chat_rl": Command(
-        "scripts.train --stage rl",
-        "run source model-tag step device-type dtype num-epochs device-batch-size "
-        f"examples-per-step num-samples max-new-tokens temperature top-k {RATES} init-lr-frac "
-        "eval-every eval-examples save-every",
-        {"model-step": "step"},
-    ),
+    "scripts.chat_rl": Command("scripts.train --stage rl", other={"model-step": "step"}),
     "scripts.chat_eval": Command(
         "scripts.eval",
-        "source task-name dtype temperature max-new-tokens num-samples top-k batch-size "
-        "model-tag step max-problems device-type",
         note="probabilities and choices: the same; tasks may also be joined by commas",
     ),
     "nanochat.report": Command("scripts.report"),
     "scripts.infer_bench": Command(
-        "", note="speed of decoding: `python bench/decode.py`; of a server: `python bench/serve.py`"
+        "",
+        note="speed of decoding: `python bench/decode.py`; of a server: `python bench/serve.py`",
     ),
-}  # fmt: skip
-# Ours has them under the same names, with all flags of theirs.
-KEPT = {
-    "scripts.chat_cli": "source model-tag step prompt temperature top-k device-type dtype",
-    "scripts.chat_web": "num-gpus source temperature top-k max-tokens model-tag step port dtype "
-    "device-type host",
 }
 # Modules that people's programs import, and what to write instead.
 MODULES = {
