@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -235,13 +236,14 @@ def test_the_commands_at_the_end_name_a_run_that_would_not_be_guessed(run, base_
     for tag in ("mine", "d1"):
         config = pipeline.configure("mid", [f"-g={tag}"] if tag == "mine" else [])
         assert speedrun.folder_of("mid", config, base_dir) == checkpoints(base_dir, "mid") / tag
-    talk = "now talk to it:  "
-    assert speedrun.talk(checkpoints(base_dir, "base") / "mine") == (
-        f"{talk}python -m scripts.chat_web -i base -g mine"
-    )
-    assert speedrun.talk(checkpoints(base_dir, "base") / "d1") == (
-        f"{talk}make chat   or   make web   (python -m scripts.chat_web -i base)"
-    )
+    caplog.clear()
+    for tag in ("mine", "d1"):
+        speedrun._finish(base_dir, checkpoints(base_dir, "base") / tag, 0, time.perf_counter())
+    told = [line for line in caplog.messages if line.startswith("now talk to it")]
+    assert told == [
+        "now talk to it:  python -m scripts.chat_web -i base -g mine",
+        "now talk to it:  make chat   or   make web   (python -m scripts.chat_web -i base)",
+    ]
 
 
 @pytest.mark.parametrize("first", [4, 5, 9])
