@@ -4,9 +4,10 @@ A run of `base_checkpoints/d4` goes to `base_checkpoints/.old/d4-<n>`, unharmed:
 days, and a flag typed wrongly begins a new one. Steps of a run's later future, when it goes on from
 an earlier step, go there too. The rule: of each run the newest `KEEP` that were moved aside stay,
 and those that were finished stay until they are asked away (`scripts.checkpoints prune
---finished`).
+--finished`). One that was stopped before its first save takes no other's place.
 """
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -148,11 +149,13 @@ def restore(aside: Aside) -> Aside | None:
 
 def prunable(root: pathlib.Path, *, finished: bool = False) -> list[Aside]:
     """Those that the rule lets go; `finished`: of those that had ended too."""
-    seen: dict[pathlib.Path, int] = {}
+    seen: collections.Counter[tuple[pathlib.Path, bool]] = collections.Counter()
     gone = []
     for aside in found(root):
-        seen[aside.home] = seen.get(aside.home, 0) + 1
-        if seen[aside.home] > KEEP and (finished or not aside.finished):
+        # Who begins a run again and again before its first step loses none that has steps.
+        kind = aside.home, bool(aside.steps)
+        seen[kind] += 1
+        if seen[kind] > KEEP and (finished or not aside.finished):
             gone.append(aside)
     return gone
 

@@ -116,6 +116,13 @@ def test_the_newest_three_of_a_run_stay_and_all_that_were_finished(home, capsys)
     assert sorted(p.name for p in old.iterdir()) == ["d2-1", "d4-5", "d4-6", "d4-7"]
 
 
+def test_runs_without_a_step_push_out_none_that_has_one(home):
+    for steps in ([7], [], [], [], []):
+        aside.move(run(home, *steps))
+    assert [a.name for a in aside.prune(home.parents[1])] == ["base/d4-2"]
+    assert aside.named(home.parents[1], "base/d4-1").steps == [7]
+
+
 def test_what_an_earlier_version_moved_is_known_by_what_lies_there(home):
     old = home.parent / ".old"
     run(old / "d4-1", 5)
