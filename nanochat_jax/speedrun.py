@@ -112,12 +112,25 @@ def configure(section: str, config: Speedrun, handed: Mapping[str, Any] | None =
     usual = Speedrun()
     shared = {n: vars(config)[n] for n in SHARED & known if vars(config)[n] != vars(usual)[n]}
     given = {name: value for name, value in (handed or {}).items() if name in known}
+    if section not in ("tokenizer", "base") and (tag := _tag(config, handed)):
+        shared = {"model_tag": tag} | shared
     made = pipeline.configure(section, values=shared | given)
     if ROWS not in given or section in ("base", "mid"):
         return made
     # These count in rows: a step of theirs may have fewer than a micro-batch of base has.
     own = getattr(pipeline.configure(section, values=shared), ROWS)
     return dataclasses.replace(made, **{ROWS: min(own, given[ROWS])})
+
+
+def _tag(config: Speedrun, handed: Mapping[str, Any] | None) -> str:
+    """The name of the speedrun's models, where a stage or score that is given none would take
+    another's: a deeper one may lie beside them. Else empty."""
+    base = configure("base", config, handed)
+    if config.model_tag or base.init:
+        return ""
+    own, root = base.model_tag or f"d{base.depth}", base_dir()
+    guessed = {paths.guess_tag(paths.checkpoints(root, stage)) for stage in paths.CHECKPOINTS}
+    return own if guessed - {None, own} else ""
 
 
 def _stage(stage: str, config: Any, fresh: bool, handed: Mapping[str, Any]) -> bool:
@@ -135,6 +148,8 @@ def _stage(stage: str, config: Any, fresh: bool, handed: Mapping[str, Any]) -> b
     if ROWS in handed and ROWS in have:
         want = want | {ROWS: have[ROWS]}
     # Never trained again unasked: it may be days of work that a changed line would throw away.
+    # The tag only names the folder that it was found in; whether it was typed is no difference.
+    want = want | {"model_tag": have["model_tag"]} if "model_tag" in have else want
     if have != want:
         raise ValueError(
             f"stage {stage!r} is on disk, made with other settings: {differences(have, want)}; "

@@ -5,14 +5,17 @@ import os
 import pathlib
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 
 from nanochat_jax import pipeline, speedrun
-from nanochat_jax.config import scaling
+from nanochat_jax.config import paths, scaling
+from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.program import Speedrun
 from nanochat_jax.config.saving import Cadence
-from nanochat_jax.config.stages import BaseTrain, TokenizerTrain
+from nanochat_jax.config.stages import STAGES, BaseTrain, TokenizerTrain
+from nanochat_jax.config.values import flatten
 from nanochat_jax.train import base, stages
 from scripts import train as train_program
 
@@ -235,6 +238,34 @@ def handed(*argv):
     layers = pipeline.layers_of("speedrun", argv)
     stages = ("base", "mid", "sft", "rl", "eval")
     return {s: speedrun.configure(s, layers.config(), layers.handed_on()) for s in stages}
+
+
+def test_a_speedrun_beside_a_deeper_model_is_of_its_own_from_stage_to_stage(base_dir, tmp_path):
+    def made(depth, stage="base"):
+        path = base_dir / paths.CHECKPOINTS[stage] / f"d{depth}" / "000001"
+        path.mkdir(parents=True)
+        config = flatten(STAGES[stage](**({"depth": depth} if stage == "base" else {})))
+        meta = {"config": config, "model_config": asdict(GPTConfig(n_layer=depth))}
+        (path / "meta.json").write_text(json.dumps(meta))
+
+    (tmp_path / "c.toml").write_text("[base]\ndepth = 4\n")
+    file = f"--config={tmp_path / 'c.toml'}"
+    tags = lambda *argv: [config.model_tag for config in handed(file, *argv).values()]
+    made(4)
+    assert tags() == [""] * 5
+    made(20, "sft")
+    assert tags() == ["", *["d4"] * 4]
+    made(20)
+    assert tags() == ["", *["d4"] * 4] and tags("-g=my") == ["my"] * 5
+    assert speedrun.folder_of("mid", handed(file)["mid"], base_dir).name == "d4"
+
+
+def test_a_typed_tag_makes_no_finished_stage_another(monkeypatch):
+    have = {"depth": 4, "model_tag": ""}
+    monkeypatch.setattr(
+        "nanochat_jax.train.stages.status", lambda *_: (have | {"model_tag": "d4"}, have, True)
+    )
+    assert not speedrun._stage("base", None, False, {})
 
 
 def test_the_flags_of_memory_are_every_stage_s_where_they_are_typed(tmp_path, base_dir):
