@@ -32,24 +32,27 @@ function showSettings() {
   $("reset-settings").disabled = Object.entries(store.defaults()).every(([name, value]) => settings[name] === value);
 }
 
+// A refusal stays until its own field holds what is allowed.
+const cause = (input) => `range of ${input.id}`;
+
 function numberChanged({ target: input }) {
   const value = input.value !== "" ? Number(input.value) : input.validity.badInput ? NaN : null;
-  dropToast("range");
+  dropToast(cause(input));
   if (store.allowed(input.id, value)) return changeSettings({ [input.id]: value });
-  toast(`${input.dataset.name} must be between ${input.min} and ${input.max}; ${settings[input.id] ?? "the server's"} stays.`, null, "range");
+  toast(`${input.dataset.name} must be between ${input.min} and ${input.max}; ${settings[input.id] ?? "the server's"} stays.`, null, cause(input));
   input.value = settings[input.id] ?? "";
 }
 
 function biasesChanged({ target: input }) {
-  dropToast("range");
+  dropToast(cause(input));
   if (store.biasesOf(input.value)) return changeSettings({ logit_bias: input.value.trim() });
-  toast(`${store.BIASES}.`, null, "range");
+  toast(`${store.BIASES}.`, null, cause(input));
   input.value = settings.logit_bias;
 }
 
 function openPanel(open) {
   $("settings").hidden = !open;
-  if (!open) dropToast("range");
+  if (!open) for (const input of $("settings").querySelectorAll("input")) dropToast(cause(input));
   $("open-settings").setAttribute("aria-expanded", String(open));
   if (open) (byTouch() ? $("close-settings") : $("system")).focus(); // no keyboard that nobody asked for
 }
