@@ -145,5 +145,7 @@ def evaluate(config: Eval) -> None:
     section = evals.run(config, base_dir())
     if group.chief():
         log.info("%s", report.score_lines(section.scores))
+        if section.checks:
+            log.info("%s", report.check_lines(section.checks))
         report.write(base_dir(), section, time.monotonic() - began)
     group.wait()

@@ -74,6 +74,18 @@ class Exchange:
 
 
 @dataclasses.dataclass(frozen=True)
+class Check:
+    """What was found when a score was doubted, in one sentence.
+
+    `sound`: whether the score may be taken for what it is called.
+    """
+
+    score: str  # its name
+    says: str
+    sound: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class Section:
     """What a stage or an evaluation leaves.
 
@@ -83,6 +95,7 @@ class Section:
         details: the scores of single tasks, shown in a table of the section.
         texts: Markdown as it is: samples, notes.
         exchanges: what the model answers now, all or some of it.
+        checks: the small print of the scores.
         answers: folder of every graded answer, from the base directory on; "": none.
     """
 
@@ -93,4 +106,5 @@ class Section:
     details: Sequence[Score] = ()
     texts: Sequence[str] = ()
     exchanges: Sequence[Exchange] = ()
+    checks: Sequence[Check] = ()
     answers: str = ""

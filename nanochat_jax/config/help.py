@@ -61,7 +61,7 @@ GROUPS: dict[str, tuple[str, str]] = {
         "scale_to_batch load_optimizer on_nan",
     ),
     "Evaluation": (
-        "tasks max_problems eval_every eval_metrics_every core_metric_every sample_every",
+        "tasks max_problems controls eval_every eval_metrics_every core_metric_every sample_every",
         "eval_tokens eval_steps eval_metrics_tasks eval_metrics_max_problems chatcore_max_sample "
         "core_metric_max_per_task sample_prompts eval_examples eval_samples split_tokens strict",
     ),

@@ -132,6 +132,9 @@ class Eval(Program, Processes):
     """prompts of a forward pass and answers written at once, on each device; 0: what suits it"""
     max_problems: Annotated[int, also("-x")] = -1
     """problems of each task, and batches of bits per byte; -1: all"""
+    controls: bool = False
+    """multiple choice also with its options shuffled and without its question: two passes more,
+    which tell whether a score means anything"""
     device_batch_size: int = 32  # rows of a bits-per-byte batch
     split_tokens: int = 20 * 524288  # tokens of each split for bits per byte
     task_data: Cosmetic[str] = ""  # local folder of task files instead of the Hugging Face hub

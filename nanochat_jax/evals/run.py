@@ -20,12 +20,12 @@ from nanochat_jax.config.stages import SAMPLE_PROMPTS
 from nanochat_jax.data import shards
 from nanochat_jax.data.batch import one_pass
 from nanochat_jax.data.loader import pretraining_loader
-from nanochat_jax.evals import bpb, chatcore, core, placing, probes, samples, sandbox
+from nanochat_jax.evals import bpb, chatcore, controls, core, placing, probes, samples, sandbox
 from nanochat_jax.evals.chatcore import catalog
 from nanochat_jax.evals.chatcore.catalog import BASELINES
 from nanochat_jax.hosts import group
 from nanochat_jax.models.gpt import Model
-from nanochat_jax.results import EVALUATION, Exchange, Score, Section
+from nanochat_jax.results import EVALUATION, Check, Exchange, Score, Section
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.tasks import Task
 from nanochat_jax.tokenizer import Tokenizer
@@ -44,6 +44,7 @@ class Found(NamedTuple):
     details: Sequence[Score] = ()
     texts: Sequence[str] = ()
     exchanges: Sequence[Exchange] = ()
+    checks: Sequence[Check] = ()
     answers: pathlib.Path | None = None  # folder of every graded answer
 
 
@@ -85,6 +86,7 @@ def run(config: Eval, root: pathlib.Path) -> Section:
         details=[s for f in found for s in f.details],
         texts=[t for f in found for t in f.texts if t],
         exchanges=[e for f in found for e in f.exchanges],
+        checks=[c for f in found for c in f.checks],
         answers=next((str(f.answers.relative_to(root)) for f in found if f.answers), ""),
     )
 
@@ -189,19 +191,20 @@ def _chat_scores(
         config.num_samples, config.max_new_tokens, config.temperature,
         config.top_k if config.top_k > 0 else None, config.seed,
     )  # fmt: skip
-    folder = answers_folder(config, root) / "chat"
-    done = chatcore.evaluate(
-        model, tokenizer, tasks, skipped=skipped, max_problems=config.max_problems,
-        sampling=sampling, batch_size=config.batch_size or None,
-        mesh=sharding.make_mesh(config.mesh or None), answers_dir=folder,
+    folder = answers_folder(config, root)
+    scored = functools.partial(
+        chatcore.evaluate, model, tokenizer, max_problems=config.max_problems, sampling=sampling,
+        batch_size=config.batch_size or None, mesh=sharding.make_mesh(config.mesh or None),
     )  # fmt: skip
+    done = scored(tasks, skipped=skipped, answers_dir=folder / "chat")
+    doubted = controls.checks(tasks, done, scored, folder / "controls") if config.controls else []
     whole = skipped is not None or len(tasks) == len(BASELINES)
     mean = [done.score()] if whole else []
     texts = [chatcore.notes(done)]
     if "HumanEval" in tasks and (gaps := sandbox.missing(sandbox.usable_layers())):
         texts.append(f"HumanEval's programs were not kept from {', '.join(gaps)} on this machine.")
     shown = [e for task in done.tasks.values() for e in task.exchanges]
-    return Found([*done.details, *mean], done.details, texts, shown, folder)
+    return Found([*done.details, *mean], done.details, texts, shown, doubted, folder / "chat")
 
 
 def _sample(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:

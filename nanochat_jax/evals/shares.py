@@ -45,6 +45,17 @@ class Share:
         return Score(name, self.accuracy, "share", *self.interval, self.n, chance=chance, **more)
 
 
+def sign_test(one: int, other: int) -> float:
+    """How likely it is that two which are alike differ so on the same questions, to either side.
+
+    `one`, `other`: questions that only the one, and only the other, got right. Exact, so that it
+    holds for few questions. Source: McNemar, doi:10.1007/BF02295996.
+    """
+    n, less = one + other, min(one, other)
+    tail = sum(math.comb(n, k) for k in range(less + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
 @dataclasses.dataclass(frozen=True)
 class MeanResult:
     """The mean of tasks' centered scores: what CORE and ChatCORE are.

@@ -17,7 +17,7 @@ from nanochat_jax.config.gpt import param_counts
 from nanochat_jax.data import ledger
 from nanochat_jax.interop import apertus
 from nanochat_jax.report import about, stored
-from nanochat_jax.results import EVALUATION, Score
+from nanochat_jax.results import EVALUATION, Check, Score
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("nanochat_jax.interop", "hub_files"), trim_blocks=True,
@@ -74,6 +74,7 @@ def text(command: Push, saved: Saved, root: pathlib.Path) -> str:
         cfg=saved.cfg, parameters=param_counts(saved.cfg)["total"], training=training(saved),
         data=ledger.told(saved.meta), about=about.line,
         scores=[_row(score) for score in scores(sections, command.source, saved)],
+        checks=checks(sections, command.source, saved),
         differences=differences(command, saved, root),
     )  # fmt: skip
 
@@ -106,10 +107,21 @@ def scores(
 ) -> Sequence[Score]:  # fmt: skip
     """The scores of this stage's evaluation, where it was one of this model."""
     found = sections.get(EVALUATION[stage])
+    return found.section.scores if found and _of_this(found, saved) else ()
+
+
+def checks(
+    sections: Mapping[str, stored.Stored], stage: str, saved: Saved
+) -> Sequence[Check]:  # fmt: skip
+    """What was found when those scores were doubted."""
+    found = sections.get(EVALUATION[stage])
+    return found.section.checks if found and _of_this(found, saved) else ()
+
+
+def _of_this(found: stored.Stored, saved: Saved) -> bool:
     # The report keeps the last evaluation of a stage, which may have been one of another step or
     # tag, or of an earlier model of this one.
-    of_this = found and saved.identity.items() <= found.section.figures.items()
-    return found.section.scores if found and of_this else ()
+    return saved.identity.items() <= found.section.figures.items()
 
 
 def differences(command: Push, saved: Saved, root: pathlib.Path) -> list[str]:

@@ -12,9 +12,9 @@ from nanochat_jax import files
 from nanochat_jax.config import paths
 from nanochat_jax.report import page, runs, stored, text
 from nanochat_jax.report.stored import begun, has, write
-from nanochat_jax.report.text import score_lines
+from nanochat_jax.report.text import check_lines, score_lines
 
-__all__ = ["begun", "generate", "has", "reset", "score_lines", "summary", "write"]
+__all__ = ["begun", "check_lines", "generate", "has", "reset", "score_lines", "summary", "write"]
 
 
 def reset(root: pathlib.Path) -> None:

@@ -26,7 +26,7 @@ def page(report: ReportCard) -> str:
         figures=_figures(report), runs=report.runs, duration=duration,
         machine=machine.in_a_line(report.machine), timeline=_timeline(report),
         says=says.view(report),
-        scores=score_table.table(report.scores) if report.scores else None,
+        scores=score_table.table(report.scores, report.checks) if report.scores else None,
         stages=map(stage_view.view, report.runs),
         rollouts=[rollouts.view(run) for run in report.runs if run.rollouts],
         words=_words(report), generated=report.generated,

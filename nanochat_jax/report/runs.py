@@ -17,7 +17,7 @@ from nanochat_jax.config.values import build, flatten
 from nanochat_jax.report import stored
 from nanochat_jax.report.machine import Machine
 from nanochat_jax.report.stored import Stored
-from nanochat_jax.results import DATA, EVALUATION, Score
+from nanochat_jax.results import DATA, EVALUATION, Check, Score
 from nanochat_jax.train import metrics, rollout_log
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,12 @@ class ReportCard:
     scores: Mapping[str, Mapping[str, Score]]
     runs: Sequence[StageRun]
     generated: datetime.datetime
+
+    @property
+    def checks(self) -> list[tuple[str, Check]]:
+        """(stage, what was found when one of its scores was doubted)."""
+        found = ((stage, self.sections.get(EVALUATION[stage])) for stage in SCORED)
+        return [(stage, check) for stage, one in found if one for check in one.section.checks]
 
     @property
     def wall_clock_s(self) -> float | None:

@@ -1,6 +1,6 @@
 """The table of scores: every metric of every stage as a bar, with its interval and chance."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -8,7 +8,7 @@ from markupsafe import Markup
 from nanochat_jax.report import about, text
 from nanochat_jax.report.runs import SCORED
 from nanochat_jax.report.templates import render
-from nanochat_jax.results import Score
+from nanochat_jax.results import Check, Score
 
 # What the marks mean, of those that there are.
 NOTES = {
@@ -18,13 +18,18 @@ NOTES = {
 }
 
 
-def table(scores: Mapping[str, Mapping[str, Score]]) -> Markup:
-    """Metrics down, stages across; stages that were never scored are left out."""
+def table(
+    scores: Mapping[str, Mapping[str, Score]], checks: Sequence[tuple[str, Check]] = ()
+) -> Markup:
+    """Metrics down, stages across; stages that were never scored are left out. Below it, by stage,
+    what was found when a score was doubted."""
     stages = [s for s in SCORED if any(s in cells for cells in scores.values())]
     rows = {name: {s: _cell(cells, s) for s in stages} for name, cells in scores.items()}
     found = [cell for row in rows.values() for cell in row.values() if cell]
     notes = [note for mark, note in NOTES.items() if any(cell[mark] for cell in found)]
-    return render("scores.html", stages=stages, rows=rows, about=about.line, notes=notes)
+    return render(
+        "scores.html", stages=stages, rows=rows, about=about.line, notes=notes, checks=checks
+    )
 
 
 def _cell(cells: Mapping[str, Score], stage: str) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from nanochat_jax.report import about, machine, says
 from nanochat_jax.report.machine import Machine
 from nanochat_jax.report.runs import SCORED, ReportCard
 from nanochat_jax.report.stored import Stored
-from nanochat_jax.results import Score
+from nanochat_jax.results import Check, Score
 
 
 def report(report: ReportCard) -> str:
@@ -32,7 +32,8 @@ def section(stored: Stored) -> str:
     found = stored.section
     blocks = [
         score_lines(found.scores), *("\n".join(_list(x)) for x in (found.settings, found.figures)),
-        _table(found.details), *found.texts, "\n".join(says.lines(found.exchanges)),
+        _table(found.details), check_lines(found.checks), *found.texts,
+        "\n".join(says.lines(found.exchanges)),
     ]  # fmt: skip
     lines = [f"## {found.title}", f"timestamp: {stored.written}", ""]
     return "\n".join(lines + [line for block in blocks if block for line in (block, "")])
@@ -41,6 +42,11 @@ def section(stored: Stored) -> str:
 def score_lines(scores: Iterable[Score]) -> str:
     """A line for each score."""
     return "\n".join(f"* {s.name}: {score(s)}" for s in scores)
+
+
+def check_lines(checks: Iterable[Check]) -> str:
+    """The small print, a line for each check."""
+    return "\n".join(f"- {check.score}: {check.says}" for check in checks)
 
 
 def score(s: Score) -> str:
@@ -60,6 +66,7 @@ def summary(report: ReportCard) -> str:
         shown = (score(cells[stage]) if stage in cells else "-" for stage in SCORED)
         rows.append([name, *shown])
     known = [f"- {name}: {about.line(name)}" for name in report.scores if about.line(name)]
+    known += [f"- {stage.upper()}, {check.score}: {check.says}" for stage, check in report.checks]
     lines = [*_rows(rows), "", *known, *[""] * bool(known)]
     lines += [f"Total wall clock time: {duration(report.wall_clock_s)}"]
     if report.cost is not None:

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nanochat_jax.tasks import choice
-from nanochat_jax.tasks.task import Task, shuffled
+from nanochat_jax.tasks.task import Task, of_questions, shuffled
 
 
 def task(rows: Sequence[Mapping[str, Any]], name: str = "ARC") -> Task:
     """The questions in nanochat's order."""
-    return Task(name, shuffled(rows), conversation, "categorical", choice.score, choice.reward)
+    return of_questions(name, shuffled(rows), question)
 
 
-def conversation(row: Mapping[str, Any]) -> dict[str, Any]:
+def question(row: Mapping[str, Any]) -> choice.Question:
     """A row `{"question", "choices": {"text", "label"}, "answerKey"}`; labels may be digits."""
     choices = row["choices"]
-    return choice.conversation(row["question"], choices["label"], choices["text"], row["answerKey"])
+    return choice.Question(row["question"], choices["label"], choices["text"], row["answerKey"])

@@ -3,14 +3,49 @@
 Source: nanochat `tasks/common.py`.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from nanochat_jax.tokenizer.chat_format import Conversation, exchange
 
 
 class UnknownLetter(ValueError, AssertionError):
     """An answer that is none of the question's letters. Also of the type the original raises."""
+
+
+class Question(NamedTuple):
+    """A question before it is put in words; `answer` is one of the letters, `about` goes along."""
+
+    text: str
+    letters: Sequence[str]
+    choices: Sequence[str]
+    answer: str
+    about: Mapping[str, Any] = {}
+
+    @property
+    def right(self) -> str:
+        """The choice that answers it."""
+        return self.choices[list(self.letters).index(self.answer)]
+
+    def conversation(self) -> dict[str, Any]:
+        """In words, as it is asked; raises ValueError as `conversation`."""
+        return conversation(self.text, self.letters, self.choices, self.answer, **self.about)
+
+
+def shuffled(asked: Question, seed: int = 0) -> Question:
+    """The same choices in other places: the letters stay where they are, the answer's is now that
+    of the place where the right choice went."""
+    letters, n = list(asked.letters), len(asked.choices)
+    # By the question's own words: the same order whichever others are asked, on every machine.
+    order = random.Random(f"{seed} {asked.text} {asked.choices}").sample(range(n), n)
+    answer = letters[order.index(letters.index(asked.answer))]
+    return asked._replace(choices=[asked.choices[i] for i in order], answer=answer)
+
+
+def without_question(asked: Question) -> Question:
+    """The choices alone."""
+    return asked._replace(text="")
 
 
 def question(text: str, letters: Sequence[str], choices: Sequence[str]) -> str:

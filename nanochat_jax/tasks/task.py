@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nanochat_jax.tasks import choice
 from nanochat_jax.tokenizer.chat_format import Conversation
 
 AnswerKind = Literal["categorical", "generative"]
@@ -25,6 +26,7 @@ class Task:
             text; None: nothing to score, the rows are only to be learned from.
         score: (conversation, answer) -> 0.0 or 1.0.
         reward: the same for reinforcement learning: takes any text, never raises.
+        question: of multiple choice: row -> its question before it is put in words.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Task:
     kind: AnswerKind | None = None
     score: ScoreAnswer | None = None
     reward: ScoreAnswer | None = None
+    question: Callable[[Any], choice.Question] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -43,6 +46,18 @@ class Task:
     def view(self, start: int = 0, stop: int | None = None, step: int = 1) -> "Task":
         """The same task of the rows `start, start + step, ...` before `stop` that there are."""
         return dataclasses.replace(self, rows=view(self.rows, start, stop, step))
+
+    def changed(self, change: Callable[[choice.Question], choice.Question]) -> "Task":
+        """The same task of multiple choice, of changed questions, put in words by the same code."""
+        asked = self.question
+        assert asked is not None
+        return of_questions(self.name, self.rows, lambda row: change(asked(row)))
+
+
+def of_questions(name: str, rows: Any, question: Callable[[Any], choice.Question]) -> Task:
+    """A task of multiple choice."""
+    example = lambda row: question(row).conversation()
+    return Task(name, rows, example, "categorical", choice.score, choice.reward, question)
 
 
 @dataclasses.dataclass(frozen=True)

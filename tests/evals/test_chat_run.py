@@ -76,9 +76,15 @@ def test_a_folder_s_tasks_are_scored_and_the_others_named_as_missing(tmp_path, c
 
 
 def test_tasks_picked_by_name_have_no_mean(tmp_path, checkpoint, files):
-    config = Eval(tasks="ARC-Easy", task_data=str(files))
+    config = Eval(tasks="ARC-Easy", task_data=str(files), controls=True)
     section = run.run(config, tmp_path)
-    assert [s.name for s in section.scores] == ["ARC-Easy"]
+    (score,), (check,) = section.scores, section.checks
+    assert score.name == check.score == "ARC-Easy"
+    assert check.says.startswith(f"{100 * score.value:.1f} %, options shuffled ")
+    kept = tmp_path / "eval" / "sft_d1_000007" / "controls"
+    assert {p.relative_to(kept).as_posix() for p in kept.glob("*/*")} == {
+        "shuffled/ARC-Easy.jsonl", "without-question/ARC-Easy.jsonl",
+    }  # fmt: skip
     digest = store.find(tmp_path / "chatsft_checkpoints" / "d1").identity["checkpoint digest"]
     assert section.figures == {
         "checkpoint tag": "d1", "checkpoint step": 7, "checkpoint digest": digest,

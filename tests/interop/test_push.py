@@ -16,7 +16,7 @@ from nanochat_jax.config.convert import COMMANDS, Push
 from nanochat_jax.data import importer, ledger
 from nanochat_jax.data.shards import find_shards
 from nanochat_jax.interop import huggingface, llama, model_card
-from nanochat_jax.results import DATA, EVALUATION, Score, Section
+from nanochat_jax.results import DATA, EVALUATION, Check, Score, Section
 from scripts import convert
 from tests.interop.hub_standin import TOKEN, Repo, serving
 from tests.interop.nanochat_files import folder_of, meta_of, state_of, take
@@ -29,7 +29,8 @@ SCORES = [Score("GSM8K", 0.25, "share", 0.2, 0.31, n=200), Score("val bpb", 1.25
 def evaluation(root, **other):
     """The section of an evaluation of the model there; `other` says what was another's."""
     identity = find_checkpoint("sft", "d3", 7, root).identity
-    return Section(EVALUATION["sft"], figures=identity | other, scores=SCORES)
+    doubts = [Check("GSM8K", "it says nothing", sound=False)]
+    return Section(EVALUATION["sft"], figures=identity | other, scores=SCORES, checks=doubts)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def test_the_card_says_what_it_is_how_it_scored_and_how_to_run_it(hub, push, tmp
     assert front["pipeline_tag"] == "text-generation" and "conversational" in front["tags"]
     for line in (
         "| GSM8K | 25.0% | 20.0% to 31.0% | 200 |", "| val bpb | 1.2500 | - | - |",
-        "- recipe: classic", "- steps: 7",
+        "- GSM8K: it says nothing", "- recipe: classic", "- steps: 7",
         "--hf-file d3-bf16.gguf", "ollama create d3 -f d3/Modelfile", "vllm serve ada/d3",
         "/v1/chat/completions",
     ):  # fmt: skip

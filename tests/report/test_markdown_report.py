@@ -12,7 +12,7 @@ from nanochat_jax.evals.chatcore.catalog import BASELINES
 from nanochat_jax.evals.probes import APART, KINDS
 from nanochat_jax.report import about, stored
 from nanochat_jax.report.machine import hourly_rate
-from nanochat_jax.results import EVALUATION, ORDER, TRAINING, Exchange, Score, Section
+from nanochat_jax.results import EVALUATION, ORDER, TRAINING, Check, Exchange, Score, Section
 from scripts.report import main
 from tests.report.world import write_run
 
@@ -40,7 +40,8 @@ def rewrite(path, **values):
 
 def test_sections_stand_in_order_and_the_summary_holds_every_score(tmp_path):
     report.reset(tmp_path)
-    report.write(tmp_path, Section(EVALUATION["sft"], {"step": 3}, scores=SCORES))
+    doubts = [Check("ARC-Easy", "it may be guessing", sound=False)]
+    report.write(tmp_path, Section(EVALUATION["sft"], {"step": 3}, scores=SCORES, checks=doubts))
     base = Section(EVALUATION["base"], scores=[Score("val bpb", 0.5, lower_is_better=True)])
     report.write(tmp_path, base)
     figures = {"depth": 4, "tokens": 1234567, "lr": 0.02}
@@ -53,6 +54,8 @@ def test_sections_stand_in_order_and_the_summary_holds_every_score(tmp_path):
     ]  # fmt: skip
     assert "| val bpb | 0.5000 | - | 0.3000 | - |" in text
     assert "| probe: identity | - | - | 97.5% (n=40) | - |" in text
+    assert "- SFT, ARC-Easy: it may be guessing" in report.summary(tmp_path)
+    assert "\n- ARC-Easy: it may be guessing\n" in text
     assert "- tokens: 1,234,567" in text and "- lr: 0.0200" in text
     assert re.search(r"Total wall clock time: 0m0\ds", text)
     assert (tmp_path / "report.md").read_text() == text

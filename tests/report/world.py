@@ -8,7 +8,7 @@ from nanochat_jax import report
 from nanochat_jax.config.paths import CHECKPOINTS
 from nanochat_jax.config.resolve import SECTIONS
 from nanochat_jax.config.values import flatten
-from nanochat_jax.results import EVALUATION, Exchange, Score, Section
+from nanochat_jax.results import EVALUATION, Check, Exchange, Score, Section
 from nanochat_jax.train import rollout_log
 
 SHAPE = {
@@ -78,11 +78,18 @@ def write_base(root: pathlib.Path, said: str = "it rained.") -> pathlib.Path:
         Score("probe: names", 0.9, "share", 0.769, 0.96, n=40, count_shown=True),
         Score("val bpb", 0.28, lower_is_better=True),
     ]
+    checks = [
+        Check(
+            "ARC-Easy", "31.5 %, options shuffled 25.9 %, guessing 25 %: it may be guessing", False
+        ),
+        Check("probe: names", f"it reads the question {said}"),
+    ]
     for stage in CHECKPOINTS:
         write_run(root, stage, said=said, run=said)
         texts = {"texts": [said], "figures": {said: said}, "exchanges": exchanges(said)}
-        report.write(
-            root, Section(EVALUATION[stage], scores=scores, details=scores[:1], **texts), 120.0
+        found = Section(
+            EVALUATION[stage], scores=scores, details=scores[:1], checks=checks, **texts
         )
+        report.write(root, found, 120.0)
     report.generate(root, root, price=12.0)
     return root / "report" / "report.html"

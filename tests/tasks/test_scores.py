@@ -36,15 +36,32 @@ def test_a_reward_takes_any_text_where_a_score_wants_a_letter():
 def test_an_answer_that_is_no_letter_of_the_row_is_refused():
     row = {"question": "q", "choices": {"text": ["x"], "label": ["A"]}, "answerKey": "C"}
     with pytest.raises(ValueError, match=r"answer 'C' is none of the letters \['A'\]"):
-        arc.conversation(row)
+        arc.question(row).conversation()
+
+
+def test_shuffled_choices_take_the_answer_along_and_the_letters_stay():
+    row = {"question": "q", "subject": "s", "choices": list("wxyz"), "answer": 3}
+    asked = mmlu.task([row | {"question": f"q{i}"} for i in range(400)])
+    moved = [asked.changed(choice.shuffled).question(row) for row in asked.rows]
+    assert all(sorted(q.choices) == list("wxyz") and q.right == "z" for q in moved)
+    assert all(q.letters == mmlu.LETTERS and q.about == {"subject": "s"} for q in moved)
+    places = [sum(q.answer == letter for q in moved) for letter in mmlu.LETTERS]
+    assert min(places) > 70  # of 400, a quarter each
+    assert moved == [asked.changed(choice.shuffled).question(row) for row in asked.rows]
+    text = asked.changed(choice.without_question)[0]["messages"][0]["content"]
+    assert text.splitlines()[:2] == ["Multiple Choice question: ", "- w=A"]
+    assert (
+        text.replace("question: ", f"question: {asked.rows[0]['question']}")
+        == (asked[0]["messages"][0]["content"])
+    )
 
 
 def test_rows_of_mmlu_s_old_form_are_unwrapped():
     row = {"question": "q", "subject": "s", "choices": list("wxyz"), "answer": 3}
-    assert mmlu.conversation({"train": row}) == mmlu.conversation(row)
-    assert mmlu.conversation(row)["messages"][1]["content"] == "D"
+    assert mmlu.question({"train": row}) == mmlu.question(row)
+    assert mmlu.question(row).conversation()["messages"][1]["content"] == "D"
     with pytest.raises(ValueError, match="expected 4 choices"):
-        mmlu.conversation(row | {"choices": ["only one"]})
+        mmlu.question(row | {"choices": ["only one"]})
 
 
 def test_a_calculation_of_gsm8k_is_split_at_its_last_equals_sign():

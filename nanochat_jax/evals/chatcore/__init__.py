@@ -93,14 +93,16 @@ class _ChatRun:
     def result(self, sampling: SamplingParams) -> ChatTaskResult:
         n, grades = len(self.task), self.log.grades.values()
         count = lambda key: sum(g[key] for g in grades)
-        correct, baseline, shown = count("correct"), BASELINES[self.name], self._shown()
+        correct, baseline = count("correct"), BASELINES[self.name]
+        right = [bool(self.log.grades[i]["correct"]) for i in range(n)]
+        kept = dict(exchanges=self._shown(), right=right)
         if self.task.kind == "categorical":
-            return ChatTaskResult(correct, n, baseline, cropped=count("cropped"), exchanges=shown)
+            return ChatTaskResult(correct, n, baseline, cropped=count("cropped"), **kept)
         samples = sampling.num_samples
         share = lambda k: sum(generative.pass_at_k(g["right"], samples, k) for g in grades) / n
         passes = {k: share(k) for k in (1 << i for i in range(samples.bit_length()))}
         ends = count("cropped"), count("unfinished")
-        return ChatTaskResult(correct, n, baseline, passes, *ends, exchanges=shown)
+        return ChatTaskResult(correct, n, baseline, passes, *ends, **kept)
 
     def _shown(self) -> list[Exchange]:
         """The first problems, more of those that are wrong: from them one learns what is amiss."""

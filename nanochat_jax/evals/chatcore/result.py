@@ -19,6 +19,7 @@ class ChatTaskResult(Share):
     cropped: int = 0  # problems whose beginning did not fit
     unfinished: int = 0  # answers that the limit of tokens ended
     exchanges: Sequence[Exchange] = ()  # some of the first ones
+    right: Sequence[bool] = dataclasses.field(default=(), repr=False)  # of each problem
 
     def score(self, name: str) -> Score:
         """The share, with pass@k where several answers were sampled."""
