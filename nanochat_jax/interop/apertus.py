@@ -46,6 +46,8 @@ def config(cfg: GPTConfig) -> dict[str, Any]:
         rms_norm_eps=cfg.norm_eps, attention_bias=False, attention_dropout=0.0,
         tie_word_embeddings=False, initializer_range=0.02, use_cache=True,
         rope_parameters=dict(rope_type="default", rope_theta=cfg.rope_base),
+        # transformers before 5, whose own defaults are another base and a scaling, and mlx-lm.
+        rope_theta=cfg.rope_base, rope_scaling=None, mlp_bias=False, post_norm=False, qk_norm=True,
     )  # fmt: skip
 
 
