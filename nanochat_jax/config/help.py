@@ -28,7 +28,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     ),
     "Model": (
         "depth max_seq_len",
-        "aspect_ratio head_dim reference_kv_heads window_pattern vocab_size digits int8",
+        "aspect_ratio head_dim reference_kv_heads window_pattern vocab_size digits pattern int8",
     ),
     "Data": (
         "mixture num_epochs task_data embedded_world max_chars num_shards",

@@ -27,8 +27,9 @@ FILE_TYPES = {
     "f32": gguf.LlamaFileType.ALL_F32, "bf16": gguf.LlamaFileType.MOSTLY_BF16,
     "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
 }  # fmt: skip
-# llama.cpp's name of our pattern with single digits; it has none for pairs.
-PRE_TOKENIZER = "bailingmoe"
+# llama.cpp's names of our patterns with single digits; it has none for pairs.
+PRE_TOKENIZERS = {"nanochat": "bailingmoe", "marks": "qwen35"}
+_KNOWN = {pattern: of for of, pattern in SPLIT_PATTERNS.items()}
 # What a small model needs so as not to repeat itself.
 SAMPLING = dict(temperature=0.6, top_k=50, repeat_penalty=1.1)
 _HERE = importlib.resources.files("nanochat_jax.interop")
@@ -39,7 +40,10 @@ _filled = lambda name, **more: string.Template(
 
 def differences(tokenizer: Tokenizer) -> list[str]:
     """What llama.cpp's tokenizer does otherwise than this one, for people."""
-    if tokenizer.pattern == SPLIT_PATTERNS[1]:
+    if (known := _KNOWN.get(tokenizer.pattern)) is None:
+        return [f"words are cut as nanochat does there, and not by {tokenizer.pattern}: other ids "
+                "than it was trained on"]  # fmt: skip
+    if known[1] == 1:
         return []
     return ["numbers are read digit by digit there, not in pairs: other ids than it was trained on"]
 
@@ -133,7 +137,8 @@ def _add_vocabulary(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
              for i in range(len(tokens))]  # fmt: skip
     end, bos = chat_format.stop_ids(tokenizer)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(PRE_TOKENIZER)
+    words, _ = _KNOWN.get(tokenizer.pattern, ("nanochat", 1))
+    writer.add_tokenizer_pre(PRE_TOKENIZERS[words])
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges(merges)

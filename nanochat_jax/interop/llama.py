@@ -11,10 +11,10 @@ import numpy as np
 
 from nanochat_jax.tokenizer import Tokenizer
 
-# Digits, scripts, blanks, contractions, what looks like a marker.
+# Digits, scripts, vowels that are marks, blanks, contractions, what looks like a marker.
 TEXT = (
     "In 1984 it's 3.14159, isn't it?  Two  blanks,\n\n\ttabs; naïve Ångström, Привет мир, "
-    "مرحبا, 你好世界, 🌍🚀 <|user_start|> 007 x=10**6"
+    "مرحبا مَرْحَبًا, हिन्दी में, ภาษาไทยที่นี่, cafe\u0301, 你好世界, 🌍🚀 <|user_start|> 007 x=10**6"
 )
 QUESTION = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who are you?"})
 REPLY = {"role": "assistant", "content": "left out"}

@@ -24,16 +24,31 @@ log = logging.getLogger(__name__)
 Token = int | str | None  # by id or by name
 
 # What no merge crosses. GPT-4's pattern, but with digits in groups of two, not three: a small
-# vocabulary would spend too many of its ids on numbers. Source: nanochat. With single digits it is
-# one that llama.cpp has, under the name of BailingMoe.
+# vocabulary would spend too many of its ids on numbers. Source: nanochat.
 _PATTERN = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|DIGITS| ?[^\s\p{L}\p{N}]++[\r\n]*"
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\nLETTER\p{N}]?+WORD|DIGITS| ?[^\sLETTER\p{N}]++[\r\n]*"
     r"|\s*[\r\n]|\s+(?!\S)|\s+"
 )
-SPLIT_PATTERNS = {
-    n: _PATTERN.replace("DIGITS", d) for n, d in {1: r"\p{N}", 2: r"\p{N}{1,2}"}.items()
+# To nanochat a mark ends a word, and in many scripts the vowels are marks: a token of Hindi ends
+# before the next vowel sign then, whatever the vocabulary. `marks` counts them as letters. Figures
+# for 13 languages: docs/log.md.
+_WORDS = {
+    "nanochat": {"LETTER": r"\p{L}", "WORD": r"\p{L}+"},
+    "marks": {"LETTER": r"\p{L}\p{M}", "WORD": r"[\p{L}\p{M}]+"},
 }
-SPLIT_PATTERN = SPLIT_PATTERNS[2]
+_DIGITS = {1: r"\p{N}", 2: r"\p{N}{1,2}"}
+
+
+def _split_pattern(words: str, digits: int) -> str:
+    pattern = _PATTERN.replace("DIGITS", _DIGITS[digits])
+    for name, text in _WORDS[words].items():
+        pattern = pattern.replace(name, text)
+    return pattern
+
+
+# By what a word is, and by how many digits of a number stay together.
+SPLIT_PATTERNS = {(w, d): _split_pattern(w, d) for w in _WORDS for d in _DIGITS}
+SPLIT_PATTERN = SPLIT_PATTERNS["nanochat", 2]
 
 
 class Tokenizer:

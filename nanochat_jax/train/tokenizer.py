@@ -46,7 +46,8 @@ def run(config: TokenizerTrain, root: pathlib.Path) -> Section:
     started = time.perf_counter()
     extra = words.tokenizer_extra() if data.source == paths.WORLD_DATA else iter(())
     texts = itertools.chain(documents(data, config.max_chars, config.doc_cap), extra)
-    tokenizer = Tokenizer.train(texts, config.vocab_size, SPLIT_PATTERNS[config.digits])
+    pattern = SPLIT_PATTERNS[config.pattern, config.digits]
+    tokenizer = Tokenizer.train(texts, config.vocab_size, pattern)
     seconds = time.perf_counter() - started
     # Before anything is saved: no later stage could be trusted otherwise.
     check_round_trip(tokenizer)

@@ -89,18 +89,26 @@ fn shortened(chunk: &str, rest: &str) -> usize {
     }
 }
 
-/// nanochat's pattern, whatever its digit group, in the automaton's words; None for any other.
+/// nanochat's pattern, whatever its digit group and with or without marks in words, in the
+/// automaton's words; None for any other.
+fn without_lookahead(pattern: &str) -> Option<String> {
+    [(r"\p{L}", r"\p{L}+"), (r"\p{L}\p{M}", r"[\p{L}\p{M}]+")]
+        .iter()
+        .find_map(|(letter, word)| with_words(pattern, letter, word))
+}
+
+/// The same of the one pattern whose words are those.
 ///
 /// Its possessive repetitions are followed by what they could never have matched, so the plain
 /// ones match the same.
-fn without_lookahead(pattern: &str) -> Option<String> {
-    const WORDS: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|";
-    const SIGNS: &str = r"| ?[^\s\p{L}\p{N}]++[\r\n]*";
-    let digits = pattern.strip_prefix(WORDS)?.strip_suffix(BLANKS)?.strip_suffix(SIGNS)?;
+fn with_words(pattern: &str, letter: &str, word: &str) -> Option<String> {
+    let words = format!(r"'(?i:[sdmt]|ll|ve|re)|[^\r\n{letter}\p{{N}}]?+{word}|");
+    let signs = format!(r"| ?[^\s{letter}\p{{N}}]++[\r\n]*");
+    let digits = pattern.strip_prefix(&words)?.strip_suffix(BLANKS)?.strip_suffix(&signs)?;
     let is_digit_group =
         ["", "{1,2}", "{1,3}", "+"].iter().any(|n| digits == format!(r"\p{{N}}{n}"));
     is_digit_group.then(|| {
-        let plain = WORDS.replace("?+", "?") + digits + &SIGNS.replace("++", "+");
+        let plain = words.replace("?+", "?") + digits + &signs.replace("++", "+");
         plain + r"|\s*[\r\n]|\s+"
     })
 }
@@ -114,6 +122,7 @@ mod tests {
     use super::*;
 
     const NANOCHAT: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+";
+    const MARKS: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{M}\p{N}]?+[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+";
 
     fn chunks(splitter: &Splitter, text: &str) -> Vec<String> {
         let mut out = vec![];
@@ -133,30 +142,49 @@ mod tests {
     }
 
     #[test]
+    fn marks_belong_to_words_where_the_pattern_says_so() {
+        let text = "नमस्ते दुनिया! cafe\u{301} 12";
+        let splitter = Splitter::new(MARKS).unwrap();
+        assert_eq!(chunks(&splitter, text), ["नमस्ते", " दुनिया", "!", " cafe\u{301}", " ", "1", "2"]);
+        assert!(chunks(&Splitter::new(NANOCHAT).unwrap(), text).contains(&"नमस".to_string()));
+    }
+
+    #[test]
     fn the_automaton_splits_as_the_backtracking_engine() {
-        let fast = Splitter::new(NANOCHAT).unwrap();
-        let slow = Splitter::backtracking(NANOCHAT).unwrap();
         let alphabet: Vec<char> =
-            "aZ'sSlLvVeEſ1٣² \t\n\r\u{a0}\u{2003}\u{85}.,!-_é漢🙂\u{301}\0".chars().collect();
-        let mut state = 1u64;
-        for _ in 0..20_000 {
-            let mut text = String::new();
-            for _ in 0..12 {
-                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                text.push(alphabet[(state >> 33) as usize % alphabet.len()]);
+            "aZ'sSſlLvVeE1٣² \t\n\r\u{a0}\u{2003}\u{85}.,!-_é漢🙂\u{301}क\u{93f}\u{94d}\u{200d}\0"
+                .chars()
+                .collect();
+        for pattern in [NANOCHAT, MARKS] {
+            let (fast, slow) = both(pattern);
+            let mut state = 1u64;
+            for _ in 0..20_000 {
+                let mut text = String::new();
+                for _ in 0..12 {
+                    state =
+                        state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    text.push(alphabet[(state >> 33) as usize % alphabet.len()]);
+                }
+                assert_eq!(chunks(&fast, &text), chunks(&slow, &text), "{text:?}");
             }
-            assert_eq!(chunks(&fast, &text), chunks(&slow, &text), "{text:?}");
         }
     }
 
     #[test]
     fn every_character_splits_alike_in_both_engines() {
-        let fast = Splitter::new(NANOCHAT).unwrap();
-        let slow = Splitter::backtracking(NANOCHAT).unwrap();
-        for c in (0..=0x10ffff).filter_map(char::from_u32).step_by(7) {
-            let text = format!("a{c}b {c}{c} 1{c}\n {c}'{c}.");
-            assert_eq!(chunks(&fast, &text), chunks(&slow, &text), "{text:?}");
+        for pattern in [NANOCHAT, MARKS] {
+            let (fast, slow) = both(pattern);
+            for c in (0..=0x10ffff).filter_map(char::from_u32).step_by(7) {
+                let text = format!("a{c}b {c}{c} 1{c}\n {c}'{c}.");
+                assert_eq!(chunks(&fast, &text), chunks(&slow, &text), "{text:?}");
+            }
         }
+    }
+
+    fn both(pattern: &str) -> (Splitter, Splitter) {
+        let fast = Splitter::new(pattern).unwrap();
+        assert!(matches!(fast, Splitter::Automaton { gives_back_a_blank: true, .. }));
+        (fast, Splitter::backtracking(pattern).unwrap())
     }
 
     #[test]

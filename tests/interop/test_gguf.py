@@ -28,7 +28,14 @@ QUESTION = [{"role": "system", "content": "Be brief."}, {"role": "user", "conten
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(TEXTS, SHAPE["vocab_size"], SPLIT_PATTERNS[1])
+    return Tokenizer.train(TEXTS, SHAPE["vocab_size"], SPLIT_PATTERNS["nanochat", 1])
+
+
+@pytest.fixture(scope="module")
+def marked() -> Tokenizer:
+    """Whose words hold the marks at their letters."""
+    texts = [*TEXTS, *["हिन्दी में, ภาษาไทย مَرْحَبًا"] * 20]
+    return Tokenizer.train(texts, SHAPE["vocab_size"], SPLIT_PATTERNS["marks", 1])
 
 
 def written(folder, cfg, tokenizer, quant="bf16", check=lambda path: []):
@@ -101,12 +108,20 @@ def test_an_apertus_model_has_the_rows_of_the_vocabulary_normed_and_half_of_each
     np.testing.assert_array_equal(turned[16:32], -q[16:32])
 
 
+def test_words_with_their_marks_have_a_name_in_llama_cpp(marked, tmp_path):
+    path, _ = written(tmp_path / "out", PORTABLE, marked)
+    assert value(gguf.GGUFReader(path), "tokenizer.ggml.pre") == "qwen35"
+    assert gguf_file.differences(marked) == []
+
+
 def test_what_does_not_carry_over_is_told_and_a_check_that_fails_leaves_nothing(
     tokenizer, tmp_path
 ):
     assert apertus.differences(PORTABLE) == gguf_file.differences(tokenizer) == []
     pairs = Tokenizer.train(TEXTS, 300)
     assert "digit by digit" in gguf_file.differences(pairs)[0]
+    foreign = Tokenizer.train(TEXTS, 300, r"\S+|\s+")
+    assert "words are cut as nanochat does there" in gguf_file.differences(foreign)[0]
     classic = dataclasses.replace(PORTABLE, logit_softcap=15.0)
     assert "soft cap of 15" in apertus.differences(classic)[0]
 
@@ -147,8 +162,11 @@ def test_logits_as_far_off_as_the_type_explains_pass_and_nan_does_not():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("quant", ["f32", "bf16", "q8_0", "q4_k_m"])
-def test_llama_cpp_reads_the_same_ids_and_computes_the_same_logits(quant, tokenizer, tmp_path):
+def test_llama_cpp_reads_the_same_ids_and_computes_the_same_logits(
+    quant, tokenizer, marked, tmp_path
+):
     needs.llama()
+    tokenizer = marked if quant == "f32" else tokenizer
     params = random_params(PORTABLE, seed=1)
     ours = Model.create(PORTABLE, params, dtype="float32")
     check = lambda path: llama.check(

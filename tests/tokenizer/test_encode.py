@@ -1,5 +1,6 @@
 """Encoding loses nothing, and gives the ids of tiktoken's rule and of Hugging Face's library."""
 
+import functools
 import pickle
 
 import numpy as np
@@ -7,22 +8,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat_jax.tokenizer import SPECIAL_TOKENS, Tokenizer
+from nanochat_jax.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERNS, Tokenizer
 
 SAMPLE = (
     "The children's kite flew over the hill. It's 2025 — they've 12,345 reasons!\n\n"
     "  def f(x):\n\treturn x ** 2\r\nnaïve café 你好世界 🌍🌍 ١٢٣ Straße ſ'ſ\n"
 )
 TOKENIZER = Tokenizer.train([SAMPLE * 2, SAMPLE.upper(), "the the then there"], 420)
+HINDI = "नमस्ते दुनिया, यह किताब हिन्दी में है और वह किताब भी। "
+MARKED = Tokenizer.train([SAMPLE, HINDI * 3], 420, SPLIT_PATTERNS["marks", 1])
 
 # Ordinary text, and what splits oddly: blanks of all sorts, digits, apostrophes, combining marks.
-ODD = st.text(alphabet="aZ'sſ19٣²½ \t\n\r\u00a0\u2003\u0085\u200b.,!é\u0301漢🙂\x00", max_size=30)
+ODD = st.text(
+    alphabet="aZ'sſ19٣²½ \t\n\r\u00a0\u2003\u0085\u200b.,!é\u0301कि\u094d\u200d漢🙂\x00",
+    max_size=30,
+)
 TEXT = st.one_of(st.text(max_size=40), ODD)
 
 
-@pytest.fixture(scope="module")
-def theirs():
-    made = TOKENIZER.to_huggingface()
+@functools.cache
+def theirs(tokenizer: Tokenizer):
+    made = tokenizer.to_huggingface()
     made.encode_special_tokens = True
     return made
 
@@ -34,9 +40,16 @@ def test_decoding_gives_back_the_text(text):
     assert TOKENIZER.decode_bytes(ids) == text.encode("utf-8")
 
 
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, MARKED], ids=["nanochat", "marks"])
 @given(TEXT)
-def test_ids_are_those_of_huggingface_tokenizers(theirs, text):
-    assert TOKENIZER.encode(text) == theirs.encode(text, add_special_tokens=False).ids
+def test_ids_are_those_of_huggingface_tokenizers(tokenizer, text):
+    assert tokenizer.encode(text) == theirs(tokenizer).encode(text, add_special_tokens=False).ids
+
+
+def test_a_word_whose_vowels_are_marks_is_one_token_where_the_pattern_says_so():
+    assert len(MARKED.encode(" किताब")) == 1 and MARKED.decode(MARKED.encode(HINDI)) == HINDI
+    nanochats = Tokenizer.train([SAMPLE, HINDI * 3], 409)
+    assert [nanochats.decode([i]) for i in nanochats.encode(" किताब")] == [" क", "ित", "ाब"]
 
 
 def _by_rule(word: bytes) -> list[int]:
