@@ -3,18 +3,26 @@
 Nothing here imports JAX at module level; `prepare` must come before the first computation.
 """
 
+import functools
 import glob
 import importlib.util
+import logging
 import os
 import pathlib
 import platform
+import re
 import sys
 from typing import Any
 
 from nanochat_jax import cpu_process, gpu_process
 from nanochat_jax.config.mesh import mesh_size
 
+log = logging.getLogger(__name__)
+
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
+# Compute capability of Ampere: the first NVIDIA GPUs that multiply in bfloat16. For older ones XLA
+# puts a conversion to float32 around each product (compiled for a T4: docs/log.md).
+FIRST_BFLOAT16 = 8.0
 
 
 def machine_kind() -> str:
@@ -65,15 +73,43 @@ def resolve_kind(device_type: str) -> str:
 
 
 def compute_dtype(name: str = "auto") -> Any:
-    """The type that models compute in: bfloat16 on accelerators, float32 on a CPU, unless named.
-
-    CPUs have no bfloat16 arithmetic to speak of, and a laptop's results should be exact.
-    """
+    """The type that models compute in, unless named: as `automatic_dtype` of the first device."""
     import jax
     import jax.numpy as jnp
 
-    automatic = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    device = jax.local_devices()[0]
+    automatic = automatic_dtype(device)
+    if device.platform == "gpu" and automatic == "float32" and name != "float32":
+        _tell_of_no_bfloat16(name, device.device_kind, device.compute_capability)
     return jnp.dtype(automatic if name == "auto" else name)
+
+
+def automatic_dtype(device: Any) -> str:
+    """bfloat16 on accelerators; float32 on a CPU, and on NVIDIA GPUs without bfloat16.
+
+    CPUs have no bfloat16 arithmetic to speak of, and a laptop's results should be exact. float16,
+    which older GPUs multiply eight times as fast, is no choice: the square in the MLP leaves its
+    range, and gradients fall below it.
+    """
+    old = (capability(device) or FIRST_BFLOAT16) < FIRST_BFLOAT16
+    return "float32" if device.platform == "cpu" or old else "bfloat16"
+
+
+def capability(device: Any) -> float | None:
+    """The compute capability of an NVIDIA GPU, such as 7.5; None of any other device."""
+    # AMD's names ("gfx942") are no numbers.
+    found = re.fullmatch(r"\d+\.\d+", str(getattr(device, "compute_capability", "")))
+    return float(found[0]) if found else None
+
+
+@functools.cache  # several parts of a program ask, and one line is enough
+def _tell_of_no_bfloat16(name: str, kind: str, capability: str) -> None:
+    why = f"{kind} (compute capability {capability}) cannot multiply in bfloat16"
+    if name == "auto":
+        log.info("computing in float32: %s", why)
+    else:
+        log.warning("SLOW ARITHMETIC: %s: XLA converts to float32 and back around each product; "
+                    "leave --dtype out", why)  # fmt: skip
 
 
 def prepare(

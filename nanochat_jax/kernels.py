@@ -5,12 +5,12 @@ decoding uses, one token at a time, is chosen in `serve/engine/kernels.py`.
 """
 
 import logging
-import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from nanochat_jax import devices
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.models.attention import whole_rows
 
@@ -84,10 +84,10 @@ def check_fp8(device: Any) -> None:
     if device.platform != "gpu":
         log.warning("fp8: emulated on this %s: right numbers, slower than without", device.platform)
         return
-    capability = str(getattr(device, "compute_capability", ""))
     # Compute capability 8.9 is Ada: the first with float8 tensor cores, and with XLA's use of them.
-    # AMD's names ("gfx942") are no numbers, and its older cards' float8 is of another kind.
-    if not re.fullmatch(r"\d+\.\d+", capability) or float(capability) < 8.9:
+    # The float8 of AMD's older cards is of another kind.
+    if (devices.capability(device) or 0.0) < 8.9:
+        capability = getattr(device, "compute_capability", "")
         raise ValueError(
             "--fp8 needs an NVIDIA GPU of compute capability 8.9 or more (H100, L40S, RTX 40); got "
             f"{device.device_kind} ({capability or 'none'}): leave --fp8 out, or type --no-fp8"

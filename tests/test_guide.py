@@ -13,6 +13,7 @@ from nanochat_jax import devices, pipeline
 from nanochat_jax.config import checkpoints, convert, data, flags, old_words
 from nanochat_jax.config.resolve import SECTIONS
 from scripts import eval as eval_program
+from scripts import plan as plan_program
 from tests.test_pipeline import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +57,8 @@ def parse(name: str, argv: list[str]) -> None:
         pipeline.configure("base", rest)
     elif argv[:1] == ["compare"] and name == "eval":
         flags.command({"compare": eval_program.Compare}, argv)
+    elif name == "plan":
+        flags.whole(argv, plan_program.Plan, prog="scripts.plan")
     elif name in TABLES:
         flags.command(TABLES[name].COMMANDS, argv)
     elif name in SECTIONS:

@@ -35,7 +35,7 @@ LAYERS = (
     ("evals",),
     ("train",),
     ("aot",),
-    ("report", "interop"),
+    ("interop", "plan", "report"),
     ("pipeline",),
     ("speedrun",),
 )

@@ -16,6 +16,7 @@ VISIBLE = 0.985
 # KiB of shared memory of a multiprocessor, threads that reside there, float32 lanes.
 # Source: CUDA C++ programming guide, table of technical specifications by compute capability.
 CAPABILITIES = {
+    "7.5": (64, 1024, 64),
     "8.0": (164, 2048, 64),
     "8.6": (100, 1536, 128),
     "8.9": (100, 1536, 128),
@@ -36,11 +37,12 @@ class Card:
     l2_mib: int
     ghz: float
     link: float
+    visible: float = VISIBLE
 
     @property
     def memory(self) -> int:
         """Bytes that a program sees."""
-        return int(self.gib * 2**30 * VISIBLE)
+        return int(self.gib * 2**30 * self.visible)
 
     @property
     def pool(self) -> int:
@@ -49,7 +51,7 @@ class Card:
 
     @property
     def flops(self) -> float:
-        """Peak FLOP/s of dense bfloat16 products that are summed in float32."""
+        """Peak FLOP/s of dense products in the type that models compute in there."""
         return self.tflops * 1e12
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from nanochat_jax import kernels
+from nanochat_jax import devices, kernels
 from nanochat_jax.aot import hlo, target
 from nanochat_jax.aot.cards import Card
 from nanochat_jax.config.gpt import GPTConfig
@@ -46,14 +46,15 @@ def settled(stage: str, argv: Sequence[str]) -> tuple[Any, GPTConfig]:
 
 
 def fitted(config: Stage, cfg: GPTConfig, card: Card, mesh: Mesh) -> tuple[Stage, Program]:
-    """(the config with what is open settled as on a GPU, its training step): bfloat16, cuDNN's
-    attention, the first `remat` that fits into the card's pool.
+    """(the config with what is open settled as on that GPU, its training step): bfloat16 and
+    cuDNN's attention where it has them, the first `remat` that fits into the card's pool.
 
     Raises:
         ValueError: nothing fits, and the message says which batch would; or a card without what
             the config asks for.
     """
-    gpu = dict(dtype="bfloat16", attention="cudnn")
+    dtype = devices.automatic_dtype(mesh.devices.flat[0])
+    gpu = dict(dtype=dtype, attention="cudnn" if dtype == "bfloat16" else kernels.ANYWHERE)
     open_ = {name: value for name, value in gpu.items() if vars(config)[name] == "auto"}
     config = dataclasses.replace(config, **open_)
     if isinstance(config, BaseTrain) and config.fp8:

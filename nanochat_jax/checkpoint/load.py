@@ -20,7 +20,7 @@ def load_model(
     """The model of a stage (`base`, `mid`, `sft`, `rl`), its tokenizer and its `meta.json`.
 
     By default of the deepest tag, its last step, below the configured base directory, computed in
-    bfloat16 on accelerators and in float32 on a CPU.
+    the type that suits the device (`devices.automatic_dtype`).
 
     Raises:
         FileNotFoundError: no such checkpoint; the message names the command that makes it.

@@ -109,7 +109,8 @@ class Program(Shared):
     """What every program that runs one model knows."""
 
     dtype: Annotated[Literal["auto", "float32", "bfloat16"], also("-d")] = "auto"
-    """compute type; auto: bfloat16 on accelerators, float32 on a CPU"""
+    """compute type; auto: bfloat16 on accelerators, float32 on a CPU and on GPUs without bfloat16
+    (before compute capability 8.0, such as T4 and V100)"""
     seed: int = 42  # seed of initial weights, sampling and data order where it has one
 
 

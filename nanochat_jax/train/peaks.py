@@ -1,13 +1,14 @@
 """What devices can do at most, and how much of it a run uses.
 
-Source: nanochat `nanochat/common.py` (`get_peak_flops`), `scripts/infer_bench.py`, July 2026.
+Source: nanochat `nanochat/common.py` (`get_peak_flops`), `scripts/infer_bench.py`, July 2026; T4,
+V100 and P100: NVIDIA's data sheets; TPUs: Google Cloud's pages of v5e and v6e.
 """
 
 import math
 
 # All words must occur in the device's name, in any case; the first row wins.
 PEAKS: tuple[tuple[str, float, float], ...] = (
-    # words, dense bfloat16 FLOP/s, bytes/s of memory
+    # words, dense bfloat16 FLOP/s (float32 where there is none), bytes/s of memory
     ("gb200", 2.5e15, 8.0e12),
     ("grace blackwell", 2.5e15, 8.0e12),
     ("b200", 2.25e15, 8.0e12),
@@ -38,6 +39,11 @@ PEAKS: tuple[tuple[str, float, float], ...] = (
     ("5090", 209.5e12, 1.79e12),
     ("4090", 165.2e12, 1.01e12),
     ("3090", 71e12, 936e9),
+    ("tesla t4", 8.1e12, 320e9),
+    ("v100-sxm2", 15.7e12, 900e9),
+    ("p100-pcie-16gb", 9.3e12, 732e9),
+    ("tpu v5 lite", 197e12, 819e9),
+    ("tpu v6 lite", 918e12, 1640e9),
 )
 
 

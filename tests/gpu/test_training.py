@@ -5,6 +5,7 @@ import tomllib
 
 import pytest
 
+from nanochat_jax import plan
 from nanochat_jax.aot import audit, programs, target
 from nanochat_jax.aot.budget import Budget, faults
 from nanochat_jax.aot.cards import card
@@ -28,6 +29,21 @@ def test_the_step_keeps_its_budget(name):
     print("{step_ms:.0f} ms, {tokens_per_s:,.0f} tokens/s, MFU {mfu:.1f} %".format_map(speed))
     found = faults(program, Budget(**case), config, cfg, gpu)
     assert not found, "\n".join(found)
+
+
+def test_what_is_planned_for_two_hours_of_a_free_t4_fits_and_is_no_faster_than_planned_for(
+    tmp_path,
+):
+    gpu = card("t4-16gb")
+    machine = plan.Machine(gpu.name, memory=gpu.pool)
+    made = plan.plan(machine, 2)
+    (file := tmp_path / "plan.toml").write_text(plan.toml(machine, 2, made))
+    config, cfg = programs.settled("base", [f"--config={file}"])
+    config, program = programs.fitted(config, cfg, gpu, target.mesh(gpu, "1"))
+    speed = figures(program, config, cfg, gpu, 1)
+    print("\n{peak_gb:.1f} GB, {tokens_per_s:,.0f} tokens/s, MFU {mfu:.1f} %".format_map(speed))
+    assert (config.dtype, config.attention, config.remat) == ("float32", "blocks", "none")
+    assert 100 * plan.REACHED < speed["mfu"] < 70 and program.tokens == made.batch
 
 
 def described(program: programs.Program) -> str:
