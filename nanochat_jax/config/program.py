@@ -40,6 +40,7 @@ Recipe = Literal["classic", "current", "portable"]
 Source = Literal["base", "mid", "sft", "rl"]
 Attention = Literal["auto", "cudnn", "blocks", "xla"]
 Remat = Literal["auto", "none", "dots", "full"]
+Words = Literal["nanochat", "marks"]
 OnNan = Literal["stop", "skip"]
 ReduceDtype = Literal["auto", "float32", "bfloat16"]
 also = lambda *flags: tyro.conf.arg(aliases=flags)
@@ -99,6 +100,8 @@ class Speedrun(Shared, Processes):
     remat: HandedOn[Remat] = "auto"  # of every stage, where it is named
     reduce_dtype: HandedOn[ReduceDtype] = "auto"  # of every stage, where it is named
     fp8: HandedOn[bool] = False  # of base training, where it is named
+    vocab_size: HandedOn[int] = 65536  # of the tokenizer, where it is named
+    pattern: HandedOn[Words] = "nanochat"  # of the tokenizer, where it is named
 
     def __post_init__(self) -> None:
         bounds.check(self)

@@ -23,6 +23,7 @@ from nanochat_jax.config.program import (
     ReduceDtype,
     Remat,
     Source,
+    Words,
     also,
     wandb_run,
 )
@@ -108,7 +109,7 @@ class TokenizerTrain(Processes):
     # So that no one document weighs much in the counts.
     doc_cap: int = 10_000  # characters of one document at most
     digits: Literal[1, 2] = 2  # of a number in one token at most; other programs have only 1
-    pattern: Literal["nanochat", "marks"] = "nanochat"
+    pattern: Words = "nanochat"
     """what a word is: letters alone, or with the marks at them (Hindi, Thai, vowelled Arabic)"""
     vocab_size: int = 65536  # ids in all: bytes, merges and the nine special tokens
     embedded_world: bool = False  # train on the embedded world while base_data/ is empty

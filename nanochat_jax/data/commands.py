@@ -2,7 +2,7 @@
 
 import pathlib
 
-from nanochat_jax import leftovers
+from nanochat_jax import devices, leftovers
 from nanochat_jax.config.data import AddTexts, Clean, Download, ListShards, VerifyShards
 from nanochat_jax.config.paths import (
     base_data,
@@ -11,7 +11,7 @@ from nanochat_jax.config.paths import (
     hidden_shards,
     writable_base_dir,
 )
-from nanochat_jax.data import download, importer, manifest, shards
+from nanochat_jax.data import download, importer, manifest, shards, trial
 from nanochat_jax.tasks.conversation import read_conversations
 
 
@@ -48,6 +48,8 @@ def _add(command: AddTexts) -> int:
     )
     if done.left_out:
         print(f"left out: {'; '.join(done.left_out)}")
+    if not command.conversations:
+        print(*trial.told(base_dir(), devices.machine_kind()), sep="\n")
     return 0
 
 

@@ -16,6 +16,8 @@ from nanochat_jax.tasks.jsonl import read_values
 from nanochat_jax.texts import ending, is_zipped, read_chunks
 
 DOCUMENT_CHARACTERS = 2_000  # a text file is cut at paragraphs into pieces of about this size
+# A paragraph beyond this is none: a file with a sentence a line, say. Its lines are taken for such.
+LONGEST_PARAGRAPH = 10 * DOCUMENT_CHARACTERS
 ENDINGS = (".parquet", ".jsonl", ".txt", ".md", ".text")
 
 
@@ -83,15 +85,27 @@ def _text_of(value: Any) -> str:
 def text_documents(path: pathlib.Path) -> Iterator[str]:
     """A text file as documents: paragraphs joined up to about 2,000 characters each."""
     # A book in one piece would be one document, and all of it train or all of it validate.
-    piece: list[str] = []
+    held: list[str] = []
     size = 0
+    for border, piece in _pieces(path):
+        if size + len(piece) > DOCUMENT_CHARACTERS and held:
+            yield "".join(held)
+            held, size = [], 0
+        held.append(border + piece if held else piece)
+        size += len(piece)
+    yield "".join(held)
+
+
+def _pieces(path: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """What may not be cut, and what stands before it: paragraphs, or the lines of a long one."""
     for paragraph in _paragraphs(path):
-        if size + len(paragraph) > DOCUMENT_CHARACTERS and piece:
-            yield "\n\n".join(piece)
-            piece, size = [], 0
-        piece.append(paragraph)
-        size += len(paragraph)
-    yield "\n\n".join(piece)
+        if len(paragraph) <= LONGEST_PARAGRAPH:
+            yield "\n\n", paragraph
+            continue
+        border = "\n\n"
+        for line in paragraph.split("\n"):
+            yield border, line
+            border = "\n"
 
 
 def _paragraphs(path: pathlib.Path) -> Iterator[str]:

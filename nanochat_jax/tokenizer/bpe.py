@@ -85,11 +85,13 @@ class Tokenizer:
 
     @classmethod
     def train(
-        cls, texts: Iterable[str], vocab_size: int, pattern: str = SPLIT_PATTERN
-    ) -> "Tokenizer":
+        cls, texts: Iterable[str], vocab_size: int, pattern: str = SPLIT_PATTERN,
+        at_most: bool = False,
+    ) -> "Tokenizer":  # fmt: skip
         """A vocabulary of `vocab_size` ids, the special tokens among them, trained on `texts`.
 
-        Smaller, with a warning, if the texts run out of pairs to merge. The result depends on the
+        Smaller if the texts run out of pairs to merge, with a warning unless so many were wanted
+        `at_most`. The result depends on the
         texts alone, not on their order or the number of cores. Raises ValueError where the bytes
         and the special tokens have no room, or a text is no str.
         """
@@ -103,9 +105,15 @@ class Tokenizer:
             raise ValueError("train takes an iterable of texts, got one str; pass [text]")
         merges = _rustbpe.train(texts, vocab_size - len(SPECIAL_TOKENS), pattern)
         tokenizer = cls(_ranks_of(merges), pattern)
-        if (size := tokenizer.get_vocab_size()) < vocab_size:
+        if (size := tokenizer.get_vocab_size()) < vocab_size and not at_most:
             log.warning("the texts hold pairs for %d ids only, not for %d", size, vocab_size)
         return tokenizer
+
+    def smaller(self, vocab_size: int) -> "Tokenizer":
+        """What training would have given at `vocab_size`, of one that was trained for more."""
+        count = vocab_size - len(self.special_tokens)
+        return Tokenizer({token: i for token, i in self.mergeable_ranks.items() if i < count},
+                         self.pattern)  # fmt: skip
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> "Tokenizer":

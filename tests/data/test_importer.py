@@ -410,3 +410,12 @@ def test_json_of_any_depth_is_read_or_refused_with_its_line(tmp_path, shape):
             json.dumps(list(read(path)))
         except ValueError as error:
             assert "line 1" in str(error)
+
+
+def test_a_file_without_paragraphs_is_cut_at_its_lines(tmp_path):
+    lines = "\n".join(f"Line number {n} of many." for n in range(3000))
+    (tmp_path / "a.txt").write_text(f"One.\n\n{lines}\n\nTwo.")
+    pieces = list(inputs.text_documents(tmp_path / "a.txt"))
+    assert 30 < len(pieces) < 50 and max(map(len, pieces)) <= 2200
+    assert "\n".join(pieces).split() == f"One. {lines} Two.".split()
+    assert pieces[0].startswith("One.\n\nLine number 0 of many.\nLine")
