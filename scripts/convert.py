@@ -1,4 +1,4 @@
-"""Models to and from other programs: `python -m scripts.convert import|export|compare|push`."""
+"""Models to and from other programs: `scripts.convert import|export|compare|merge|push`."""
 
 import os
 import sys

@@ -4,7 +4,8 @@ A run of `base_checkpoints/d4` goes to `base_checkpoints/.old/d4-<n>`, unharmed:
 days, and a flag typed wrongly begins a new one. Steps of a run's later future, when it goes on from
 an earlier step, go there too. The rule: of each run the newest `KEEP` that were moved aside stay,
 and those that were finished stay until they are asked away (`scripts.checkpoints prune
---finished`). One that was stopped before its first save takes no other's place.
+--finished`), and so do those whose weights adapters (LoRA) stand beside. One that was stopped
+before its first save takes no other's place.
 """
 
 import collections
@@ -20,6 +21,8 @@ from collections.abc import Iterator
 
 from nanochat_jax import locks
 from nanochat_jax.checkpoint import manifest, store
+from nanochat_jax.checkpoint.adapters import digest_of
+from nanochat_jax.checkpoint.prune import bases
 from nanochat_jax.config import paths
 from nanochat_jax.config.errors import nearest
 from nanochat_jax.files import OLD, write_json
@@ -70,6 +73,10 @@ class Aside:
         with contextlib.suppress(FileNotFoundError, ValueError):
             return bool(store.find(self.path).meta.get("final"))
         return False
+
+    def holds(self, digests: set[str]) -> bool:
+        """Whether the weights of one of its steps have one of these digests."""
+        return any(digest_of(store.folder(self.path, n)) in digests for n in self.steps)
 
     @property
     def back(self) -> str:
@@ -148,14 +155,15 @@ def restore(aside: Aside) -> Aside | None:
 
 
 def prunable(root: pathlib.Path, *, finished: bool = False) -> list[Aside]:
-    """Those that the rule lets go; `finished`: of those that had ended too."""
+    """Those that the rule lets go; `finished`: of those that had ended too. None that adapters
+    stand beside."""
     seen: collections.Counter[tuple[pathlib.Path, bool]] = collections.Counter()
-    gone = []
+    gone, needed = [], bases(root)
     for aside in found(root):
         # Who begins a run again and again before its first step loses none that has steps.
         kind = aside.home, bool(aside.steps)
         seen[kind] += 1
-        if seen[kind] > KEEP and (finished or not aside.finished):
+        if seen[kind] > KEEP and (finished or not aside.finished) and not aside.holds(needed):
             gone.append(aside)
     return gone
 

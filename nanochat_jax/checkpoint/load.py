@@ -15,12 +15,14 @@ from nanochat_jax.tokenizer import Tokenizer
 
 def load_model(
     source: str, model_tag: str | None = None, step: int | None = None, *,
-    base: pathlib.Path | None = None, dtype: Any = None, **original: Any,
+    base: pathlib.Path | None = None, dtype: Any = None, merge: bool = True, **original: Any,
 ) -> tuple[Model, Tokenizer, dict[str, Any]]:  # fmt: skip
     """The model of a stage (`base`, `mid`, `sft`, `rl`), its tokenizer and its `meta.json`.
 
     By default of the deepest tag, its last step, below the configured base directory, computed in
-    the type that suits the device (`devices.automatic_dtype`).
+    the type that suits the device (`devices.automatic_dtype`). Adapters (LoRA) are merged into the
+    weights that they were trained beside; with `merge` False they stay beside them, and an engine
+    answers with them and without.
 
     Raises:
         FileNotFoundError: no such checkpoint; the message names the command that makes it.
@@ -30,15 +32,16 @@ def load_model(
     if original or not isinstance(model_tag, str | None):
         got = ", ".join([repr(model_tag), *original])
         raise TypeError(
-            f"load_model takes source, model_tag, step, base and dtype; got {got}. It needs no "
-            "device, for JAX places the model, and no phase, for a model is a function of its "
+            f"load_model takes source, model_tag, step, base, dtype and merge; got {got}. It needs "
+            "no device, for JAX places the model, and no phase, for a model is a function of its "
             f"parameters: load_model({source!r})"
         )
     root = base or paths.base_dir()
     saved = find_checkpoint(source, model_tag, step, root)
     group.first(lambda: store.verify(saved))  # of several processes one reads it all
     tokenizer = load_tokenizer(saved, root)
-    model = Model.create(saved.cfg, saved.params(), dtype or compute_dtype())
+    params = saved.params() if merge else saved.unmerged()
+    model = Model.create(saved.cfg, params, dtype or compute_dtype())
     return model, tokenizer, saved.meta
 
 

@@ -57,6 +57,11 @@ def first_damaged(folder: pathlib.Path) -> str | None:
     return None
 
 
+def meta(folder: pathlib.Path) -> dict[str, Any]:
+    """A step's `meta.json`; raises OSError or ValueError where it cannot be read."""
+    return json.loads((folder / META).read_text("utf-8"))
+
+
 def params_digest(folder: pathlib.Path) -> str:
     """A short digest of the parameters' files alone: it stays when `meta.json` is amended."""
     listed = json.loads((folder / NAME).read_text("utf-8"))

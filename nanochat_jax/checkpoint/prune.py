@@ -1,6 +1,5 @@
 """Which saved steps of a run go: whole ones, and none that something else stands on."""
 
-import json
 import logging
 import pathlib
 import secrets
@@ -9,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nanochat_jax.checkpoint import manifest, store
+from nanochat_jax.checkpoint.adapters import LORA
 from nanochat_jax.config.paths import CHECKPOINTS
 from nanochat_jax.config.saving import Keep, best_first
 from nanochat_jax.files import PART
@@ -54,6 +54,12 @@ def parents(directory: pathlib.Path, root: pathlib.Path) -> set[int]:
     return found
 
 
+def bases(root: pathlib.Path) -> set[str]:
+    """Digests of the weights that adapters below a base directory stand beside."""
+    found = (meta.get(LORA) for meta in _metas(root))
+    return {known["base"]["digest"] for known in found if known}
+
+
 def _metas(root: pathlib.Path) -> Iterator[Mapping[str, Any]]:
     """The meta of every saved step below a base directory, of runs that were moved aside too."""
     for stage in CHECKPOINTS.values():
@@ -65,7 +71,7 @@ def _metas(root: pathlib.Path) -> Iterator[Mapping[str, Any]]:
 def _meta(folder: pathlib.Path) -> Mapping[str, Any]:
     # One that cannot be read says nothing, and is not what a run of now wrote.
     try:
-        found = json.loads((folder / manifest.META).read_text("utf-8"))
+        found = manifest.meta(folder)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

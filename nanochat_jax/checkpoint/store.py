@@ -8,6 +8,7 @@ meets a second save with a silent False).
 import contextlib
 import dataclasses
 import errno
+import functools
 import json
 import pathlib
 import shutil
@@ -16,11 +17,13 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding, PartitionSpec
 
-from nanochat_jax.checkpoint import arrays, manifest
+from nanochat_jax.checkpoint import adapters, arrays, manifest
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.paths import steps as steps
 from nanochat_jax.files import PART, replace_folder, sync_folder, write_json
+from nanochat_jax.models import lora
 
 MANIFEST = manifest.NAME
 BARRIER_MS = 20 * 60_000  # Orbax waits as long for the writes of other processes
@@ -28,7 +31,11 @@ BARRIER_MS = 20 * 60_000  # Orbax waits as long for the writes of other processe
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """One step on disk: `meta` and `loader` are JSON values, arrays are read on demand."""
+    """One step on disk: `meta` and `loader` are JSON values, arrays are read on demand.
+
+    A step of adapters gives the parameters of the whole model all the same, its base's with these
+    merged into them; what reads its base raises as `adapters.base_of`.
+    """
 
     path: pathlib.Path
     meta: dict[str, Any]
@@ -45,7 +52,7 @@ class Saved:
         """
         return {
             "checkpoint tag": self.path.parent.name, "checkpoint step": self.step,
-            "checkpoint digest": manifest.params_digest(self.path),
+            "checkpoint digest": adapters.weights_digest(self.path, self.meta),
         }  # fmt: skip
 
     @property
@@ -62,12 +69,35 @@ class Saved:
     def has_optimizer(self) -> bool:
         return (self.path / "optimizer").is_dir()
 
+    @functools.cached_property
+    def base(self) -> "Saved | None":
+        """The step that its adapters stand beside; None: it holds whole weights."""
+        if adapters.LORA not in self.meta:
+            return None
+        folder = adapters.base_of(self.path, self.meta)
+        return Saved(folder, manifest.meta(folder))
+
     def param_shapes(self) -> Any:
         """Shapes and types of the parameters, to be placed on the first device."""
-        return arrays.shapes(self.path / "params")
+        return self.base.param_shapes() if self.base else arrays.shapes(self.path / "params")
 
     def params(self, like: Any = None) -> Any:
         """The parameters, placed and typed as `like` (ShapeDtypeStructs with shardings)."""
+        if self.base is None:
+            return arrays.restore(self.path / "params", like)
+        params = self.base.params(like)
+        places = jax.tree.map(lambda a: a.sharding, params)
+        own = self.trained(_beside(self.path, jax.tree.leaves(places)[0]))
+        return jax.jit(lora.merged, out_shardings=places, donate_argnums=0)(params, own)
+
+    def unmerged(self) -> Any:
+        """The parameters with adapters beside those that they were trained beside."""
+        if self.base is None:
+            return self.params()
+        return lora.attached(self.base.params(), self.trained())
+
+    def trained(self, like: Any = None) -> Any:
+        """What the step itself holds, placed as `like`: adapters, or the parameters."""
         return arrays.restore(self.path / "params", like)
 
     def optimizer(self, like: Any = None) -> Any:
@@ -152,7 +182,8 @@ def find(directory: pathlib.Path, step: int | None = None) -> Saved:
 
 
 def verify(saved: Saved) -> None:
-    """Compares every file with its digest; ValueError names the first missing or changed one."""
+    """Compares every file with its digest; ValueError names the first missing or changed one. Of
+    adapters those of their base too."""
     if not (saved.path / MANIFEST).exists():
         raise ValueError(f"{saved.path} has no {MANIFEST}: it is not a checkpoint of this program")
     if name := manifest.first_damaged(saved.path):
@@ -161,6 +192,16 @@ def verify(saved: Saved) -> None:
             f"checkpoint {saved.path} is damaged: {name} is missing or changed since it was "
             f"written; use another step ({others or 'there is none'}) or train again"
         )
+    if saved.base is not None:
+        verify(saved.base)
+
+
+def _beside(path: pathlib.Path, place: jax.sharding.Sharding) -> Any:
+    """Shapes of a step's own arrays, each whole wherever `place` has parts."""
+    if isinstance(place, NamedSharding):
+        place = NamedSharding(place.mesh, PartitionSpec())
+    typed = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place)
+    return jax.tree.map(typed, arrays.shapes(path / "params"))
 
 
 @contextlib.contextmanager

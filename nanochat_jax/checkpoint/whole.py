@@ -39,6 +39,8 @@ def verify(saved: store.Saved) -> None:
     """`store.verify`, unless this process has done so."""
     if _key(saved.path) not in _known:
         store.verify(saved)
+    elif saved.base is not None:
+        verify(saved.base)
 
 
 def _damaged(directory: pathlib.Path) -> dict[pathlib.Path, str]:

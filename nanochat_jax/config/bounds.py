@@ -25,6 +25,7 @@ FROM_ZERO = {
     "muon_steps": "off", "momentum_steps": "none", "warmup_steps": "none", "grad_clip": "off",
     "eval_steps": "what eval_tokens says", "reference_kv_heads": "all of them",
     "batch_size": "what suits the device", "download": "none", "top_k": "all tokens",
+    "lora_rank": "training of all weights",
 }  # fmt: skip
 SHARES = frozenset(("warmup_ratio", "warmdown_ratio"))
 RATES = ("_lr", "_lr_frac", "weight_decay")  # how the names of rates end

@@ -1,4 +1,4 @@
-"""The flags of `scripts.convert import|export|compare|push`."""
+"""The flags of `scripts.convert import|export|compare|merge|push`."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -68,6 +68,20 @@ class Compare:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Merge:
+    """Make an ordinary checkpoint of one that holds adapters (trained with --lora-rank).
+
+    Everything takes a checkpoint of adapters as it is, as long as its base lies here: merge one to
+    keep it without that, or to go on with all weights.
+    """
+
+    source: Annotated[Source, also("-i")] = "sft"  # stage of the model
+    model_tag: Annotated[str, also("-g")] = ""  # its tag; empty: the deepest
+    as_name: Annotated[str, also("--as")] = ""  # the tag it gets; empty: merged- and its own
+    step: Annotated[int, also("-s")] = -1  # its step; -1: the last
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Push:
     """Put a model on the Hugging Face hub: what export writes, and a model card.
 
@@ -91,5 +105,5 @@ class Push:
 
 
 COMMANDS: dict[str, type] = {
-    "import": Import, "export": Export, "compare": Compare, "push": Push,
+    "import": Import, "export": Export, "compare": Compare, "merge": Merge, "push": Push,
 }  # fmt: skip

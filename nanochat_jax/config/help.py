@@ -60,6 +60,7 @@ GROUPS: dict[str, tuple[str, str]] = {
         "lr_schedule warmup_steps final_lr_frac weight_decay_schedule grad_clip horizon_params "
         "scale_to_batch load_optimizer on_nan",
     ),
+    "Adapters": ("lora_rank", "lora_optimizer lora_lr"),
     "Evaluation": (
         "tasks max_problems controls eval_every eval_metrics_every core_metric_every sample_every",
         "eval_tokens eval_steps eval_metrics_tasks eval_metrics_max_problems chatcore_max_sample "

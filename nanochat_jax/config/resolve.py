@@ -83,7 +83,7 @@ def read(
         SystemExit: what tyro says of a wrong flag (2) or of `--help` (0).
     """
     cls, given, argv = SECTIONS[section], dict(values or {}), typed.unbarred(argv)
-    typed.check(argv, cls)
+    typed.check(argv, cls, others=SECTIONS)
     named = given.get("config") or flags.take(argv, "config")[0]
     path = config_file(named) if named else default_file
     table = read_toml(path) if path else {}

@@ -161,6 +161,12 @@ class ChatStage(Stage):
     val_mixture: tuple[str, ...] = ()
     """the same for validation"""
     task_data: Cosmetic[str] = ""  # local folder of task files instead of the Hugging Face hub
+    lora_rank: int = 0
+    """train two thin matrices of this rank beside each large one (LoRA), not the weights; saved
+    small; 0: all weights"""
+    lora_optimizer: Literal["muon", "adamw"] = "muon"  # of these matrices
+    lora_lr: float = 0.0
+    """their learning rate, which init_lr_frac leaves as it is; 0: 0.01"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -285,6 +291,11 @@ def recipes_of(section: str) -> dict[str, dict[str, Any]]:
         name: DEFAULTS[name].get(section, {}) | changes.get(section, {})
         for name, changes in RECIPES.items()
     }
+
+
+def rank_of(config: Stage) -> int:
+    """The rank of the adapters that a stage trains; 0: it trains the weights."""
+    return config.lora_rank if isinstance(config, ChatStage) else 0
 
 
 # The stages count in different units, as the original's scripts do: base and mid in tokens, sft in

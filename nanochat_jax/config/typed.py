@@ -9,6 +9,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from nanochat_jax.config.values import fields
@@ -26,15 +27,19 @@ def unbarred(argv: Sequence[str]) -> list[str]:
     return argv
 
 
-def check(argv: Sequence[str], cls: type, *, words: bool = False) -> None:
-    """Raises ValueError for a flag that the program does not know, naming the nearest, or for a
-    value that is none of its kind.
+def check(
+    argv: Sequence[str], cls: type, *, words: bool = False,
+    others: Mapping[str, type] = MappingProxyType({}),
+) -> None:  # fmt: skip
+    """Raises ValueError for a flag that the program does not know, naming the nearest or whose it
+    is, or for a value that is none of its kind.
 
     tyro's own message for either is a box of several lines, and for a typo a page with every
     similar flag of every level.
 
     Args:
         words: the program takes other words than flags.
+        others: programs of which the flag might be.
     """
     table, known = table_of(cls), fields(cls)
     for arg, values in _grouped(argv, table):
@@ -42,7 +47,7 @@ def check(argv: Sequence[str], cls: type, *, words: bool = False) -> None:
             if values and not words:
                 raise ValueError(f"{values[0]!r} is no flag; {ALL_FLAGS}")
         elif (name := table.get(key_of(arg))) is None:
-            raise ValueError(_unknown(arg, table))
+            raise ValueError(_unknown(arg, table, others))
         elif name in known:
             _check_values(arg.split("=", 1)[0], values, known[name].type, words)
 
@@ -60,7 +65,11 @@ def _grouped(argv: Sequence[str], table: Mapping[str, str]) -> list[tuple[str, l
     return found
 
 
-def _unknown(arg: str, table: Mapping[str, str]) -> str:
+def _unknown(arg: str, table: Mapping[str, str], others: Mapping[str, type]) -> str:
+    known = [name for name, other in others.items() if key_of(arg) in table_of(other)]
+    if known:
+        flag = arg.split("=", 1)[0]
+        return f"unknown flag {flag} here; it is one of {', '.join(known)} ({ALL_FLAGS})"
     long = [key.removeprefix("--") for key in table if key.startswith("--")]
     close = difflib.get_close_matches(key_of(arg).removeprefix("--"), long, n=1, cutoff=0.5)
     hint = f"; did you mean --{close[0]}?" if close else ""

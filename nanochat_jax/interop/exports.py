@@ -171,6 +171,8 @@ def _optimizers(
     """nanochat's optimizer files of a checkpoint, one a rank, and what is to be said of them."""
     if not saved.has_optimizer:
         return [], "the checkpoint has none"
+    if saved.base is not None:
+        return [], "left out (it is that of adapters, which are merged)"
     stage = saved.meta["stage"]
     if stage not in STAGES or not saved.meta.get("config"):
         return [], "the run's settings are not known"

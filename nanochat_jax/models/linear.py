@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nanochat_jax.config.gpt import GPTConfig
+from nanochat_jax.models import lora
 from nanochat_jax.models.fp8 import dot_general
 
 TILE = 8  # rows that XLA's products for CPUs compute together at least
@@ -18,9 +19,27 @@ class Linear(nn.Dense):
 
     `turned` in place of `kernel`: W as [O, I], each channel's weights side by side. `scale`: W is
     int8, and each output channel has its float32 factor.
+    `lora_a`, `lora_b`: adapters beside W, see `models/lora.py`; `lora_rows`: for which rows of the
+    batch, in serving.
     """
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        y = self._product(x)
+        return y + self._adapted(x) if self.has_variable("params", lora.A) else y
+
+    @nn.nowrap
+    def _adapted(self, x: jax.Array) -> jax.Array:
+        A_IR, B_RO = (self.get_variable("params", name) for name in (lora.A, lora.B))
+        x, A_IR, B_RO = (y.astype(self.dtype) for y in (x, A_IR, B_RO))
+        if not self.has_variable("params", lora.ROWS):
+            return (x @ A_IR) @ B_RO
+        # Zeros, and not left out: what a row gets does not depend on the rows beside it.
+        adapted_B11 = self.get_variable("params", lora.ROWS)[:, None, None]
+        low_BTR = _of_few_rows(x, A_IR) * adapted_B11.astype(self.dtype)
+        return _of_few_rows(low_BTR, B_RO)
+
+    @nn.nowrap
+    def _product(self, x: jax.Array) -> jax.Array:
         turned, scaled = (self.has_variable("params", name) for name in ("turned", "scale"))
         if not turned and not scaled:
             return super().__call__(x)
@@ -43,6 +62,12 @@ class Linear(nn.Dense):
 
 def _contracted(x: jax.Array, W: jax.Array, axis: int) -> jax.Array:
     return lax.dot_general(x, W, (((x.ndim - 1,), (axis,)), ((), ())))
+
+
+def _of_few_rows(x: jax.Array, W_IO: jax.Array) -> jax.Array:
+    """x W of a W so small that it does not matter how it lies."""
+    cpu, others = (lambda x, W: _turned_on_cpu(x, W.T)), (lambda x, W: x @ W)
+    return lax.platform_dependent(x, W_IO, cpu=cpu, default=others)
 
 
 def _turned(x: jax.Array, W_OI: jax.Array) -> jax.Array:

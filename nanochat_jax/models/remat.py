@@ -4,7 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 from jax import lax
+
+from nanochat_jax.models import lora
 
 # Names of arrays: what `block_attention` gives its backward pass, and what stands for a product's
 # result because the backward pass needs it and not the result itself.
@@ -36,15 +39,20 @@ def in_turn(call: Callable[..., Any]) -> Callable[..., Any]:
 
     Those of the parameters, x and more. Else XLA's scheduler leaves the gradients of weights, which
     nothing waits for, to the end of the backward pass; and until then it keeps all that they are
-    made from, of every layer.
+    made from, of every layer. With adapters the gradients of all but these are not asked for, and
+    are left to be dropped.
     """
 
     def backward(vjp: Callable[..., Any], cotangent: Any) -> tuple[Any, ...]:
         params, x, more, *constants = vjp(cotangent)
+        leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+        adapters = [i for i, (keys, _) in enumerate(leaves) if lora.is_adapter(keys)]
+        grads = {i: grad for i, (_, grad) in enumerate(leaves)}
+        asked = {i: grads[i] for i in adapters or grads}
         # A CPU makes them in turn anyway, and is a sixth slower with the barrier.
         free, together = lambda *grads: grads, lambda *grads: lax.optimization_barrier(grads)
-        grads = lax.platform_dependent(params, x, more, cpu=free, default=together)
-        return *grads, *constants
+        made, x, more = lax.platform_dependent(asked, x, more, cpu=free, default=together)
+        return jax.tree.unflatten(tree, (grads | made).values()), x, more, *constants
 
     return nn.custom_vjp(call, lambda module, *inputs: nn.vjp(call, module, *inputs), backward)
 

@@ -1,6 +1,8 @@
 """From flags to a model that is ready to talk: what the terminal and the server begin with."""
 
-from typing import TYPE_CHECKING, NamedTuple
+import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nanochat_jax import devices
 from nanochat_jax.config.paths import base_dir, compilation_cache
@@ -12,17 +14,23 @@ if TYPE_CHECKING:
 
 
 class Loaded(NamedTuple):
-    """A model on a `kind` of device (`cpu`, `gpu`, `tpu`), its step, and a name for it."""
+    """A model on a `kind` of device (`cpu`, `gpu`, `tpu`), its step, and a name for it.
+
+    `base`: the name of the model without the adapters that lie beside its weights; empty: there are
+    none.
+    """
 
     model: "Model"
     tokenizer: "Tokenizer"
     kind: str
     name: str
     step: int
+    base: str = ""
 
 
-def load(cfg: Talk, devices_at_most: int = 1) -> Loaded:
-    """Sets JAX up, on a CPU with so many devices, and loads the checkpoint that `cfg` names.
+def load(cfg: Talk, devices_at_most: int = 1, *, merge: bool = True) -> Loaded:
+    """Sets JAX up, on a CPU with so many devices, and loads the checkpoint that `cfg` names;
+    `merge` as of `load_model`.
 
     Raises FileNotFoundError with the command that makes the checkpoint when there is none.
     """
@@ -35,6 +43,18 @@ def load(cfg: Talk, devices_at_most: int = 1) -> Loaded:
 
     dtype = None if cfg.dtype == "auto" else cfg.dtype
     step = None if cfg.step < 0 else cfg.step
-    model, tokenizer, meta = load_model(cfg.source, cfg.model_tag or None, step, dtype=dtype)
+    how = dict(dtype=dtype, merge=merge)
+    model, tokenizer, meta = load_model(cfg.source, cfg.model_tag or None, step, **how)
     tag = cfg.model_tag or meta.get("model_tag") or f"d{model.cfg.n_layer}"
-    return Loaded(model, tokenizer, kind, f"nanochat-{cfg.source}-{tag}", meta["step"])
+    name = f"nanochat-{cfg.source}-{tag}"
+    base = "" if merge else base_name(name, meta)
+    return Loaded(model, tokenizer, kind, name, meta["step"], base)
+
+
+def base_name(name: str, meta: Mapping[str, Any]) -> str:
+    """What the model of that name is called without its adapters; empty: it has none."""
+    if "lora" not in meta:
+        return ""
+    base = meta["lora"]["base"]
+    own = f"nanochat-{base['stage']}-{pathlib.PurePath(base['path']).parts[-2]}"
+    return own if own != name else f"{name}-base"  # a stage that began with one of its own

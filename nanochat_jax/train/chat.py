@@ -87,7 +87,8 @@ def curriculum(config: MidTrain | SFTTrain, context: RunContext) -> Curriculum:
         figures=lambda common: common | {"Training rows": len(train)},
         data=read | {"micro_rows": context.micro_rows},
         source=sources.chats(train),
-        flops_per_token=flops_per_token(context.cfg),
+        # With adapters a step has not the gradients of the weights, a third of all.
+        flops_per_token=0.0 if config.lora_rank else flops_per_token(context.cfg),
     )
 
 
@@ -110,7 +111,10 @@ def warm_optimizer(config: SFTTrain, start: Origin) -> store.Saved | None:
     original (2026-02-16). A resumed run has a state of its own.
     """
     source = start.source
-    if not config.load_optimizer or source is None or start.resumed:
+    if not config.load_optimizer or config.lora_rank or source is None or start.resumed:
+        return None
+    if source.base is not None:
+        log.warning("the optimizer of %s is that of adapters: it begins afresh", source.path)
         return None
     if not source.has_optimizer:
         log.warning("%s holds no optimizer state: it begins afresh", source.path)

@@ -91,8 +91,23 @@ def make_optimizer(
     paths = ["/".join(keys) for keys in flatten_dict(params)]
     groups = {p: adam_group(p, optim, cfg.n_embd) for p in paths if not is_matrix(p)}
     groups = {p: g._replace(lr=g.lr * lr_scale) for p, g in groups.items()}
-    scaled = optim.matrix_lr * lr_scale
+    return transform(optim, groups, optim.matrix_lr * lr_scale, mesh, compute_dtype)
+
+
+def transform(
+    optim: OptimConfig, groups: dict[str, Group], matrix_lr: float, mesh: Mesh | None,
+    compute_dtype: Any,
+) -> optax.GradientTransformationExtraArgs:  # fmt: skip
+    """AdamW for the paths in `groups`, Muon at `matrix_lr` for all others; the rest as of
+    `make_optimizer`."""
     dtype = jnp.dtype(compute_dtype if optim.muon_dtype == "compute" else optim.muon_dtype)
+
+    def split(tree: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The AdamW and the Muon part of a nested dict keyed as the parameters; no key is in
+        both."""
+        flat = flatten_dict(tree)
+        part = lambda want: {k: v for k, v in flat.items() if ("/".join(k) in groups) == want}
+        return unflatten_dict(part(True)), unflatten_dict(part(False))
 
     def init(params: Any) -> dict[str, Any]:
         tables, kernels = split(params)
@@ -109,18 +124,11 @@ def make_optimizer(
         step = state["step"] + 1
         u_adam, adam = adamw(groups, optim.adam_eps, hyper, step, g_adam, state["adam"], p_adam)
         u_muon, matrices = muon_update(
-            optim, scaled, dtype, mesh, hyper, g_muon, state["muon"], p_muon
+            optim, matrix_lr, dtype, mesh, hyper, g_muon, state["muon"], p_muon
         )
         return {**u_adam, **u_muon}, {"step": step, "adam": adam, "muon": matrices}
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def split(tree: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The AdamW and the Muon part of a nested dict keyed as the parameters; no key is in both."""
-    flat = flatten_dict(tree)
-    part = lambda want: {k: v for k, v in flat.items() if is_matrix("/".join(k)) == want}
-    return unflatten_dict(part(False)), unflatten_dict(part(True))
 
 
 def clip(grads: Any, limit: float) -> Any:
@@ -144,6 +152,8 @@ def adamw(
     Moments have their parameter's dtype; the maths is float32. Updates are float32, so a bfloat16
     parameter is rounded once, when they are added.
     """
+    if not groups:
+        return {}, state
     count = step.astype(jnp.float32)
 
     def leaf(keys: Any, g: jax.Array, m: jax.Array, v: jax.Array, p: jax.Array) -> Any:

@@ -20,12 +20,13 @@ from nanochat_jax import kernels, locks, sharding
 from nanochat_jax.checkpoint import store, whole
 from nanochat_jax.config import flags, scaling
 from nanochat_jax.config.gpt import GPTConfig
-from nanochat_jax.config.stages import BaseTrain, RLTrain, Stage, tokens_per_step
+from nanochat_jax.config.stages import BaseTrain, RLTrain, Stage, rank_of, tokens_per_step
 from nanochat_jax.devices import compute_dtype
 from nanochat_jax.hosts import group
+from nanochat_jax.models import lora
 from nanochat_jax.models.gpt import GPT, Model, init_params
 from nanochat_jax.tokenizer import Tokenizer
-from nanochat_jax.train import base, chat, memory, metrics, origin, rl
+from nanochat_jax.train import adapters, base, chat, memory, metrics, origin, rl
 from nanochat_jax.train.curriculum import Curriculum, RunContext, StepRows
 from nanochat_jax.train.optimizer import make_optimizer
 from nanochat_jax.train.origin import Origin
@@ -60,25 +61,39 @@ class Trainer:
         weights = None if rows.weights is None else put(rows.weights)
         return Batch(put(rows.inputs), put(rows.targets), np.float32(rows.progress), weights)
 
-    def fresh_state(self, params: Any) -> TrainState:
+    @property
+    def weights(self) -> Any:
+        """The parameters of the model in `state`: what is trained, or stands frozen beside it."""
+        return self.state.params if self.state.frozen is None else self.state.frozen
+
+    def fresh_state(self, params: Any, frozen: Any = None) -> TrainState:
         """The state before any step, with those parameters and an optimizer that saw nothing."""
         places = jax.tree.map(lambda a: a.sharding, self.state)
-        params = sharding.put(params, places.params)
+        params, frozen = (
+            sharding.put(tree, where)
+            for tree, where in ((params, places.params), (frozen, places.frozen))
+        )
         # Zeros made where they will lie: one device may not hold them all.
         moments = jax.jit(self.tx.init, out_shardings=places.opt_state)(params)
         none = lambda place: sharding.put(np.int32(0), place)
-        return TrainState(none(places.step), params, moments, none(places.bad))
+        return TrainState(none(places.step), params, moments, none(places.bad), frozen)
 
     def model(self, state: TrainState) -> Model:
-        """The model as it is now: its matrices in the type that computes, whole on every device."""
-        if self.mesh.size == 1:
+        """The model as it is now: its matrices in the type that computes, whole on every device.
+
+        Adapters are merged, as where a checkpoint of them is loaded.
+        """
+        if self.mesh.size == 1 and state.frozen is None:
             return Model(self.gpt, state.params)
-        return Model(self.gpt, self._whole(state.params))
+        return Model(self.gpt, self._whole(state.params, state.frozen))
 
     @functools.cached_property
-    def _whole(self) -> Callable[[Any], Any]:
-        copy = partial(compute_copy, dtype=self.gpt.dtype)
-        return jax.jit(copy, out_shardings=sharding.replicated(self.mesh))
+    def _whole(self) -> Callable[[Any, Any], Any]:
+        def whole(params: Any, frozen: Any) -> Any:
+            params = params if frozen is None else lora.merged(frozen, params)
+            return params if self.mesh.size == 1 else compute_copy(params, self.gpt.dtype)
+
+        return jax.jit(whole, out_shardings=sharding.replicated(self.mesh))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,11 +119,16 @@ class Run:
         like = trainer.state
         if saved is not None:
             put = lambda number, like: sharding.put(np.int32(number), like.sharding)
-            arrays = saved.params(like.params), saved.optimizer(like.opt_state)
-            return TrainState(put(saved.step, like.step), *arrays, put(0, like.bad))
+            arrays = saved.trained(like.params), saved.optimizer(like.opt_state)
+            frozen = None if like.frozen is None else saved.base.params(like.frozen)
+            return TrainState(put(saved.step, like.step), *arrays, put(0, like.bad), frozen)
         # Read to where they will lie, not whole to one device.
-        drawn = lambda: init_params(trainer.gpt.cfg, jax.random.key(self.config.seed))
-        state = trainer.fresh_state(source.params(like.params) if source else drawn())
+        key = jax.random.key(self.config.seed)
+        params = source.params(trainer.weights) if source else init_params(trainer.gpt.cfg, key)
+        if rank := rank_of(self.config):
+            state = trainer.fresh_state(lora.init_adapters(params, rank, key), params)
+        else:
+            state = trainer.fresh_state(params)
         if self.warm_optimizer is not None:
             state = state.replace(opt_state=self.warm_optimizer.optimizer(like.opt_state))
         return state
@@ -125,6 +145,7 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
     metrics.check_run_name(config.run)
     start = origin.find(stage, config, root)
     origin.check_order(config, start)
+    adapters.check_resumed(config, start.resumed)
     if start.saved is not None:
         # The only time that its files are read for their digests.
         group.first(lambda: whole.verify(start.saved))
@@ -166,14 +187,17 @@ def trainer(
         params: shapes of parameters that a checkpoint stores in types of its own; None: as drawn.
         micro_rows: rows that the loss is first averaged over; None: `device_batch_size`.
     """
-    gpt = model_of(cfg, config)
+    gpt, frozen = model_of(cfg, config), None
     optim = scaling.plan(cfg, config).optim if isinstance(config, BaseTrain) else config.optim
     if params is None:
         params = jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))
-    tx = make_optimizer(
-        cfg, optim, params, mesh=mesh, compute_dtype=gpt.dtype, lr_scale=config.init_lr_frac
-    )
-    state = jax.eval_shape(lambda p: TrainState.create(p, tx), params)
+    where = dict(mesh=mesh, compute_dtype=gpt.dtype)
+    if rank_of(config):
+        params, frozen = adapters.shapes(config, params), params
+        tx = adapters.make_optimizer(config, params, **where)
+    else:
+        tx = make_optimizer(cfg, optim, params, **where, lr_scale=config.init_lr_frac)
+    state = jax.eval_shape(lambda *trees: TrainState.create(trees[0], tx, trees[1]), params, frozen)
     places = sharding.shardings(mesh, state)
     typed = lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place)
     schedule = run_schedule(optim, steps)
@@ -212,7 +236,7 @@ def does_not_fit(run: Run, error: BaseException, begun: bool) -> str:
     config, cfg, mesh = run.config, run.trainer.gpt.cfg, run.trainer.mesh
     gpt = run.trainer.gpt
     config = dataclasses.replace(config, attention=gpt.attention, remat=gpt.remat)
-    shapes = dict(steps=run.curriculum.steps, params=run.trainer.state.params)
+    shapes = dict(steps=run.curriculum.steps, params=run.trainer.weights)
     rows = dict(micro_rows=run.start.micro_rows)
     peak = partial(peak_bytes, cfg=cfg, mesh=mesh, **shapes, **rows)
     limit = memory.pool_bytes() or memory.machine_bytes()

@@ -4,6 +4,7 @@ Each device takes the gradient of its own rows, over all micro-batches, and gets
 sum whose parameters and moments it keeps; `train/exchange.py` says what travels for that, and when.
 """
 
+from functools import partial
 from typing import Any, Literal
 
 import flax.struct
@@ -14,6 +15,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from nanochat_jax.models import lora
 from nanochat_jax.models.loss import weighted_loss
 from nanochat_jax.sharding import AXES, specs
 from nanochat_jax.train.exchange import Exchange
@@ -23,17 +25,23 @@ from nanochat_jax.train.schedules import Schedule
 @flax.struct.dataclass
 class TrainState:
     """All that a step changes. `step` (int32) counts the steps done, `bad` (int32) those of them
-    whose loss or gradient was not finite since this process began."""
+    whose loss or gradient was not finite since this process began.
+
+    `frozen`: weights that stay, beside which `params` are adapters; None: `params` are the weights.
+    """
 
     step: jax.Array
     params: Any
     opt_state: Any
     bad: jax.Array
+    frozen: Any = None
 
     @classmethod
-    def create(cls, params: Any, tx: optax.GradientTransformation) -> "TrainState":
+    def create(
+        cls, params: Any, tx: optax.GradientTransformation, frozen: Any = None
+    ) -> "TrainState":
         none = jnp.zeros((), jnp.int32)
-        return cls(none, params, tx.init(params), none)
+        return cls(none, params, tx.init(params), none, frozen)
 
 
 @flax.struct.dataclass
@@ -66,7 +74,8 @@ def train_step(
     if weights_ART is None:
         weights_ART = mean_weights(targets_ART, rows_per_micro)
     rows = batch.inputs_ART, targets_ART, weights_ART
-    loss, grads = gradients(model, state.params, *rows, mesh, reduce_dtype)
+    where = mesh, reduce_dtype, state.frozen
+    loss, grads = gradients(model, state.params, *rows, *where)
     hyper = schedule(state.step, batch.progress)
     updates, opt_state = tx.update(grads, state.opt_state, state.params, hyper=hyper)
     params, norm = optax.apply_updates(state.params, updates), optax.tree.norm(grads)
@@ -77,7 +86,7 @@ def train_step(
     kept = jax.tree.map(chosen, (params, opt_state), (state.params, state.opt_state))
     metrics = {"train/loss": loss, "train/grad_norm": norm}
     metrics |= {f"train/{name}": value for name, value in hyper._asdict().items()}
-    return TrainState(state.step + 1, *kept, state.bad + ~finite), metrics
+    return TrainState(state.step + 1, *kept, state.bad + ~finite, state.frozen), metrics
 
 
 def mean_weights(targets_ART: jax.Array, rows_per_micro: int) -> jax.Array:
@@ -99,41 +108,52 @@ def mean_weights(targets_ART: jax.Array, rows_per_micro: int) -> jax.Array:
 
 def gradients(
     model: Any, params: Any, inputs_ART: jax.Array, targets_ART: jax.Array, weights_ART: jax.Array,
-    mesh: Mesh | None = None, reduce_dtype: Any = jnp.float32,
+    mesh: Mesh | None = None, reduce_dtype: Any = jnp.float32, frozen: Any = None,
 ) -> tuple[jax.Array, Any]:  # fmt: skip
-    """Sum over all tokens of weight x nll, and its gradient in float32.
+    """Sum over all tokens of weight x nll, and its gradient by `params` in float32.
 
     With a mesh, rows are split over its devices and each gradient comes out as its parameter lies;
-    those of divided parameters are sent and summed in `reduce_dtype`.
+    those of divided parameters are sent and summed in `reduce_dtype`. `frozen` as of `TrainState`.
     """
     rows = inputs_ART, targets_ART, weights_ART
+    copy = partial(compute_copy, dtype=model.dtype)
     if mesh is None or mesh.size == 1:
-        return _accumulate(model, compute_copy(params, model.dtype), *rows)
+        return _accumulate(model, copy(params), copy(frozen), *rows)
 
-    exchange = Exchange(mesh, specs(mesh, params), reduce_dtype)
-    own = model.clone(gather=exchange.whole) if exchange.layerwise else model
+    # Adapters and weights travel each by their own places; a layer gathers what it has of both.
+    exchange, frozen_exchange, of_layers = (
+        Exchange(mesh, specs(mesh, tree), reduce_dtype)
+        for tree in (params, frozen, _whole(params, frozen))
+    )
+    own = model.clone(gather=of_layers.whole) if exchange.layerwise else model
 
     # Written out with `shard_map`: left to the compiler, each micro-batch's gradient may be reduced
     # inside of the loop.
-    def local(params: Any, *rows: jax.Array) -> tuple[jax.Array, Any]:
-        params = exchange.once(compute_copy(params, model.dtype))
-        loss, grads = _accumulate(own, params, *rows)
+    def local(params: Any, frozen: Any, *rows: jax.Array) -> tuple[jax.Array, Any]:
+        params, frozen = exchange.once(copy(params)), frozen_exchange.once(copy(frozen))
+        loss, grads = _accumulate(own, params, frozen, *rows)
         return lax.psum(loss, AXES), exchange.summed(grads)
 
-    places = (exchange.specs, *[P(None, AXES)] * 3)
+    places = (exchange.specs, frozen_exchange.specs, *[P(None, AXES)] * 3)
     split = jax.shard_map(
         local, mesh=mesh, in_specs=places, out_specs=(P(), exchange.specs), check_vma=False
     )
-    return split(params, *rows)
+    return split(params, frozen, *rows)
+
+
+def _whole(params: Any, frozen: Any) -> Any:
+    """The parameters of the model: those that are trained, beside frozen weights if there are."""
+    return params if frozen is None else lora.attached(frozen, params)
 
 
 def _accumulate(
-    model: Any, params: Any, inputs_ART: jax.Array, targets_ART: jax.Array, weights_ART: jax.Array
-) -> tuple[jax.Array, Any]:
+    model: Any, params: Any, frozen: Any, inputs_ART: jax.Array, targets_ART: jax.Array,
+    weights_ART: jax.Array,
+) -> tuple[jax.Array, Any]:  # fmt: skip
     """Loss and float32 gradient summed over the accumulation axis, one micro-batch at a time."""
 
     def loss_fn(params: Any, x_RT: jax.Array, y_RT: jax.Array, w_RT: jax.Array) -> jax.Array:
-        params = jax.tree_util.tree_map_with_path(_fence, params)
+        params = jax.tree_util.tree_map_with_path(_fence, _whole(params, frozen))
         return weighted_loss(model, _outside_blocks(model, params), x_RT, y_RT, w_RT)
 
     def micro(total: tuple[jax.Array, Any], rows: tuple[jax.Array, ...]) -> tuple[Any, None]:

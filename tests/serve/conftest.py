@@ -46,11 +46,13 @@ class RunningServer(uvicorn.Server):
         assert not self._thread.is_alive()
 
 
-def new_service(model=None, slots: int = 4, queue_limit: int = 64, kind=Engine, **flags) -> Service:
+def new_service(
+    model=None, slots: int = 4, queue_limit: int = 64, kind=Engine, base_id: str = "", **flags
+) -> Service:
     """A service over `model` (None: a tiny random one with a context of 128 tokens)."""
     engine = kind(model or random_model(sequence_len=128), BYTES, slots=slots)
     cfg = ChatWeb(max_tokens=64, **flags)
-    return Service(Scheduler(engine, queue_limit), BYTES, "nanochat-test", cfg)
+    return Service(Scheduler(engine, queue_limit), BYTES, "nanochat-test", cfg, base_id)
 
 
 @pytest.fixture(scope="session")

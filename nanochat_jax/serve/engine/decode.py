@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nanochat_jax.models import lora
 from nanochat_jax.models.cache import KVCache
 from nanochat_jax.serve.engine.adjust import Adjustments, adjusted, follow, tally
 from nanochat_jax.serve.engine.sampling import uniform
@@ -50,6 +51,8 @@ class Rows:
     seed_B: jax.Array  # uint32
     forced_BK: jax.Array  # tokens that are chosen in place of sampled ones, in the first steps
     forced_count_B: jax.Array  # how many of `forced_BK` count
+    # float32, 1: the model with its adapters answers, 0: without; None: it has no adapters
+    adapted_B: jax.Array | None = None
 
 
 @flax.struct.dataclass
@@ -85,6 +88,7 @@ def decode_chunk(
     what is drawn from; the scores are the model's own in any case.
     """
     B, K = rows.forced_BK.shape
+    params = lora.of_rows(params, rows.adapted_B)
     whole, cache = cache, jax.tree.map(lambda x: x[:B], cache)
 
     def choose(carry):
@@ -150,10 +154,12 @@ class PrefillInput(NamedTuple):
     count_1: jax.Array  # how many of the tokens count
     tokens_1T: jax.Array
     targets_1T: jax.Array  # what follows each token
+    adapted_1: jax.Array | None = None  # as `Rows.adapted_B`
 
 
 def prefill_chunk(apply: Apply, N: int, params: dict, cache_1S: KVCache, chunk: PrefillInput):
     """Feeds a chunk to a one-row cache; (the cache, `score_tokens` of the targets, if N > 0)."""
+    params = lora.of_rows(params, chunk.adapted_1)
     cache_1S = cache_1S.replace(length_B=chunk.start_1)
     # Only the embedding of this pass is used: the compiler drops the rest of it.
     _, looked_up = apply({"params": params}, chunk.before_1[:, None], cache_1S, None)

@@ -75,7 +75,8 @@ class Engine:
         self.pool = Pool(model, specials, slots, self.max_len, steps, mesh)
         self.slots = [Slot(row, row % len(self.devices)) for row in range(slots)]
         self._prefiller = Prefiller(self.pool, self.slots, reuse)
-        self._rows, self._adjusted = idle_rows(slots, steps), self.pool.new_adjusted_rows()
+        self._rows = idle_rows(slots, steps, self.pool.adapters)
+        self._adjusted = self.pool.new_adjusted_rows()
         self._waiting: deque[Generation] = deque()
         self._updates: deque[tuple[Generation, Sequence[ScoredToken]]] = deque()
         self._ticks = 0

@@ -7,12 +7,13 @@ compiler. `Placement` says which device holds which row.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import jax
 import numpy as np
 
+from nanochat_jax.models import lora
 from nanochat_jax.models.cache import init_cache
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine import decode
@@ -64,6 +65,7 @@ class Pool:
     ):
         self._placement = Placement(mesh, slots)
         self.slots, self.steps = slots, steps
+        self.adapters = lora.beside(model.params)
         self.lengths = sizes(min(SMALLEST_CACHE, max_len), max_len, 2)
         # A CPU's time grows with the rows: few replies get a loop over few rows. An accelerator
         # waits for its memory anyway, and in bfloat16 a product's shape shows in its last bits.
@@ -164,10 +166,13 @@ class Pool:
         """Copies scratch caches into rows, at most one of a device, if long enough for them."""
         self.cache = self._insert(self.cache, self._scratch, self._placement.places(rows))
 
-    def prefill(self, prompts: Sequence[tuple[Sequence[int], int]], score: bool):
+    def prefill(
+        self, prompts: Sequence[tuple[Sequence[int], int]], score: bool, adapted: Iterable[bool]
+    ):  # fmt: skip
         """Feeds each device's scratch cache more of its prompt; how many tokens each read, scores.
 
-        `prompts`: (tokens, how many were read before) of every device. All but the last token are
+        `prompts`: (tokens, how many were read before) of every device; `adapted`: whether adapters,
+        if there are any, read with. All but the last token are
         read: it is the first that decoding feeds. Scores of what follows each token that was read,
         if asked for: (logprob, top ids, top logprobs) `[devices, T]`.
         """
@@ -180,6 +185,7 @@ class Pool:
             count_1=ints(min(len(rest), size) for rest in rests),
             tokens_1T=_padded(rests, size),
             targets_1T=_padded([tokens[read + 1 :] for tokens, read in prompts], size),
+            adapted_1=np.asarray([*adapted], np.float32) if self.adapters else None,
         )
         run = self._prefill[self.alternatives if score else 0]
         self._scratch, found = run(self.params, self._scratch, chunk)
@@ -218,8 +224,10 @@ class Pool:
         """Calls that, made in this order, run every function in every shape it can get; `scored`:
         prompts with the scores that requests may ask for, and without; `asked`: replies, too."""
         for size, score in itertools.product(self.chunks, scored):
-            yield partial(self.prefill, [([0] * (size + 1), 0)] * len(self.devices), score)
-        idle, nothing = idle_rows(self.slots, self.steps), self.new_adjusted_rows()
+            n = len(self.devices)
+            yield partial(self.prefill, [([0] * (size + 1), 0)] * n, score, [True] * n)
+        idle = idle_rows(self.slots, self.steps, self.adapters)
+        nothing = self.new_adjusted_rows()
         decode = lambda count, asks: self.read(
             self.start(idle, self.steps, count, nothing.sent((), self.length) if asks else None)
         )

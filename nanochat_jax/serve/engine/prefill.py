@@ -28,6 +28,7 @@ class Prefiller:
         """Drops what the scratch caches hold."""
         # The tokens, by device. Of a prompt that is being read: those that were read or cached.
         self._scratch: dict[int, Sequence[int]] = dict.fromkeys(range(len(self._pool.devices)), ())
+        self._adapted = dict.fromkeys(self._scratch, True)  # whether adapters read them
 
     def drop(self, slot: Slot) -> None:
         """Stops reading the prompt of that slot, if it is being read."""
@@ -56,7 +57,8 @@ class Prefiller:
                 taken.append(prefix.slot.row)
             generation.cached_tokens, generation.began_s = prefix.count, time.monotonic()
             slot.generation, slot.used_at = generation, now
-            slot.tokens, slot.cached = [], 0
+            slot.tokens, slot.cached, slot.adapted = [], 0, generation.request.adapted
+            self._adapted[slot.device] = slot.adapted
             self._scratch[slot.device] = generation.request.tokens[: prefix.count]
             self._running[slot.device] = slot
         if taken:
@@ -68,8 +70,10 @@ class Prefiller:
         # Scores come from reading: a cached token has none left.
         if generation.request.score_prompt or not self._reuse:
             return NO_PREFIX
-        slots = [slot for slot in self._slots if slot.device in devices]
-        scratch = {device: self._scratch[device] for device in devices}
+        # What the model read with its adapters is of no use without them.
+        wanted = generation.request.adapted
+        slots = [s for s in self._slots if s.device in devices and s.adapted == wanted]
+        scratch = {d: self._scratch[d] for d in devices if self._adapted[d] == wanted}
         return best_prefix(generation.request.tokens, slots, scratch)
 
     def read(self) -> tuple[int, list[Slot]]:
@@ -79,7 +83,7 @@ class Prefiller:
         tokens_of = {d: slot.generation.request.tokens for d, slot in reading.items()}
         prompts = [(tokens_of.get(d, held), len(held)) for d, held in self._scratch.items()]
         score = next(iter(reading.values())).generation.request.score_prompt
-        counts, found = self._pool.prefill(prompts, score)
+        counts, found = self._pool.prefill(prompts, score, self._adapted.values())
         for device, slot in reading.items():
             (tokens, begin), count = prompts[device], counts[device]
             if score:

@@ -25,7 +25,8 @@ class Request:
     `max_tokens` None or -1: up to the end of the context. `top_k` None, 0 or -1: all tokens.
     `top_p` 0 leaves the likeliest token alone, as temperature 0 does.
     `alternatives` asks for the likeliest tokens beside each one of the reply, `score_prompt` for
-    the prompt's own log-probabilities; a `run_on` reply does not end at a stop token.
+    the prompt's own log-probabilities; a `run_on` reply does not end at a stop token. Where the
+    model has adapters beside its weights, one that is not `adapted` is answered without them.
     The last five are told in `adjust.py`; `logit_bias` is (token id, what is added) each, or a
     mapping of them.
     """
@@ -39,6 +40,7 @@ class Request:
     alternatives: bool = False
     score_prompt: bool = False
     run_on: bool = False
+    adapted: bool = True
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0

@@ -12,14 +12,15 @@ from nanochat_jax.serve.engine.slots import Slot
 from nanochat_jax.serve.engine.tool_calls import ToolCalls
 
 
-def idle_rows(slots: int, steps: int) -> Rows:
-    """Rows that do nothing; K = `steps`."""
+def idle_rows(slots: int, steps: int, adapters: bool = False) -> Rows:
+    """Rows that do nothing; K = `steps`. `adapters`: the model has some, which each may use."""
     ints, flags = lambda *more: np.zeros((slots, *more), np.int32), lambda: np.zeros(slots, bool)
     return Rows(
         token_B=ints(), length_B=ints(), running_B=flags(), step_B=ints(), budget_B=ints(),
         in_call_B=flags(), run_on_B=flags(), temperature_B=np.zeros(slots, np.float32),
         top_k_B=ints(), top_p_B=np.ones(slots, np.float32), seed_B=np.zeros(slots, np.uint32),
         forced_BK=ints(steps), forced_count_B=ints(),
+        adapted_B=np.zeros(slots, np.float32) if adapters else None,
     )  # fmt: skip
 
 
@@ -31,6 +32,8 @@ def set_request(rows: Rows, row: int, request: Request, room: int) -> None:
     rows.run_on_B[row], rows.temperature_B[row] = request.run_on, request.temperature
     rows.top_k_B[row], rows.top_p_B[row] = request.top_k or 0, request.top_p
     rows.seed_B[row] = derive_seed(request.seed, 0)
+    if rows.adapted_B is not None:
+        rows.adapted_B[row] = request.adapted
 
 
 def set_next(rows: Rows, row: int, token: int, calls: ToolCalls) -> None:

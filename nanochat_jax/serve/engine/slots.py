@@ -15,6 +15,7 @@ class Slot:
     """One row. `tokens` are known to the host; the cache holds the first `cached` of them.
 
     `cached` is one less than `tokens` while a row replies: its last token was chosen, not yet fed.
+    `adapted`: whether the model read them with its adapters.
     """
 
     row: int
@@ -23,6 +24,7 @@ class Slot:
     tool_calls: ToolCalls | None = None
     tokens: list[int] = dataclasses.field(default_factory=list)
     cached: int = 0
+    adapted: bool = True
     used_at: int = 0  # the engine's tick when it was last given away
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
+from jax.scipy.linalg import block_diag
 
+from nanochat_jax.models import lora
 from nanochat_jax.models.gpt import Model
 from nanochat_jax.serve.engine.kernels import choose_attention
 
@@ -51,11 +53,15 @@ def prepare_params(params: Any, dtype: Any, int8: bool) -> Any:
 
 
 def joined(params: Any) -> Any:
-    """Each layer's `c_q`, `c_k`, `c_v` side by side as `c_qkv`: one product in place of three."""
+    """Each layer's `c_q`, `c_k`, `c_v` side by side as `c_qkv`: one product in place of three.
+
+    Of their adapters every B meets its own A alone: it stands in a block of one B of all.
+    """
     flat = _flat(params)
     for *layer, _, leaf in [path for path in flat if "c_q" in path]:
         parts = [flat.pop((*layer, name, leaf)) for name in ("c_q", "c_k", "c_v")]
-        flat[*layer, "c_qkv", leaf] = jnp.concatenate(parts, axis=-1)
+        side_by_side = block_diag(*parts) if leaf == lora.B else jnp.concatenate(parts, axis=-1)
+        flat[*layer, "c_qkv", leaf] = side_by_side
     return traverse_util.unflatten_dict(flat) if flat else params
 
 

@@ -95,16 +95,19 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
 
 def _add_model_routes(router: APIRouter, service: Service) -> None:
     created = int(service.counters.started)
-    card = responses.ModelCard(id=service.model_id, created=created, max_model_len=service.context)
+
+    def card(name: str) -> responses.ModelCard:
+        parent = (service.base_id or None) if name == service.model_id else None
+        context = service.context
+        return responses.ModelCard(id=name, created=created, max_model_len=context, parent=parent)
 
     @router.get("/v1/models")
     async def list_models() -> responses.ModelList:
-        return responses.ModelList(data=[card])
+        return responses.ModelList(data=[card(name) for name in service.model_ids])
 
     @router.get("/v1/models/{name}", responses=refusals(404))
     async def show_model(name: str) -> responses.ModelCard:
-        service.check_model(name)
-        return card
+        return card(service.named(name))
 
 
 def _add_tokenizer_routes(router: APIRouter, service: Service) -> None:

@@ -68,7 +68,7 @@ class _ChatWriter:
     def __init__(self, service: Service, body: ChatRequest):
         self._tokenizer, self._body = service.tokenizer, body
         kind = "chat.completion.chunk" if body.stream else "chat.completion"
-        self.envelope = responses.new_envelope("chatcmpl-", kind, service.model_id)
+        self.envelope = responses.new_envelope("chatcmpl-", kind, service.named(body.model))
 
     def choice(self, reply: StreamedReply) -> responses.ChatChoice:
         message = responses.ReplyMessage(role="assistant", content=reply.text, refusal=None)

@@ -71,7 +71,8 @@ class _TextWriter:
 
     def __init__(self, service: Service, body: CompletionRequest):
         self._tokenizer, self._body = service.tokenizer, body
-        self.envelope = responses.new_envelope("cmpl-", "text_completion", service.model_id)
+        name = service.named(body.model)
+        self.envelope = responses.new_envelope("cmpl-", "text_completion", name)
         # The bos put before text is not shown: the echo is what was sent.
         bos = service.tokenizer.id_to_token(service.tokenizer.get_bos_token_id())
         self._bare = [isinstance(p, str) and not p.startswith(bos) for p in body.prompts()]

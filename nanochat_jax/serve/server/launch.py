@@ -100,7 +100,7 @@ def serve(cfg: ChatWeb) -> int:
 def loaded_service(cfg: ChatWeb) -> "Service":
     """The service of the checkpoint that `cfg` names. Its engine alone holds weights: not also the
     model as it was read."""
-    loaded = load(cfg, devices.virtual_devices(cfg.slots or CPU_SLOTS, 1))
+    loaded = load(cfg, devices.virtual_devices(cfg.slots or CPU_SLOTS, 1), merge=False)
     return new_service(cfg, loaded, new_engine(cfg, loaded))
 
 
@@ -125,7 +125,8 @@ def new_service(cfg: ChatWeb, loaded: Loaded, engine: "Engine") -> "Service":
     from nanochat_jax.serve.server.service import Service
 
     scheduler = Scheduler(engine, cfg.queue, when_warm=tune_interpreter)
-    return Service(scheduler, loaded.tokenizer, cfg.model_name or loaded.name, cfg)
+    name = cfg.model_name or loaded.name
+    return Service(scheduler, loaded.tokenizer, name, cfg, loaded.base)
 
 
 def run(service: "Service", sock: socket.socket) -> int:

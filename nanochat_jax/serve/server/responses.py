@@ -231,13 +231,15 @@ class Limits(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """The one model of this server; `max_model_len` is its context in tokens, as vLLM says it."""
+    """A model of this server; `max_model_len` is its context in tokens, `parent` the one that its
+    adapters stand beside: both as vLLM says them."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "nanochat_jax"
     max_model_len: int
+    parent: str | None = None
     limits: Limits = Limits()
 
 

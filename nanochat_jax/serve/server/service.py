@@ -202,10 +202,16 @@ def _rate(count: int, seconds: float) -> float:
 
 
 class Service:
-    """What the routes share. Everything here runs in the event loop's thread."""
+    """What the routes share. Everything here runs in the event loop's thread.
 
-    def __init__(self, scheduler: Scheduler, tokenizer: Tokenizer, model_id: str, cfg: ChatWeb):
-        self.scheduler, self.tokenizer = scheduler, tokenizer
+    `base_id`: what the model is called without its adapters; empty: it has none.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, tokenizer: Tokenizer, model_id: str, cfg: ChatWeb,
+        base_id: str = "",
+    ):  # fmt: skip
+        self.scheduler, self.tokenizer, self.base_id = scheduler, tokenizer, base_id
         self.model_id, self.cfg, self.context = model_id, cfg, scheduler.engine.max_len
         self.counters = Counters()
         self.leaving = False  # a signal has come; requests are still answered
@@ -237,11 +243,23 @@ class Service:
         if not self.ready:
             raise ApiError(503, "the model is still loading; try again soon", code="loading")
 
-    def check_model(self, name: str | None) -> None:
-        """Raises ApiError 404 for a model that this server does not have."""
-        if name is not None and name not in (self.model_id, "nanochat"):
-            message = f"The model `{name[:100]}` does not exist; this server has `{self.model_id}`"
+    @property
+    def model_ids(self) -> tuple[str, ...]:
+        """The names that requests may ask for; the first one answers where none is named."""
+        return (self.model_id, self.base_id) if self.base_id else (self.model_id,)
+
+    def named(self, name: str | None) -> str:
+        """The model that answers to a name.
+
+        Raises ApiError 404 for a model that this server does not have.
+        """
+        if name in (None, "nanochat"):
+            return self.model_id
+        if name not in self.model_ids:
+            have = "` and `".join(self.model_ids)
+            message = f"The model `{name[:100]}` does not exist; this server has `{have}`"
             raise ApiError(404, message, "model", "model_not_found")
+        return name
 
     def check_tokens(self, tokens: Iterable[int], param: str) -> None:
         """Raises ApiError 400 for an id that is not in the vocabulary."""
@@ -258,7 +276,7 @@ class Service:
         those that can run and wait together. `param` is what asks for them.
         """
         self.check_ready()
-        self.check_model(body.model)
+        self.named(body.model)
         self.check_tokens(map(int, body.logit_bias or ()), "logit_bias")
         count = prompts * body.choices()
         places = self.scheduler.queue_limit + len(self.scheduler.engine.slots)
@@ -300,7 +318,8 @@ class Service:
                     tuple(tokens), pick(body.max_tokens, defaults.max_tokens),
                     pick(body.temperature, defaults.temperature),
                     pick(body.top_k, defaults.top_k), pick(body.top_p, defaults.top_p),
-                    derive_seed(seed, i), **body.adjustments(vars(defaults)), **scores,
+                    derive_seed(seed, i), adapted=self.named(body.model) == self.model_id,
+                    **body.adjustments(vars(defaults)), **scores,
                 )  # fmt: skip
                 session.add(request, ReplyReader(self.tokenizer, body.stops(), raw, opening))
         except BaseException:
