@@ -1,11 +1,13 @@
 """The commands of `scripts.checkpoints`: each prints what it found or did."""
 
+import contextlib
 import datetime
 import pathlib
 from collections.abc import Iterator
 
 from nanochat_jax import leftovers
 from nanochat_jax.checkpoint import aside, store
+from nanochat_jax.checkpoint.adapters import LORA
 from nanochat_jax.checkpoint.aside import Aside
 from nanochat_jax.config import paths
 from nanochat_jax.config.checkpoints import ListRuns, Prune, Restore
@@ -73,7 +75,16 @@ def _about(folder: pathlib.Path) -> str:
     return (
         f"step{'s' * (len(steps) > 1)} {'..., ' * (len(steps) > 4)}{shown}, "
         f"{'finished' if ended else 'not finished'}, {leftovers.size_text(size)}"
+        f"{_beside(folder)}"
     )
+
+
+def _beside(folder: pathlib.Path) -> str:
+    """What adapters stand beside; empty of whole weights."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        meta = store.find(folder).meta
+        return f", adapters beside {meta[LORA]['base']['path']}" if LORA in meta else ""
+    return ""
 
 
 def _day(each: Aside) -> str:

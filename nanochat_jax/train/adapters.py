@@ -21,7 +21,7 @@ from nanochat_jax.models import lora
 from nanochat_jax.train.optimizer import Group, transform
 from nanochat_jax.train.origin import Origin
 
-# By `bench/lora.py`; what was tried beside them: docs/log.md, 28 November 2026.
+# What was tried beside them: docs/log.md, 28 November 2026.
 RATES = {"muon": 0.01, "adamw": 0.01}
 
 

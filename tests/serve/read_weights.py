@@ -14,7 +14,7 @@ class ReadWeights:
         self._refs = []
         monkeypatch.setattr(module, "load", self._load)
 
-    def _load(self, *_):
+    def _load(self, *_, **__):
         model = random_model()
         blocks = [model.params[f"h_{i}"] for i in range(model.cfg.n_layer)]
         self._refs = [weakref.ref(block["mlp"]["c_fc"]["kernel"]) for block in blocks]

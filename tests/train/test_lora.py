@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from nanochat_jax import interop, pipeline
-from nanochat_jax.checkpoint import aside, find_checkpoint, load_model, manifest, store
+from nanochat_jax.checkpoint import aside, commands, find_checkpoint, load_model, manifest, store
 from nanochat_jax.config import flags
-from nanochat_jax.config.convert import Merge
+from nanochat_jax.config.checkpoints import ListRuns
+from nanochat_jax.config.convert import Export, Merge
 from nanochat_jax.config.optim import OptimConfig
 from nanochat_jax.config.paths import checkpoints
 from nanochat_jax.config.resolve import resolve
@@ -115,17 +116,26 @@ def test_adapters_for_a_model_that_is_one_with_adapters_and_replies_while_they_t
     equal(load_model("rl")[0].params, lora.merged(before.params, saved.trained()))
 
 
-def test_merging_writes_an_ordinary_checkpoint_that_needs_no_base(root, capsys):
+def exported(folder, tag):
+    """What export writes of a model."""
+    interop.export_model(Export(dir=str(folder / tag), source="sft", model_tag=tag, as_name="x"))
+    return next((folder / tag).rglob("model_*.pt")).read_bytes()
+
+
+def test_merging_writes_an_ordinary_checkpoint_that_needs_no_base(root, tmp_path, capsys):
     want = load_model("sft")[0].params
     assert convert.main(["merge", "--source", "sft", "--as", "whole"]) == 0
+    assert "next: python -m scripts.chat_cli -i sft -g whole" in capsys.readouterr().out
     for argv, said in ((["-g", "whole"], "holds whole weights"), (["--as", "whole"], "exists")):
         with pytest.raises(ValueError, match=said):
             interop.merge(flags.whole(["--model-tag=d2", *argv], Merge, prog="merge"))
+    assert exported(tmp_path, "whole") == exported(tmp_path, "d2")
+    commands.run(ListRuns())
+    assert "adapters beside mid_checkpoints/d2/000001" in capsys.readouterr().out
     shutil.rmtree(checkpoints(root, "mid"))
     model, _, meta = load_model("sft", "whole")
     equal(model.params, want)
     assert "lora" not in meta and meta["config"]["lora_rank"] == 0
-    assert "next: python -m scripts.chat_cli -i sft -g whole" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
