@@ -1,9 +1,12 @@
-"""Text to train on: `python -m scripts.data download|add|list|verify|trace|identity|clean`."""
+"""Text to train on: `python -m scripts.data COMMAND`.
+
+download, add, list, verify, trace, identity, templates or clean.
+"""
 
 import sys
 
 from nanochat_jax.config import flags
-from nanochat_jax.config.data import COMMANDS, MakeIdentity, Trace
+from nanochat_jax.config.data import COMMANDS, MakeIdentity, Trace, WriteTemplates
 from nanochat_jax.config.errors import friendly_errors, start_logging
 from nanochat_jax.stopping import at_once
 
@@ -14,6 +17,8 @@ def main(argv: list[str]) -> int:
         command = flags.command(COMMANDS, argv, prog="scripts.data", description=__doc__)
         if isinstance(command, MakeIdentity):
             from nanochat_jax.identity.make import run
+        elif isinstance(command, WriteTemplates):
+            from nanochat_jax.identity.make import write_templates as run
         elif isinstance(command, Trace):
             from nanochat_jax.train.trace import run
         else:

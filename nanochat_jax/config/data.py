@@ -1,4 +1,4 @@
-"""The flags of `scripts.data download|add|list|verify|trace|identity|clean`."""
+"""The flags of `scripts.data download|add|list|verify|trace|identity|templates|clean`."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -75,6 +75,7 @@ class MakeIdentity:
 
     name: str  # what the model calls itself
     facts: str  # file of facts, one a line: `creator: Ada`, or a sentence as the model would say it
+    templates: str = ""  # its words in another language: a file that `templates` wrote, translated
     endpoint: str = ""  # server of OpenAI's chat completions, e.g. http://127.0.0.1:8000/v1
     key_variable: str = ""
     """variable that holds the server's key; else $OPENAI_API_KEY goes to OpenAI's servers and to
@@ -90,6 +91,17 @@ class MakeIdentity:
 
     def __post_init__(self) -> None:
         bounds.check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class WriteTemplates:
+    """Write all words of identity conversations into one file, to be translated.
+
+    `scripts.data identity --templates FILE` makes conversations of it. What the programs and the
+    page say stays English.
+    """
+
+    out: str  # the file, such as my-language.toml
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,5 +121,5 @@ class Clean:
 
 COMMANDS: dict[str, type] = {
     "download": Download, "add": AddTexts, "list": ListShards, "verify": VerifyShards,
-    "trace": Trace, "identity": MakeIdentity, "clean": Clean,
+    "trace": Trace, "identity": MakeIdentity, "templates": WriteTemplates, "clean": Clean,
 }  # fmt: skip

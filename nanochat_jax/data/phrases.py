@@ -39,31 +39,43 @@ class Phrases(collections.UserDict[str, Any]):
     @functools.cached_property
     def data(self) -> dict[str, Any]:
         tables = tomllib.loads(self._file.read_text(encoding="utf-8-sig"))
-        if wrong := tables.keys() ^ self._fields.keys():
-            raise ValueError(
-                f"{self._file}: keys {sorted(wrong)} are missing or unknown; expected "
-                f"{', '.join(self._fields)}"
-            )
-        known = {k: text for k, text in (self._known or {}).items() if isinstance(text, str)}
-        names = {key: set(fields.split()) for key, fields in self._fields.items()}
-        return {key: self._checked(key, value, names[key], known) for key, value in tables.items()}
+        return checked(str(self._file), tables, self._fields, self._known)
 
-    def _checked(self, place: str, value: Any, allowed: set[str], known: dict[str, str]) -> Any:
-        """The value with what is known put in."""
-        if isinstance(value, dict) and value:
-            return {k: self._checked(f"{place}.{k}", v, allowed, known) for k, v in value.items()}
-        if isinstance(value, list) and value:
-            items = enumerate(value)
-            return [self._checked(f"{place}[{i}]", v, allowed, known) for i, v in items]
-        if not isinstance(value, str):
-            raise ValueError(f"{self._file}: {place} is {value!r}; expected texts")
-        for name, text in known.items():
-            value = value.replace(f"{{{name}}}", text)
-        try:
-            names = {name for _, name, _, _ in string.Formatter().parse(value) if name is not None}
-        except ValueError as error:
-            raise ValueError(f"{self._file}: {place}, {value!r}: {error}") from None
-        if wrong := names - allowed:
-            may = ", ".join(sorted(allowed | known.keys())) or "none"
-            raise ValueError(f"{self._file}: {place} names {sorted(wrong)} in braces; known: {may}")
-        return value
+
+def checked(
+    file: str, tables: Mapping[str, Any], fields: Mapping[str, str],
+    known: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The tables of a file with what is known put in; arguments and errors as of `Phrases`."""
+    if wrong := tables.keys() ^ fields.keys():
+        raise ValueError(
+            f"{file}: keys {sorted(wrong)} are missing or unknown; expected {', '.join(fields)}"
+        )
+    texts = {k: text for k, text in (known or {}).items() if isinstance(text, str)}
+    return {key: _checked(f"{file}: {key}", value, set(fields[key].split()), texts)
+            for key, value in tables.items()}  # fmt: skip
+
+
+def names_in(text: str) -> set[str]:
+    """What stands in braces in a text; ValueError where a brace has no partner."""
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+
+
+def _checked(place: str, value: Any, allowed: set[str], known: Mapping[str, str]) -> Any:
+    """The value with what is known put in."""
+    if isinstance(value, dict) and value:
+        return {k: _checked(f"{place}.{k}", v, allowed, known) for k, v in value.items()}
+    if isinstance(value, list) and value:
+        return [_checked(f"{place}[{i}]", v, allowed, known) for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        raise ValueError(f"{place} is {value!r}; expected texts")
+    for name, text in known.items():
+        value = value.replace(f"{{{name}}}", text)
+    try:
+        names = names_in(value)
+    except ValueError as error:
+        raise ValueError(f"{place}, {value!r}: {error}") from None
+    if wrong := names - allowed:
+        may = ", ".join(sorted(allowed | known.keys())) or "none"
+        raise ValueError(f"{place} names {sorted(wrong)} in braces; known: {may}")
+    return value

@@ -3,16 +3,18 @@
 import dataclasses
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from nanochat_jax.identity.language import ENGLISH, Language
 from nanochat_jax.texts import read_text
 
-# A key is one to three words; `I have one rule: be kind.` is a sentence.
+# A key is one to three words. Beyond ASCII whatever is no blank may be in one: `\w` knows no marks.
 PAIR = re.compile(
-    r"(?!(?:i|we|you|it|he|she|they)\b)"
-    r"(?P<key>[^\W\d_][\w'-]*(?: +[\w'-]+){0,2})\s*:\s+(?P<value>\S.*)",
-    re.IGNORECASE,
+    r"(?P<key>[^\W\d_](?:[\w'-]|[^\x00-\x7f\s：])*(?: +(?:[\w'-]|[^\x00-\x7f\s：])+){0,2})"
+    r"\s*(?::\s+|：\s*)(?P<value>\S.*)"
 )
+ENDS = ".!?…。！？।؟۔։።"
 EXAMPLE = "one a line, `creator: Ada` or a sentence as the model would say it: `I like maps.`"
 
 
@@ -30,13 +32,18 @@ class Fact:
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """Who the model is."""
+    """Who the model is, and in which language it says so."""
 
     name: str
     facts: tuple[Fact, ...]
+    language: Language = dataclasses.field(default=ENGLISH, compare=False)
+
+    @property
+    def words(self) -> Mapping[str, Any]:
+        return self.language.templates
 
 
-def read_identity(name: str, path: pathlib.Path) -> Identity:
+def read_identity(name: str, path: pathlib.Path, language: Language = ENGLISH) -> Identity:
     """The name with the facts of a text file; blank lines and those that begin with # are notes.
 
     Raises:
@@ -48,25 +55,29 @@ def read_identity(name: str, path: pathlib.Path) -> Identity:
         raise ValueError("the name is empty; say who the model is: --name Nemo")
     if not path.is_file():
         raise FileNotFoundError(f"no file of facts {path}; write one, {EXAMPLE}")
-    facts = parse(read_text(path).splitlines())
+    facts = parse(read_text(path).splitlines(), language)
     if not facts:
         raise ValueError(f"{path} holds no fact; write some, {EXAMPLE}")
-    return Identity(name, facts)
+    return Identity(name, facts, language)
 
 
-def parse(lines: Sequence[str]) -> tuple[Fact, ...]:
+def parse(lines: Sequence[str], language: Language = ENGLISH) -> tuple[Fact, ...]:
     """The facts of these lines, each once, in order."""
     kept = [line for line in map(str.strip, lines) if line and not line.startswith("#")]
-    return tuple(dict.fromkeys(map(_fact, kept)))
+    return tuple(dict.fromkeys(_fact(line, language.templates) for line in kept))
 
 
-def _fact(line: str) -> Fact:
+def _fact(line: str, words: Mapping[str, Any]) -> Fact:
     """`My home: Oslo.` and `home: Oslo` are the same fact."""
     # People write them either way; the key goes into "your {key}", the value before a full stop.
-    if not (match := PAIR.fullmatch(line)):
-        return Fact("", line if line[-1] in ".!?…。" else line + ".")
-    key = re.sub(r"^(my|your|its|the)\s+", "", " ".join(match["key"].split()), flags=re.IGNORECASE)
+    match, stop = PAIR.fullmatch(line), words["full_stop"]
+    first, _, rest = " ".join(match["key"].split()).partition(" ") if match else ("", "", "")
+    # `I have one rule: be kind.` is a sentence.
+    if not match or first.casefold().partition("'")[0] in words["no_key"].split():
+        return Fact("", line if line[-1] in ENDS else line + stop)
+    key = rest if rest and first.casefold() in words["not_of_key"].split() else match["key"]
+    key = " ".join(key.split())
     value = match["value"].strip()
-    if value.endswith(".") and not value.endswith("..") and value.count(".") == 1:
-        value = value[:-1]
+    if value.endswith(stop) and value.count(stop) == 1:
+        value = value.removesuffix(stop)
     return Fact(key if key.isupper() else key[0].lower() + key[1:], value)

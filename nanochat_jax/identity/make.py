@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from nanochat_jax.config import paths
-from nanochat_jax.config.data import MakeIdentity
+from nanochat_jax.config.data import MakeIdentity, WriteTemplates
+from nanochat_jax.files import write_text
+from nanochat_jax.identity import language as language_file
 from nanochat_jax.identity import prompts, templates
 from nanochat_jax.identity.conversation_file import ConversationFile
 from nanochat_jax.identity.endpoint import Endpoint, read_conversation
@@ -77,7 +79,9 @@ class Made:
 
 def run(command: MakeIdentity) -> int:
     """`scripts.data identity`: makes the file, prints what was done, and returns the exit code."""
-    who = read_identity(command.name, pathlib.Path(command.facts).expanduser())
+    words = pathlib.Path(command.templates).expanduser()
+    language = language_file.read(words) if command.templates else language_file.ENGLISH
+    who = read_identity(command.name, pathlib.Path(command.facts).expanduser(), language)
     path = pathlib.Path(command.out or paths.identity(paths.writable_base_dir())).expanduser()
     settings = {"seed": command.seed, "fresh": command.fresh}
     if command.endpoint:
@@ -91,6 +95,18 @@ def run(command: MakeIdentity) -> int:
         made = from_templates(path, who, command.count, **settings)
     print(made.summary(command.count))
     print(f"{path}: {made.total} conversations about {who.name} (facts: {len(who.facts)})")
+    return 0
+
+
+def write_templates(command: WriteTemplates) -> int:
+    """`scripts.data templates`: writes the English file, to be translated."""
+    path = pathlib.Path(command.out).expanduser()
+    if path.exists():
+        raise ValueError(f"{path} is there already; choose another --out, or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, language_file.english())
+    print(f"{path}: translate what stands in quotes, not the names in braces; then")
+    print(f"  python -m scripts.data identity --templates {path} --name NAME --facts FILE")
     return 0
 
 
@@ -152,7 +168,8 @@ def _begin(
     """The file, which knows by a digest of facts, writer and seed which indices are done."""
     if count < 1:
         raise ValueError(f"count is {count}; expected at least 1")
-    text = "\0".join([identity.name, *(fact.line for fact in identity.facts), writer, str(seed)])
+    facts, words = (fact.line for fact in identity.facts), identity.language.digest
+    text = "\0".join([identity.name, *facts, writer + words, str(seed)])
     source = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
     return Made(ConversationFile(path, identity.name, source, fresh))
 

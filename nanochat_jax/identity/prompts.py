@@ -7,13 +7,8 @@ opening, the length and the manner are drawn anew for every request, by its inde
 import random
 from typing import Any
 
-from nanochat_jax.data.phrases import Phrases
 from nanochat_jax.identity.facts import Identity
 
-PROMPTS = Phrases("nanochat_jax.identity", "prompts.toml", {
-    "persons": "", "subjects": "", "lengths": "", "manners": "", "openings": "",
-    "request": "name facts person subject length manner openings",
-})  # fmt: skip
 DRAWN = ("person", "subject", "length", "manner")
 OPENINGS_SHOWN = 4
 
@@ -40,10 +35,11 @@ RESPONSE_FORMAT = {
 def request(identity: Identity, index: int, attempt: int = 0, seed: int = 0) -> str:
     """What is sent for the `index`-th conversation; each attempt at it gets another text."""
     rng = random.Random(f"{seed}:{index}:{attempt}")
-    openings = rng.sample(PROMPTS["openings"], OPENINGS_SHOWN)
+    words = identity.language.prompts
+    openings = rng.sample(words["openings"], min(OPENINGS_SHOWN, len(words["openings"])))
     facts = rng.sample(identity.facts, len(identity.facts))  # no fact is first in every request
-    drawn = {key: rng.choice(PROMPTS[f"{key}s"]) for key in DRAWN}
-    return PROMPTS["request"].format(
+    drawn = {key: rng.choice(words[f"{key}s"]) for key in DRAWN}
+    return words["request"].format(
         name=identity.name, facts="\n".join(f"- {fact.line}" for fact in facts),
         openings="\n".join(f"  - {text}" for text in openings), **drawn,
     )  # fmt: skip

@@ -1,28 +1,20 @@
 """Identity conversations without a model: phrasings x facts x greetings, one to four exchanges.
 
-The words are in `templates.toml`.
+The words are those of the identity's language: `templates.toml`, or a file of one's own.
 """
 
-import functools
 import random
 import re
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from nanochat_jax.data.phrases import Phrases
 from nanochat_jax.identity.facts import Fact, Identity
+from nanochat_jax.identity.language import Phrasing
 from nanochat_jax.tasks.conversation import Messages
 
-TEMPLATES = Phrases("nanochat_jax.identity", "templates.toml", {
-    "hello": "", "hello_ends": "", "hello_back": "name", "who": "", "name_answers": "name",
-    "who_after_hello": "hello question", "others": "", "is_other": "other",
-    "not_other": "name other", "is_name": "name", "is_so": "name", "spell": "",
-    "spelled": "name letters", "about": "", "about_answer": "name facts", "thanks": "",
-    "welcome": "", "ask_key": "key", "say_key": "key value be be_first", "many_ends": "",
-    "one": "", "many": "", "special": "value",
-})  # fmt: skip
 Exchange = tuple[str, str]
-# Questions about a key, their answers, and whether "your <key>" can be said.
-Phrasing = tuple[Sequence[str], Sequence[str], bool]
+ENDS, DOUBLED = "?.!।؟。？！።۔;", "?!؟？！"  # of sentences, in the scripts that have their own
 
 
 def conversation(identity: Identity, index: int, seed: int = 0) -> Messages:
@@ -40,54 +32,74 @@ def conversation(identity: Identity, index: int, seed: int = 0) -> Messages:
 
 
 def hello(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
-    greeting = rng.choice(TEMPLATES["hello"]) + rng.choice(TEMPLATES["hello_ends"])
+    words = identity.words
+    greeting = rng.choice(words["hello"]) + rng.choice(words["hello_ends"])
     return greeting, _drawn(rng, "hello_back", identity)
 
 
 def who(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
-    question = rng.choice(TEMPLATES["who"])
+    words = identity.words
+    question = rng.choice(words["who"])
     if rng.random() < 0.3:
-        greeting = rng.choice(TEMPLATES["hello"])
-        question = TEMPLATES["who_after_hello"].format(hello=greeting, question=question)
+        greeting = rng.choice(words["hello"])
+        question = words["who_after_hello"].format(hello=greeting, question=question)
     return question, _drawn(rng, "name_answers", identity)
 
 
 def other(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
     """Somebody takes the model for another one."""
     # So that the answer to "Are you ...?" depends on the name, and is not always yes.
-    name = rng.choice([o for o in TEMPLATES["others"] if o.lower() != identity.name.lower()])
+    others = [o for o in identity.words["others"] if o.lower() != identity.name.lower()]
+    name = rng.choice(others)
     answer = _drawn(rng, "not_other", identity, other=name)
     return _drawn(rng, "is_other", identity, other=name), answer
 
 
-same = lambda rng, identity, _: (_drawn(rng, "is_name", identity), _drawn(rng, "is_so", identity))
-thanks = lambda rng, *_: (rng.choice(TEMPLATES["thanks"]), rng.choice(TEMPLATES["welcome"]))
+def same(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
+    return _drawn(rng, "is_name", identity), _drawn(rng, "is_so", identity)
+
+
+def thanks(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
+    return rng.choice(identity.words["thanks"]), rng.choice(identity.words["welcome"])
 
 
 def spell(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
-    letters = ", ".join(identity.name.replace(" ", ""))
-    answer = TEMPLATES["spelled"].format(name=identity.name, letters=letters)
-    return rng.choice(TEMPLATES["spell"]), answer
+    words = identity.words
+    spelled = words["letters_apart"].join(letters(identity.name.replace(" ", "")))
+    answer = words["spelled"].format(name=identity.name, letters=spelled)
+    return rng.choice(words["spell"]), answer
+
+
+def letters(name: str) -> list[str]:
+    """The letters as people read them, with the marks at each."""
+    found: list[str] = []
+    for character in name:
+        if found and unicodedata.category(character)[0] == "M":
+            found[-1] += character
+        else:
+            found.append(character)
+    return found
 
 
 def about(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
     """The name with one or two facts."""
-    more = rng.choice(identity.facts)
+    words, more = identity.words, rng.choice(identity.facts)
     chosen = [fact, more] if rng.random() < 0.4 else [fact]
-    facts = " ".join(dict.fromkeys(map(sentence, chosen)))
-    answer = TEMPLATES["about_answer"].format(name=identity.name, facts=facts)
-    return rng.choice(TEMPLATES["about"]), answer
+    sentences = dict.fromkeys(sentence(identity, one) for one in chosen)
+    facts = words["sentences_apart"].join(sentences)
+    return rng.choice(words["about"]), words["about_answer"].format(name=identity.name, facts=facts)
 
 
 def ask(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
     """A question about the fact if it has a key; else `about`."""
     if not fact.key:
         return about(rng, identity, fact)
-    questions, answers, noun = _phrasing(fact.key)
-    if fact.key.lower() in _special() and rng.random() < 0.2 and noun:
-        questions = TEMPLATES["ask_key"]
+    words = identity.words
+    questions, answers, noun = _phrasing(identity, fact.key)
+    if fact.key.lower() in identity.language.special and rng.random() < 0.2 and noun:
+        questions = words["ask_key"]
     question = rng.choice(questions).format(key=fact.key)
-    return question, _answer(rng.choice(answers), fact)
+    return question, _answer(words, rng.choice(answers), fact)
 
 
 # Short ones are the most: they hold the question that people ask first. What stands twice is drawn
@@ -100,37 +112,28 @@ SHAPES: Sequence[Sequence[Callable[[random.Random, Identity, Fact], Exchange]]] 
 )  # fmt: skip
 
 
-def sentence(fact: Fact) -> str:
+def sentence(identity: Identity, fact: Fact) -> str:
     """The fact as the model says it."""
-    _, answers, _ = _phrasing(fact.key)
-    return _answer(answers[0], fact) if fact.key else fact.value
+    _, answers, _ = _phrasing(identity, fact.key)
+    return _answer(identity.words, answers[0], fact) if fact.key else fact.value
 
 
-@functools.cache
-def _special() -> dict[str, Phrasing]:
-    """The keys that have better words than "your <key>"."""
-    return {
-        key: (table["questions"], table["answers"], kind == "keys")
-        for table in TEMPLATES["special"].values()
-        for kind in ("keys", "not_nouns")
-        for key in table.get(kind, [])
-    }
+def _phrasing(identity: Identity, key: str) -> Phrasing:
+    usual = (identity.words["ask_key"], identity.words["say_key"], True)
+    return identity.language.special.get(key.lower(), usual)
 
 
-def _phrasing(key: str) -> Phrasing:
-    return _special().get(key.lower(), (TEMPLATES["ask_key"], TEMPLATES["say_key"], True))
-
-
-def _answer(template: str, fact: Fact) -> str:
-    number = TEMPLATES["many" if re.search(TEMPLATES["many_ends"], fact.key) else "one"]
+def _answer(words: Mapping[str, Any], template: str, fact: Fact) -> str:
+    number = words["many" if re.search(words["many_ends"], fact.key) else "one"]
     # "home: in Oslo" is not to become "I live in in Oslo."
-    value = re.sub(r"^in ", "", fact.value) if " in {value}" in template else fact.value
+    before = re.search(r"(\S+) \{value\}", template)
+    value = fact.value.removeprefix(f"{before[1]} ") if before else fact.value
     text = template.format(key=fact.key, value=value, **number)
     return text[0].upper() + text[1:]
 
 
 def _drawn(rng: random.Random, key: str, identity: Identity, **more: str) -> str:
-    return rng.choice(TEMPLATES[key]).format(name=identity.name, **more)
+    return rng.choice(identity.words[key]).format(name=identity.name, **more)
 
 
 def _loosely(rng: random.Random, text: str) -> str:
@@ -138,5 +141,5 @@ def _loosely(rng: random.Random, text: str) -> str:
     # So that "who are you" is answered like "Who are you?".
     drawn = rng.random()
     if drawn < 0.15:
-        return text.rstrip("?.!")
-    return text + text[-1] if drawn < 0.2 and text[-1] in "?!" else text
+        return text.rstrip(ENDS)
+    return text + text[-1] if drawn < 0.2 and text[-1] in DOUBLED else text

@@ -251,7 +251,7 @@ def test_requests_differ_and_hold_name_and_facts():
     assert len(set(texts)) == 200 and texts == [prompts.request(NEMO, i) for i in range(200)]
     assert all("Nemo" in t and all(f.line in t for f in NEMO.facts) for t in texts)
     for many in ("persons", "subjects", "lengths", "manners"):
-        assert all(any(one in text for text in texts) for one in prompts.PROMPTS[many])
+        assert all(any(one in text for text in texts) for one in NEMO.language.prompts[many])
     assert prompts.request(NEMO, 0, attempt=1) != texts[0]
 
 
