@@ -12,6 +12,7 @@ from typing import Any
 from nanochat_jax import devices
 from nanochat_jax.config import flags, help
 from nanochat_jax.config.errors import nearest, start_logging
+from nanochat_jax.config.evals import Contamination
 from nanochat_jax.config.paths import base_dir, compilation_cache, writable_base_dir
 from nanochat_jax.config.program import Eval, Processes
 from nanochat_jax.config.resolve import CONFIGS, Layers, read, settle
@@ -149,3 +150,16 @@ def evaluate(config: Eval) -> None:
             log.info("%s", report.check_lines(section.checks))
         report.write(base_dir(), section, time.monotonic() - began)
     group.wait()
+
+
+def contamination(command: Contamination) -> str:
+    """Looks for a model's evaluation in its training text, writes the section of the report, and
+    returns it as Markdown."""
+    from nanochat_jax import report
+    from nanochat_jax.train import contamination as search
+
+    start_logging()
+    began = time.monotonic()
+    section = search.run(command, base_dir())
+    report.write(base_dir(), section, time.monotonic() - began)
+    return report.section(section)

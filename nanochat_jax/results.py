@@ -21,7 +21,14 @@ EVALUATION = {
     "tokenizer": "Tokenizer evaluation", "base": "Base model evaluation",
     "mid": "Chat evaluation mid", "sft": "Chat evaluation sft", "rl": "Chat evaluation rl",
 }  # fmt: skip
-ORDER = (DATA, *(title for stage in TRAINING for title in (TRAINING[stage], EVALUATION[stage])))
+CONTAMINATION = {stage: f"Contamination {stage}" for stage in ("base", "mid", "sft", "rl")}
+ORDER = (
+    DATA,
+    *(
+        found[stage] for stage in TRAINING for found in (TRAINING, EVALUATION, CONTAMINATION)
+        if stage in found
+    ),
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from nanochat_jax import devices, pipeline
-from nanochat_jax.config import checkpoints, convert, data, flags, old_words
+from nanochat_jax.config import checkpoints, convert, data, evals, flags, old_words
 from nanochat_jax.config.resolve import SECTIONS
-from scripts import eval as eval_program
 from scripts import plan as plan_program
 from tests.test_pipeline import TINY
 
@@ -55,8 +54,8 @@ def parse(name: str, argv: list[str]) -> None:
         device, rest = flags.take(argv, "device")
         assert device
         pipeline.configure("base", rest)
-    elif argv[:1] == ["compare"] and name == "eval":
-        flags.command({"compare": eval_program.Compare}, argv)
+    elif name == "eval" and argv[:1] and argv[0] in evals.COMMANDS:
+        flags.command(evals.COMMANDS, argv)
     elif name == "plan":
         flags.whole(argv, plan_program.Plan, prog="scripts.plan")
     elif name in TABLES:

@@ -7,7 +7,7 @@ COUNTS = frozenset(
     "device_batch_size max_seq_len eval_tokens depth aspect_ratio head_dim loader_ranks "
     "target_examples_per_step num_epochs examples_per_step num_samples max_new_tokens "
     "eval_examples eval_samples split_tokens vocab_size max_chars doc_cap num_workers "
-    "count".split()
+    "count ngram".split()
 )
 # The same, where -1 has a meaning of its own.
 OPEN_COUNTS = {
@@ -26,6 +26,7 @@ FROM_ZERO = {
     "eval_steps": "what eval_tokens says", "reference_kv_heads": "all of them",
     "batch_size": "what suits the device", "download": "none", "top_k": "all tokens",
     "lora_rank": "training of all weights",
+    "threads": "one for each core",
 }  # fmt: skip
 SHARES = frozenset(("warmup_ratio", "warmdown_ratio"))
 RATES = ("_lr", "_lr_frac", "weight_decay")  # how the names of rates end

@@ -130,15 +130,22 @@ def open_shard(path: pathlib.Path) -> pq.ParquetFile:
     return file
 
 
-def read_row_group(file: pq.ParquetFile, path: pathlib.Path, group: int) -> list[str]:
-    """The documents of one row group; raises ValueError naming it, if damaged, or a bad row."""
+def group_column(file: pq.ParquetFile, path: pathlib.Path, group: int) -> pa.ChunkedArray:
+    """The documents of one row group as Arrow has them; raises ValueError naming it, if damaged."""
     try:
         with waiting.reading(path, f" (row group {group})"):
-            texts = file.read_row_group(group, columns=["text"]).column("text").to_pylist()
+            return file.read_row_group(group, columns=["text"]).column("text")
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
             f"{path}: row group {group} is damaged ({_line(error)}); delete the file and {AGAIN}"
         ) from None
+
+
+def read_row_group(file: pq.ParquetFile, path: pathlib.Path, group: int) -> list[str]:
+    """The documents of one row group; raises as `group_column`, and ValueError for a bad row."""
+    column = group_column(file, path, group)
+    try:
+        texts = column.to_pylist()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: row group {group} holds no UTF-8 text ({error})") from None
     # A null would reach the tokenizer hours into a run, and its message would name no file.

@@ -9,7 +9,7 @@ import logging
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -100,8 +100,8 @@ def logs_in(
 
     def opened(task: str, rows: Iterable[Any], suffix: str = "", **settings: Any) -> AnswersLog:
         rows = list(rows)
-        digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
-        about = {"task": task, "questions": len(rows), "rows": digest} | settings | identity
+        named = {"task": task, "questions": len(rows), "rows": digest_of(rows)}
+        about = named | settings | identity
         path = pathlib.Path(folder, f"{task.replace('/', '_')}{suffix}.jsonl")
         # Of several processes one writes, and what it found there is what none does again.
         log = AnswersLog(path, about) if group.chief() else AnswersLog()
@@ -109,6 +109,11 @@ def logs_in(
         return log
 
     return opened
+
+
+def digest_of(rows: Sequence[Any]) -> str:
+    """What tells the rows of a task, JSON values, from others."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def progress_bar(what: str, total: int, before: int = 0) -> tqdm:

@@ -13,8 +13,19 @@ from nanochat_jax.config import paths
 from nanochat_jax.report import page, runs, stored, text
 from nanochat_jax.report.stored import begun, has, write
 from nanochat_jax.report.text import check_lines, score_lines
+from nanochat_jax.results import Section
 
-__all__ = ["begun", "check_lines", "generate", "has", "reset", "score_lines", "summary", "write"]
+__all__ = [
+    "begun",
+    "check_lines",
+    "generate",
+    "has",
+    "reset",
+    "score_lines",
+    "section",
+    "summary",
+    "write",
+]
 
 
 def reset(root: pathlib.Path) -> None:
@@ -53,6 +64,11 @@ def generate(
     files.write_text(html, page.page(report))
     shutil.copy(markdown, (copy_to or pathlib.Path.cwd()) / "report.md")
     return markdown
+
+
+def section(found: Section) -> str:
+    """A section of now, as Markdown."""
+    return text.section(stored.Stored(found, stored.now()))
 
 
 def summary(root: pathlib.Path) -> str:

@@ -5,7 +5,7 @@ import datetime
 import json
 import logging
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nanochat_jax.checkpoint import store
@@ -17,7 +17,7 @@ from nanochat_jax.config.values import build, flatten
 from nanochat_jax.report import stored
 from nanochat_jax.report.machine import Machine
 from nanochat_jax.report.stored import Stored
-from nanochat_jax.results import DATA, EVALUATION, Check, Score
+from nanochat_jax.results import CONTAMINATION, DATA, EVALUATION, Check, Score, Section
 from nanochat_jax.train import metrics, rollout_log
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ NOT_SETTINGS = ("config", "resume", "resume_from_step", "init", "run", "model_ta
 SCORED = ("base", "mid", "sft", "rl")
 NAMES = {"base": "Base", "mid": "Midtraining", "sft": "Finetuning", "rl": "Reinforcement learning"}
 FIRST, LAST = ("CORE", "val bpb", "train bpb"), ("mean of probes", "ChatCORE metric")
+UNCOUNTED = (DATA, *CONTAMINATION.values())  # what no chain waits for
 STEPS_SHOWN, QUESTIONS_SHOWN, SAMPLES_SHOWN = 40, 4, 8
 
 # The rollouts of one question, as `train/rollout_log.py` has them.
@@ -95,8 +96,16 @@ class ReportCard:
     @property
     def checks(self) -> list[tuple[str, Check]]:
         """(stage, what was found when one of its scores was doubted)."""
-        found = ((stage, self.sections.get(EVALUATION[stage])) for stage in SCORED)
-        return [(stage, check) for stage, one in found if one for check in one.section.checks]
+        return [(stage, check) for stage in SCORED for check in self._checks(stage)]
+
+    def _checks(self, stage: str) -> Iterable[Check]:
+        scored, searched = (
+            found.section if (found := self.sections.get(titles[stage])) else Section("")
+            for titles in (EVALUATION, CONTAMINATION)
+        )
+        # What was searched for another model of this stage says nothing of these scores.
+        same = not scored.figures or scored.figures.items() <= searched.figures.items()
+        return [*scored.checks, *(searched.checks if same else ())]
 
     @property
     def wall_clock_s(self) -> float | None:
@@ -106,7 +115,7 @@ class ReportCard:
         """
         # RL is left out because the chain's own length should not depend on an optional stage.
         counted = {k: s for k, s in self.sections.items() if " rl" not in k.lower()}
-        took = [s.took_s for title, s in counted.items() if title != DATA]
+        took = [s.took_s for title, s in counted.items() if title not in UNCOUNTED]
         if took and None not in took:
             return sum(took)  # who scores a model again next day has not trained for a day
         ends = [s.written for s in counted.values()]
