@@ -60,7 +60,7 @@ def _verdict(
     if low <= 0.01 * shuffled.baseline:
         return (
             False,
-            "no sign of knowledge, since with other places for the options it may be guessing",
+            "no sign of knowledge, for with the options shuffled it does no better than guessing",
         )
     if not _better(real.right, blind.right):
         return (

@@ -17,7 +17,7 @@ from nanochat_jax.config.gpt import param_counts
 from nanochat_jax.data import ledger
 from nanochat_jax.interop import apertus
 from nanochat_jax.report import about, stored
-from nanochat_jax.results import EVALUATION, Check, Score
+from nanochat_jax.results import CONTAMINATION, EVALUATION, Check, Score
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("nanochat_jax.interop", "hub_files"), trim_blocks=True,
@@ -114,8 +114,8 @@ def checks(
     sections: Mapping[str, stored.Stored], stage: str, saved: Saved
 ) -> Sequence[Check]:  # fmt: skip
     """What was found when those scores were doubted."""
-    found = sections.get(EVALUATION[stage])
-    return found.section.checks if found and _of_this(found, saved) else ()
+    found = (sections.get(titles[stage]) for titles in (EVALUATION, CONTAMINATION))
+    return [check for one in found if one and _of_this(one, saved) for check in one.section.checks]
 
 
 def _of_this(found: stored.Stored, saved: Saved) -> bool:

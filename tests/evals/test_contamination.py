@@ -117,7 +117,7 @@ def test_the_score_of_the_other_rows_stands_beside_that_of_all(tmp_path):
     (check,) = findings.checks([one])
     assert check.score == "MMLU" and not check.sound  # 40 % is not within 16.8 to 35.5
     assert check.says == (
-        "20 of 100 rows (20.0 %) have 4 words in a row from the training text; score 40.0 %, of "
+        "20 of 100 rows (20.0 %) share 4 words in a row with the training text; score 40.0 %, of "
         "the other rows 25.0 % (16.8 to 35.5)"
     )
     assert "| MMLU | 100 | 20 of 100 | 20.0 (13.3 to 28.9) |" in findings.table([one])
@@ -132,4 +132,4 @@ def test_tasks_of_which_nothing_is_found_are_told_together():
     clean = [Findings(name, 13, *none, {}) for name in ("a", "b")]
     (check,) = findings.checks(clean)
     assert check.sound and check.score == "a, b"
-    assert check.says == "none of 10 rows has 13 words in a row from the training text"
+    assert check.says == "none of 10 rows shares 13 words in a row with the training text"

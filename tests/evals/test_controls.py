@@ -57,8 +57,8 @@ def test_a_model_that_prefers_a_letter_is_told_to_know_nothing(always_b, tmp_pat
     assert found.score == "ARC-Easy" and not found.sound
     assert found.says == (
         f"{100 * right / N:.1f} %, options shuffled {100 * moved / N:.1f} %, without the question "
-        f"{100 * right / N:.1f} %, guessing 25 %: no sign of knowledge, since with other places "
-        "for the options it may be guessing"
+        f"{100 * right / N:.1f} %, guessing 25 %: no sign of knowledge, for with the options "
+        "shuffled it does no better than guessing"
     )
 
 

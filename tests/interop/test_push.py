@@ -16,7 +16,7 @@ from nanochat_jax.config.convert import COMMANDS, Push
 from nanochat_jax.data import importer, ledger
 from nanochat_jax.data.shards import find_shards
 from nanochat_jax.interop import huggingface, llama, model_card
-from nanochat_jax.results import DATA, EVALUATION, Check, Score, Section
+from nanochat_jax.results import CONTAMINATION, DATA, EVALUATION, Check, Score, Section
 from scripts import convert
 from tests.interop.hub_standin import TOKEN, Repo, serving
 from tests.interop.nanochat_files import folder_of, meta_of, state_of, take
@@ -45,7 +45,10 @@ def root(tmp_path_factory):
     # What lies there is not what somebody else's model was trained on.
     data = {"source": "my books", "training documents": 12345}
     report.write(path / "base", Section(DATA, figures=data))
-    report.write(path / "base", evaluation(path / "base"))
+    done = evaluation(path / "base")
+    report.write(path / "base", done)
+    search = [Check("GSM8K", "none of its rows was found")]
+    report.write(path / "base", Section(CONTAMINATION["sft"], figures=done.figures, checks=search))
     return path / "base"
 
 
@@ -126,7 +129,8 @@ def test_the_card_says_what_it_is_how_it_scored_and_how_to_run_it(hub, push, tmp
     assert front["pipeline_tag"] == "text-generation" and "conversational" in front["tags"]
     for line in (
         "| GSM8K | 25.0% | 20.0% to 31.0% | 200 |", "| val bpb | 1.2500 | - | - |",
-        "- GSM8K: it says nothing", "- recipe: classic", "- steps: 7",
+        "- GSM8K: it says nothing\n- GSM8K: none of its rows was found\n",
+        "- recipe: classic", "- steps: 7",
         "--hf-file d3-bf16.gguf", "ollama create d3 -f d3/Modelfile", "vllm serve ada/d3",
         "/v1/chat/completions",
     ):  # fmt: skip

@@ -158,7 +158,7 @@ def test_the_rows_that_were_trained_on_are_named_and_scored_apart(base, look):
     assert " in sft d1, step 7: conversations row " in out
     assert "shard_00000.parquet (sha256:" in out and "shard_00001" not in out
     text = report.generate(base, base).read_text()
-    assert "- SFT, ARC-Easy: 3 of 30 rows (10.0 %) have 13 words in a row" in text
+    assert "- SFT, ARC-Easy: 3 of 30 rows (10.0 %) share 13 words in a row" in text
     assert "## Contamination sft" in text
     assert "3 of 30 rows" in (base / "report" / "report.html").read_text()
 

@@ -147,7 +147,7 @@ def checks(found: Sequence[Findings]) -> list[Check]:
     said = [Check(f.name, _sentence(f), _sound(f)) for f in dirty]
     if clean := [f for f in found if f not in dirty]:
         rows = sum(int(f.has_run_R.sum()) for f in clean)
-        what = f"none of {rows:,} rows has {clean[0].n} words in a row from the training text"
+        what = f"none of {rows:,} rows shares {clean[0].n} words in a row with the training text"
         names = ", ".join(f.name for f in clean)
         few = names if len(clean) <= NAMED else f"{len(clean)} {'other ' * bool(dirty)}tasks"
         said.append(Check(few, what))
@@ -157,8 +157,8 @@ def checks(found: Sequence[Findings]) -> list[Check]:
 def _sentence(f: Findings) -> str:
     assert f.dirty is not None
     head = (
-        f"{f.dirty.correct:,} of {f.dirty.n:,} rows ({100 * f.dirty.accuracy:.1f} %) have {f.n} "
-        "words in a row from the training text"
+        f"{f.dirty.correct:,} of {f.dirty.n:,} rows ({100 * f.dirty.accuracy:.1f} %) share {f.n} "
+        "words in a row with the training text"
     )
     if f.score is None:
         return head
