@@ -119,7 +119,11 @@ class Program(Shared):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Eval(Program, Processes):
-    """Score a checkpoint into the report."""
+    """Score a checkpoint into the report.
+
+    Two commands beside it: `scripts.eval compare A B` of two evaluations, `scripts.eval
+    contamination` for questions that stand in the training text; each has a --help.
+    """
 
     source: Annotated[Literal["tokenizer", Source], also("-i")] = "sft"  # what to score
     step: Annotated[int, also("-s")] = -1  # its step; -1: the last
@@ -137,8 +141,8 @@ class Eval(Program, Processes):
     max_problems: Annotated[int, also("-x")] = -1
     """problems of each task, and batches of bits per byte; -1: all"""
     controls: bool = False
-    """multiple choice also with its options shuffled and without its question: two passes more,
-    which tell whether a score means anything"""
+    """multiple choice also with its options shuffled and without its question (CORE's without it
+    alone): two passes more, which tell whether a score means anything"""
     device_batch_size: int = 32  # rows of a bits-per-byte batch
     split_tokens: int = 20 * 524288  # tokens of each split for bits per byte
     task_data: Cosmetic[str] = ""  # local folder of task files instead of the Hugging Face hub

@@ -10,11 +10,15 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from nanochat_jax.evals.chatcore.result import ChatResult, ChatTaskResult
-from nanochat_jax.evals.shares import sign_test
+from nanochat_jax.evals.core.result import CoreResult, CoreTaskResult
+from nanochat_jax.evals.shares import Share, sign_test
 from nanochat_jax.results import Check
 from nanochat_jax.tasks import Task, choice
 
 CONTROLS = {"shuffled": choice.shuffled, "without-question": choice.without_question}
+GUESSING = "no sign of knowledge, for with the options shuffled it does no better than guessing"
+READS = "it reads the question"
+BY_OPTIONS = "it chooses by the options alone, since the question makes no difference that shows"
 LEVEL = 0.05  # of the tests: an interval of 95 % in other words
 
 
@@ -44,13 +48,36 @@ def check(
     name: str, real: ChatTaskResult, shuffled: ChatTaskResult, blind: ChatTaskResult
 ) -> Check:
     """One task as it is, with its options in other places, and without its question."""
-    percent = lambda result: f"{100 * result.accuracy:.1f} %"
     figures = (
-        f"{percent(real)}, options shuffled {percent(shuffled)}, without the question "
-        f"{percent(blind)}, guessing {real.baseline:g} %"
+        f"{_percent(real)}, options shuffled {_percent(shuffled)}, without the question "
+        f"{_percent(blind)}, guessing {real.baseline:g} %"
     )
     sound, verdict = _verdict(real, shuffled, blind)
     return Check(name, f"{figures}: {verdict}", sound)
+
+
+def core_checks(done: CoreResult, blind: CoreResult) -> list[Check]:
+    """What CORE's multiple choice scores without its questions says of it; there are no places to
+    shuffle, for each option is read by itself."""
+    return [_core_check(name, done.tasks[name], one) for name, one in blind.tasks.items()]
+
+
+def _core_check(name: str, real: CoreTaskResult, blind: CoreTaskResult) -> Check:
+    figures = (
+        f"{_percent(real)}, without the question {_percent(blind)}, guessing {real.baseline:g} %"
+    )
+    low, _ = real.interval
+    if low <= 0.01 * real.baseline:
+        return Check(
+            name, f"{figures}: no sign of knowledge, for it does no better than guessing", False
+        )
+    if not _better(real.right, blind.right):
+        return Check(name, f"{figures}: {BY_OPTIONS}", False)
+    return Check(name, f"{figures}: {READS}")
+
+
+def _percent(result: Share) -> str:
+    return f"{100 * result.accuracy:.1f} %"
 
 
 def _verdict(
@@ -58,18 +85,12 @@ def _verdict(
 ) -> tuple[bool, str]:
     low, _ = shuffled.interval
     if low <= 0.01 * shuffled.baseline:
-        return (
-            False,
-            "no sign of knowledge, for with the options shuffled it does no better than guessing",
-        )
+        return False, GUESSING
     if not _better(real.right, blind.right):
-        return (
-            False,
-            "it chooses by the options alone, since the question makes no difference that shows",
-        )
+        return False, BY_OPTIONS
     if _better(real.right, shuffled.right):
-        return True, "it reads the question, but a part of the score is the places of the options"
-    return True, "it reads the question, and where the options stand makes no difference that shows"
+        return True, f"{READS}, but a part of the score is the places of the options"
+    return True, f"{READS}, and where the options stand makes no difference that shows"
 
 
 def _better(one: Sequence[bool], other: Sequence[bool]) -> bool:

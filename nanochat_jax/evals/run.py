@@ -148,14 +148,18 @@ def core_bundle(config: Eval, root: pathlib.Path) -> pathlib.Path:
 
 def _core(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:
     """CORE and its tasks, and the table that the original's base_eval writes."""
-    done = core.evaluate(
-        model, tokenizer, core_bundle(config, root), max_per_task=config.max_problems,
-        mesh=sharding.make_mesh(config.mesh or None),
-        answers_dir=answers_folder(config, root) / "core",
+    folder = answers_folder(config, root)
+    scored = functools.partial(
+        core.evaluate, model, tokenizer, core_bundle(config, root),
+        max_per_task=config.max_problems, mesh=sharding.make_mesh(config.mesh or None),
     )  # fmt: skip
+    done, doubted = scored(answers_dir=folder / "core"), []
+    if config.controls:
+        blind = scored(answers_dir=folder / "controls" / "without-question", blind=True)
+        doubted = controls.core_checks(done, blind)
     if group.chief():
         core.write_csv(done, root / "base_eval" / f"{config.source}_model_{config.step:06d}.csv")
-    return Found([done.score()], done.details, [core.notes(done)])
+    return Found([done.score()], done.details, [core.notes(done)], checks=doubted)
 
 
 def _chatcore(model: Model, tokenizer: Tokenizer, config: Eval, root: pathlib.Path) -> Found:

@@ -9,6 +9,7 @@ import pytest
 
 from nanochat_jax.evals import chatcore, controls
 from nanochat_jax.evals.chatcore import ChatTaskResult
+from nanochat_jax.evals.core import CoreResult
 from nanochat_jax.evals.shares import sign_test
 from nanochat_jax.tasks import arc, choice, gsm8k
 from tests.serve.world import BYTES, random_model
@@ -80,6 +81,17 @@ FIFTY = result((100, True), (100, False))
 ])  # fmt: skip
 def test_what_is_said_follows_from_tests_of_the_same_questions(shuffled, blind, sound, verdict):
     found = controls.check("MMLU", FIFTY, shuffled, blind)
+    assert found.sound == sound and verdict in found.says.split("guessing 25 %: ")[1]
+
+
+@pytest.mark.parametrize(("real", "blind", "sound", "verdict"), [
+    (FIFTY, result((50, True), (150, False)), True, "it reads the question"),
+    (FIFTY, result((90, True), (12, False), (10, True), (88, False)), False, "options alone"),
+    (result((56, True), (144, False)), result((20, True), (180, False)), False, "no better than"),
+])  # fmt: skip
+def test_core_s_choices_are_judged_by_the_question_alone(real, blind, sound, verdict):
+    core = lambda found: CoreResult({"piqa": found}, {})
+    (found,) = controls.core_checks(core(real), core(blind))
     assert found.sound == sound and verdict in found.says.split("guessing 25 %: ")[1]
 
 

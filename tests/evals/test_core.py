@@ -7,10 +7,11 @@ import jax
 import pytest
 
 from nanochat_jax import sharding
-from nanochat_jax.evals import core
-from nanochat_jax.evals.core import bundle, result
+from nanochat_jax.evals import controls, core
+from nanochat_jax.evals.core import bundle, prompts, result
 from nanochat_jax.models.gpt import Model
 from tests.evals.core_bundles import ROWS, TOKENIZER, choice, cloze, model, schema, three, write
+from tests.evals.core_bundles import task as bundle_task
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,28 @@ def test_a_small_pool_is_answered_with_the_examples_there_are(tmp_path, ask, cap
     assert "3 solved examples instead of 10" in caplog.text
     one = ask(tmp_path, max_per_task=1)
     assert (one.tasks["a"].n, one.tasks["a"].shots) == (1, 0)
+
+
+def test_without_its_question_an_option_is_read_behind_the_solved_examples_alone(tmp_path, ask):
+    rows = [choice(i) for i in range(12)]
+    task = ("multiple_choice", 0, 25.0, rows)
+    other = ("multiple_choice", 0, 25.0, [row | {"query": ""} for row in rows])
+    real = write(tmp_path / "real", {"a": task, "b": ("schema", 0, 25.0, [schema(1)])})
+    done, blind = ask(real), ask(real, blind=True)
+    assert list(blind.tasks) == ["a"] and len(blind.tasks["a"].right) == 12
+    assert blind.tasks == ask(write(tmp_path / "other", {"a": other})).tasks
+    (check,) = controls.core_checks(done, blind)
+    share = lambda found: f"{100 * found.tasks['a'].accuracy:.1f} %"
+    assert check.says.startswith(f"{share(done)}, without the question {share(blind)}, guessing 25")
+    shots = [
+        prompts.examples(bundle_task("multiple_choice"), rows, [3], TOKENIZER, 500, b)[0]
+        for b in (0, 1)
+    ]
+    before, after = (TOKENIZER.decode(example.rows[0].ids.tolist()) for example in shots)
+    assert after == before.replace(rows[3]["query"], "")
+    assert not ask(
+        write(tmp_path / "none", {"b": ("schema", 0, 25.0, [schema(1)])}), blind=True
+    ).tasks
 
 
 def test_rows_are_cut_after_the_shuffle(tmp_path, ask):

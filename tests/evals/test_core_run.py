@@ -46,8 +46,10 @@ def test_the_section_holds_the_score_its_tasks_and_files(tmp_path, checkpoint):
     folder = tmp_path / "eval_bundle"
     folder.mkdir()
     three(folder, missing=("schema",))
-    config = Eval(source="base", tasks="core", max_problems=3)
+    config = Eval(source="base", tasks="core", max_problems=3, controls=True)
     section = run.run(config, tmp_path)
+    assert [check.score for check in section.checks] == ["multiple_choice"]
+    assert (tmp_path / "eval/base_d2_000007_x3/controls/without-question").is_dir()
     (score,) = section.scores
     assert [score.name] == ["CORE (2 of 3 tasks)"]
     assert "- not scored: schema" in section.texts[-1]

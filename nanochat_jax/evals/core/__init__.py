@@ -44,7 +44,7 @@ def evaluate(
     model: Model, tokenizer: Tokenizer, bundle_dir: str | os.PathLike[str], *,
     max_per_task: int = -1, max_seq_len: int | None = None, mesh: Mesh | None = None,
     batch_tokens: int | None = None, answers_dir: str | os.PathLike[str] | None = None,
-    few_shapes: bool | None = None,
+    few_shapes: bool | None = None, blind: bool = False,
 ) -> CoreResult:  # fmt: skip
     """CORE of a model, over all tasks of a bundle whose files are there.
 
@@ -58,6 +58,7 @@ def evaluate(
             One process writes there.
         few_shapes: whether questions are padded to few shapes, which are compiled side by side
             before the first batch (None: on accelerators).
+        blind: multiple choice alone, each question without its text; solved examples keep theirs.
 
     Raises:
         FileNotFoundError: no bundle there, or none of its files.
@@ -67,19 +68,22 @@ def evaluate(
     if limit < 2:
         raise ValueError(f"max_seq_len is {limit}; a token is predicted from at least one other")
     tasks, skipped = _tasks(pathlib.Path(bundle_dir), max_per_task)
+    if blind:
+        tasks = [(task, items) for task, items in tasks if task.kind == "multiple_choice"]
+    asked = {"blind": True} if blind else {}
     model, mesh = placing.on_mesh(model, mesh)
     opened = answers_log.logs_in(answers_dir, model, tokenizer)
     runs = [
         _CoreRun(task, items, opened(
             task.label, items, shots=task.shots, delimiter=task.delimiter, max_seq_len=limit,
-            baseline=task.baseline,
+            baseline=task.baseline, **asked,
         ))
         for task, items in tasks
     ]  # fmt: skip
     total, before = sum(len(r.items) for r in runs), sum(len(r.log.grades) for r in runs)
     with answers_log.progress_bar("CORE", total, before) as bar:
         few = placing.few_shapes() if few_shapes is None else few_shapes
-        ready = functools.partial(_questions, runs, tokenizer, limit)
+        ready = functools.partial(_questions, runs, tokenizer, limit, blind)
         size = batch_tokens or placing.batch_tokens()
         for scores in _scores(model, runs, ready, few, mesh=mesh, batch_tokens=size):
             _keep(runs, scores)
@@ -121,6 +125,7 @@ class _CoreRun:
         return CoreTaskResult(
             count("correct"), n, self.task.baseline, min(self.task.shots, n - 1),
             count("cropped"), count("mended"),
+            [bool(self.log.grades[i]["correct"]) for i in range(n)],
         )  # fmt: skip
 
 
@@ -151,12 +156,13 @@ def _scores(
 
 
 def _questions(
-    runs: Sequence[_CoreRun], tokenizer: Tokenizer, limit: int, chosen: Chosen
+    runs: Sequence[_CoreRun], tokenizer: Tokenizer, limit: int, blind: bool, chosen: Chosen
 ) -> Questions:
     """The chosen questions, ready for the model."""
     found: Questions = {}
     for n, rows in chosen:
-        examples = prompts.examples(runs[n].task, runs[n].items, rows, tokenizer, limit)
+        task, items = runs[n].task, runs[n].items
+        examples = prompts.examples(task, items, rows, tokenizer, limit, blind)
         found |= {(n, i): example for i, example in zip(rows, examples, strict=True)}
     return found
 

@@ -128,11 +128,16 @@ def mended(kind: str, rows: Sequence[Row]) -> list[Row]:
 
 
 def examples(
-    task: CoreTask, items: Sequence[Item], chosen: Sequence[int], tokenizer: Tokenizer, limit: int
-) -> list[Example]:
-    """The questions `chosen` (by index) of a task, at most `limit` ids a row."""
+    task: CoreTask, items: Sequence[Item], chosen: Sequence[int], tokenizer: Tokenizer, limit: int,
+    blind: bool = False,
+) -> list[Example]:  # fmt: skip
+    """The questions `chosen` (by index) of a task, at most `limit` ids a row.
+
+    `blind`: each without its own text, of multiple choice; the solved examples keep theirs.
+    """
+    asked = lambda item: {**item, "query": ""} if blind else item
     texts = [
-        render(task, items[i], [items[j] for j in shot_indices(i, len(items), task.shots)])
+        render(task, asked(items[i]), [items[j] for j in shot_indices(i, len(items), task.shots)])
         for i in chosen
     ]
     # One call for all texts: the tokenizer works on them side by side, in Rust.

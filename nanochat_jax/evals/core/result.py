@@ -20,6 +20,7 @@ class CoreTaskResult(Share):
     shots: int  # solved examples before each question; fewer than the task's where rows were few
     cropped: int = 0  # questions whose beginning did not fit
     mended: int = 0  # questions with nothing to score as they stand; see `prompts.mended`
+    right: Sequence[bool] = dataclasses.field(default=(), repr=False)  # of each question
 
 
 class CoreResult(MeanResult):
