@@ -88,8 +88,8 @@ def automatic_dtype(device: Any) -> str:
     """bfloat16 on accelerators; float32 on a CPU, and on NVIDIA GPUs without bfloat16.
 
     CPUs have no bfloat16 arithmetic to speak of, and a laptop's results should be exact. float16,
-    which older GPUs multiply eight times as fast, is no choice: the square in the MLP leaves its
-    range, and gradients fall below it.
+    which a T4 multiplies eight times as fast, is no choice without a scaled loss and a guard of the
+    MLP's squares: of the demo's gradients an eighth lies below its least number (docs/log.md).
     """
     old = (capability(device) or FIRST_BFLOAT16) < FIRST_BFLOAT16
     return "float32" if device.platform == "cpu" or old else "bfloat16"
