@@ -22,6 +22,8 @@ HELD_OUT = 10  # one piece in so many; fewer pieces than these tell nothing
 SIZES = tuple(2**n for n in range(10, 17))
 # Marks are looked at where letters have them; taken where the tokens gain.
 MARKS_LOOKED_AT, MARKS_TAKEN = 0.005, 1.02
+# Bytes of text from which a large model is worth its GPUs.
+LARGE = 10**9
 # The configs that are suggested, with their depth, aspect ratio, head width and row length.
 CONFIGS = {
     "configs/cpu-text.toml": (4, 48, 96, 256),
@@ -88,9 +90,8 @@ def _by_size(tokenizer: Tokenizer, text: str) -> dict[int, float]:
 
 def sample(root: pathlib.Path) -> list[str]:
     """Documents from all over one's own training shards, of SAMPLE_CHARACTERS at most together."""
-    files = shards.list_shards(paths.base_data(root))
     places = []
-    for path in files[:-1] or files:  # the last validates
+    for path in _training(root):
         with shards.open_shard(path) as file:
             places += [(path, group) for group in range(file.num_row_groups)]
     chosen = places[:: -(-len(places) // SAMPLE_GROUPS)] if places else []
@@ -99,6 +100,21 @@ def sample(root: pathlib.Path) -> list[str]:
         with shards.open_shard(path) as file:
             found += _up_to(each, shards.read_row_group(file, path, group))
     return found
+
+
+def _training(root: pathlib.Path) -> list[pathlib.Path]:
+    files = shards.list_shards(paths.base_data(root))
+    return files[:-1] or files  # the last validates
+
+
+def _bytes(root: pathlib.Path) -> int:
+    """How much text there is to train on, unpacked."""
+    total = 0
+    for path in _training(root):
+        with shards.open_shard(path) as file:
+            groups = range(file.num_row_groups)
+            total += sum(file.metadata.row_group(i).total_byte_size for i in groups)
+    return total
 
 
 def _up_to(characters: int, texts: Sequence[str]) -> list[str]:
@@ -117,7 +133,8 @@ def told(root: pathlib.Path, machine: str) -> list[str]:
     trial = of(sample(root))
     if trial is None:
         return ["too little text to say which vocabulary would suit it"]
-    config = "configs/cpu-text.toml" if machine == "cpu" else "configs/d20.toml"
+    large = machine != "cpu" and _bytes(root) >= LARGE
+    config = "configs/d20.toml" if large else "configs/cpu-text.toml"
     size = trial.vocab_size(config)
     tokenizer = trial.largest[trial.pattern].smaller(size)
     rows = [f"  {row.script:14} {row.share:6.1%} {row.bytes_per_token:6.2f}"

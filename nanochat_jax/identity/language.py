@@ -114,7 +114,7 @@ def _check_keys(place: str, value: Mapping[str, Any], model: Mapping[str, Any]) 
             f"with what each is for, is written by {START}"
         )
     for key in model:
-        _check_like(f"{place}: {key}" if "[" not in key else key, value[key], model[key])
+        _check_like(f"{place}: {key}", value[key], model[key])
 
 
 def _listed(what: str, keys: Sequence[str]) -> str:

@@ -127,5 +127,15 @@ def test_text_out_of_normal_form_is_told_and_stays(told, base_dir):
     assert "cafe\u0301" in "".join(trial.sample(base_dir))
 
 
+def test_a_config_for_gpus_is_named_where_there_are_some_and_much_text(base_dir, monkeypatch):
+    shards.write_shard(paths.base_data(base_dir) / shards.VAL_NAME, [prose(ENGLISH, 9000)] * 2)
+    config = lambda machine: trial.told(base_dir, machine)[-1].split()[5]
+    assert config("gpu") == config("cpu") == "configs/cpu-text.toml"
+    monkeypatch.setattr(trial, "LARGE", 80_000)  # of 90,000 or so
+    assert config("gpu") == "configs/d20.toml" and config("cpu") == "configs/cpu-text.toml"
+    monkeypatch.setattr(trial, "LARGE", 150_000)
+    assert config("gpu") == "configs/cpu-text.toml"
+
+
 def test_of_too_little_text_nothing_is_suggested(told):
     assert told("A note.") == ["too little text to say which vocabulary would suit it"]
