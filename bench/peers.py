@@ -1,6 +1,6 @@
 """Our engine beside llama.cpp, on the same weights and cores: prompt and decoded tokens a second.
 
-`python bench/peers.py [--size demo|92m] [--rows 1 8 32] [--kinds f32 q8_0] [--rounds 3]` writes
+`python bench/peers.py [--size demo|92m] [--rows 1 8 32] [--kinds f32 q8_0] [--rounds 5]` writes
 random weights of the portable recipe as GGUF, and answers so many prompts at once with both,
 greedily, in turn; f32 stands beside our float32, q8_0 beside `--int8`. Needs llama-cpp-python
 (`make test-llama` brings it). Medians of the rounds; the last line is one JSON object, `ratio`:
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="demo")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--kinds", nargs="+", default=["f32", "q8_0"], choices=["f32", "q8_0"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     import jax
     import numpy as np
@@ -54,7 +54,7 @@ def main() -> None:
                 ours = Ours(model, rows, int8=kind == "q8_0")
                 found.append(both(ours, theirs, prompts, args.rounds) | {"kind": kind})
                 print(told(found[-1]), flush=True)
-    print(json.dumps({"size": args.size, "cores": os.cpu_count(), "found": found}))
+    print(json.dumps({"size": args.size, "cores": len(os.sched_getaffinity(0)), "found": found}))
 
 
 def both(ours, theirs, prompts, rounds) -> dict:
@@ -133,7 +133,7 @@ class LlamaCpp:
         params.n_ctx = rows * (PROMPT + REPLY)
         params.n_batch = params.n_ubatch = max(512, rows)
         params.n_seq_max = rows
-        params.n_threads = params.n_threads_batch = os.cpu_count()
+        params.n_threads = params.n_threads_batch = len(os.sched_getaffinity(0))
         params.kv_unified = False
         self._context = c.llama_init_from_model(self._model, params)
         self._batch = c.llama_batch_init(params.n_batch, 0, 1)

@@ -1,5 +1,6 @@
 """Causal self-attention: rotary positions, normed queries and keys, windows, shared kv heads."""
 
+import importlib
 import math
 from typing import Any
 
@@ -14,6 +15,9 @@ from nanochat_jax.models.block_attention import block_attention
 from nanochat_jax.models.init import matrix_init, zeros
 from nanochat_jax.models.linear import Layer
 from nanochat_jax.models.pointwise import rotated_norm
+
+# Where `attend_one` lies, the attention of one new token a row in a kernel of ours.
+KERNELS = {"pallas": "nanochat_jax.models.attend_one", "rust": "nanochat_jax.models.on_cpu"}
 
 
 def rotary_tables(cfg: GPTConfig, position_BT: jax.Array, dtype: Any) -> tuple[jax.Array, ...]:
@@ -128,10 +132,9 @@ class Attention(Layer):
             gate_BTK = nn.sigmoid(self.ve_gate(x_BTD[..., : c.ve_gate_width]))
             gate_BTK = gate_BTK * jnp.asarray(c.ve_gate_scale, self.dtype)
             v_BTKH = v_BTKH + gate_BTK[..., None] * value_embed_BTX.reshape(v_BTKH.shape)
-        if self.attention == "pallas" and past is not None and T == 1:
+        if self.attention in KERNELS and past is not None and T == 1:
             # Only here: a jax without Pallas' Triton backend shall still import this file.
-            from nanochat_jax.models.attend_one import attend_one
-
+            attend_one = importlib.import_module(KERNELS[self.attention]).attend_one
             # XLA sees that these are the parts of one product: nothing is copied.
             heads_BMH = jnp.concatenate(projected, axis=2)[:, 0]
             values = {"values_BKH": v_BTKH[:, 0]} if self.gated else {}

@@ -77,8 +77,8 @@ class GPT(Layer):
 
     `dtype` computes, `param_dtype` stores. `attention` is how it is computed, never what it means:
     "xla" anywhere; for rows without a cache "blocks" anywhere and "cudnn" on NVIDIA GPUs in
-    bfloat16; "pallas" on NVIDIA GPUs, for one token after what is cached. What a kernel is not for
-    goes through XLA.
+    bfloat16; for one token after what is cached "pallas" on NVIDIA GPUs and "rust" on CPUs in
+    float32. What a kernel is not for goes through XLA.
     `remat`: what a block keeps for its backward pass, see `models/remat.py`.
     `fp8`: the blocks' large matrices multiply in eight bits, see `models/fp8.py`.
     `gather`: `(name, parameters) -> parameters` makes a block's parameters whole as it runs, and

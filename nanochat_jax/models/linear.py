@@ -17,8 +17,9 @@ TILE = 8  # rows that XLA's products for CPUs compute together at least
 class Linear(nn.Dense):
     """x W. Serving may store W otherwise (`serve/engine/weights.py`), the numbers are the same.
 
-    `turned` in place of `kernel`: W as [O, I], each channel's weights side by side. `scale`: W is
-    int8, and each output channel has its float32 factor.
+    `turned` in place of `kernel`: W as [O, I], each channel's weights side by side. `packed`: as
+    our own product on CPUs reads it (`models/on_cpu.py`). `scale`: W is int8, and each output
+    channel has its float32 factor.
     `lora_a`, `lora_b`: adapters beside W, see `models/lora.py`; `lora_rows`: for which rows of the
     batch, in serving.
     """
@@ -40,6 +41,8 @@ class Linear(nn.Dense):
 
     @nn.nowrap
     def _product(self, x: jax.Array) -> jax.Array:
+        if self.has_variable("params", "packed"):
+            return self._packed(x)
         turned, scaled = (self.has_variable("params", name) for name in ("turned", "scale"))
         if not turned and not scaled:
             return super().__call__(x)
@@ -58,6 +61,15 @@ class Linear(nn.Dense):
         # The channels' factors multiply the result, so that W itself is read as int8.
         scale_O = self.get_variable("params", "scale").astype(y.dtype)
         return y * scale_O.reshape(*[1] * (y.ndim - 1), -1)
+
+    @nn.nowrap
+    def _packed(self, x: jax.Array) -> jax.Array:
+        from nanochat_jax.models.on_cpu import product
+
+        x_NI, packed = x.reshape(-1, x.shape[-1]), self.get_variable("params", "packed")
+        scale_O = self.get_variable("params", "scale")  # None: W is not int8
+        y_NO = product(x_NI.astype(jnp.float32), packed, self.features, scale_O)
+        return y_NO.reshape(*x.shape[:-1], -1)
 
 
 def _contracted(x: jax.Array, W: jax.Array, axis: int) -> jax.Array:

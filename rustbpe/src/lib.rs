@@ -1,8 +1,12 @@
 //! `nanochat_jax._rustbpe`: conversions between Python and the plain Rust beside this file.
 
+pub mod attend;
 pub mod bpe;
 pub mod encode;
+pub mod lanes;
+pub mod product;
 pub mod split;
+pub mod xla;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -146,4 +150,28 @@ fn splitter(pattern: &str) -> PyResult<Splitter> {
 fn _rustbpe(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Encoder>()?;
     m.add_function(wrap_pyfunction!(train, m)?)
+}
+
+/// Whether `nanochat_attend` and `nanochat_product` may be called on this machine.
+#[no_mangle]
+pub extern "C" fn nanochat_fast() -> bool {
+    lanes::fast()
+}
+
+/// `attend::attend` for XLA.
+///
+/// # Safety
+/// `nanochat_fast()`, and XLA calls it.
+#[no_mangle]
+pub unsafe extern "C" fn nanochat_attend(frame: *mut xla::CallFrame) -> *mut std::ffi::c_void {
+    xla::handle(frame, attend::attend)
+}
+
+/// `product::product` for XLA.
+///
+/// # Safety
+/// `nanochat_fast()`, and XLA calls it.
+#[no_mangle]
+pub unsafe extern "C" fn nanochat_product(frame: *mut xla::CallFrame) -> *mut std::ffi::c_void {
+    xla::handle(frame, product::product)
 }

@@ -1,11 +1,12 @@
-"""Which kernels decoding uses here: ours for NVIDIA GPUs where they come out right, else XLA's.
+"""Which kernels decoding uses here: ours where they come out right, else XLA's.
 
-Ours are written for Pallas' Triton backend, which jax 0.12 calls deprecated. So they are never
-taken on trust: each is compiled and run on a small case first, and what XLA does instead chooses
-the same tokens.
+Those for NVIDIA GPUs are written for Pallas' Triton backend, which jax 0.12 calls deprecated, those
+for CPUs in Rust, for what XLA hands to foreign functions. So they are never taken on trust: each is
+run on a small case first, and what XLA does instead chooses the same tokens.
 """
 
 import functools
+import importlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,8 @@ import numpy as np
 
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.models import cache as kv
-from nanochat_jax.models.attention import attend, rotary_tables
+from nanochat_jax.models import on_cpu
+from nanochat_jax.models.attention import KERNELS, attend, rotary_tables
 from nanochat_jax.models.pointwise import rms_norm, rotate
 from nanochat_jax.serve.engine.decode import Sample
 from nanochat_jax.serve.engine.sampling import sample
@@ -25,11 +27,24 @@ log = logging.getLogger(__name__)
 
 
 def choose_attention(cfg: GPTConfig, dtype: Any) -> str:
-    """`pallas` or `xla`: how `GPT` attends with one new token a row."""
+    """`pallas`, `rust` or `xla`: how `GPT` attends with one new token a row."""
     # Where the head's width is no power of two Triton has no block for it.
-    if jax.default_backend() != "gpu" or cfg.head_dim.bit_count() != 1:
+    if jax.default_backend() == "gpu" and cfg.head_dim.bit_count() == 1:
+        kernel = "pallas"
+    elif _on_cpu(dtype) and cfg.head_dim % on_cpu.HEAD == 0:
+        kernel = "rust"
+    else:
         return "xla"
-    return "pallas" if _works("attention", lambda: attention_fault(cfg, dtype)) else "xla"
+    return kernel if _works("attention", lambda: attention_fault(cfg, dtype, kernel)) else "xla"
+
+
+def choose_product(dtype: Any) -> str:
+    """`packed` or `turned`: in which order of its matrices `Linear` multiplies."""
+    return "packed" if _on_cpu(dtype) and _works("products", product_fault) else "turned"
+
+
+def _on_cpu(dtype: Any) -> bool:
+    return jax.default_backend() == "cpu" and jnp.dtype(dtype) == jnp.float32
 
 
 def choose_sample() -> Sample:
@@ -54,10 +69,9 @@ def _works(what: str, fault: Callable[[], str | None]) -> bool:
 
 
 @functools.cache
-def attention_fault(cfg: GPTConfig, dtype: Any) -> str | None:
+def attention_fault(cfg: GPTConfig, dtype: Any, kernel: str) -> str | None:
     """What is wrong with the kernel's numbers for this model's heads and windows; None: nothing."""
-    from nanochat_jax.models.attend_one import attend_one
-
+    attend_one = importlib.import_module(KERNELS[kernel]).attend_one
     B, S, N, K = 4, 200, cfg.n_head, cfg.n_kv_head
     length_B = jnp.asarray([0, 64, 130, S - 1], jnp.int32)
     keys = jax.random.split(jax.random.key(0), 3)
@@ -83,6 +97,21 @@ def attention_fault(cfg: GPTConfig, dtype: Any) -> str | None:
             off, size = (jnp.linalg.norm(x.astype(jnp.float32)) for x in (got - expected, expected))
             if not off <= 0.03 * size:
                 return f"its numbers are off by {float(off / size):.1%}"
+    return None
+
+
+@functools.cache
+def product_fault() -> str | None:
+    """How far the product in float32 or int8 is off; None: it is right."""
+    rng = np.random.default_rng(0)
+    x_NI, W_IO = (rng.normal(size=size).astype(np.float32) for size in ((9, 40), (40, 21)))
+    scale_O = rng.uniform(1, 2, 21).astype(np.float32)
+    for kernel_IO, scales in ((W_IO, ()), (np.asarray(9 * W_IO, np.int8), (scale_O,))):
+        expected = x_NI @ kernel_IO.astype(np.float32) * (scales or (1.0,))[0]
+        found = on_cpu.product(x_NI, on_cpu.pack(jnp.asarray(kernel_IO)), 21, *scales)
+        off = np.abs(found - expected).max()
+        if not off <= 1e-5 * np.abs(expected).max():
+            return f"its numbers are off by {off:.2g}"
     return None
 
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jax.scipy.linalg import block_diag
 
-from nanochat_jax.models import lora
+from nanochat_jax.models import lora, on_cpu
 from nanochat_jax.models.gpt import Model
-from nanochat_jax.serve.engine.kernels import choose_attention
+from nanochat_jax.serve.engine.kernels import choose_attention, choose_product
 
 # The matrices that every token reads whole. Embeddings give a line each; the gates are tiny.
 MATRICES = frozenset("c_q c_k c_v c_qkv c_proj c_fc lm_head".split())
@@ -49,6 +49,8 @@ def prepare_params(params: Any, dtype: Any, int8: bool) -> Any:
     floats = lambda x: x.ndim > 1 and jnp.issubdtype(x.dtype, jnp.floating)
     params = jax.tree.map(lambda x: jnp.asarray(x, dtype) if floats(x) else jnp.asarray(x), params)
     kind = jax.default_backend(), jnp.dtype(dtype).name
+    if choose_product(dtype) == "packed":
+        return packed(params)
     return turned(params, TURNED.get(kind, frozenset()))
 
 
@@ -62,6 +64,14 @@ def joined(params: Any) -> Any:
         parts = [flat.pop((*layer, name, leaf)) for name in ("c_q", "c_k", "c_v")]
         side_by_side = block_diag(*parts) if leaf == lora.B else jnp.concatenate(parts, axis=-1)
         flat[*layer, "c_qkv", leaf] = side_by_side
+    return traverse_util.unflatten_dict(flat) if flat else params
+
+
+def packed(params: Any) -> Any:
+    """The kernels of `MATRICES` as `packed`, for our own product on CPUs."""
+    flat = _flat(params)
+    for *matrix, leaf in [path for path in flat if path[-1] == "kernel" and path[-2] in MATRICES]:
+        flat[*matrix, "packed"] = on_cpu.pack(flat.pop((*matrix, leaf)))
     return traverse_util.unflatten_dict(flat) if flat else params
 
 

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nanochat_jax.models import on_cpu
 from nanochat_jax.models.linear import Linear
 from nanochat_jax.serve.engine import Engine
 from nanochat_jax.serve.engine.weights import as_int8, nbytes, prepare, prepare_params
@@ -77,10 +78,10 @@ def test_integers_are_no_weights():
 
 def test_three_matrices_become_one_and_the_logits_stay():
     stored = prepare(MODEL).params["h_0"]["attn"]
-    assert "c_q" not in stored and stored["c_qkv"]["turned"].shape == (128, 64)
+    assert "c_q" not in stored and stored["c_qkv"]["packed"].shape == (8, 64, 16)
     own = MODEL.params["h_0"]["attn"]
     parts = np.concatenate([own[name]["kernel"] for name in ("c_q", "c_k", "c_v")], axis=1)
-    np.testing.assert_array_equal(stored["c_qkv"]["turned"], parts.T)
+    np.testing.assert_array_equal(stored["c_qkv"]["packed"], on_cpu.pack(parts))
     ids_BT = np.array(PROMPTS)
     np.testing.assert_allclose(prepare(MODEL)(ids_BT), MODEL(ids_BT), atol=2e-5)
 
