@@ -65,6 +65,8 @@ def test_no_run_goes_from_one_text_into_the_next_and_a_slice_is_looked_through_a
     assert [hit.text for hit in index.find(texts)] == [3]
     assert [hit.text for hit in index.find(texts.slice(2))] == [1]
     assert index.find(texts.slice(0, 3)) == [] == index.find(texts.slice(0, 0))
+    large = texts.cast(pa.large_string())
+    assert index.find(large) == index.find(texts.cast(pa.string()).dictionary_encode()) != []
 
 
 def test_what_a_task_says_in_every_row_tells_of_none():

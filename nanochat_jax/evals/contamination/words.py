@@ -18,7 +18,8 @@ _MARKS = (((0xC2,), 2), ((0xE2, 0x80), 3), ((0xE2, 0x81), 3), ((0xE3, 0x80), 3))
 
 def words(texts: pa.Array) -> pa.Array:
     """The words of each text, as lists; of a text without any, [""]."""
-    blanked = pc.ascii_trim_whitespace(_blanked(pc.utf8_lower(texts)))
+    plain = texts.cast(pa.string())  # some programs write shards of Arrow's large strings
+    blanked = pc.ascii_trim_whitespace(_blanked(pc.utf8_lower(plain)))
     return pc.ascii_split_whitespace(blanked)
 
 
