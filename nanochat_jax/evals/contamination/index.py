@@ -19,6 +19,7 @@ NONE = -1  # the number of a word that stands in no question, and of what is bet
 STEP = np.uint64(0x9E3779B97F4A7C15)  # odd; of a polynomial hash modulo 2^64
 # After so many words places are no longer sorted out before the end: few are left.
 SORTED_OUT = 4
+FEW = 64  # runs that are found in order as quickly as in a table larger than a processor's cache
 # A run of words in more rows of its task than both of these is the task's own wording ("complete
 # the rest of the sequence, making sure that ..."), and tells of no question.
 OWN_ROWS, OWN_SHARE = 10, 0.05
@@ -140,7 +141,7 @@ class Index:
         self._shift, self._table = np.uint64(64 - bits), np.zeros(1 << bits, bool)
         for length, runs in self._runs.items():
             for m, hash_G in enumerate(self._hashes(runs.starts_G, length), 1):
-                if m <= SORTED_OUT or m == length:
+                if 1 < m <= SORTED_OUT or m == length:
                     self._table[hash_G >> self._shift] = True
 
     def _walk(
@@ -150,7 +151,7 @@ class Index:
         at = np.flatnonzero(ids_N != NONE)
         hashes = self._codes[ids_N[at]]
         for length in range(1, self.n + 1):
-            if length <= SORTED_OUT:
+            if 1 < length <= SORTED_OUT:  # nearly every word begins some run
                 likely = self._table[hashes >> self._shift]
                 at, hashes = at[likely], hashes[likely]
             if length in self._runs:
@@ -165,8 +166,9 @@ class Index:
         self, runs: Runs, at: np.ndarray, hashes: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """The places whose hash is that of a run, and where each run of that hash starts."""
-        likely = self._table[hashes >> self._shift]
-        at, hashes = at[likely], hashes[likely]
+        if len(runs.keys_G) > FEW:
+            likely = self._table[hashes >> self._shift]
+            at, hashes = at[likely], hashes[likely]
         low = np.searchsorted(runs.keys_G, hashes)
         known = runs.keys_G[np.minimum(low, len(runs.keys_G) - 1)] == hashes
         # Once for all: texts that say the same a thousand times say it once.
