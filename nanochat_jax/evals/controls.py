@@ -6,6 +6,7 @@ in other places the first is back at guessing; without the question the second s
 Source: hypothesis-only baselines, arXiv:1805.01042; the order of options, arXiv:2309.03882.
 """
 
+import logging
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,6 +15,8 @@ from nanochat_jax.evals.core.result import CoreResult, CoreTaskResult
 from nanochat_jax.evals.shares import Share, sign_test
 from nanochat_jax.results import Check
 from nanochat_jax.tasks import Task, choice
+
+log = logging.getLogger(__name__)
 
 CONTROLS = {"shuffled": choice.shuffled, "without-question": choice.without_question}
 GUESSING = "no sign of knowledge, for with the options shuffled it does no better than guessing"
@@ -36,10 +39,13 @@ def checks(
     lettered = {name: task for name, task in tasks.items() if task.question is not None}
     if not lettered:
         return []
-    shuffled, blind = (
-        scored({n: t.changed(change) for n, t in lettered.items()}, answers_dir=folder / control)
-        for control, change in CONTROLS.items()
-    )
+
+    def under(control: str) -> ChatResult:
+        log.info("the same, %s:", control.replace("-", " "))
+        changed = {n: t.changed(CONTROLS[control]) for n, t in lettered.items()}
+        return scored(changed, answers_dir=folder / control)
+
+    shuffled, blind = map(under, CONTROLS)
     each = ((n, done.tasks[n], shuffled.tasks[n], blind.tasks[n]) for n in lettered)
     return [check(*one) for one in each]
 
