@@ -27,6 +27,7 @@ from nanochat_jax.train import chat, rollouts, sources
 from nanochat_jax.train.trace import config_of
 
 TOGETHER = 1024  # chats of a batch, as many as documents in a row group
+ALL = " (how far it came is not told, so all are taken)"
 State = Mapping[str, Any]
 
 
@@ -87,7 +88,9 @@ def _stage(saved: store.Saved, root: pathlib.Path) -> StageRead:
         mixture = chat.mixture(config, root, "train")
         taken = taken_chats(_streams(saved), len(mixture))
     _check_files(mixture, chat.files(config, root), recorded, root)
-    return _chats(title, mixture, taken)
+    found = _chats(title, mixture, taken)
+    everything = not isinstance(config, RLTrain) and _streams(saved) is None
+    return dataclasses.replace(found, told=found.told + ALL * everything)
 
 
 def _streams(saved: store.Saved) -> Sequence[State] | None:
@@ -112,7 +115,7 @@ def _documents(
                 batches.append(Batch(len(docs), texts, name))
     found = StageRead(title, "", batches)
     told = f"{found.count:,} of {total:,} documents in {len(data.train)} shards of {data.source}"
-    return dataclasses.replace(found, told=told)
+    return dataclasses.replace(found, told=told + ALL * (streams is None))
 
 
 def taken_documents(

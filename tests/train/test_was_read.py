@@ -152,6 +152,7 @@ def test_the_rows_that_were_trained_on_are_named_and_scored_apart(base, look):
     assert "| ARC-Easy | 30 | 3 of 30 | 10.0 (3.5 to 25.6) |" in out
     all_score, other_score = (100 * sum(x) / len(x) for x in (right, others))
     assert f"score {all_score:.1f} %, of the other rows {other_score:.1f} % (" in out
+    assert "of conversations (how far it came is not told, so all are taken)\n" in out
     assert "- sft d1, step 7: " in out and "- base d1, step 9: 4" in out
     row = order.index(9)
     assert f"- ARC-Easy, row {row}: `which of these is said about w9x0" in out
