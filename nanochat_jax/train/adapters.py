@@ -50,7 +50,10 @@ def check_resumed(config: Stage, resumed: store.Saved | None) -> None:
 
 
 def meta(config: Stage, start: Origin, root: pathlib.Path) -> dict[str, Any]:
-    """What the checkpoints of a run say of its adapters; empty where it trains the weights."""
+    """What the checkpoints of a run say of its adapters; empty where it trains the weights.
+
+    Asked before the run begins: it may move the base out of its own way.
+    """
     if not rank_of(config):
         return {}
     if start.resumed is not None:

@@ -25,7 +25,7 @@ from nanochat_jax.config.values import flatten
 from nanochat_jax.data import ranks
 from nanochat_jax.hosts import group, watch
 from nanochat_jax.stopping import Interrupted, Stop, in_order
-from nanochat_jax.train import adapters, console, metrics, not_finite
+from nanochat_jax.train import console, metrics, not_finite
 from nanochat_jax.train.beginning import Begun, begin, slow
 from nanochat_jax.train.compiles import CompileWatch
 from nanochat_jax.train.curriculum import StepRows
@@ -291,7 +291,7 @@ class Loop:
             "metrics": self._numbers(),
             "loop": self._progress(),
             "versions": versions(),
-            **adapters.meta(run.config, run.start, run.directory.parents[1]),
+            **run.adapted,
         }
         loader = ranks.merged(group.gathered(loader))
         arrays = dict(optimizer=state.opt_state, loader=loader)

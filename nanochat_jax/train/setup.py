@@ -100,7 +100,8 @@ class Trainer:
 class Run:
     """One training run, ready to start.
 
-    `warm_optimizer` is a checkpoint of another stage whose optimizer state is taken over.
+    `warm_optimizer` is a checkpoint of another stage whose optimizer state is taken over; `adapted`
+    what the run's checkpoints say of its adapters.
     """
 
     stage: str
@@ -112,6 +113,7 @@ class Run:
     start: Origin = Origin()
     fingerprint: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     warm_optimizer: store.Saved | None = None
+    adapted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def first_state(self) -> TrainState:
         """The state the run begins with, on the mesh: as its checkpoint left it, or fresh."""
@@ -173,7 +175,10 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
     run = dict(steps=curriculum.steps, params=shapes, micro_rows=rows)
     made = trainer(for_this_machine(config, cfg, mesh, **run), cfg, mesh, **run)
     warm = chat.warm_optimizer(config, start) if stage == "sft" else None
-    return Run(stage, config, directory, tokenizer, made, curriculum, start, fingerprint, warm)
+    adapted = adapters.meta(config, start, root)
+    return Run(
+        stage, config, directory, tokenizer, made, curriculum, start, fingerprint, warm, adapted
+    )
 
 
 def trainer(

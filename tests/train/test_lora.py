@@ -108,6 +108,14 @@ def test_two_devices_train_the_adapters_of_one(root, mesh):
 
 
 @pytest.mark.slow
+def test_a_base_that_the_run_itself_moves_out_of_its_way_is_found(root):
+    before, folder = load_model("sft")[0].params, checkpoints(root, "sft")
+    saved = trained(root, init=str(folder / "d2"))
+    assert saved.path.parent == folder / "d2" and saved.base.path == folder / ".old/d2-1/000004"
+    equal(load_model("sft")[0].params, lora.merged(before, saved.trained()))
+
+
+@pytest.mark.slow
 def test_adapters_for_a_model_that_is_one_with_adapters_and_replies_while_they_train(root):
     before, _, _ = load_model("sft")
     pipeline.run("rl", rl_world.config(lora_rank=1, num_iterations=2))
