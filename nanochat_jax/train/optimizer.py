@@ -208,7 +208,7 @@ def muon_update(
             if second is not None:
                 new_seconds[path] = second[i]
     new = {"momentum_buffer": buffers}
-    if seconds:
+    if "second_momentum_buffer" in state:
         new["second_momentum_buffer"] = unflatten_dict(new_seconds)
     return unflatten_dict(updates), new
 
