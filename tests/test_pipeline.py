@@ -121,20 +121,6 @@ def test_the_chain_runs_skips_what_is_done_and_ends_with_a_report(tmp_path, tiny
     assert code == 0, said
 
 
-@pytest.mark.slow
-def test_eight_simulated_devices_give_the_loss_curve_of_one(tmp_path, tiny):
-    for name, flags in (("one", ["--mesh=1"]), ("eight", ["--mesh=8", "--simulate-devices"])):
-        base = tmp_path / name
-        config = [f"--config={tiny}", "--device-batch-size=1", "--total-batch-size=768"]
-        assert program(base, "scripts.train", "--stage", "tokenizer", config[0])[0] == 0
-        flags = [*flags, "--muon-dtype=float32", "--num-iterations=20"]
-        code, said = program(base, "scripts.train", "--stage", "base", *config, *flags)
-        assert code == 0, said
-    one, eight = (losses(tmp_path / n, "base_checkpoints/d1") for n in ("one", "eight"))
-    assert len(one) == 20
-    assert max(abs(a - b) for a, b in zip(one, eight, strict=True)) < 2e-3
-
-
 @pytest.mark.parametrize(
     ("argv", "said"),
     [

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shlex
 import subprocess
@@ -11,11 +12,12 @@ import jax
 import numpy as np
 import pytest
 
+from nanochat_jax.files import read_json_lines
 from tests import needs
 from tests.serve.programs import ROOT
 from tests.serve.world import BYTES, random_model
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # its packages import for long
 needs.package("lm_eval")
 
 CHOICES = [("The sky is", [" blue", " a fish", " loud"]), ("Grüße aus", [" Wien", " dem All 🙂"])]
@@ -70,19 +72,39 @@ def recipe(number: int, url: str, tasks, names: str, **changes) -> list[str]:
     return shlex.split(told.replace("\\\n", " "))[1:]
 
 
-def evaluate(command: list[str], out) -> dict[str, list[dict]]:
-    """What lm-eval wrote down of every question, by task."""
-    environment = {"HF_HOME": str(out / "hub"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+# Its packages take longer to import than our questions to answer: one process for all commands.
+DRIVER = """
+import json, runpy, sys
+for command in json.loads(sys.argv[1]):
+    sys.argv = ["lm_eval", *command]
+    runpy.run_module("lm_eval", run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def found(server, tasks, tmp_path_factory) -> list[dict[str, list[dict]]]:
+    """Of each command what lm-eval wrote down of every question, by task."""
+    out = tmp_path_factory.mktemp("found")
+    commands = [
+        recipe(0, server.url, tasks, "choose,write"),
+        recipe(0, server.url, tasks, "read", tokenized_requests=True),
+        recipe(1, server.url, tasks, "write"),
+    ]
+    told = [
+        [*command, "--output_path", str(out / str(i)), "--log_samples"]
+        for i, command in enumerate(commands)
+    ]
+    offline = {"HF_HOME": str(out / "hub"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     ended = subprocess.run(
-        [sys.executable, "-m", "lm_eval", *command, "--output_path", str(out), "--log_samples"],
-        env={**__import__("os").environ, **environment}, capture_output=True, text=True,
+        [sys.executable, "-c", DRIVER, json.dumps(told)],
+        env=os.environ | offline, capture_output=True, text=True,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-3000:]
-    samples = {}
-    for file in out.rglob("samples_*.jsonl"):
-        name = file.name.split("_")[1]
-        samples[name] = [json.loads(line) for line in file.read_text().splitlines()]
-    return samples
+    return [samples(out / str(i)) for i in range(len(commands))]
+
+
+def samples(out) -> dict[str, list[dict]]:
+    return {file.name.split("_")[1]: read_json_lines(file) for file in out.rglob("samples_*.jsonl")}
 
 
 @pytest.fixture(scope="module")
@@ -101,25 +123,22 @@ def logprob():
     return score
 
 
-def test_choices_are_scored_as_the_model_scores_them(server, tasks, tmp_path, logprob):
-    samples = evaluate(recipe(0, server.url, tasks, "choose,write"), tmp_path)
-    for sample in samples["choose"]:
+def test_choices_are_scored_as_the_model_scores_them(found, logprob):
+    for sample in found[0]["choose"]:
         for question, answer in zip(sample["arguments"].values(), sample["resps"], strict=True):
             wanted, greedy = logprob(question["arg_0"], question["arg_1"])
             got = answer[0]
             assert math.isclose(float(got[0]), wanted, abs_tol=1e-3)
             assert str(got[1]) == str(greedy)
-    assert len(samples["write"]) == len(CHOICES)
-    assert all(isinstance(sample["resps"][0][0], str) for sample in samples["write"])
+    assert len(found[0]["write"]) == len(CHOICES)
+    assert all(isinstance(sample["resps"][0][0], str) for sample in found[0]["write"])
 
 
-def test_perplexity_of_token_ids_is_the_models_own(server, tasks, tmp_path, logprob):
-    command = recipe(0, server.url, tasks, "read", tokenized_requests=True)
-    for sample, text in zip(evaluate(command, tmp_path)["read"], TEXTS, strict=True):
+def test_perplexity_of_token_ids_is_the_models_own(found, logprob):
+    for sample, text in zip(found[1]["read"], TEXTS, strict=True):
         answer = np.ravel(sample["resps"])[0]
         assert math.isclose(float(answer), logprob("", text)[0], abs_tol=1e-3)
 
 
-def test_chats_are_answered_through_the_chat_endpoint(server, tasks, tmp_path):
-    samples = evaluate(recipe(1, server.url, tasks, "write"), tmp_path)
-    assert len(samples["write"]) == len(CHOICES)
+def test_chats_are_answered_through_the_chat_endpoint(found):
+    assert len(found[2]["write"]) == len(CHOICES)
