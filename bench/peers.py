@@ -10,7 +10,6 @@ ours over llama.cpp's.
 import argparse
 import ctypes
 import json
-import os
 import pathlib
 import statistics
 import sys
@@ -37,6 +36,7 @@ def main() -> None:
     import numpy as np
 
     from nanochat_jax.config.gpt import GPTConfig, recipe_model_defaults
+    from nanochat_jax.devices import cpu_count
     from nanochat_jax.models.gpt import Model, init_params
 
     cfg = GPTConfig(
@@ -54,7 +54,7 @@ def main() -> None:
                 ours = Ours(model, rows, int8=kind == "q8_0")
                 found.append(both(ours, theirs, prompts, args.rounds) | {"kind": kind})
                 print(told(found[-1]), flush=True)
-    print(json.dumps({"size": args.size, "cores": len(os.sched_getaffinity(0)), "found": found}))
+    print(json.dumps({"size": args.size, "cores": cpu_count(), "found": found}))
 
 
 def both(ours, theirs, prompts, rounds) -> dict:
@@ -122,6 +122,8 @@ class LlamaCpp:
     def __init__(self, path: pathlib.Path, rows: int):
         import llama_cpp
 
+        from nanochat_jax.devices import cpu_count
+
         self._c = c = llama_cpp
         self._quiet = c.llama_log_callback(lambda *_: None)
         c.llama_log_set(self._quiet, ctypes.c_void_p(0))
@@ -133,7 +135,7 @@ class LlamaCpp:
         params.n_ctx = rows * (PROMPT + REPLY)
         params.n_batch = params.n_ubatch = max(512, rows)
         params.n_seq_max = rows
-        params.n_threads = params.n_threads_batch = len(os.sched_getaffinity(0))
+        params.n_threads = params.n_threads_batch = cpu_count()
         params.kv_unified = False
         self._context = c.llama_init_from_model(self._model, params)
         self._batch = c.llama_batch_init(params.n_batch, 0, 1)
