@@ -1,13 +1,11 @@
 """The notebook for free GPUs: it is stored clean, its commands exist, and it survives a kill."""
 
 import json
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 import threading
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -15,7 +13,7 @@ import pytest
 from nanochat_jax.config import paths
 from tests import needs
 from tests.test_guide import COMMAND, commands, parse
-from tests.train.test_loop import losses
+from tests.test_pipeline import program
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILE = ROOT / "notebooks" / "free-gpu.ipynb"
@@ -46,6 +44,7 @@ num_iterations = 60
 eval_every = -1
 [mid]
 num_iterations = 2
+eval_every = -1
 mixture = ["conversations:200", "documents:50"]
 val_mixture = ["conversations:20"]
 [sft]
@@ -53,10 +52,18 @@ num_iterations = 2
 total_batch_size = -1
 target_examples_per_step = 4
 packing = "bestfit"
-eval_steps = 2
+eval_every = -1
 eval_metrics_every = -1
 mixture = ["conversations:200"]
 val_mixture = ["conversations:20"]
+[rl]
+num_iterations = 2
+examples_per_step = 2
+num_samples = 2
+max_new_tokens = 8
+eval_every = -1
+mixture = ["exchanges:sums"]
+val_mixture = ["exchanges:sums"]
 [eval]
 tasks = "bpb"
 split_tokens = 384
@@ -135,16 +142,6 @@ def kill_at(session: Session, directory: pathlib.Path, step: int, done: threadin
             return session.kill()
 
 
-@pytest.fixture
-def environment(tmp_path, monkeypatch):
-    """Programs that the notebook starts find this tree and one compilation cache."""
-    for name, value in {
-        "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "IPYTHONDIR": str(tmp_path / "ipython"),
-        "HF_HUB_OFFLINE": "1",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-
-
 def arrays(step: pathlib.Path) -> dict[str, bytes]:
     kept = (step / "params", step / "optimizer")
     files = [file for folder in kept for file in folder.rglob("*") if file.is_file()]
@@ -153,48 +150,105 @@ def arrays(step: pathlib.Path) -> dict[str, bytes]:
     return {name: data for name, data in named.items() if "commit_success" not in name}
 
 
-@pytest.mark.slow
-def test_killed_in_training_it_goes_on_to_the_same_bytes_and_ends_in_a_chat_and_a_gguf(
-    tmp_path, environment, monkeypatch
-):
+def losses(base, folder):
+    lines = (base / folder / "metrics.jsonl").read_text().splitlines()
+    return [e["train/loss"] for e in map(json.loads, lines) if "train/loss" in e]
+
+
+class Run(NamedTuple):
+    """What the notebook left that was killed and run again: its folder, and the second session.
+    `last`: the step that was on disk after the kill."""
+
+    base: pathlib.Path
+    config: pathlib.Path
+    session: Session
+    last: int
+
+    @property
+    def steps(self) -> pathlib.Path:
+        return self.base / "base_checkpoints" / "d1"
+
+
+def empty(base: pathlib.Path) -> pathlib.Path:
+    """A base directory with the tests' compilation cache."""
+    base.mkdir()
+    (base / "jax_cache").symlink_to(ROOT / ".cache" / "jax")
+    return base
+
+
+@pytest.fixture(scope="module")
+def survived(tmp_path_factory):
     needs.package("nbclient")
-    import gguf
+    folder = tmp_path_factory.mktemp("notebook")
+    (config := folder / "tiny.toml").write_text(TINY)
+    base = empty(folder / "base")
+    settings = dict(size=str(config), where=str(base), save_every=str(SAVED))
+    environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "IPYTHONDIR": str(folder)}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        last = killed(Session(ROOT / "notebooks", **settings), base / "base_checkpoints" / "d1")
+        session = Session(ROOT / "notebooks", **settings)
+        session.run()
+    return Run(base, config, session, last)
+
+
+def killed(session: Session, steps: pathlib.Path) -> int:
+    """Runs a session that dies in base training; the step that is on disk then."""
     from nbclient.exceptions import DeadKernelError
 
-    (tmp_path / "tiny.toml").write_text(TINY)
-    base, whole = tmp_path / "base", tmp_path / "whole"
-    for folder in (base, whole):
-        folder.mkdir()
-        (folder / "jax_cache").symlink_to(ROOT / ".cache" / "jax")
-    run, unbroken = (folder / "base_checkpoints" / "d1" for folder in (base, whole))
-    settings = dict(size=str(tmp_path / "tiny.toml"), where=str(base), save_every=str(SAVED))
-    first, done = Session(ROOT / "notebooks", **settings), threading.Event()
-    killer = threading.Thread(target=kill_at, args=(first, run, KILLED_AT, done))
+    done = threading.Event()
+    killer = threading.Thread(target=kill_at, args=(session, steps, KILLED_AT, done))
     killer.start()
     try:
         with pytest.raises(DeadKernelError):
-            first.run()
+            session.run()
     finally:
         done.set()
         killer.join()
-    steps = paths.steps(run)
-    assert KILLED_AT - 2 * SAVED <= steps[-1] < STEPS and not (base / "mid_checkpoints").exists()
+    return paths.steps(steps)[-1]
 
-    second = Session(ROOT / "notebooks", **settings)
-    second.run()
-    assert "base: going on where it stopped" in second.printed("train")
-    assert re.search(r"\w{3}", second.printed("chat")), "a reply, whatever so small a model says"
-    assert "<iframe" in second.printed("report") and "127.0.0.1" in second.printed("web")
-    file = next((base / "gguf").glob("*.gguf"))
-    header = gguf.GGUFReader(file)
+
+@pytest.mark.slow
+def test_killed_in_training_it_goes_on_to_the_bytes_of_a_run_that_was_not(survived, tmp_path):
+    assert KILLED_AT - 2 * SAVED <= survived.last < STEPS
+    assert "base: going on where it stopped" in survived.session.printed("train")
+    whole = empty(tmp_path / "whole")
+    for kept in ("tokenizer", "world_data"):
+        shutil.copytree(survived.base / kept, whole / kept)
+    code, said = program(whole, "scripts.train", "--stage=base", f"--config={survived.config}")
+    assert code == 0, said
+    unbroken = survived._replace(base=whole).steps
+    assert losses(survived.base, survived.steps) == losses(whole, unbroken)
+    assert arrays(survived.steps / f"{STEPS:06}") == arrays(unbroken / f"{STEPS:06}") != {}
+
+
+@pytest.mark.slow
+def test_it_ends_with_a_report_a_chat_a_page_and_a_gguf_file(survived):
+    session = survived.session
+    assert "| val bpb |" in session.printed("train") and "<iframe" in session.printed("report")
+    assert re.search(r"\w{3}", session.printed("chat")), "a reply, whatever so small a model says"
+    assert "127.0.0.1" in session.printed("web")
+    import gguf
+
+    header = gguf.GGUFReader(next((survived.base / "gguf").glob("*.gguf")))
     assert header.get_field("general.architecture").contents() == "apertus"
     assert header.get_field("apertus.block_count").contents() == 1
-    assert (base / "gguf" / "Modelfile").exists()
+    assert (survived.base / "gguf" / "Modelfile").exists()
 
-    for kept in ("tokenizer", "world_data"):
-        shutil.copytree(base / kept, whole / kept)
-    command = ["-m", "scripts.train", "--stage=base", f"--config={settings['size']}"]
-    env = os.environ | {"NANOCHAT_BASE_DIR": str(whole)}
-    subprocess.run([sys.executable, *command], env=env, cwd=ROOT, check=True, capture_output=True)
-    assert losses(run) == losses(unbroken)
-    assert arrays(run / f"{STEPS:06}") == arrays(unbroken / f"{STEPS:06}") != {}
+
+@pytest.mark.slow
+def test_what_is_done_is_skipped_rl_comes_behind_it_and_other_settings_are_refused(
+    survived, tmp_path
+):
+    again = lambda config, *more: program(
+        survived.base, "scripts.speedrun", f"--config={config}", *more, cwd=tmp_path
+    )
+    code, said = again(survived.config, "--rl")
+    assert code == 0 and said.count("done before, skipped") == 4, said
+    assert len(losses(survived.base, "chatrl_checkpoints/d1")) == 2 and "chat_web -i rl" in said
+    assert "| val bpb |" in said and (tmp_path / "report.md").exists()
+    changed = tmp_path / "changed.toml"
+    changed.write_text(TINY.replace("depth = 1", "depth = 1\nseed = 7"))
+    code, said = again(changed)
+    assert code == 2 and "seed: was 42, now 7" in said and "--fresh" in said

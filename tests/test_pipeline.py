@@ -93,34 +93,6 @@ def program(base, *argv, **kw):
     return done.returncode, done.stdout + done.stderr
 
 
-def losses(base, folder):
-    lines = (base / folder / "metrics.jsonl").read_text().splitlines()
-    return [e["train/loss"] for e in map(json.loads, lines) if "train/loss" in e]
-
-
-@pytest.mark.slow
-def test_the_chain_runs_skips_what_is_done_and_ends_with_a_report(tmp_path, tiny):
-    base = tmp_path / "base"
-    run = lambda *more: program(
-        base, "scripts.speedrun", f"--config={tiny}", "--mesh=1", *more, cwd=tmp_path
-    )
-    code, said = run()
-    assert code == 0, said
-    assert "| val bpb |" in said and "chat_web" in said
-    assert (tmp_path / "report.md").exists()
-    assert len(losses(base, "base_checkpoints/d1")) == 4
-    assert not (base / "chatrl_checkpoints").exists()
-    code, said = run("--rl")
-    assert code == 0 and said.count("done before, skipped") == 4, said
-    assert len(losses(base, "chatrl_checkpoints/d1")) == 2 and "chat_web -i rl" in said
-    changed = tmp_path / "changed.toml"
-    changed.write_text(TINY.replace("depth = 1", "depth = 1\nseed = 7"))
-    code, said = program(base, "scripts.speedrun", f"--config={changed}", cwd=tmp_path)
-    assert code == 2 and "seed: was 42, now 7" in said and "--fresh" in said
-    code, said = program(base, "scripts.chat_cli", "-i", "sft", "-p", "Hello!", cwd=tmp_path)
-    assert code == 0, said
-
-
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
