@@ -166,7 +166,7 @@ class ChatStage(Stage):
     small; 0: all weights"""
     lora_optimizer: Literal["muon", "adamw"] = "muon"  # of these matrices
     lora_lr: float = 0.0
-    """their learning rate, which init_lr_frac leaves as it is; 0: 0.01"""
+    """their learning rate, which init_lr_frac leaves as it is; 0: 0.01, adamw 0.003"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from nanochat_jax.train.optimizer import Group, transform
 from nanochat_jax.train.origin import Origin
 
 # What was tried beside them: docs/log.md, 28 November 2026.
-RATES = {"muon": 0.01, "adamw": 0.01}
+RATES = {"muon": 0.01, "adamw": 0.003}
 
 
 def shapes(config: ChatStage, params: Any) -> Any:
