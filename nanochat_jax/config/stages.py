@@ -168,6 +168,13 @@ class ChatStage(Stage):
     lora_lr: float = 0.0
     """their learning rate, which init_lr_frac leaves as it is; 0: 0.01, adamw 0.003"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, unset in (("lora_optimizer", "muon"), ("lora_lr", 0.0)):
+            if not self.lora_rank and (value := getattr(self, name)) != unset:
+                raise ValueError(f"{name} is {value}, but lora_rank is 0; set lora_rank to 8, say, "
+                                 f"or leave {name} out")  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MidTrain(ChatStage):

@@ -98,9 +98,12 @@ def expressible(cfg: GPTConfig, params: Mapping[str, Any], lossy: bool) -> dict[
     state = to_nanochat(params)
     lost = lost_in(cfg, state)
     if lost and not lossy:
-        raise ValueError(f"this format cannot express the model; it would lose "
-                         f"{'; '.join(lost)}. Export with --format nanochat, train with --recipe "
-                         "classic or portable, or insist with --lossy")  # fmt: skip
+        raise ValueError(
+            "this format has no place for all of the model. Train one for other programs with "
+            "--recipe portable (the demo as such: python -m scripts.speedrun --config "
+            "configs/cpu-portable.toml --fresh), or export with --format nanochat; --lossy would "
+            f"leave out {'; '.join(lost)}"
+        )
     if lost:
         log.warning("written without %s: the model will answer differently", "; ".join(lost))
     classic = dict(value_embeds=False, residual_scalars=False, smear=False, backout=False)

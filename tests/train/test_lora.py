@@ -166,6 +166,10 @@ def test_base_training_has_no_adapters_and_says_whose_they_are():
         resolve("base", ["--lora-rank=8"])
     with pytest.raises(ValueError, match="--lora-rank is -1; set it to 1 or more, or to 0"):
         resolve("sft", ["--lora-rank=-1"])
+    with pytest.raises(
+        ValueError, match="--lora-lr is 0.01, but --lora-rank is 0; set --lora-rank"
+    ):
+        resolve("sft", ["--lora-lr=0.01"])
 
 
 def test_a_base_that_was_moved_aside_is_found_and_stays(root):
