@@ -43,6 +43,7 @@ def test_accuracies_are_the_same(path, run):
     assert got == pytest.approx(load_json(path)["results"][run]["results"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "run"), runs())
 def test_centered_scores_are_the_same(path, run):
     got = {label: task.centered for label, task in ours(path, run).tasks.items()}

@@ -8,7 +8,7 @@ from tests.test_imports import PACKAGE, imports
 FLOORS = (
     ("__init__",),
     ("push",),
-    ("compare", "exports", "imports", "space", "upload"),
+    ("compare", "exports", "imports", "merge", "space", "upload"),
     ("model_card",),
     ("probe", "elsewhere"),
     ("nanochat", "huggingface", "gguf_file"),

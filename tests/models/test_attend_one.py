@@ -54,6 +54,7 @@ def test_the_kernel_gives_what_attention_gives(monkeypatch, heads, programs, own
     np.testing.assert_array_equal(new[1], values)
 
 
+@pytest.mark.slow
 def test_rows_without_a_cache_are_none_of_the_kernels():
     cfg = GPTConfig(sequence_len=8, vocab_size=9, n_layer=1, n_head=2, n_kv_head=1, n_embd=8)
     params = init_params(cfg, jax.random.key(0))

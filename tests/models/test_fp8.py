@@ -158,6 +158,7 @@ def test_each_matrix_of_a_block_multiplies_in_eight_bits_thrice_and_nothing_else
     assert len(eight) == len(plain)
 
 
+@pytest.mark.slow
 def test_a_models_loss_and_gradient_stay_close(start):
     params, tokens_BT = start
     results = [
@@ -171,6 +172,7 @@ def test_a_models_loss_and_gradient_stay_close(start):
         assert cosine > 0.97 or jnp.linalg.norm(want) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_what_is_computed_again_is_the_same(start, remat):
     one, two = (

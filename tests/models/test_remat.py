@@ -25,6 +25,7 @@ def params():
     return jax.tree.map(lambda p: p + 0.05, drawn)  # no block may be zero at its beginning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_gradients_are_those_of_a_pass_that_keeps_everything(remat):
     kept, again = (jax.jit(jax.grad(gradient(r)))(params()) for r in ("none", remat))

@@ -64,6 +64,7 @@ def test_no_mixture_of_lengths_makes_a_loss_that_is_no_number(kind, trainer, len
     assert all(np.isfinite(p).all() for p in jax.tree.leaves(jax.device_get(state.params)))
 
 
+@pytest.mark.slow
 def test_rows_padded_to_one_of_four_widths_have_the_loss_of_rows_padded_to_the_longest():
     config = dataclasses.replace(CONFIG, max_seq_len=256)
     trainer = setup.trainer(

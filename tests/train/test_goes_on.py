@@ -89,7 +89,8 @@ def goes_on(run, base, stage, *flags):
 
 
 @pytest.mark.parametrize("flags", [
-    [], ["--loader=bestfit"], pytest.param(["--loader-ranks=2"], marks=pytest.mark.slow),
+    [], pytest.param(["--loader=bestfit"], marks=pytest.mark.slow),
+    pytest.param(["--loader-ranks=2"], marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_base_goes_on_with_other_rows_a_pass_in_the_same_order_of_data(run, base, flags):
     whole = goes_on(run, base, "base", *flags)
