@@ -38,7 +38,8 @@ def base_of(folder: pathlib.Path, meta: Mapping[str, Any]) -> pathlib.Path:
     """
     base, root = meta[LORA]["base"], _root(folder)
     wanted = (root / base["path"]).resolve()
-    found = {path: digest_of(path) for path in _places(wanted, root, base["stage"])}
+    there = places(wanted, paths.checkpoints(root, base["stage"]))
+    found = {path: digest_of(path) for path in there}
     match = next((path for path, got in found.items() if got == base["digest"]), None)
     if match is not None:
         return match
@@ -53,10 +54,10 @@ def base_of(folder: pathlib.Path, meta: Mapping[str, Any]) -> pathlib.Path:
                             f"{anew}")  # fmt: skip
 
 
-def _places(wanted: pathlib.Path, root: pathlib.Path, stage: str) -> Iterator[pathlib.Path]:
-    """Where it may be: where it was, and the same step of every run of its stage."""
+def places(wanted: pathlib.Path, runs: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Where a step may be: where it was, and the same step of every run in the folder `runs`, of
+    those that were moved aside too."""
     yield wanted
-    runs = paths.checkpoints(root, stage)
     for pattern in (f"*/{wanted.name}", f"{OLD}/*/{wanted.name}"):
         yield from sorted(path.resolve() for path in runs.glob(pattern))
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nanochat_jax.checkpoint import manifest, store
-from nanochat_jax.checkpoint.adapters import LORA
+from nanochat_jax.checkpoint.adapters import LORA, digest_of
 from nanochat_jax.config.paths import CHECKPOINTS
 from nanochat_jax.config.saving import Keep, best_first
 from nanochat_jax.files import PART
@@ -19,11 +19,13 @@ SOURCE = "source"  # the key of `meta.json` that names what a run was born from
 
 
 def source_of(root: pathlib.Path, saved: store.Saved) -> dict[str, Any]:
-    """What a checkpoint says of the step that its run began with: below `root` by its path there,
-    so that it holds where a base directory is moved."""
+    """What a checkpoint says of the step that its run began with: its path, below `root` from
+    there, so that it holds where a base directory is moved, and the digest of its weights, for
+    other ones may come to lie in that place."""
     path, root = saved.path.resolve(), root.resolve()
     known = path.is_relative_to(root)
-    return {"path": path.relative_to(root).as_posix() if known else path.as_posix()}
+    place = path.relative_to(root) if known else path
+    return {"path": place.as_posix(), "digest": digest_of(path)}
 
 
 def prune(directory: pathlib.Path, keep: Keep, root: pathlib.Path, newest: int) -> list[int]:

@@ -96,10 +96,7 @@ class _Cursor:
         """(index, ids, mask) of the next item; moves on."""
         index = self.at
         ids, mask = self.read(index)
-        self.at += self.ranks
-        if self.at >= self.size:
-            self.at = self.at % self.size if self.first is None else self.first
-            self.epoch += 1
+        self.at, self.epoch = following(self.at, self.epoch, self.size, self.ranks, self.first)
         return index, ids, mask
 
     def read(self, index: int) -> tuple[list[int], list[int]]:
@@ -110,6 +107,15 @@ class _Cursor:
 
     def restore(self, state: Sequence[int]) -> None:
         self.at, self.epoch = map(int, state)
+
+
+def following(at: int, epoch: int, size: int, ranks: int, first: int | None) -> tuple[int, int]:
+    """A cursor's next (item, epoch); `first`: the item that each pass begins at; None: a pass
+    counts on from where the one before ended."""
+    at += ranks
+    if at < size:
+        return at, epoch
+    return at % size if first is None else first, epoch + 1
 
 
 class MidStream:

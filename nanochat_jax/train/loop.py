@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from nanochat_jax.checkpoint.prune import SOURCE, source_of
+from nanochat_jax.checkpoint.prune import SOURCE
 from nanochat_jax.checkpoint.saver import Saver
 from nanochat_jax.config.saving import Cadence, Keep
 from nanochat_jax.config.values import flatten
@@ -287,7 +287,7 @@ class Loop:
             "fingerprint": dict(run.fingerprint),
             "data": dict(run.curriculum.data),
             "tokenizer_hash": run.tokenizer.hash,
-            "source": self._source(),
+            SOURCE: run.source,
             "metrics": self._numbers(),
             "loop": self._progress(),
             "versions": versions(),
@@ -301,14 +301,6 @@ class Loop:
         self.saved = self.step
         self.clock = self.saved_at = time.perf_counter()
         return path
-
-    def _source(self) -> dict[str, Any] | None:
-        """The step that the run was born from, which stays while this one is here."""
-        start = self.run.start
-        if start.resumed is not None and SOURCE in start.resumed.meta:
-            return start.resumed.meta[SOURCE]
-        root = self.run.directory.parents[1]
-        return source_of(root, start.source) if start.source is not None else None
 
 
 def train(run: Run, state: TrainState, make_room: Callable[[], Any] = lambda: None) -> Loop:

@@ -9,6 +9,7 @@ from typing import Any
 
 from nanochat_jax.checkpoint import aside, find_checkpoint, load_tokenizer, store, whole
 from nanochat_jax.checkpoint.aside import Aside
+from nanochat_jax.checkpoint.prune import SOURCE, source_of
 from nanochat_jax.config import paths, values
 from nanochat_jax.config.gpt import GPTConfig
 from nanochat_jax.config.stages import BaseTrain, Stage
@@ -104,6 +105,14 @@ def check_order(config: Stage, start: Origin) -> None:
                 "its position in the data is one of that order; leave the flag out, or begin anew "
                 "without --resume"
             )
+
+
+def source(start: Origin, root: pathlib.Path) -> dict[str, Any] | None:
+    """What the run's checkpoints say of the step that it was born from, which stays while they are
+    here. Asked before the run begins: it may move that step out of its own way."""
+    if start.resumed is not None and SOURCE in start.resumed.meta:
+        return start.resumed.meta[SOURCE]
+    return source_of(root, start.source) if start.source is not None else None
 
 
 def directory(stage: str, tag: str, root: pathlib.Path) -> pathlib.Path:

@@ -101,7 +101,7 @@ class Run:
     """One training run, ready to start.
 
     `warm_optimizer` is a checkpoint of another stage whose optimizer state is taken over; `adapted`
-    what the run's checkpoints say of its adapters.
+    what the run's checkpoints say of its adapters, `source` of the step that it was born from.
     """
 
     stage: str
@@ -114,6 +114,7 @@ class Run:
     fingerprint: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     warm_optimizer: store.Saved | None = None
     adapted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    source: Mapping[str, Any] | None = None
 
     def first_state(self) -> TrainState:
         """The state the run begins with, on the mesh: as its checkpoint left it, or fresh."""
@@ -176,9 +177,11 @@ def prepare(stage: str, config: Stage, root: pathlib.Path) -> Run:
     made = trainer(for_this_machine(config, cfg, mesh, **run), cfg, mesh, **run)
     warm = chat.warm_optimizer(config, start) if stage == "sft" else None
     adapted = adapters.meta(config, start, root)
+    source = origin.source(start, root)
     return Run(
-        stage, config, directory, tokenizer, made, curriculum, start, fingerprint, warm, adapted
-    )
+        stage, config, directory, tokenizer, made, curriculum, start, fingerprint, warm, adapted,
+        source,
+    )  # fmt: skip
 
 
 def trainer(

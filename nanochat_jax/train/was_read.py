@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from nanochat_jax.checkpoint import store
+from nanochat_jax.checkpoint import adapters, manifest, store
 from nanochat_jax.checkpoint.prune import SOURCE
 from nanochat_jax.config.stages import STAGES, BaseTrain, RLTrain
 from nanochat_jax.data import ledger, shards
+from nanochat_jax.data.chats import following
 from nanochat_jax.data.documents import Position
 from nanochat_jax.evals.contamination.passages import text_of
 from nanochat_jax.tasks import Mixture
@@ -28,7 +29,7 @@ from nanochat_jax.train.trace import config_of
 
 TOGETHER = 1024  # chats of a batch, as many as documents in a row group
 ALL = " (how far it came is not told, so all are taken)"
-State = Mapping[str, Any]
+State = Item = Mapping[str, Any]
 
 
 class Batch(NamedTuple):
@@ -60,14 +61,29 @@ def stages(saved: store.Saved, root: pathlib.Path) -> Iterator[StageRead]:
         FileNotFoundError: rows of the mixture are not here any more.
     """
     at: store.Saved | None = saved
+    seen: set[pathlib.Path] = set()
     while at is not None:
+        seen.add(at.path.resolve())
         yield _stage(at, root)
-        born = (at.meta.get(SOURCE) or {}).get("path")
-        # Below the base directory, which may have been moved, or anywhere else.
-        path = root / born if born else None
-        at = store.find(path) if path and path.is_dir() else None
-        if path and at is None:
-            yield StageRead(str(path), "is gone, and what it was trained on is not known")
+        born = at.meta.get(SOURCE)
+        at = _parent(born, root, seen) if born else None
+        if born and at is None:
+            path = str(root / born["path"])
+            yield StageRead(path, "is gone, and what it was trained on is not known")
+
+
+def _parent(born: State, root: pathlib.Path, seen: set[pathlib.Path]) -> store.Saved | None:
+    """The step that another was born from, where it was or moved aside; None: it is gone."""
+    # Below the base directory, which may have been moved, or anywhere else.
+    wanted, digest = (root / born["path"]).resolve(), born.get("digest")
+    if digest:
+        there = adapters.places(wanted, wanted.parent.parent)
+        found = (path for path in there if adapters.digest_of(path) == digest)
+    else:  # of an earlier version, which did not tell one model in that place from another
+        found = (path for path in [wanted] if (path / manifest.META).exists())
+    # A run may have moved the step that it was born from out of its place, and taken that itself.
+    match = next((path for path in found if path not in seen), None)
+    return store.find(match) if match else None
 
 
 def _stage(saved: store.Saved, root: pathlib.Path) -> StageRead:
@@ -88,7 +104,9 @@ def _stage(saved: store.Saved, root: pathlib.Path) -> StageRead:
         mixture = chat.mixture(config, root, "train")
         taken = taken_chats(_streams(saved), len(mixture))
     _check_files(mixture, chat.files(config, root), recorded, root)
-    found = _chats(title, mixture, taken)
+    # The replies of RL are the model's own: of a question it is shown what was asked alone.
+    told = _question if isinstance(config, RLTrain) else _chat_text
+    found = _chats(title, mixture, taken, told)
     everything = not isinstance(config, RLTrain) and _streams(saved) is None
     return dataclasses.replace(found, told=found.told + ALL * everything)
 
@@ -134,7 +152,7 @@ def taken_documents(
     else:
         return ()
     waiting = {doc for *place, doc in state.get("buffer", ()) if place == [1, file, group]}
-    return [doc for doc in range(stop) if doc not in waiting]
+    return [doc for doc in range(stop) if doc not in waiting] if waiting else range(stop)
 
 
 def taken_chats(streams: Sequence[State] | None, size: int) -> Sequence[int]:
@@ -142,20 +160,30 @@ def taken_chats(streams: Sequence[State] | None, size: int) -> Sequence[int]:
     position."""
     if streams is None:
         return range(size)
-    taken: list[int] = []
+    times: collections.Counter[int] = collections.Counter()
     for rank, state in enumerate(streams):
-        at, epoch = state["cursor"]
-        waiting = collections.Counter(state.get("buffer", ()))  # taken, and in no row yet
-        times = lambda i, at=at, epoch=epoch: epoch - 1 + (i < at)
-        taken += (i for i in range(rank, size, len(streams)) if times(i) > waiting[i])
-    return sorted(taken)
+        times.update(_walked(state, size, rank, len(streams)))
+        times.subtract(state.get("buffer", ()))  # taken, and in no row yet
+    return sorted(i for i, count in times.items() if count > 0)
 
 
-def _chats(title: str, mixture: Mixture, taken: Sequence[int]) -> StageRead:
+def _walked(state: State, size: int, rank: int, ranks: int) -> Iterator[int]:
+    """The items that a rank's cursor has taken, as often as it has."""
+    last_at, last_epoch = state["cursor"]
+    at, epoch = rank % size, 1
+    first = at if "taken" in state else None  # padded rows: each pass begins where the first did
+    while (epoch, at) < (last_epoch, last_at):
+        yield at
+        at, epoch = following(at, epoch, size, ranks, first)
+
+
+def _chats(
+    title: str, mixture: Mixture, taken: Sequence[int], told: Callable[[Item], str]
+) -> StageRead:  # fmt: skip
     named = sources.chats(mixture)
     batches = []
     for few in (taken[i : i + TOGETHER] for i in range(0, len(taken), TOGETHER)):
-        texts = functools.partial(_chat_texts, mixture, few)
+        texts = functools.partial(_chat_texts, mixture, few, told)
         batches.append(Batch(len(few), texts, lambda i, few=few: str(named(few[i]))))
     names = ", ".join(dict.fromkeys(task.name for task in mixture.tasks))
     return StageRead(title, f"{len(taken):,} of {len(mixture):,} rows of {names}", batches)
@@ -184,15 +212,22 @@ def _name_of(
     return str(named(Position(1, file, group, docs[i])))
 
 
-def _chat_texts(mixture: Mixture, indices: Sequence[int]) -> pa.Array:
-    return pa.array([_chat_text(mixture[i]) for i in indices], pa.string())
+def _chat_texts(
+    mixture: Mixture, indices: Sequence[int], told: Callable[[Item], str]
+) -> pa.Array:  # fmt: skip
+    return pa.array([told(mixture[i]) for i in indices], pa.string())
 
 
-def _chat_text(item: Mapping[str, Any]) -> str:
+def _chat_text(item: Item) -> str:
     """All that is said in a conversation, or the text of a document in a mixture."""
     if "text" in item:
         return item["text"]
     return " ".join(text_of(message["content"]) for message in item["messages"])
+
+
+def _question(item: Item) -> str:
+    """What is said before the answer."""
+    return " ".join(text_of(message["content"]) for message in item["messages"][:-1])
 
 
 def all_batches(read: Sequence[StageRead]) -> Iterator[tuple[StageRead, Batch]]:

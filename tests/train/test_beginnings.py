@@ -19,7 +19,7 @@ from nanochat_jax.config.paths import checkpoints
 from nanochat_jax.config.stages import STAGES
 from nanochat_jax.data import importer, shards
 from nanochat_jax.stopping import Interrupted
-from nanochat_jax.train import beginning, origin, setup, stages
+from nanochat_jax.train import beginning, origin, setup, stages, was_read
 from nanochat_jax.train.curriculum import loader_rows
 from tests.train.test_loop import Counting
 from tests.train.tiny_chain import CHATS, SETTINGS
@@ -74,6 +74,8 @@ def test_a_run_can_begin_with_a_checkpoint_of_its_own_folder(run, base_dir):
     for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(kept), strict=True):
         np.testing.assert_array_equal(a, b)
     assert saved(base_dir, "base").meta["final"]
+    read = [stage.title for stage in was_read.stages(saved(base_dir, "base"), base_dir)]
+    assert read == ["base d1, step 2", "base d1-1, step 2"]  # not the same place for ever
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,9 @@ def test_a_chat_run_begun_from_a_folder_is_resumed_by_its_tag(run, base_dir):
     run("sft", "-g=mine", "--resume-from-step=2")
     again = saved(base_dir, "sft", "mine")
     assert whole.step == again.step == 4
-    assert whole.meta["source"] == again.meta["source"] == {"path": "theirs/000007"}
+    digest = store.find(theirs).identity["checkpoint digest"]
+    assert whole.meta["source"] == {"path": "theirs/000007", "digest": digest}
+    assert again.meta["source"] == whole.meta["source"]
     assert whole.meta["fingerprint"] == again.meta["fingerprint"]
 
 

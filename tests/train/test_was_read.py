@@ -3,19 +3,20 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from nanochat_jax import report
-from nanochat_jax.checkpoint import store
+from nanochat_jax.checkpoint import prune, store
 from nanochat_jax.config import paths
 from nanochat_jax.config.program import Eval
-from nanochat_jax.config.stages import BaseTrain, SFTTrain
+from nanochat_jax.config.stages import BaseTrain, RLTrain, SFTTrain
 from nanochat_jax.config.values import flatten
-from nanochat_jax.data import importer, ledger, shards
+from nanochat_jax.data import chats, importer, ledger, shards
 from nanochat_jax.data.chats import mid_loader, sft_loader
 from nanochat_jax.data.loader import pretraining_loader
 from nanochat_jax.evals import run as evals
-from nanochat_jax.train import chat, was_read
+from nanochat_jax.train import chat, rollouts, was_read
 from scripts import eval as program
 from tests.evals import core_bundles
 from tests.serve.world import BYTES, random_model
@@ -193,3 +194,65 @@ def test_what_is_not_known_is_said_and_what_has_changed_is_refused(base, look, c
             look(*argv)
         assert told in capsys.readouterr().err
     path.write_text(kept)
+
+
+def step(root, place, value, source=None):
+    """A step of one number, of which nothing is known but what it was born from."""
+    folder = root / place
+    meta = {"stage": "sft"} | ({"source": source} if source else {})
+    store.save(folder.parent, int(folder.name), {"a": np.full(3, value)}, meta)
+    return store.find(folder)
+
+
+def searched(saved, root):
+    return [(s.title.removeprefix(f"{root}/"), "is gone" in s.told)
+            for s in was_read.stages(saved, root)]  # fmt: skip
+
+
+def test_a_step_that_took_its_parents_place_finds_it_aside(tmp_path):
+    place = "chatsft_checkpoints/d2/000004"
+    born = prune.source_of(tmp_path, step(tmp_path, place, 1.0))
+    (moved := tmp_path / "chatsft_checkpoints" / ".old" / "d2-1").parent.mkdir()
+    (tmp_path / place).parent.rename(moved)
+    mine = step(tmp_path, place, 2.0, born)
+    assert searched(mine, tmp_path) == [("sft d2, step 4", False), ("sft d2-1, step 4", False)]
+    step(tmp_path, "chatsft_checkpoints/.old/d2-1/000004", 3.0)  # trained anew
+    assert searched(mine, tmp_path) == [("sft d2, step 4", False), (place, True)]
+
+
+def test_a_parent_of_an_earlier_version_is_the_step_in_its_place_unless_it_was_seen(tmp_path):
+    first, second = "base_checkpoints/a/000004", "chatsft_checkpoints/a/000004"
+    step(tmp_path, first, 1.0)
+    mine = step(tmp_path, second, 2.0, {"path": first})
+    assert searched(mine, tmp_path) == [("sft a, step 4", False)] * 2
+    mine = step(tmp_path, second, 2.0, {"path": second})
+    assert searched(mine, tmp_path) == [("sft a, step 4", False), (second, True)]
+
+
+@pytest.mark.parametrize("restart", [True, False])
+@pytest.mark.parametrize(("size", "taken"), [(5, (6, 1)), (5, (3, 2)), (7, (0, 9)), (1, (2, 1))])
+def test_chats_are_counted_by_the_rule_of_the_cursors(restart, size, taken):
+    streams, given = [], set()
+    for rank, count in enumerate(taken):
+        items = [Chats()[i] for i in range(size)]
+        cursor = chats._Cursor(items, BYTES, rank, len(taken), restart=restart)
+        given |= {cursor.take()[0] for _ in range(count)}
+        streams.append({"cursor": cursor.state()} | ({"taken": count} if restart else {}))
+    assert was_read.taken_chats(streams, size) == sorted(given)
+
+
+def test_of_rl_what_was_asked_is_searched_and_no_answer(tmp_path):
+    config = dataclasses.replace(RLTrain(), mixture=("GSM8K",), task_data=str(tmp_path))
+    rows = [{"question": f"How many are {i}?", "answer": f"so many #### {i}"} for i in range(9)]
+    (tmp_path / "gsm8k").mkdir()
+    (tmp_path / "gsm8k" / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    mixture = rollouts.Questions(config.mixture, tmp_path, "train", str(tmp_path)).mixture
+    meta = {
+        "stage": "rl", "config": flatten(config),
+        "data": ledger.of_mixture(mixture, chat.files(config, tmp_path), tmp_path),
+    }  # fmt: skip
+    store.save(tmp_path / "chatrl_checkpoints" / "d1", 1, {"a": np.ones(3)}, meta)
+    saved = store.find(tmp_path / "chatrl_checkpoints" / "d1")
+    (read,) = was_read.stages(saved, tmp_path)
+    texts = [text for batch in read.batches for text in batch.texts().to_pylist()]
+    assert sorted(texts) == [row["question"] for row in rows]
