@@ -111,6 +111,7 @@ def batch_size(cfg: GPTConfig, tokens: float, least: int) -> int:
 
 def toml(machine: Machine, hours: float, plan: Plan) -> str:
     """The plan as a config file."""
+    chats = max(1, 32 // machine.devices)  # rows of each device in a step of sft
     return f"""\
 # Planned for {hours:g} hours of {machine.devices} x {machine.name}:
 # {summary(plan)}.
@@ -137,7 +138,8 @@ num_iterations = {plan.mid_steps}
 eval_tokens = 1048576
 
 [sft]
-device_batch_size = 4
+device_batch_size = {math.gcd(4, chats)}
+target_examples_per_step = {chats * machine.devices}
 total_batch_size = -1
 eval_metrics_every = -1
 

@@ -27,7 +27,7 @@ def test_two_hours_of_a_t4_are_a_model_of_five_layers_in_float32():
 @pytest.mark.parametrize(
     ("name", "devices", "memory"),
     [("Tesla T4", 1, 15e9), ("Tesla T4", 2, 15e9), ("NVIDIA L4", 1, 23e9), ("TPU v5 lite", 8, 16e9),
-     ("NVIDIA A100-SXM4-40GB", 1, 40e9)],
+     ("NVIDIA A100-SXM4-40GB", 1, 40e9), ("NVIDIA L4", 3, 23e9), ("NVIDIA L4", 16, 23e9)],
 )  # fmt: skip
 def test_a_plan_is_a_config_whose_stages_agree_with_it(
     base_dir, tmp_path, name, devices, memory, hours
@@ -43,7 +43,9 @@ def test_a_plan_is_a_config_whose_stages_agree_with_it(
         config = pipeline.configure(stage, [f"--config={file}"])
         assert setup.step_tokens(config, made.cfg) == made.batch
         assert made.batch % (made.rows * made.cfg.sequence_len * devices) == 0
-    assert pipeline.configure("sft", [f"--config={file}"]).total_batch_size == -1
+    chats = pipeline.configure("sft", [f"--config={file}"])
+    assert chats.total_batch_size == -1
+    assert chats.target_examples_per_step % (chats.device_batch_size * devices) == 0
 
 
 def test_more_hours_and_more_devices_are_a_larger_model():

@@ -45,7 +45,10 @@ def base_of(folder: pathlib.Path, meta: Mapping[str, Any]) -> pathlib.Path:
         return match
     begin = f"{folder} holds adapters (LoRA) for the weights in {wanted} (digest {base['digest']})"
     rank, stage = meta[LORA]["rank"], meta.get("stage", "sft")
-    anew = f"train the adapters anew: python -m scripts.train --stage {stage} --lora-rank {rank}"
+    anew = (
+        f"train the adapters anew: python -m scripts.train --stage {stage} --init CHECKPOINT "
+        f"--model-tag {folder.parent.name} --lora-rank {rank}"
+    )
     if (got := found.get(wanted)) is not None:
         raise ValueError(f"{begin}, but there are other weights there now (digest {got}); put the "
                          f"old ones back from a copy, or {anew}")  # fmt: skip

@@ -26,9 +26,11 @@ def _known() -> None:
 
     Raises:
         RuntimeError: this machine's processor lacks their instructions.
-        AttributeError: `nanochat_jax/_rustbpe` was compiled before there were any.
+            Or `nanochat_jax/_rustbpe` was compiled before there were any.
     """
     library = ctypes.CDLL(_rustbpe.__file__)
+    if not hasattr(library, "nanochat_fast"):
+        raise RuntimeError("nanochat_jax/_rustbpe is of an earlier version; type: make setup")
     library.nanochat_fast.restype = ctypes.c_bool
     if not library.nanochat_fast():
         raise RuntimeError("the processor has no AVX2 and FMA")

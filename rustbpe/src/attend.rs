@@ -44,10 +44,11 @@ struct Sizes {
 pub fn attend(frame: &CallFrame) -> Result<(), String> {
     let (heads, dims) = frame.argument(0)?;
     let (new_values, value_dims) = frame.argument(1)?;
-    let tables = [frame.argument(2)?.0, frame.argument(3)?.0];
-    let lengths = frame.argument(4)?.0;
+    let ((cos, cos_dims), (sin, sin_dims)) = (frame.argument(2)?, frame.argument(3)?);
+    let (lengths, lengths_dims) = frame.argument(4)?;
     let (keys, cache_dims) = frame.result(1)?;
-    let (values, _) = frame.result(2)?;
+    let (values, values_dims) = frame.result(2)?;
+    let (out, out_dims) = frame.result(0)?;
     let ([b, m, h], [_, values_of, _], [_, s, k, _]) =
         (&dims[..], &value_dims[..], &cache_dims[..])
     else {
@@ -56,16 +57,32 @@ pub fn attend(frame: &CallFrame) -> Result<(), String> {
     if h % (2 * WIDTH) > 0 {
         return Err(format!("heads of {h}: no multiple of 16"));
     }
+    let first_value = frame.attribute::<i32>("first_value")? as usize;
+    let fits = *m > 2 * k
+        && (m - 2 * k) % k == 0
+        && cache_dims == [*b, *s, *k, *h]
+        && values_dims == cache_dims
+        && value_dims == [*b, *values_of, *h]
+        && first_value.saturating_add(*k) <= *values_of
+        && cos_dims == [*b, h / 2]
+        && sin_dims == cos_dims
+        && lengths_dims == [*b]
+        && out_dims == [*b, m - 2 * k, *h];
+    if !fits {
+        return Err(format!(
+            "heads {dims:?}, values {value_dims:?} from {first_value}, tables {cos_dims:?} and \
+             {sin_dims:?}, lengths {lengths_dims:?}, cache {cache_dims:?} and {values_dims:?}, \
+             output {out_dims:?} do not fit"
+        ));
+    }
     let window = frame.attribute::<i32>("window")?;
     let window = if window < 0 { usize::MAX } else { window as usize };
     let (eps, qk_scale) = (frame.attribute("eps")?, frame.attribute("qk_scale")?);
-    let first_value = frame.attribute::<i32>("first_value")? as usize;
     let sizes = Sizes { m: *m, k: *k, s: *s, h: *h, values_of: *values_of, first_value };
-    let out = frame.result(0)?.0;
     let all = Attention {
         heads,
         new_values,
-        tables,
+        tables: [cos, sin],
         lengths,
         keys,
         values,
@@ -78,11 +95,11 @@ pub fn attend(frame: &CallFrame) -> Result<(), String> {
     let seen: usize = unsafe { lengths.read(0, *b) }.iter().map(|&n| window.min(n as usize)).sum();
     let run = |pairs: Range<usize>| unsafe { some_heads(all, pairs) };
     if (seen + b) * k * h < SMALL {
-        run(0..b * k)
+        run(0..b * k);
+        Ok(())
     } else {
         frame.in_parallel(b * k, run)
     }
-    Ok(())
 }
 
 vectorised! { fn some_heads(all: Attention, pairs: Range<usize>) = heads_of; }

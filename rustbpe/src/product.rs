@@ -56,7 +56,11 @@ pub fn product(frame: &CallFrame) -> Result<(), String> {
         Ok((weights, dims)) => multiply(frame, weights, dims, None),
         Err(_) => {
             let (weights, dims) = frame.argument::<i8>(1)?;
-            multiply(frame, weights, dims, Some(frame.argument(2)?.0))
+            let (scale, outputs) = frame.argument(2)?;
+            if frame.result::<f32>(0)?.1.get(1..) != Some(&outputs) {
+                return Err(format!("factors {outputs:?}: expected one for each output"));
+            }
+            multiply(frame, weights, dims, Some(scale))
         }
     }
 }
@@ -83,11 +87,11 @@ fn multiply<W: Weight>(
     let run = |groups: Range<usize>| unsafe { some_outputs(product, &parts, groups) };
     let groups = dims[0].div_ceil(GROUP);
     if rows * outputs * depth < SMALL {
-        run(0..groups)
+        run(0..groups);
+        Ok(())
     } else {
         frame.in_parallel(groups, run)
     }
-    Ok(())
 }
 
 vectorised! {

@@ -4,7 +4,8 @@
 //! 0.5 (0.12): later ones only added fields behind those that are named here.
 
 use std::ffi::{c_char, c_void, CString};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 type Pointer = *mut c_void;
@@ -205,11 +206,17 @@ impl CallFrame {
         Err(format!("attribute {wanted}: missing, or of another type"))
     }
 
-    /// Calls `work` with every number below `count`, in pieces, by XLA's threads and this one.
-    pub fn in_parallel(&self, count: usize, work: impl Fn(std::ops::Range<usize>) + Sync) {
+    /// Calls `work` with every number below `count`, in pieces, by XLA's threads and this one. An
+    /// error is a panic in a piece; it is told once no thread works any more.
+    pub fn in_parallel(
+        &self,
+        count: usize,
+        work: impl Fn(std::ops::Range<usize>) + Sync,
+    ) -> Result<(), String> {
         let threads = self.thread_count().min(count);
         if threads < 2 {
-            return work(0..count);
+            work(0..count);
+            return Ok(());
         }
         // Several pieces a thread: one that is held up leaves more to the others.
         let piece = count.div_ceil(threads * PIECES);
@@ -219,7 +226,8 @@ impl CallFrame {
         let work: &'static (dyn Fn(std::ops::Range<usize>) + Sync) =
             unsafe { std::mem::transmute(work) };
         let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let shared = Arc::new(Pieces { work, count, piece, next, done });
+        let failed = AtomicBool::new(false);
+        let shared = Arc::new(Pieces { work, count, piece, next, done, failed });
         for _ in 1..threads {
             self.schedule(Arc::clone(&shared));
         }
@@ -232,6 +240,10 @@ impl CallFrame {
             } else {
                 std::thread::yield_now()
             }
+        }
+        match shared.failed.load(Ordering::Acquire) {
+            true => Err("a thread of it panicked".into()),
+            false => Ok(()),
         }
     }
 
@@ -282,6 +294,7 @@ struct Pieces {
     piece: usize,
     next: AtomicUsize,
     done: AtomicUsize,
+    failed: AtomicBool,
 }
 
 impl Pieces {
@@ -292,7 +305,10 @@ impl Pieces {
                 return;
             }
             let behind = self.count.min(first + self.piece);
-            (self.work)(first..behind);
+            // A panic must neither leave this frame while others work, nor reach XLA's thread.
+            if catch_unwind(AssertUnwindSafe(|| (self.work)(first..behind))).is_err() {
+                self.failed.store(true, Ordering::Relaxed);
+            }
             self.done.fetch_add(behind - first, Ordering::Release);
         }
     }
@@ -311,13 +327,14 @@ pub unsafe fn handle(frame: *mut CallFrame, work: fn(&CallFrame) -> Result<(), S
     if let Some(extension) = frame.extension.as_ref().filter(|found| found.kind == METADATA) {
         let metadata = &mut *extension.metadata;
         let (major, minor) = ((*frame.api).version.major, (*frame.api).version.minor);
-        // XLA refuses a function of another version than its own: one whose layouts nobody tried.
+        // XLA refuses versions outside of its range: so it does where nobody tried its layouts.
         let known = major == 0 && MINORS.contains(&minor);
-        (metadata.version.major, metadata.version.minor) = if known { (0, minor) } else { (0, 0) };
+        (metadata.version.major, metadata.version.minor) =
+            if known { (0, minor) } else { (-1, -1) };
         metadata.traits = 0;
         return std::ptr::null_mut();
     }
-    let found = std::panic::catch_unwind(|| work(frame));
+    let found = catch_unwind(|| work(frame));
     let Err(why) = found.unwrap_or(Err("it panicked".into())) else { return std::ptr::null_mut() };
     let message = CString::new(why).unwrap_or_default();
     let size = std::mem::size_of::<ErrorCreate>();

@@ -44,7 +44,7 @@ def test_a_product_of_other_shapes_is_refused():
 @pytest.mark.parametrize("window", [None, 70])
 @pytest.mark.parametrize(("heads", "own_values"), [((4, 2), True), ((2, 2), False)])
 def test_attention_of_one_token_gives_what_attention_gives(heads, own_values, window):
-    (N, K), H, S = heads, 16, 200
+    (N, K), H, S = heads, 64, 200  # wide enough for several threads
     lengths_B = jnp.asarray([0, 64, 130, 199, 200], jnp.int32)  # the last has no room
     heads_BMH, angle = drawn(5, N + 2 * K, H), drawn(5, 1, 1, H // 2)
     tables, past = (np.cos(angle), np.sin(angle)), (drawn(5, S, K, H), drawn(5, S, K, H) + 1)
@@ -61,6 +61,21 @@ def test_attention_of_one_token_gives_what_attention_gives(heads, own_values, wi
     np.testing.assert_allclose(out, expected, atol=2e-6)
     np.testing.assert_allclose(new[0], keys, atol=2e-6)
     np.testing.assert_array_equal(new[1], values)
+
+
+def test_lengths_of_other_rows_are_refused():
+    past, tables = (drawn(1, 4, 1, 32),) * 2, (drawn(1, 1, 1, 16),) * 2
+    scales = dict(window=None, eps=EPS, qk_scale=SCALE)
+    longer = jnp.zeros(2, jnp.int32)
+    with pytest.raises(Exception, match=r"lengths \[2\].* do not fit"):
+        jax.block_until_ready(on_cpu.attend_one(drawn(1, 3, 32), tables, past, longer, **scales))
+
+
+def test_an_extension_of_before_there_were_any_says_what_to_type(monkeypatch):
+    on_cpu._known.cache_clear()
+    monkeypatch.setattr(on_cpu.ctypes, "CDLL", lambda path: object())
+    with pytest.raises(RuntimeError, match="make setup"):
+        on_cpu._known()
 
 
 def test_scores_far_apart_overflow_nowhere():

@@ -194,7 +194,7 @@ def test_a_base_that_is_gone_or_another_is_told_with_what_to_type(root):
     ):
         load_model("sft")
     shutil.rmtree(folder)
-    said = "and that checkpoint is gone.*python -m scripts.train --stage sft --lora-rank 2"
+    said = "and that checkpoint is gone.*--stage sft --init CHECKPOINT --model-tag d2 --lora-rank 2"
     with pytest.raises(FileNotFoundError, match=said):
         load_model("sft")
 

@@ -61,11 +61,16 @@ def _works(what: str, fault: Callable[[], str | None]) -> bool:
         reason = fault()
     except Exception as error:  # Pallas', the compiler's and the driver's have no type in common
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    _tell(what, reason)
+    return reason is None
+
+
+@functools.cache  # a model in training is prepared again and again: one line is enough
+def _tell(what: str, reason: str | None) -> None:
     if reason is None:
         log.info("%s: our kernel (tried on a small case)", what)
     else:
         log.warning("SLOW DECODING: %s goes through XLA, our kernel fails here: %s", what, reason)
-    return reason is None
 
 
 @functools.cache
@@ -78,6 +83,7 @@ def attention_fault(cfg: GPTConfig, dtype: Any, kernel: str) -> str | None:
     draw = lambda key, *shape: jax.random.normal(key, (*shape, cfg.head_dim), dtype)
     heads_BMH, past = draw(keys[0], B, N + 2 * K), tuple(draw(key, B, S, K) for key in keys[1:])
     tables = rotary_tables(cfg, length_B[:, None], dtype)
+    limit = 1e-4 if jnp.dtype(dtype) == jnp.float32 else 0.03  # of a row's norm
 
     def plain(window):
         q_BTNH, k_BTKH, v_BTKH = jnp.split(heads_BMH[:, None], [N, N + K], axis=2)
@@ -94,9 +100,11 @@ def attention_fault(cfg: GPTConfig, dtype: Any, kernel: str) -> str | None:
     for window in {None if w is None else min(w, 70) for w in cfg.masks}:
         pairs = zip(jax.jit(ours, static_argnums=0)(window), plain(window), strict=True)
         for got, expected in pairs:
-            off, size = (jnp.linalg.norm(x.astype(jnp.float32)) for x in (got - expected, expected))
-            if not off <= 0.03 * size:
-                return f"its numbers are off by {float(off / size):.1%}"
+            # Row by row: one that attends to a single key would outweigh all others.
+            norms = lambda x: jnp.linalg.norm(x.astype(jnp.float32).reshape(B, -1), axis=1)
+            off = float((norms(got - expected) / norms(expected)).max())
+            if not off <= limit:
+                return f"its numbers are off by {off:.2%}"
     return None
 
 

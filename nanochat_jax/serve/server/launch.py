@@ -126,7 +126,8 @@ def new_service(cfg: ChatWeb, loaded: Loaded, engine: "Engine") -> "Service":
 
     scheduler = Scheduler(engine, cfg.queue, when_warm=tune_interpreter)
     name = cfg.model_name or loaded.name
-    return Service(scheduler, loaded.tokenizer, name, cfg, loaded.base)
+    base = f"{name}-base" if loaded.base == name else loaded.base
+    return Service(scheduler, loaded.tokenizer, name, cfg, base)
 
 
 def run(service: "Service", sock: socket.socket) -> int:

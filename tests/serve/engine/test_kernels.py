@@ -26,6 +26,7 @@ def nothing_tried_yet():
     kernels.attention_fault.cache_clear()
     kernels.draw_fault.cache_clear()
     kernels.product_fault.cache_clear()
+    kernels._tell.cache_clear()
 
 
 def test_kernels_that_fail_are_replaced_by_xla_and_it_is_told(monkeypatch, caplog):
