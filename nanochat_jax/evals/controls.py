@@ -21,7 +21,10 @@ log = logging.getLogger(__name__)
 CONTROLS = {"shuffled": choice.shuffled, "without-question": choice.without_question}
 GUESSING = "no sign of knowledge, for with the options shuffled it does no better than guessing"
 READS = "it reads the question"
-BY_OPTIONS = "it chooses by the options alone, since the question makes no difference that shows"
+UNREAD = (
+    "no sign that it reads the question: leaving that out makes no difference that shows"
+)  # fmt: skip
+TOO_FEW = "too few questions to tell"
 LEVEL = 0.05  # of the tests: an interval of 95 % in other words
 
 
@@ -72,13 +75,15 @@ def _core_check(name: str, real: CoreTaskResult, blind: CoreTaskResult) -> Check
     figures = (
         f"{_percent(real)}, without the question {_percent(blind)}, guessing {real.baseline:g} %"
     )
+    if _too_few(real):
+        return Check(name, f"{figures}: {TOO_FEW}", False)
     low, _ = real.interval
     if low <= 0.01 * real.baseline:
         return Check(
             name, f"{figures}: no sign of knowledge, for it does no better than guessing", False
         )
     if not _better(real.right, blind.right):
-        return Check(name, f"{figures}: {BY_OPTIONS}", False)
+        return Check(name, f"{figures}: {UNREAD}", False)
     return Check(name, f"{figures}: {READS}")
 
 
@@ -89,14 +94,21 @@ def _percent(result: Share) -> str:
 def _verdict(
     real: ChatTaskResult, shuffled: ChatTaskResult, blind: ChatTaskResult
 ) -> tuple[bool, str]:
+    if _too_few(real):
+        return False, TOO_FEW
     low, _ = shuffled.interval
     if low <= 0.01 * shuffled.baseline:
         return False, GUESSING
     if not _better(real.right, blind.right):
-        return False, BY_OPTIONS
+        return False, UNREAD
     if _better(real.right, shuffled.right):
         return True, f"{READS}, but a part of the score is the places of the options"
     return True, f"{READS}, and where the options stand makes no difference that shows"
+
+
+def _too_few(result: Share) -> bool:
+    """Whether no answers to so many questions would show that they are read."""
+    return sign_test(result.n, 0) >= LEVEL
 
 
 def _better(one: Sequence[bool], other: Sequence[bool]) -> bool:

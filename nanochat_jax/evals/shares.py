@@ -56,6 +56,22 @@ def sign_test(one: int, other: int) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
+def fisher_test(one: Share, other: Share) -> float:
+    """How likely it is that two groups of questions that are alike differ so, to either side.
+
+    Exact, so that it holds for few questions. Source: Fisher, doi:10.2307/2340521.
+    """
+    right, total = one.correct + other.correct, one.n + other.n
+    ways = lambda n, k: math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    # Of the right ones so many fall into the first group; logarithms, for the numbers are long.
+    could = range(max(0, right - other.n), min(one.n, right) + 1)
+    log_p = {k: ways(one.n, k) + ways(other.n, right - k) - ways(total, right) for k in could}
+    most = (
+        log_p[one.correct] + 1e-7
+    )  # those that are as likely are of the sum, whatever the rounding
+    return min(1.0, sum(math.exp(p) for p in log_p.values() if p <= most))
+
+
 @dataclasses.dataclass(frozen=True)
 class MeanResult:
     """The mean of tasks' centered scores: what CORE and ChatCORE are.

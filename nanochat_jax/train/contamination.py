@@ -64,7 +64,9 @@ def run(command: Contamination, root: pathlib.Path) -> Section:
     read = list(was_read.stages(saved, root))
     searched = search(index, read, command.threads or cpu_count())
     answers = evals.answers_folder(as_eval, root)
-    found = findings.of_tasks(tasks, index, searched.found, answers)
+    # Of the weights: `meta.json` is amended later, with the same model.
+    since = (saved.path / "params").stat().st_mtime
+    found = findings.of_tasks(tasks, index, searched.found, answers, since)
     examples = [line for one in found for line in one.examples()]
     told = [f"- {stage.title}: {stage.told}" for stage in read]
     return Section(
@@ -100,7 +102,7 @@ def sought(names: str, config: Eval, root: pathlib.Path) -> dict[str, Sought]:
         found |= passages.of_probes(paths.world_data(root))
     if "core" in chosen:
         found |= passages.of_core(bundle, config.max_problems)
-    fetch = not config.task_data and not world
+    fetch = not config.task_data and (not world or "ChatCORE" in named)
     for name in BASELINES:
         if name in chosen or "ChatCORE" in chosen:
             try:
@@ -109,11 +111,21 @@ def sought(names: str, config: Eval, root: pathlib.Path) -> dict[str, Sought]:
                 if name in named:
                     raise
     if not any(one.passages for one in found.values()):
-        raise FileNotFoundError(
-            "no question to look for: name a folder of task files with --task-data DIR, or put "
-            f"CORE's tasks into {paths.eval_bundle(root)}"
-        )
+        raise FileNotFoundError(f"no question to look for: {_advice(named, root)}")
     return found
+
+
+def _advice(named: Sequence[str], root: pathlib.Path) -> str:
+    """What to do where nothing of what was asked for is here."""
+    if named == ["probes"]:
+        return (
+            f"the probes are of the demo's world, and {paths.world_data(root)} holds none; leave "
+            "-a probes out, or make it: python -m scripts.speedrun"
+        )
+    return (
+        "name a folder of task files with --task-data DIR, or put CORE's tasks into "
+        f"{paths.eval_bundle(root)}"
+    )
 
 
 def _chat_task(name: str, config: Eval, root: pathlib.Path, fetch: bool) -> Sought:

@@ -1,10 +1,13 @@
 """What is looked for in a training text is found, all of it and nothing else."""
 
+import dataclasses
+import functools
 import itertools
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import stats
 
 from nanochat_jax import files
 from nanochat_jax.evals import answers_log
@@ -13,6 +16,7 @@ from nanochat_jax.evals.contamination.findings import Findings, Where
 from nanochat_jax.evals.contamination.index import Index, Passage
 from nanochat_jax.evals.contamination.passages import Sought
 from nanochat_jax.evals.contamination.words import counts, words
+from nanochat_jax.evals.shares import Share, fisher_test
 from nanochat_jax.tasks import arc, gsm8k
 from tests.evals import core_bundles
 
@@ -109,24 +113,75 @@ def test_the_score_of_the_other_rows_stands_beside_that_of_all(tmp_path):
     right = [i < 20 or i % 4 == 0 for i in range(100)]  # the first twenty, and a quarter of others
     write_answers(tmp_path, right, digest := answers_log.digest_of(ROWS))
     tasks = {"MMLU": Sought(ROWS, 25.0, digest, "chat")}
-    index = Index(tasks and {"MMLU": ROWS}, 4)
+    index = Index({"MMLU": ROWS}, 4)
     found = {i: Where("0 two three four", 4, f"text {i}") for i in range(20)}
     found[50] = Where("50", 1, "a number")
-    (one,) = findings.of_tasks(tasks, index, found, tmp_path)
+    look = functools.partial(findings.of_tasks, tasks, index, found, tmp_path)
+    (one,) = look(0.0)
     assert (one.dirty.correct, one.dirty.n) == (20, 100)
     assert (one.score.correct, one.score.n) == (40, 100)
     assert (one.clean.correct, one.clean.n) == (20, 80)
     (check,) = findings.checks([one])
-    assert check.score == "MMLU" and not check.sound  # 40 % is not within 16.8 to 35.5
+    assert check.score == "MMLU" and not check.sound  # all of the twenty, a quarter of the others
     assert check.says == (
         "20 of 100 rows (20.0 %) share 4 words in a row with the training text; score 40.0 %, of "
-        "the other rows 25.0 % (16.8 to 35.5)"
+        "the other rows 25.0 % (16.8 to 35.5), of these 100.0 %: more apart than by chance"
     )
     assert "| MMLU | 100 | 20 of 100 | 20.0 (13.3 to 28.9) |" in findings.table([one])
     assert list(one.examples())[0] == "- MMLU, row 0: `0 two three four` in text 0"
+    kept = (tmp_path / "chat" / "MMLU.jsonl").stat().st_mtime
+    assert look(kept)[0].score is not None and look(kept + 1)[0].score is None  # another model's
     write_answers(tmp_path, right[:99], digest)  # broken off
-    (one,) = findings.of_tasks(tasks, index, found, tmp_path)
-    assert one.score is None and "score" not in findings.checks([one])[0].says
+    (one,) = look(0.0)
+    (check,) = findings.checks([one])
+    assert one.score is None and check.says.endswith("; there are no answers to compare")
+    assert not check.sound
+
+
+def judged(dirty, dirty_right, clean, clean_right):
+    """What is said of a task of which so many rows were found, and so many were right."""
+    marks = lambda n, right: [i < right for i in range(n)]
+    n, right = dirty + clean, np.array(marks(dirty, dirty_right) + marks(clean, clean_right))
+    found = {i: Where("w", 13, "") for i in range(dirty)}
+    one = Findings("t", 13, np.ones(n, bool), np.zeros(n, bool), found, right)
+    (check,) = findings.checks([one])
+    return check.sound, check.says.split("; ")[-1]
+
+
+def test_dirty_rows_are_compared_with_the_others():
+    assert judged(20, 6, 80, 20) == (True, "score 26.0 %, of the other rows 25.0 % (16.8 to 35.5)")
+    assert not judged(100, 50, 0, 0)[0] and "none is left" in judged(100, 50, 0, 0)[1]
+    sound, told = judged(95, 60, 5, 2)
+    assert not sound and told.endswith("of the other rows 40.0 % (11.8 to 76.9): too few to tell")
+    sound, told = judged(95, 90, 5, 2)
+    assert not sound and told.endswith(", of these 94.7 %: more apart than by chance")
+    assert judged(3, 1, 27, 9)[0]  # most are left
+    # The total, 27.7 %, is within the others' 15.0 to 31.1; those that were found are above it.
+    assert not judged(30, 14, 100, 22)[0]
+
+
+def test_fisher_s_test_is_exact():
+    for a, n, b, m in [(3, 8, 1, 9), (0, 5, 5, 5), (40, 95, 2, 5), (900, 2000, 9, 90)]:
+        wanted = stats.fisher_exact([[a, n - a], [b, m - b]]).pvalue
+        assert fisher_test(Share(a, n, 0.0), Share(b, m, 0.0)) == pytest.approx(wanted)
+        assert fisher_test(Share(b, m, 0.0), Share(a, n, 0.0)) == pytest.approx(wanted)
+
+
+def test_tasks_of_short_questions_alone_are_told_apart():
+    long = Findings("long", 13, np.ones(4, bool), np.zeros(4, bool), {})
+    zeros, ones = np.zeros(5, bool), np.ones(5, bool)
+    short = Findings("short", 13, zeros, ones, {i: Where("a b", 2, "") for i in range(5)})
+    first, second = findings.checks([long, short])
+    assert first.score == "long" and first.says.startswith("none of 4 rows shares")
+    assert (second.score, second.sound, second.says) == (
+        "short", False,
+        "no row has 13 words in a row to look for; of 5 questions with fewer words 5 were found "
+        "whole, which may be chance",
+    )  # fmt: skip
+    (check,) = findings.checks([dataclasses.replace(short, found={})])
+    assert check.sound and check.says.endswith("of 5 questions with fewer words 0 were found whole")
+    nothing = Findings("own wording", 13, zeros, zeros, {})
+    assert findings.checks([nothing]) == []
 
 
 def test_tasks_of_which_nothing_is_found_are_told_together():

@@ -70,12 +70,13 @@ def result(*right):
 
 
 FIFTY = result((100, True), (100, False))
+UNREAD = "no sign that it reads the question: leaving that out makes no difference that shows"
 
 
 @pytest.mark.parametrize(("shuffled", "blind", "sound", "verdict"), [
     (FIFTY, result((50, True), (150, False)), True, "where the options stand makes no difference"),
     # 10 questions lost and 12 others won: the same
-    (FIFTY, result((90, True), (12, False), (10, True), (88, False)), False, "options alone"),
+    (FIFTY, result((90, True), (12, False), (10, True), (88, False)), False, UNREAD),
     (result((56, True), (144, False)), result((50, True), (150, False)), False, "guessing"),
     (result((75, True), (125, False)), result((50, True), (150, False)), True, "a part of"),
 ])  # fmt: skip
@@ -86,13 +87,23 @@ def test_what_is_said_follows_from_tests_of_the_same_questions(shuffled, blind, 
 
 @pytest.mark.parametrize(("real", "blind", "sound", "verdict"), [
     (FIFTY, result((50, True), (150, False)), True, "it reads the question"),
-    (FIFTY, result((90, True), (12, False), (10, True), (88, False)), False, "options alone"),
+    (FIFTY, result((90, True), (12, False), (10, True), (88, False)), False, UNREAD),
     (result((56, True), (144, False)), result((20, True), (180, False)), False, "no better than"),
 ])  # fmt: skip
 def test_core_s_choices_are_judged_by_the_question_alone(real, blind, sound, verdict):
     core = lambda found: CoreResult({"piqa": found}, {})
     (found,) = controls.core_checks(core(real), core(blind))
     assert found.sound == sound and verdict in found.says.split("guessing 25 %: ")[1]
+
+
+@pytest.mark.parametrize(("n", "told"), [(5, "too few questions to tell"), (6, "it reads the")])
+def test_of_too_few_questions_nothing_is_told(n, told):
+    every, no = result((n, True)), result((n, False))
+    core = lambda found: CoreResult({"piqa": found}, {})
+    for found in (controls.check("MMLU", every, every, no),
+                  *controls.core_checks(core(every), core(no))):  # fmt: skip
+        assert found.says.split("guessing 25 %: ")[1].startswith(told)
+        assert found.sound == (n == 6)
 
 
 def test_the_sign_test_is_exact():

@@ -16,7 +16,7 @@ from nanochat_jax.data import chats, importer, ledger, shards
 from nanochat_jax.data.chats import mid_loader, sft_loader
 from nanochat_jax.data.loader import pretraining_loader
 from nanochat_jax.evals import run as evals
-from nanochat_jax.train import chat, rollouts, was_read
+from nanochat_jax.train import chat, contamination, rollouts, was_read
 from scripts import eval as program
 from tests.evals import core_bundles
 from tests.serve.world import BYTES, random_model
@@ -171,6 +171,30 @@ def test_the_base_model_has_read_no_chat_and_core_is_looked_for_too(base, look):
     out = look("-i", "base")
     assert "| t | 2 | 1 of 2 |" in out and "| ARC-Easy | 30 | 2 of 30 |" in out
     assert look("-i", "base", "-a", "core", "--threads", "2").count("| t | 2 | 1 of 2 |") == 1
+
+
+def test_on_the_demo_chatcore_is_fetched_where_it_is_named_alone(tmp_path, monkeypatch):
+    asked = []
+
+    def build_one(name, root, task_data, fetch):
+        asked.append(fetch)
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr(contamination, "build_one", build_one)
+    probe = {"set": "final", "kind": "animal", "question": "what does it say?", "answers": ["moo"]}
+    paths.world_data(tmp_path).mkdir()
+    (paths.world_data(tmp_path) / "probes.jsonl").write_text(json.dumps(probe))
+    assert list(contamination.sought("", Eval(), tmp_path)) == ["probe: animal"]
+    assert asked and not any(asked)
+    asked.clear()
+    with pytest.raises(FileNotFoundError, match="--task-data DIR"):
+        contamination.sought("ChatCORE", Eval(), tmp_path)
+    assert asked and all(asked)
+
+
+def test_without_a_world_there_are_no_probes_to_look_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match="world_data holds none; leave -a probes out"):
+        contamination.sought("probes", Eval(), tmp_path)
 
 
 def test_what_is_not_known_is_said_and_what_has_changed_is_refused(base, look, capsys):

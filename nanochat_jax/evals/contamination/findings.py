@@ -10,11 +10,13 @@ import numpy as np
 from nanochat_jax import files
 from nanochat_jax.evals.contamination.index import Index
 from nanochat_jax.evals.contamination.passages import Sought
-from nanochat_jax.evals.shares import Share
+from nanochat_jax.evals.shares import Share, fisher_test
 from nanochat_jax.results import Check
 
 EXAMPLES, LEAST_WORDS = 3, 4  # that are shown of a task; fewer words in a row show nothing
 NAMED = 6  # tasks in a sentence
+LEVEL = 0.05  # of the test, as of the intervals of 95 %
+FEW = 30  # rows: the interval of a score of fewer is a third of all there is
 
 
 class Where(NamedTuple):
@@ -75,6 +77,11 @@ class Findings:
         """The score of all rows but the dirty ones; None too where those are all."""
         return self._score(~self.dirty_R)
 
+    @property
+    def seen(self) -> Share | None:
+        """The score of the dirty rows; None without any."""
+        return self._score(self.dirty_R)
+
     def _score(self, of_R: np.ndarray) -> Share | None:
         if self.right_R is None or not of_R.any():
             return None
@@ -89,13 +96,15 @@ class Findings:
 
 
 def of_tasks(
-    tasks: Mapping[str, Sought], index: Index, found: Mapping[int, Where], answers: pathlib.Path
-) -> list[Findings]:
+    tasks: Mapping[str, Sought], index: Index, found: Mapping[int, Where], answers: pathlib.Path,
+    since: float,
+) -> list[Findings]:  # fmt: skip
     """What was found, task by task.
 
     Args:
         found: by the index's numbers of rows.
         answers: the folder of an evaluation's answers; need not be there.
+        since: when the model was written, in seconds; earlier answers were another one's.
     """
     done, first = [], 0
     for name, sought in tasks.items():
@@ -103,17 +112,22 @@ def of_tasks(
         own = {row - first: where for row, where in found.items() if first <= row < last}
         done.append(Findings(
             name, index.n, index.has_run[first:last], index.whole[first:last], own,
-            kept_marks(answers, name, sought), sought.baseline,
+            kept_marks(answers, name, sought, since), sought.baseline,
         ))  # fmt: skip
         first = last
     return done
 
 
-def kept_marks(folder: pathlib.Path, name: str, sought: Sought) -> np.ndarray | None:
+def kept_marks(
+    folder: pathlib.Path, name: str, sought: Sought, since: float
+) -> np.ndarray | None:  # fmt: skip
     """Whether each row was answered right, from the newest answers to these very rows; None
-    without any, or where some are missing."""
+    without any since then, or where some are missing."""
     paths = (folder / sought.answers).glob("*.jsonl") if sought.answers else ()
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+    written = {path: path.stat().st_mtime for path in paths}
+    # The folder is named by tag and step alone, which another model may have had before.
+    own = (path for path, time in written.items() if time >= since)
+    for path in sorted(own, key=written.__getitem__, reverse=True):
         first, *lines = files.read_json_lines(path) or [{}]
         if (first.get("task"), first.get("rows")) == (name, sought.digest):
             marks = {line["question"]: bool(line["correct"]) for line in lines}
@@ -141,37 +155,60 @@ def table(found: Sequence[Findings]) -> str:
 
 
 def checks(found: Sequence[Findings]) -> list[Check]:
-    """The sentences below the scores: one for each task of which a row was found, and one for all
-    others together."""
+    """The sentences below the scores: one for each task of which a row was found, one for all
+    others together, and one for those whose questions all have too few words."""
     dirty = [f for f in found if f.dirty_R.any()]
-    said = [Check(f.name, _sentence(f), _sound(f)) for f in dirty]
-    if clean := [f for f in found if f not in dirty]:
+    clean = [f for f in found if f.dirty and not f.dirty.correct]
+    short = [f for f in found if not f.dirty and f.found_whole]
+    said = [_of_one(f) for f in dirty]
+    if clean:
         rows = sum(int(f.has_run_R.sum()) for f in clean)
         what = f"none of {rows:,} rows shares {clean[0].n} words in a row with the training text"
-        names = ", ".join(f.name for f in clean)
-        few = names if len(clean) <= NAMED else f"{len(clean)} {'other ' * bool(dirty)}tasks"
-        said.append(Check(few, what))
+        said.append(Check(_names(clean, bool(dirty)), what + _whole(clean)))
+    if short:
+        what = f"no row has {short[0].n} words in a row to look for{_whole(short)}"
+        none = not any(f.found for f in short)
+        said.append(Check(_names(short, len(said) > 0), what, none))
     return said
 
 
-def _sentence(f: Findings) -> str:
+def _names(found: Sequence[Findings], other: bool) -> str:
+    few = len(found) <= NAMED
+    return ", ".join(f.name for f in found) if few else f"{len(found)} {'other ' * other}tasks"
+
+
+def _whole(found: Sequence[Findings]) -> str:
+    """How many of the questions with fewer words were found; empty without such."""
+    shares = [f.found_whole for f in found if f.found_whole]
+    count, total = (sum(getattr(s, of) for s in shares) for of in ("correct", "n"))
+    told = f"; of {total:,} questions with fewer words {count:,} were found whole"
+    return told + ", which may be chance" * (count > 0) if total else ""
+
+
+def _of_one(f: Findings) -> Check:
+    """The sentence of a task of which rows were found."""
     assert f.dirty is not None
     head = (
         f"{f.dirty.correct:,} of {f.dirty.n:,} rows ({100 * f.dirty.accuracy:.1f} %) share {f.n} "
-        "words in a row with the training text"
+        f"words in a row with the training text{_whole([f])}"
     )
     if f.score is None:
-        return head
+        return Check(f.name, f"{head}; there are no answers to compare", False)
     others = f"{100 * f.clean.accuracy:.1f} % ({_ends(f.clean)})" if f.clean else "none is left"
-    return f"{head}; score {100 * f.score.accuracy:.1f} %, of the other rows {others}"
+    sound, verdict = _verdict(f)
+    scores = f"score {100 * f.score.accuracy:.1f} %, of the other rows {others}"
+    return Check(f.name, f"{head}; {scores}{verdict}", sound)
 
 
-def _sound(f: Findings) -> bool:
+def _verdict(f: Findings) -> tuple[bool, str]:
     """Whether the score of the other rows may be that of all."""
-    if f.score is None:
-        return True
-    low, high = f.clean.interval if f.clean else (1.0, 0.0)
-    return low <= f.score.accuracy <= high
+    if f.clean is None or f.seen is None:
+        return False, ""
+    if fisher_test(f.seen, f.clean) < LEVEL:
+        return False, f", of these {100 * f.seen.accuracy:.1f} %: more apart than by chance"
+    if f.clean.n < min(FEW, f.seen.n):
+        return False, ": too few to tell"
+    return True, ""
 
 
 def _ends(share: Share) -> str:
