@@ -94,7 +94,7 @@ $(GPU)/.ready: pyproject.toml
 define with_pip
 test -n "$(PYTHON)$(UV)" || { echo "nanochat-jax needs Python 3.11 or newer; found none: install one, or say PYTHON=/path/to/python"; exit 1; }; \
 	uv="$(UV)"; py=$(1)/bin/python; \
-	if [ -n "$$uv" ]; then test -x $$py || "$$uv" venv -q $(if $(PYTHON),--python $(PYTHON)) $(1); \
+	if [ -n "$$uv" ]; then test -x $$py || "$$uv" venv -q --seed $(if $(PYTHON),--python $(PYTHON)) $(1); \
 	else \
 	  test -x $$py || $(PYTHON) -m venv $(1); \
 	  $$py -m pip install -q --disable-pip-version-check 'uv>=0.5' && uv=$(1)/bin/uv; \

@@ -75,14 +75,14 @@ class Plan:
         return math.ceil(self.base_steps * self.batch * CHARACTERS / SHARD) + 1
 
 
-def plan(machine: Machine, hours: float) -> Plan:
-    """What suits `hours` of a machine.
-
-    Raises:
-        ValueError: hours that are no time, or as of `Machine.flops`.
-    """
+def check_hours(hours: float) -> None:
+    """Raises ValueError for hours that are no time, on whatever device."""
     if not 0 < hours < math.inf:
         raise ValueError(f"--hours is {hours}; set it to a time above 0, such as 2")
+
+
+def plan(machine: Machine, hours: float) -> Plan:
+    """What suits `hours` of a machine; raises as `Machine.flops`."""
     seconds, flops = 3600 * hours, machine.flops
     tokens = lambda cfg: BASE * seconds * flops / flops_per_token(cfg)
     ratio = lambda cfg: tokens(cfg) / param_counts(cfg)["total"]

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import sys
 
-from nanochat_jax import devices
+from nanochat_jax import devices, plan
 from nanochat_jax.config import flags
 from nanochat_jax.config.errors import friendly_errors
 from nanochat_jax.config.resolve import CONFIGS
@@ -15,17 +15,20 @@ ON_A_CPU = CONFIGS / "cpu-portable.toml"
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class WritePlan:
     """Write a config for the GPUs or the TPU at hand (on a CPU the demo's); one that is there
     stays."""
 
     hours: float = 2.0  # of training, an estimate
     file: str = "plan.toml"  # where the config goes
 
+    def __post_init__(self) -> None:
+        plan.check_hours(self.hours)
+
 
 def main(argv: list[str]) -> int:
     with friendly_errors(), at_once():
-        config = flags.whole(argv, Plan, prog="scripts.plan")
+        config = flags.whole(argv, WritePlan, prog="scripts.plan")
         path = pathlib.Path(config.file)
         # A run that goes on, perhaps on another kind of device, is the one that it was.
         if path.exists():
@@ -43,8 +46,6 @@ def planned(hours: float) -> tuple[str, str]:
         return ON_A_CPU.read_text(encoding="utf-8"), "no GPU or TPU here: the demo, in minutes"
     devices.prepare()
     import jax
-
-    from nanochat_jax import plan
 
     first = jax.local_devices()[0]
     memory = (first.memory_stats() or {}).get("bytes_limit", 0)

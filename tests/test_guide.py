@@ -57,7 +57,7 @@ def parse(name: str, argv: list[str]) -> None:
     elif name == "eval" and argv[:1] and argv[0] in evals.COMMANDS:
         flags.command(evals.COMMANDS, argv)
     elif name == "plan":
-        flags.whole(argv, plan_program.Plan, prog="scripts.plan")
+        flags.whole(argv, plan_program.WritePlan, prog="scripts.plan")
     elif name in TABLES:
         flags.command(TABLES[name].COMMANDS, argv)
     elif name in SECTIONS:

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from nanochat_jax.config import paths
+from nanochat_jax.serve.startup import ERASE
 from tests import needs
 from tests.test_guide import COMMAND, commands, parse
 from tests.test_pipeline import program
@@ -22,7 +23,7 @@ CELLS = {cell["id"]: cell for cell in NOTEBOOK["cells"]}
 # What stands for the expressions in its commands when they are only read.
 VALUES = {
     "python": "python", "config": "configs/cpu-portable.toml", "hours": "2", "save_every": "10m",
-    "text": "books/", "base": "there", "hub": "USER/NAME", "asked": "'Who?'",
+    "texts": "books/", "folder": "there", "hub": "USER/NAME", "asked": "'Who?'",
 }  # fmt: skip
 TINY = """
 recipe = "portable"
@@ -121,6 +122,12 @@ class Session:
 
     def run(self) -> None:
         self.client.execute()
+
+    def stops(self, why: str) -> None:
+        from nbclient.exceptions import CellExecutionError
+
+        with pytest.raises(CellExecutionError, match=why):
+            self.run()
 
     def kill(self) -> None:
         """What a machine that vanishes leaves: nothing of the kernel and all that it started."""
@@ -227,7 +234,9 @@ def test_killed_in_training_it_goes_on_to_the_bytes_of_a_run_that_was_not(surviv
 def test_it_ends_with_a_report_a_chat_a_page_and_a_gguf_file(survived):
     session = survived.session
     assert "| val bpb |" in session.printed("train") and "<iframe" in session.printed("report")
-    assert re.search(r"\w{3}", session.printed("chat")), "a reply, whatever so small a model says"
+    # Behind the line of the loading, erased: whatever so small a model says.
+    _, erased, reply = session.printed("chat").rpartition(ERASE)
+    assert erased and re.search(r"\w", reply), session.printed("chat")
     assert "127.0.0.1" in session.printed("web")
     import gguf
 
@@ -252,3 +261,20 @@ def test_what_is_done_is_skipped_rl_comes_behind_it_and_other_settings_are_refus
     changed.write_text(TINY.replace("depth = 1", "depth = 1\nseed = 7"))
     code, said = again(changed)
     assert code == 2 and "seed: was 42, now 7" in said and "--fresh" in said
+
+
+@pytest.mark.slow
+def test_text_that_is_not_there_and_a_program_that_is_not_stop_it_with_what_to_do(
+    tmp_path, monkeypatch
+):
+    needs.package("nbclient")
+    for name, value in {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path / "my home")}.items():
+        monkeypatch.setenv(name, value)
+    given = dict(size="configs/cpu-portable.toml", where=str(tmp_path / "to keep"))
+    session = Session(FILE.parent, text="no book.txt", **given)
+    session.stops("the text was not taken")
+    # As the person meant it: from where the notebook lies, not from where its cells run.
+    assert str(FILE.parent / "no book.txt") in session.printed("data").replace("\r\n", "")
+    session = Session(tmp_path, repository=str(tmp_path / "mistyped"))
+    session.stops("write your copy's address into repository")
+    assert "mistyped" in session.printed("install")

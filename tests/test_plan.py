@@ -57,9 +57,12 @@ def test_more_hours_and_more_devices_are_a_larger_model():
 
 
 @pytest.mark.parametrize("hours", [0, -1, math.inf, math.nan])
-def test_hours_that_are_no_time_are_refused(hours):
-    with pytest.raises(ValueError, match="--hours"):
-        plan.plan(T4, hours)
+def test_hours_that_are_no_time_are_refused_on_a_cpu_too(tmp_path, capsys, hours):
+    file = tmp_path / "plan.toml"
+    with pytest.raises(SystemExit) as stop:
+        program.main([f"--hours={hours}", f"--file={file}"])
+    assert stop.value.code == 2 and not file.exists()
+    assert "set it to a time above 0" in capsys.readouterr().err
 
 
 def test_a_device_that_nobody_knows_is_refused_with_what_to_type():
