@@ -48,17 +48,26 @@ def read_identity(name: str, path: pathlib.Path, language: Language = ENGLISH) -
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: no name, a file that is no text, or one without a fact.
+        ValueError: no name, or one that is all the language has for others; a file that is no text,
+            or one without a fact.
     """
     name = " ".join(name.split())
     if not name:
         raise ValueError("the name is empty; say who the model is: --name Nemo")
+    if not others(name, language):
+        raise ValueError(f"others, in the file of templates, names {name} alone, which is the "
+                         "model's own name; add other ones")  # fmt: skip
     if not path.is_file():
         raise FileNotFoundError(f"no file of facts {path}; write one, {EXAMPLE}")
     facts = parse(read_text(path).splitlines(), language)
     if not facts:
         raise ValueError(f"{path} holds no fact; write some, {EXAMPLE}")
     return Identity(name, facts, language)
+
+
+def others(name: str, language: Language) -> list[str]:
+    """The names of other assistants than the one that has this name."""
+    return [o for o in language.templates["others"] if o.casefold() != name.casefold()]
 
 
 def parse(lines: Sequence[str], language: Language = ENGLISH) -> tuple[Fact, ...]:
@@ -73,9 +82,10 @@ def _fact(line: str, words: Mapping[str, Any]) -> Fact:
     match, stop = PAIR.fullmatch(line), words["full_stop"]
     first, _, rest = " ".join(match["key"].split()).partition(" ") if match else ("", "", "")
     # `I have one rule: be kind.` is a sentence.
-    if not match or first.casefold().partition("'")[0] in words["no_key"].split():
+    begins, listed = first.casefold(), lambda which: words[which].casefold().split()
+    if not match or begins.partition("'")[0] in listed("no_key"):
         return Fact("", line if line[-1] in ENDS else line + stop)
-    key = rest if rest and first.casefold() in words["not_of_key"].split() else match["key"]
+    key = rest if rest and begins in listed("not_of_key") else match["key"]
     key = " ".join(key.split())
     value = match["value"].strip()
     if value.endswith(stop) and value.count(stop) == 1:

@@ -48,9 +48,9 @@ class Language:
 
     @functools.cached_property
     def special(self) -> dict[str, Phrasing]:
-        """The keys that have better words than "your <key>"."""
+        """The keys, without capitals, that have better words than "your <key>"."""
         return {
-            key: (table["questions"], table["answers"], kind == "keys")
+            key.casefold(): (table["questions"], table["answers"], kind == "keys")
             for table in self.templates["special"].values()
             for kind in ("keys", "not_nouns")
             for key in table.get(kind, [])
@@ -97,6 +97,7 @@ def _check_like(place: str, value: Any, model: Any) -> None:
         raise ValueError(f"{place} is {value!r:.60}; expected {kind}, as in English: {model!r:.80}")
     if isinstance(model, list):
         _check_texts(place, value, model)
+        _check_none_is_empty(place, value, model)
     elif isinstance(model, str):
         _check_texts(place, [value], [model])
     elif place.endswith("special"):
@@ -140,6 +141,14 @@ def _check_texts(place: str, texts: Sequence[Any], models: Sequence[str]) -> Non
         if missing := [name for name in sorted(needed) if f"{{{name}}}" not in text]:
             raise ValueError(f"{place}, {text!r:.60}: expected {{{missing[0]}}} in it, as in "
                              f"English: {models[0]!r:.60}")  # fmt: skip
+
+
+def _check_none_is_empty(place: str, texts: Sequence[str], models: Sequence[str]) -> None:
+    """What is drawn from a list is said: nothing is, where English has it (`hello_ends`)."""
+    # A text by itself, such as what stands between letters or sentences, may be empty.
+    if all(models) and not all(map(str.strip, texts)):
+        raise ValueError(f"{place} holds an empty text; leave it out, or write one as in English: "
+                         f"{models[0]!r:.60}")  # fmt: skip
 
 
 def _check_expression(path: pathlib.Path, text: str) -> None:

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nanochat_jax.identity.facts import Fact, Identity
+from nanochat_jax.identity.facts import Fact, Identity, others
 from nanochat_jax.identity.language import Phrasing
 from nanochat_jax.tasks.conversation import Messages
 
@@ -49,8 +49,7 @@ def who(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
 def other(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
     """Somebody takes the model for another one."""
     # So that the answer to "Are you ...?" depends on the name, and is not always yes.
-    others = [o for o in identity.words["others"] if o.lower() != identity.name.lower()]
-    name = rng.choice(others)
+    name = rng.choice(others(identity.name, identity.language))
     answer = _drawn(rng, "not_other", identity, other=name)
     return _drawn(rng, "is_other", identity, other=name), answer
 
@@ -96,7 +95,7 @@ def ask(rng: random.Random, identity: Identity, fact: Fact) -> Exchange:
         return about(rng, identity, fact)
     words = identity.words
     questions, answers, noun = _phrasing(identity, fact.key)
-    if fact.key.lower() in identity.language.special and rng.random() < 0.2 and noun:
+    if fact.key.casefold() in identity.language.special and rng.random() < 0.2 and noun:
         questions = words["ask_key"]
     question = rng.choice(questions).format(key=fact.key)
     return question, _answer(words, rng.choice(answers), fact)
@@ -120,7 +119,7 @@ def sentence(identity: Identity, fact: Fact) -> str:
 
 def _phrasing(identity: Identity, key: str) -> Phrasing:
     usual = (identity.words["ask_key"], identity.words["say_key"], True)
-    return identity.language.special.get(key.lower(), usual)
+    return identity.language.special.get(key.casefold(), usual)
 
 
 def _answer(words: Mapping[str, Any], template: str, fact: Fact) -> str:

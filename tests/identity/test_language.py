@@ -8,7 +8,7 @@ import tomllib
 import pytest
 
 from nanochat_jax.identity import language, make, prompts, templates
-from nanochat_jax.identity.facts import Fact, Identity, parse
+from nanochat_jax.identity.facts import Fact, Identity, parse, read_identity
 from scripts import data
 
 RUSSIAN = pathlib.Path(__file__).resolve().parents[2] / "docs" / "your-language" / "russian.toml"
@@ -52,6 +52,9 @@ def test_a_file_that_is_there_is_not_written_over(english, capsys):
         ('"Thank you."', '"Thank {you}."', r"names \['you'\] in braces; known: none"),
         ('keys = ["language", "languages"]', 'words = ["a"]', "special.speech is .*not_nouns"),
         ('be = "are"\n', "", "many: missing be; "),
+        ('    "Thanks!",', '    "",', "thanks holds an empty text; .*'Thanks!'"),
+        ('"Who made you?"', '" "', "special.maker.questions holds an empty text"),
+        ('"a polite stranger"', '""', "prompts: persons holds an empty text"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_file_is_said_with_its_place(english, changed, to, says):
@@ -97,6 +100,35 @@ def test_facts_are_read_with_the_words_of_their_language():
         Fact("निर्माता", "अदा"), Fact("भाषा", "हिन्दी"), Fact("", "मैं कहता हूँ: नमस्ते।"),
         Fact("", "मुझे नक़्शे पसंद हैं।"), Fact("创造者", "艾达"),
     )  # fmt: skip
+
+
+def test_capital_letters_of_a_language_are_no_others():
+    english = language.ENGLISH.templates
+    maker = {"questions": ["Wer?"], "answers": ["Von {value}."], "keys": ["Schöpfer", "STRASSE"]}
+    german = {"no_key": "Ich Wir", "not_of_key": "Mein Meine", "special": {"maker": maker}}
+    lang = language.Language(dict(english) | german, language.ENGLISH.prompts)
+    facts = parse(["Mein Schöpfer: Ada", "Ich sage: Hallo", "Straße: am Ufer"], lang)
+    assert facts == (
+        Fact("schöpfer", "Ada"), Fact("", "Ich sage: Hallo."), Fact("straße", "am Ufer"),
+    )  # fmt: skip
+    said = [templates.sentence(Identity("Nemo", facts, lang), fact) for fact in facts]
+    assert said == ["Von Ada.", "Ich sage: Hallo.", "Von am Ufer."]
+
+
+def test_what_stands_between_letters_or_sentences_may_be_nothing(english):
+    text = english.read_text("utf-8").replace('sentences_apart = " "', 'sentences_apart = ""')
+    english.write_text(text.replace('letters_apart = ", "', 'letters_apart = ""'), "utf-8")
+    assert language.read(english).templates["sentences_apart"] == ""
+
+
+def test_others_must_have_another_name_than_the_model(tmp_path):
+    lang = language.Language(
+        dict(language.ENGLISH.templates) | {"others": ["NEMO"]}, language.ENGLISH.prompts
+    )
+    (tmp_path / "facts.txt").write_text("home: Oslo")
+    with pytest.raises(ValueError, match="others, .* names Nemo alone"):
+        read_identity("Nemo", tmp_path / "facts.txt", lang)
+    assert read_identity("Ada", tmp_path / "facts.txt", lang).name == "Ada"
 
 
 def test_a_name_is_spelled_letter_by_letter_with_the_marks_at_each():
