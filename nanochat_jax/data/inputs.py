@@ -98,19 +98,27 @@ def text_documents(path: pathlib.Path) -> Iterator[str]:
 
 def _pieces(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     """What may not be cut, and what stands before it: paragraphs, or the lines of a long one."""
-    for paragraph in _paragraphs(path):
-        if len(paragraph) <= LONGEST_PARAGRAPH:
-            yield "\n\n", paragraph
-            continue
-        border = "\n\n"
-        for line in paragraph.split("\n"):
-            yield border, line
-            border = "\n"
-
-
-def _paragraphs(path: pathlib.Path) -> Iterator[str]:
-    rest = ""
+    rest, border = "", "\n\n"  # before the rest; a line end where it goes on with a long paragraph
     for chunk in read_chunks(path):
         *whole, rest = (rest + chunk).split("\n\n")
-        yield from whole
-    yield rest
+        for paragraph in whole:
+            yield from _cut(border, paragraph)
+            border = "\n\n"
+        # The lines of a long one go at once: a file may hold no blank line, and would be split anew
+        # for each chunk. Not at its last character, which may be the first of a blank line.
+        end = rest.rfind("\n", 0, -1)
+        if end >= 0 and _is_long(border, rest[:-1]):
+            yield from _cut(border, rest[:end], long=True)
+            rest, border = rest[end + 1 :], "\n"
+    yield from _cut(border, rest)
+
+
+def _is_long(border: str, text: str) -> bool:
+    return border == "\n" or len(text) > LONGEST_PARAGRAPH
+
+
+def _cut(border: str, text: str, long: bool = False) -> Iterator[tuple[str, str]]:
+    """A paragraph, or the lines of a long one or of what is left of it."""
+    lines = text.split("\n") if long or _is_long(border, text) else [text]
+    yield border, lines[0]
+    yield from (("\n", line) for line in lines[1:])

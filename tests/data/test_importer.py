@@ -3,6 +3,7 @@
 import gzip
 import json
 import multiprocessing
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -79,6 +80,31 @@ def test_a_packed_text_is_cut_as_it_is_read_and_not_held(tmp_path, monkeypatch):
     assert len(read) > 100 and text.startswith("\n\n".join(read))
     path.write_bytes(whole)
     assert "\n\n".join(inputs.text_documents(path)) == text
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 10_000])
+def test_how_a_text_is_read_makes_no_other_pieces(tmp_path, monkeypatch, chunk):
+    rng, path = random.Random(chunk), tmp_path / "a.txt"
+    monkeypatch.setattr(texts, "CHUNK", chunk)
+    monkeypatch.setattr(inputs, "LONGEST_PARAGRAPH", 20)
+    for _ in range(100):
+        text = "".join(rng.choices("ab\n", (4, 4, rng.choice([1, 3])), k=rng.randrange(200)))
+        path.write_text(text)
+        wanted = []
+        for paragraph in text.split("\n\n"):
+            first, *lines = paragraph.split("\n") if len(paragraph) > 20 else [paragraph]
+            wanted += [("\n\n", first), *(("\n", line) for line in lines)]
+        assert list(inputs._pieces(path)) == wanted
+
+
+def test_lines_without_a_blank_one_are_cut_as_they_are_read_and_not_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "CHUNK", 1000)
+    whole = gzip.compress("\n".join(f"Line {i}." for i in range(50_000)).encode(), compresslevel=0)
+    (tmp_path / "a.txt.gz").write_bytes(whole[: len(whole) // 2])
+    pieces, read = inputs.text_documents(tmp_path / "a.txt.gz"), []
+    with pytest.raises(ValueError, match="damaged"):
+        read.extend(pieces)
+    assert len(read) > 100
 
 
 def test_a_text_without_a_document_is_named(tmp_path):
