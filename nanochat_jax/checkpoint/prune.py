@@ -38,6 +38,9 @@ def prune(directory: pathlib.Path, keep: Keep, root: pathlib.Path, newest: int) 
     metas = {step: _meta(store.folder(directory, step)) for step in steps}
     scores = {step: meta.get("metrics") or {} for step, meta in metas.items()}
     stay = keep.kept(list(metas), best_first(scores)) | parents(directory, root)
+    needed = bases(root)  # found by digest, wherever the run lies by now
+    if needed:
+        stay |= {step for step in metas if digest_of(store.folder(directory, step)) in needed}
     gone = [step for step, meta in metas.items() if step not in stay and _may_go(meta)]
     for step in gone:
         _remove(store.folder(directory, step))

@@ -172,8 +172,8 @@ class ChatStage(Stage):
         super().__post_init__()
         for name, unset in (("lora_optimizer", "muon"), ("lora_lr", 0.0)):
             if not self.lora_rank and (value := getattr(self, name)) != unset:
-                raise ValueError(f"{name} is {value}, but lora_rank is 0; set lora_rank to 8, say, "
-                                 f"or leave {name} out")  # fmt: skip
+                raise ValueError(f"{name} is {value}, but no adapters are trained; add "
+                                 "--lora-rank 8, say, or leave it out")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

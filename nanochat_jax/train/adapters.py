@@ -72,7 +72,7 @@ def make_optimizer(
     groups = {}
     if config.lora_optimizer == "adamw":
         # Outputs change by a sum over the rank, whose terms are of one size at any rank; Muon's
-        # update has one norm instead. Source: arXiv:2312.03732 (rsLoRA), of the factor on A B.
+        # steps have spectral norms. Source: arXiv:2312.03732 (rsLoRA), of the factor on A B.
         group = Group(lr / config.lora_rank**0.5, optim.adam_beta1, optim.scalar_beta2, 0.0)
         groups = {"/".join(keys): group for keys in flatten_dict(adapters)}
     return transform(optim, groups, lr, mesh, compute_dtype)

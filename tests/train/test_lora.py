@@ -167,7 +167,7 @@ def test_base_training_has_no_adapters_and_says_whose_they_are():
     with pytest.raises(ValueError, match="--lora-rank is -1; set it to 1 or more, or to 0"):
         resolve("sft", ["--lora-rank=-1"])
     with pytest.raises(
-        ValueError, match="--lora-lr is 0.01, but --lora-rank is 0; set --lora-rank"
+        ValueError, match="--lora-lr is 0.01, but no adapters are trained; add --lora"
     ):
         resolve("sft", ["--lora-lr=0.01"])
 

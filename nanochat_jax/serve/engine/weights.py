@@ -1,4 +1,4 @@
-"""The weights as serving wants them: cast once, joined, turned, perhaps int8.
+"""The weights as serving wants them: cast once, joined, turned or packed, perhaps int8.
 
 On disk and in training they stay as they are. Letters: I inputs and O outputs of a matrix.
 """
@@ -17,7 +17,8 @@ from nanochat_jax.serve.engine.kernels import choose_attention, choose_product
 # The matrices that every token reads whole. Embeddings give a line each; the gates are tiny.
 MATRICES = frozenset("c_q c_k c_v c_qkv c_proj c_fc lm_head".split())
 # Those that are read faster as [O, I]. On an H100 at batch 1 c_fc of d20 takes 8.0 us so and 11.6
-# as it is, c_proj the other way 13.3 and 10.8. On CPUs in float32: see `models/linear.py`.
+# as it is, c_proj the other way 13.3 and 10.8. On CPUs in float32, where ours does not run, see
+# `models/linear.py`.
 TURNED = {("cpu", "float32"): MATRICES, ("gpu", "bfloat16"): frozenset({"c_qkv", "c_fc"})}
 LARGEST = 127  # of an int8; -128 stays unused, so that the levels lie evenly around zero
 
@@ -25,7 +26,7 @@ LARGEST = 127  # of an int8; -128 stays unused, so that the levels lie evenly ar
 def prepare(model: Model, dtype: Any = None, int8: bool = False) -> Model:
     """The model that computes in `dtype` (None: as it does) with its matrices stored so.
 
-    On a GPU it attends to its cache by a kernel of ours, where that works.
+    It attends to its cache by a kernel of ours, where that works.
     """
     computes = jnp.dtype(model.gpt.dtype)
     dtype = jnp.dtype(dtype or computes)
@@ -40,7 +41,7 @@ def prepare_params(params: Any, dtype: Any, int8: bool) -> Any:
     """Floating matrices in `dtype`, those of `MATRICES` in int8 if asked; vectors as they are.
 
     The model would cast them in every step: the numbers are the same, the bytes read are not. A
-    layer's c_q, c_k and c_v become one `c_qkv`, and matrices are turned as this backend likes them.
+    layer's c_q, c_k and c_v become one `c_qkv`, and matrices lie as this backend likes them.
     """
     params = joined(params)
     params = as_int8(params) if int8 else params
