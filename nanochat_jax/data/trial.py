@@ -33,11 +33,10 @@ CONFIGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What a sample showed: for each pattern bytes per token of held-out text by vocabulary size,
+    """What a sample showed: for each pattern bytes per token of held-out texts by vocabulary size,
     and the tokenizer of the largest."""
 
-    held_out: str
-    characters: int
+    held_out: Sequence[str]
     bytes_per_token: Mapping[str, Mapping[int, float]]
     largest: Mapping[str, Tokenizer]
 
@@ -65,27 +64,33 @@ def of(texts: Sequence[str]) -> Trial | None:
               for i in range(0, len(text), PIECE_CHARACTERS)]  # fmt: skip
     if len(pieces) < HELD_OUT:
         return None
-    held_out = "\n\n".join(pieces[::HELD_OUT])
+    held_out = pieces[::HELD_OUT]
     train = [piece for i, piece in enumerate(pieces) if i % HELD_OUT]
-    some = writing.marks_share(held_out) >= MARKS_LOOKED_AT
+    some = writing.marks_share("".join(held_out)) >= MARKS_LOOKED_AT
     patterns = ("nanochat", "marks") if some else ("nanochat",)
     largest = {
         name: Tokenizer.train(train, SIZES[-1], SPLIT_PATTERNS[name, 2], at_most=True)
         for name in patterns
     }
     measured = {name: _by_size(tokenizer, held_out) for name, tokenizer in largest.items()}
-    return Trial(held_out, sum(map(len, pieces)), measured, largest)
+    return Trial(held_out, measured, largest)
 
 
-def _by_size(tokenizer: Tokenizer, text: str) -> dict[int, float]:
+def _by_size(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[int, float]:
     """Bytes per token at each size up to the first at which nothing more was to be merged."""
     # Merges come in the order of their counts: a smaller vocabulary is the beginning of a larger.
-    size_B, found = len(text.encode()), {}
+    found = {}
     for size in SIZES:
-        found[size] = size_B / len(tokenizer.smaller(size).encode(text))
+        found[size] = _per_token(tokenizer.smaller(size), texts)
         if size >= tokenizer.get_vocab_size():
             break
     return found
+
+
+def _per_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
+    """Bytes of a token of these texts."""
+    size_B = sum(len(text.encode()) for text in texts)
+    return size_B / sum(map(len, tokenizer.encode(list(texts))))
 
 
 def sample(root: pathlib.Path) -> list[str]:
@@ -140,7 +145,8 @@ def told(root: pathlib.Path, machine: str) -> list[str]:
     rows = [f"  {row.script:14} {row.share:6.1%} {row.bytes_per_token:6.2f}"
             for row in writing.table(trial.held_out, tokenizer)]  # fmt: skip
     head = (
-        f"how {trial.characters:,} characters of it are written; bytes a token with {size:,} ids:"
+        f"how {sum(map(len, trial.held_out)):,} characters of it are written, a tenth of a sample; "
+        f"bytes a token with {size:,} ids:"
     )
     marks = " --pattern marks" * (trial.pattern == "marks")
     typed = f"python -m scripts.speedrun --config {config} --vocab-size {size}{marks}"
@@ -161,13 +167,16 @@ def _there(root: pathlib.Path, trial: Trial) -> list[str]:
     """What the tokenizer that was trained before makes of the same text."""
     if not (paths.tokenizer(root) / "meta.json").exists():
         return []
-    there = Tokenizer.load(paths.tokenizer(root))
-    per_token = len(trial.held_out.encode()) / len(there.encode(trial.held_out))
+    try:
+        there = Tokenizer.load(paths.tokenizer(root))
+    except (OSError, ValueError) as error:  # the texts are added all the same
+        return [f"  the tokenizer that is there cannot be read: {error}"]
+    per_token = _per_token(there, trial.held_out)
     return [f"  the tokenizer that is there, of {there.get_vocab_size():,} ids: {per_token:.2f}"]
 
 
 def _normal(trial: Trial) -> list[str]:
-    share, word = writing.not_normalised(trial.held_out)
+    share, word = writing.not_normalised("\n".join(trial.held_out))
     if share < writing.LEAST:
         return []
     return [

@@ -28,7 +28,7 @@ def prose(words: list[str], count: int = 12_000, seed: int = 0) -> str:
         ("कि\u094d", "Devanagari"), ("ทที่", "Thai"), ("漢々", "Han"), ("かﾟ"[:1], "Hiragana"),
         ("カーｶ", "Katakana"), ("한", "Hangul"), ("ក", "Khmer"), ("Ａ", "Latin"), ("அி", "Tamil"),
         ("1٣½四"[:3], "numbers"), ("।,—", "punctuation"), ("+🙂", "signs"),
-        (" \n\u200d\u200b", "blanks"), ("\u0301", "accents apart"),
+        (" \n\u200d\u200b", "blanks"), ("\ue000\u0378", "others"), ("\u0301", "accents apart"),
     ],
 )  # fmt: skip
 def test_a_character_is_of_its_script(characters, script):
@@ -37,22 +37,24 @@ def test_a_character_is_of_its_script(characters, script):
 
 def test_shares_are_of_characters_and_tokens_are_counted_by_script():
     plain = Tokenizer({bytes([i]): i for i in range(256)})
-    rows = {row.script: row for row in writing.table("ab жж" * 20, plain)}
+    rows = {row.script: row for row in writing.table(["ab жж"] * 20, plain)}
     assert {name: row.share for name, row in rows.items()} == {
         "Latin": 0.4, "blanks": 0.2, "Cyrillic": 0.4,
     }  # fmt: skip
     assert {row.bytes_per_token for row in rows.values()} == {1.0}
     # A token of the blank before a word is the word's.
     joined = Tokenizer.train([" жж"] * 9, 268)
-    rows = {row.script: row for row in writing.table("ab жж" * 20, joined)}
+    rows = {row.script: row for row in writing.table(["ab жж"] * 20, joined)}
     assert rows["Cyrillic"].bytes_per_token == 5.0 and rows["blanks"].bytes_per_token == 0.0
 
 
 def test_what_is_rare_is_one_row_and_nothing_is_lost():
     plain = Tokenizer({bytes([i]): i for i in range(256)})
-    rows = writing.table("a" * 3000 + "жλ", plain)
+    rows = writing.table(["a" * 3000, "ж\ue000λ"], plain)
     assert [row.script for row in rows] == ["Latin", "others"]
     assert sum(row.share for row in rows) == pytest.approx(1)
+    half = writing.table(["ab", "\ue000\ue001"], plain)
+    assert [(row.script, row.share) for row in half] == [("Latin", 0.5), ("others", 0.5)]
 
 
 def test_a_smaller_vocabulary_is_the_beginning_of_a_larger():
@@ -71,7 +73,7 @@ def test_marks_are_suggested_where_vowels_are_marks_and_only_there():
 
 def test_a_larger_model_is_given_no_smaller_vocabulary():
     sizes = {1024: 3.0, 2048: 3.6, 4096: 4.1, 8192: 4.5, 16384: 4.8, 32768: 4.95}
-    found = trial.Trial("", 0, {"nanochat": sizes}, {})
+    found = trial.Trial((), {"nanochat": sizes}, {})
     # By hand, in millions of FLOPs a byte: of depth 4, width 192, rows of 256 at 2,048 ids 4.260,
     # at 4,096 4.316; of depth 20, width 1280, rows of 2048 at 16,384 648.8, at 32,768 654.6.
     assert found.vocab_size("configs/cpu-text.toml") == 2048
@@ -119,6 +121,21 @@ def test_add_says_how_a_text_is_written_and_what_to_type(told, base_dir):
     assert program == "speedrun" and argv[-2:] == ["--pattern", "marks"]
     handed = pipeline.layers_of("speedrun", argv).handed_on()
     assert handed == {"vocab_size": int(argv[3]), "pattern": "marks"}
+
+
+def test_what_is_told_of_a_text_is_of_the_characters_that_are_named(told, monkeypatch):
+    monkeypatch.setattr(trial, "sample", lambda root: ["a b "] * 500)  # nothing stands between them
+    head, *rows = told(prose(ENGLISH))
+    assert head.startswith("how 200 characters of it are written, a tenth of a sample; ")
+    assert [row.split()[:2] for row in rows[:2]] == [["Latin", "50.0%"], ["blanks", "50.0%"]]
+
+
+def test_a_damaged_tokenizer_does_not_make_an_import_fail(told, base_dir):
+    Tokenizer.train([prose(ENGLISH)], 300).save(paths.tokenizer(base_dir))
+    (paths.tokenizer(base_dir) / "meta.json").write_text("{")
+    lines = told(prose(HINDI))
+    assert any("the tokenizer that is there cannot be read: " in line for line in lines)
+    assert lines[-1].startswith("next: ")
 
 
 def test_text_out_of_normal_form_is_told_and_stays(told, base_dir):
