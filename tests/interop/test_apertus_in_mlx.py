@@ -21,7 +21,7 @@ def test_a_folder_is_read_and_computes_what_ours_does(n_kv_head, tmp_path):
     cfg = GPTConfig(
         **SHAPE | {"n_kv_head": n_kv_head}, rope_table_dtype="float32", logit_softcap=0.0
     )
-    tokenizer = Tokenizer.train(TEXTS, SHAPE["vocab_size"], SPLIT_PATTERNS[1])
+    tokenizer = Tokenizer.train(TEXTS, SHAPE["vocab_size"], SPLIT_PATTERNS["nanochat", 1])
     params = random_params(cfg, seed=1)
     folder = huggingface.export(tmp_path / "model", cfg, params, tokenizer, as_apertus=True)
     theirs, words = mlx_lm.load(str(folder))

@@ -65,10 +65,10 @@ def _works(what: str, fault: Callable[[], str | None]) -> bool:
     return reason is None
 
 
-@functools.cache  # a model in training is prepared again and again: one line is enough
+@functools.cache  # a model in training is prepared again and again: one warning is enough
 def _tell(what: str, reason: str | None) -> None:
     if reason is None:
-        log.info("%s: our kernel (tried on a small case)", what)
+        log.debug("%s: our kernel (tried on a small case)", what)
     else:
         log.warning("SLOW DECODING: %s goes through XLA, our kernel fails here: %s", what, reason)
 

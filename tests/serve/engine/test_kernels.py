@@ -52,7 +52,7 @@ def test_a_kernel_with_wrong_numbers_is_found_out(monkeypatch):
 
 
 def test_on_a_cpu_in_float32_decoding_goes_through_ours(caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         assert kernels.choose_attention(CFG, jnp.float32) == "rust"
         assert kernels.choose_product(jnp.float32) == "packed"
     assert caplog.text.count("our kernel (tried on a small case)") == 2
