@@ -32,7 +32,8 @@ def main(argv: list[str]) -> int:
         path = pathlib.Path(config.file)
         # A run that goes on, perhaps on another kind of device, is the one that it was.
         if path.exists():
-            print(f"{path} is there already and stays")
+            print(f"{path} is there already and stays; now: python -m scripts.speedrun --config "
+                  f"{path}, or another --file for a new plan")  # fmt: skip
         else:
             text, said = planned(config.hours)
             write_text(path, text)
