@@ -14,7 +14,7 @@ from nanochat_jax.config import environment, help
 from nanochat_jax.config.errors import friendly_errors
 from nanochat_jax.config.resolve import SECTIONS, resolve
 from nanochat_jax.config.values import fields
-from scripts import chat_web, checkpoints, convert, data, report, train
+from scripts import chat_web, checkpoints, convert, data, report, speedrun, train
 from scripts import eval as scores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,6 +71,12 @@ def test_a_wrong_flag_is_told_in_one_line(argv, said, base_dir, capsys):
         (report, "--prise 3", "unknown flag --prise; did you mean --price?"),
         (report, "--price x", "--price is 'x'; expected a number"),
         (report, "generat", "invalid choice 'generat'"),
+        (speedrun, "--depht 3", "unknown flag --depht; did you mean --depth?"),
+        (
+            speedrun,
+            "--depth 3",
+            "unknown flag --depth here; it is one of base: write depth = ... under [base]",
+        ),
         (chat_web, "--port x", "--port is 'x'; expected a whole number"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 
 from nanochat_jax.config import paths
 from nanochat_jax.serve.startup import ERASE
-from tests import needs
+from tests import needs, test_pipeline
 from tests.test_guide import COMMAND, commands, parse
 from tests.test_pipeline import program
 
@@ -25,54 +25,11 @@ VALUES = {
     "python": "python", "config": "configs/cpu-portable.toml", "hours": "2", "save_every": "10m",
     "texts": "books/", "folder": "there", "hub": "USER/NAME", "asked": "'Who?'",
 }  # fmt: skip
-TINY = """
-recipe = "portable"
-embedded_world = true
-device_batch_size = 2
-max_seq_len = 96
-total_batch_size = 384
-mesh = "1"
-sample_every = -1
-eval_tokens = 384
-[tokenizer]
-vocab_size = 320
-max_chars = 20000
-[base]
-depth = 1
-aspect_ratio = 32
-head_dim = 32
-num_iterations = 60
-eval_every = -1
-[mid]
-num_iterations = 2
-eval_every = -1
-mixture = ["conversations:200", "documents:50"]
-val_mixture = ["conversations:20"]
-[sft]
-num_iterations = 2
-total_batch_size = -1
-target_examples_per_step = 4
-packing = "bestfit"
-eval_every = -1
-eval_metrics_every = -1
-mixture = ["conversations:200"]
-val_mixture = ["conversations:20"]
-[rl]
-num_iterations = 2
-examples_per_step = 2
-num_samples = 2
-max_new_tokens = 8
-eval_every = -1
-mixture = ["exchanges:sums"]
-val_mixture = ["exchanges:sums"]
-[eval]
-tasks = "bpb"
-split_tokens = 384
-device_batch_size = 2
-[speedrun]
-download = 0
-"""
 STEPS, SAVED, KILLED_AT = 60, 10, 25
+# The chain's own, in a recipe that GGUF knows, and long enough to be killed in base.
+TINY = 'recipe = "portable"\nmesh = "1"\n' + test_pipeline.TINY.replace(
+    "num_iterations = 4\neval_every = 2", f"num_iterations = {STEPS}\neval_every = -1"
+)
 
 
 def source(cell) -> str:

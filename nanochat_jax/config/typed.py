@@ -66,14 +66,21 @@ def _grouped(argv: Sequence[str], table: Mapping[str, str]) -> list[tuple[str, l
 
 
 def _unknown(arg: str, table: Mapping[str, str], others: Mapping[str, type]) -> str:
-    known = [name for name, other in others.items() if key_of(arg) in table_of(other)]
-    if known:
-        flag = arg.split("=", 1)[0]
-        return f"unknown flag {flag} here; it is one of {', '.join(known)} ({ALL_FLAGS})"
-    long = [key.removeprefix("--") for key in table if key.startswith("--")]
-    close = difflib.get_close_matches(key_of(arg).removeprefix("--"), long, n=1, cutoff=0.5)
-    hint = f"; did you mean --{close[0]}?" if close else ""
-    return f"unknown flag {arg.split('=', 1)[0]}{hint} ({ALL_FLAGS})"
+    flag, key = arg.split("=", 1)[0], key_of(arg)
+    if known := [name for name, other in others.items() if key in table_of(other)]:
+        setting = table_of(others[known[0]])[key]
+        return (
+            f"unknown flag {flag} here; it is one of {', '.join(known)}: write {setting} = ... "
+            f"under [{known[0]}] in a file for --config ({ALL_FLAGS})"
+        )
+    hint = _nearest_flag(key, table) or _nearest_flag(key, *map(table_of, others.values()))
+    return f"unknown flag {flag}{hint} ({ALL_FLAGS})"
+
+
+def _nearest_flag(key: str, *tables: Mapping[str, str]) -> str:
+    long = {key.removeprefix("--") for table in tables for key in table if key.startswith("--")}
+    close = difflib.get_close_matches(key.removeprefix("--"), sorted(long), n=1, cutoff=0.5)
+    return f"; did you mean --{close[0]}?" if close else ""
 
 
 def _check_values(flag: str, values: Sequence[str], hint: Any, words: bool) -> None:
