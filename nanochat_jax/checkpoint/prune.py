@@ -4,7 +4,7 @@ import logging
 import pathlib
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nanochat_jax.checkpoint import manifest, store
@@ -37,10 +37,7 @@ def prune(directory: pathlib.Path, keep: Keep, root: pathlib.Path, newest: int) 
     steps = [step for step in store.steps(directory) if step <= newest]
     metas = {step: _meta(store.folder(directory, step)) for step in steps}
     scores = {step: meta.get("metrics") or {} for step, meta in metas.items()}
-    stay = keep.kept(list(metas), best_first(scores)) | parents(directory, root)
-    needed = bases(root)  # found by digest, wherever the run lies by now
-    if needed:
-        stay |= {step for step in metas if digest_of(store.folder(directory, step)) in needed}
+    stay = keep.kept(list(metas), best_first(scores)) | needed(directory, root)
     gone = [step for step, meta in metas.items() if step not in stay and _may_go(meta)]
     for step in gone:
         _remove(store.folder(directory, step))
@@ -49,20 +46,28 @@ def prune(directory: pathlib.Path, keep: Keep, root: pathlib.Path, newest: int) 
     return gone
 
 
-def parents(directory: pathlib.Path, root: pathlib.Path) -> set[int]:
-    """The steps in a directory that runs below `root` were born from, as their checkpoints say."""
-    found, directory = set(), directory.resolve()
-    for meta in _metas(root):
-        path = (root / (meta.get(SOURCE) or {}).get("path", ".")).resolve()
-        if path.parent == directory and path.name.isdigit():
-            found.add(int(path.name))
-    return found
+def needed(directory: pathlib.Path, root: pathlib.Path) -> set[int]:
+    """The steps in a directory that runs below `root` were born from, or whose adapters stand
+    beside: by their weights' digest, wherever they lie by now, and by path, which is all that
+    earlier versions told."""
+    metas = list(_metas(root))
+    sources = [source for meta in metas if (source := meta.get(SOURCE))]
+    places = {(root / source["path"]).resolve() for source in sources}
+    digests = _bases(metas) | {source["digest"] for source in sources if source.get("digest")}
+    folders = {step: store.folder(directory, step) for step in store.steps(directory)}
+    return {
+        step for step, folder in folders.items()
+        if folder.resolve() in places or (digests and digest_of(folder) in digests)
+    }  # fmt: skip
 
 
 def bases(root: pathlib.Path) -> set[str]:
     """Digests of the weights that adapters below a base directory stand beside."""
-    found = (meta.get(LORA) for meta in _metas(root))
-    return {known["base"]["digest"] for known in found if known}
+    return _bases(_metas(root))
+
+
+def _bases(metas: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {meta[LORA]["base"]["digest"] for meta in metas if meta.get(LORA)}
 
 
 def _metas(root: pathlib.Path) -> Iterator[Mapping[str, Any]]:

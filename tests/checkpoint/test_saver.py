@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from nanochat_jax.checkpoint import arrays, manifest, store
-from nanochat_jax.checkpoint.prune import parents, prune
+from nanochat_jax.checkpoint.prune import needed, prune, source_of
 from nanochat_jax.checkpoint.saver import Saver
 from nanochat_jax.config.saving import Keep
 
@@ -202,9 +202,20 @@ def test_a_step_that_a_later_stage_was_born_from_stays(tmp_path):
     write_meta(child / "d2" / "000009", source={"path": "base_checkpoints/d2/000002"})
     write_meta(child / ".old" / "d2-1" / "000009", source={"path": str(run / "000003")})
     write_meta(child / "d3" / "000009", source={"path": "base_checkpoints/d3/000004"})
-    assert parents(run, tmp_path) == {2, 3}
+    assert needed(run, tmp_path) == {2, 3}
     assert prune(run, Keep.of("last=1"), tmp_path, newest=6) == [1, 4, 5]
     assert store.steps(run) == [2, 3, 6]
+
+
+def test_a_step_that_a_later_stage_was_born_from_stays_where_its_run_was_renamed(tmp_path):
+    runs = tmp_path / "base_checkpoints"
+    with Saver(runs / "d2", tmp_path, Keep.of("all")) as saver:
+        for step in (2, 4, 6):
+            save(saver, step, state() | {"scale": jnp.full(6, step)})
+    source = source_of(tmp_path, store.find(runs / "d2", 4))
+    write_meta(tmp_path / "chatsft_checkpoints" / "d2" / "000009", source=source)
+    (runs / "d2").rename(runs / "other")
+    assert needed(runs / "other", tmp_path) == {4}
 
 
 def test_the_step_just_saved_stays_whatever_lies_beyond_it(tmp_path):
